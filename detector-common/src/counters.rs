@@ -1,0 +1,82 @@
+//! Counters that are not verdicts, declared once: number, name, help.
+
+macro_rules! counters {
+    ($(#[$meta:meta])* $list:ident $type:ident { $( $variant:ident $name:literal $help:literal )* }) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(u8)]
+        pub enum $type {
+            $( #[doc = $help] $variant, )*
+        }
+
+        /// Names and help texts, in the order of the numbers.
+        pub const $list: &[($type, &str, &str)] = &[$( ($type::$variant, $name, $help), )*];
+    };
+}
+
+counters! {
+    /// Kinds of frames that are handled on purpose. Counter *i* belongs to bit *i* of [`crate::packet::notes`].
+    FRAME_KINDS FrameKind {
+        Vlan "vlan" "One VLAN tag, read through."
+        Qinq "qinq" "Two VLAN tags, read through."
+        Ipv4Options "ipv4_options" "IPv4 header with options, skipped."
+        Ipv6Extensions "ipv6_extensions" "IPv6 extension headers, walked."
+        FirstFragment "first_fragment" "First fragment, judged by its ports."
+        LaterFragment "later_fragment" "Later fragment, judged by source and protocol."
+        ExtensionLimit "extension_limit" "More IPv6 extension headers than are walked, judged by source."
+        TinyFragment "tiny_fragment" "First fragment that ends before the TCP flags, judged as a new connection."
+    }
+}
+
+counters! {
+    /// What happens inside the tables.
+    TABLE_EVENTS TableEvent {
+        SourceCreated "source_created" "A source without an entry was given a way."
+        SourceReplaced "source_replaced" "… and that way held an idle source before."
+        SourceRefreshed "source_refreshed" "The class of a known source was looked up again after a policy change."
+        CreationRaced "creation_raced" "Another CPU took the chosen way first; the set was searched again."
+        ParentCreated "parent_created" "A parent prefix was given a way."
+        ParentsFull "parents_full" "No way for a parent prefix: its budgets were not charged."
+        Contended "contended" "A budget changed under four attempts to charge it; the wait-free way was taken."
+        EventsLost "events_lost" "A sampled event found the ring buffer full."
+    }
+}
+
+/// Number of counters of one CPU: frame kinds, then table events.
+pub const COUNTERS: usize = FRAME_KINDS.len() + TABLE_EVENTS.len();
+
+/// Place of a frame kind among a CPU's counters.
+#[inline(always)]
+pub const fn frame_kind_slot(bit: u32) -> u32 {
+    bit
+}
+
+/// Place of a table event among a CPU's counters.
+#[inline(always)]
+pub const fn table_event_slot(event: TableEvent) -> u32 {
+    FRAME_KINDS.len() as u32 + event as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::packet::notes;
+
+    #[test]
+    fn notes_and_frame_kinds_agree() {
+        let bits = [
+            (FrameKind::Vlan, notes::VLAN),
+            (FrameKind::Qinq, notes::QINQ),
+            (FrameKind::Ipv4Options, notes::IPV4_OPTIONS),
+            (FrameKind::Ipv6Extensions, notes::IPV6_EXTENSIONS),
+            (FrameKind::FirstFragment, notes::FIRST_FRAGMENT),
+            (FrameKind::LaterFragment, notes::LATER_FRAGMENT),
+            (FrameKind::ExtensionLimit, notes::EXTENSION_LIMIT),
+            (FrameKind::TinyFragment, notes::TINY_FRAGMENT),
+        ];
+        assert_eq!(bits.len(), FRAME_KINDS.len());
+        for (kind, bit) in bits {
+            assert_eq!(1 << kind as u32, bit);
+        }
+    }
+}

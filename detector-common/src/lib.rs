@@ -1,0 +1,31 @@
+//! Everything of `detector` that is true without a kernel.
+//!
+//! The XDP program and the daemon share this crate: frames are parsed, budgets are charged and tables are laid out by
+//! the very same code on both sides, so a test on the host is a test of what runs in the kernel.
+//!
+//! | question | module |
+//! |---|---|
+//! | what is in a frame? | [`frame`], [`packet`], [`address`] |
+//! | which entry of a table belongs to a source? | [`table`] |
+//! | may it pass? | [`budget`], [`verdict`] |
+//! | what did the policy say? | [`policy`], [`service`] |
+//! | what is counted? | [`verdict`], [`counters`] |
+//! | what do kernel and daemon share byte by byte? | [`abi`], and the structs of the modules above |
+//! | how large can it get? | [`limits`] |
+#![no_std]
+
+#[cfg(test)]
+extern crate std;
+
+pub mod abi;
+pub mod address;
+pub mod budget;
+pub mod counters;
+pub mod frame;
+pub mod hash;
+pub mod limits;
+pub mod packet;
+pub mod policy;
+pub mod service;
+pub mod table;
+pub mod verdict;

@@ -1,0 +1,76 @@
+//! Every bound of the data plane, on one page.
+
+/// Ways of one set of a source table. A source has one set and takes any of its ways.
+pub const WAYS: usize = 8;
+
+/// Active sources that one set is planned for, in hundredths, so that fewer than 0.1 % of the active sources meet a
+/// full set.
+///
+/// With uniformly hashed sources a set's load is Poisson; at 2.72 sources a set the expected share beyond [`WAYS`] is
+/// just under 0.001 (tested in [`crate::table`]).
+pub const SOURCES_PER_SET_HUNDREDTHS: u64 = 270;
+
+/// Sources that a table may be sized for: 2^26 sets of 512 bytes are far beyond what a node has memory for.
+pub const SOURCES_MAX: u32 = 100_000_000;
+
+/// Sources that the table is sized for when nothing is asked for; with it all maps stay under 100 MB.
+pub const SOURCES_DEFAULT: u32 = 500_000;
+
+/// One parent prefix is planned for every so many sources. A full set of parents passes and is counted.
+pub const SOURCES_PER_PARENT: u32 = 50;
+
+/// Services of a policy, and the first number that is none. Service 0 stands for "no service".
+pub const SERVICES_MAX: usize = 256;
+
+/// Classes of a policy: one for each profile and each rule in use. Class 0 is never given to a source.
+pub const CLASSES_MAX: usize = 2560;
+
+/// Parent classes of a policy: up to three for each profile in use. Parent class 0 means "not limited".
+pub const PARENT_CLASSES_MAX: usize = 1024;
+
+/// Cells (selector × service) of a policy: what the most specific source prefix means for each service.
+pub const CELLS_MAX: usize = 16_384;
+
+/// Slots of the hash of destination prefixes; a quarter of them may be used.
+pub const DESTINATION_SLOTS: usize = 4096;
+
+/// Slots of the hash of ports; a quarter of them may be used.
+pub const PORT_SLOTS: usize = 8192;
+
+/// Slots tried for one key in the two hashes above. The daemon chooses a seed for which this suffices.
+pub const PROBES_MAX: usize = 8;
+
+/// Distinct prefix lengths of the services' addresses in one family. A packet pays for each length in use.
+pub const PREFIX_LENGTHS_MAX: usize = 8;
+
+/// Policies that the maps hold at a time: the active one and the one before or to come.
+pub const POLICY_SLOTS: usize = 2;
+
+/// VLAN tags that are read through (802.1ad then 802.1Q).
+pub const VLAN_TAGS_MAX: usize = 2;
+
+/// IPv6 extension headers that are walked. A packet with more is judged by its source, like a later fragment.
+pub const EXTENSION_HEADERS_MAX: usize = 8;
+
+/// Compare-and-swap attempts on one budget before the wait-free way is taken.
+pub const SWAP_ATTEMPTS_MAX: usize = 4;
+
+/// Budgets shared by the newcomers that find their set full; sets share one when there are more sets than these.
+pub const OVERFLOW_BUDGETS: usize = 16_384;
+
+/// Bytes of the ring buffer of sampled events.
+pub const EVENTS_BYTES: usize = 256 * 1024;
+
+/// Bytes of the manifest of one policy: the names that `status` and `explain` print without a daemon.
+pub const MANIFEST_BYTES: usize = 256 * 1024;
+
+/// Largest frame that is handed to the program in replay and tests, bytes.
+pub const FRAME_BYTES_MAX: usize = 65_549;
+
+const _: () = assert!(WAYS.is_power_of_two());
+const _: () = assert!(SERVICES_MAX <= 1 << 12, "the service number has 12 bits in a way");
+const _: () = assert!(CLASSES_MAX <= 1 << 12, "the class number has 12 bits in a way");
+const _: () = assert!(CELLS_MAX < 1 << 31, "a rule's value has 31 bits for its first cell");
+const _: () = assert!(DESTINATION_SLOTS.is_power_of_two() && PORT_SLOTS.is_power_of_two());
+const _: () = assert!(OVERFLOW_BUDGETS.is_power_of_two());
+const _: () = assert!(EVENTS_BYTES.is_power_of_two() && EVENTS_BYTES.is_multiple_of(4096));

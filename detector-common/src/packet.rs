@@ -1,0 +1,357 @@
+//! What a frame says: who sends to whom, and what kind of packet it is.
+//!
+//! Read through: Ethernet, up to two VLAN tags, IPv4 with options, IPv6 with up to
+//! [`EXTENSION_HEADERS_MAX`] extension headers, TCP, UDP, ICMP, ICMPv6. What cannot be judged passes, with the reason
+//! that this parser gives. Sources: RFC 791, 8200, 9293, 768, 4861, 6946, IEEE 802.1Q.
+
+use network_types::{
+    eth::{EthHdr, EtherType},
+    icmp::Icmpv6Hdr,
+    ip::{IpProto, Ipv4Hdr, Ipv6Hdr},
+    tcp::TcpHdr,
+    udp::UdpHdr,
+    vlan::VlanHdr,
+};
+
+use crate::{
+    address::Address,
+    frame::{ExtensionHdr, Frame, PortBytes, TcpStart},
+    limits::{EXTENSION_HEADERS_MAX, VLAN_TAGS_MAX},
+    verdict::Reason,
+};
+
+/// What is known of the ports of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Ports {
+    /// TCP or UDP: both are in the packet.
+    Known = 0,
+    /// The protocol has none that are read (ICMP, GRE, …).
+    None = 1,
+    /// A later fragment of IPv4: the protocol is known, the ports are in another packet.
+    InFirstFragment = 2,
+    /// A later fragment of IPv6, or more extension headers than are walked: not even the protocol is known.
+    Unread = 3,
+}
+
+/// A packet that can be judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Packet {
+    /// Source address.
+    pub source: Address,
+    /// Destination address.
+    pub destination: Address,
+    /// [`notes`] of the way here: bits that each have a counter.
+    pub notes: u32,
+    // The ports stand at a multiple of 4: the compiler loads both at once, and a BPF stack takes aligned accesses only.
+    /// Source port, 0 unless known.
+    pub source_port: u16,
+    /// Destination port, 0 unless known.
+    pub destination_port: u16,
+    /// IP protocol number of the transport; meaningless with [`Ports::Unread`].
+    pub protocol: u8,
+    /// Whether the ports mean something.
+    pub ports: Ports,
+    /// A TCP segment that asks for a new connection: SYN without ACK.
+    pub connection: bool,
+}
+
+const _: () = assert!(core::mem::offset_of!(Packet, source_port).is_multiple_of(4));
+
+/// Bits of [`Packet::notes`], one for each kind of frame that is handled on purpose. Bit *i* has the frame counter *i*
+/// of [`crate::counters::FRAME_KINDS`].
+pub mod notes {
+    /// One VLAN tag.
+    pub const VLAN: u32 = 1 << 0;
+    /// Two VLAN tags.
+    pub const QINQ: u32 = 1 << 1;
+    /// IPv4 options.
+    pub const IPV4_OPTIONS: u32 = 1 << 2;
+    /// IPv6 extension headers.
+    pub const IPV6_EXTENSIONS: u32 = 1 << 3;
+    /// First fragment: judged by its ports.
+    pub const FIRST_FRAGMENT: u32 = 1 << 4;
+    /// Later fragment: judged by its source and protocol.
+    pub const LATER_FRAGMENT: u32 = 1 << 5;
+    /// More extension headers than are walked: judged by its source.
+    pub const EXTENSION_LIMIT: u32 = 1 << 6;
+    /// First fragment that ends before the TCP flags (RFC 1858): judged as a new connection.
+    pub const TINY_FRAGMENT: u32 = 1 << 7;
+}
+
+const TCP: u8 = IpProto::Tcp as u8;
+const UDP: u8 = IpProto::Udp as u8;
+const ICMPV6: u8 = IpProto::Ipv6Icmp as u8;
+const HOP_BY_HOP: u8 = IpProto::HopOpt as u8;
+const ROUTING: u8 = IpProto::Ipv6Route as u8;
+const FRAGMENT: u8 = IpProto::Ipv6Frag as u8;
+const AUTHENTICATION: u8 = IpProto::Ah as u8;
+const DESTINATION_OPTIONS: u8 = IpProto::Ipv6Opts as u8;
+const MOBILITY: u8 = 135;
+const HOST_IDENTITY: u8 = 139;
+const SHIM6: u8 = 140;
+
+/// Whether a protocol number is an extension header that is walked (RFC 8200, 7045).
+#[inline(always)]
+const fn is_extension(protocol: u8) -> bool {
+    matches!(
+        protocol,
+        HOP_BY_HOP
+            | ROUTING
+            | FRAGMENT
+            | AUTHENTICATION
+            | DESTINATION_OPTIONS
+            | MOBILITY
+            | HOST_IDENTITY
+            | SHIM6
+    )
+}
+
+/// Where the parser stands in the network layer.
+struct Network {
+    source: Address,
+    destination: Address,
+    protocol: u8,
+    /// Where the transport header starts.
+    transport: usize,
+    /// Where the packet ends; an Ethernet frame may be padded beyond.
+    end: usize,
+    first_fragment: bool,
+    notes: u32,
+}
+
+/// Reads a frame: a packet to judge, or the reason why it passes unjudged.
+#[inline(always)]
+pub fn parse<F: Frame>(frame: &F) -> Result<Packet, Reason> {
+    let ethernet = frame.read::<EthHdr>(0).ok_or(Reason::Truncated)?;
+    let mut ether_type = ethernet.ether_type;
+    let mut offset = EthHdr::LEN;
+    let mut notes = 0;
+    for tag in 0..VLAN_TAGS_MAX {
+        if !is_vlan(ether_type) {
+            break;
+        }
+        let vlan = frame.read::<VlanHdr>(offset).ok_or(Reason::Truncated)?;
+        ether_type = vlan.ether_type;
+        offset += VlanHdr::LEN;
+        notes = if tag == 0 { notes::VLAN } else { notes::QINQ };
+    }
+    if ether_type == EtherType::Ipv4 as u16 {
+        return parse_v4(frame, offset, notes);
+    }
+    if ether_type == EtherType::Ipv6 as u16 {
+        return parse_v6(frame, offset, notes);
+    }
+    if is_vlan(ether_type) {
+        return Err(Reason::VlanDepth);
+    }
+    Err(Reason::NotIp)
+}
+
+#[inline(always)]
+const fn is_vlan(ether_type: u16) -> bool {
+    ether_type == EtherType::Ieee8021q as u16
+        || ether_type == EtherType::Ieee8021ad as u16
+        || ether_type == EtherType::Ieee8021QinQ1 as u16
+}
+
+#[inline(always)]
+fn parse_v4<F: Frame>(frame: &F, offset: usize, mut notes: u32) -> Result<Packet, Reason> {
+    let header = frame.read::<Ipv4Hdr>(offset).ok_or(Reason::Truncated)?;
+    let header_length = header.ihl() as usize;
+    // Segmentation offload leaves length 0 in frames that have not been cut yet (captures, veth): such a packet ends
+    // where the frame ends.
+    let total_length = match u16::from_be_bytes(header.tot_len) {
+        0 => frame.length().saturating_sub(offset),
+        length => length as usize,
+    };
+    if header.version() != 4 || header_length < Ipv4Hdr::LEN || total_length < header_length {
+        return Err(Reason::Malformed);
+    }
+    if offset + total_length > frame.length() {
+        return Err(Reason::Truncated);
+    }
+    if header_length > Ipv4Hdr::LEN {
+        notes |= notes::IPV4_OPTIONS;
+    }
+    let fragment = u16::from_be_bytes(header.frags);
+    let fragment_offset = fragment & 0x1fff;
+    let more_fragments = fragment & 0x2000 != 0;
+    let network = Network {
+        source: Address::v4(header.src_addr),
+        destination: Address::v4(header.dst_addr),
+        protocol: header.proto,
+        transport: offset + header_length,
+        end: offset + total_length,
+        first_fragment: more_fragments,
+        notes,
+    };
+    if fragment_offset != 0 {
+        return Ok(without_ports(&network, Ports::InFirstFragment, notes::LATER_FRAGMENT));
+    }
+    parse_transport(frame, network)
+}
+
+#[inline(always)]
+fn parse_v6<F: Frame>(frame: &F, offset: usize, notes: u32) -> Result<Packet, Reason> {
+    let header = frame.read::<Ipv6Hdr>(offset).ok_or(Reason::Truncated)?;
+    if header.vcf[0] >> 4 != 6 {
+        return Err(Reason::Malformed);
+    }
+    let payload_length = u16::from_be_bytes(header.payload_len) as usize;
+    let transport = offset + Ipv6Hdr::LEN;
+    // A payload of length 0 is a jumbogram's (RFC 2675) or one that segmentation offload has not cut yet: it ends where
+    // the frame ends.
+    let end = match payload_length {
+        0 => frame.length(),
+        length => transport + length,
+    };
+    if end > frame.length() {
+        return Err(Reason::Truncated);
+    }
+    let mut network = Network {
+        source: Address::v6(header.src_addr),
+        destination: Address::v6(header.dst_addr),
+        protocol: header.next_hdr,
+        transport,
+        end,
+        first_fragment: false,
+        notes,
+    };
+    if is_extension(network.protocol) {
+        network.notes |= notes::IPV6_EXTENSIONS;
+        if let Some(packet) = walk_extensions(frame, &mut network)? {
+            return Ok(packet);
+        }
+    }
+    if network.protocol == ICMPV6
+        && header.hop_limit == 255
+        && !network.first_fragment
+        && is_neighbour_discovery(frame, &network)
+    {
+        return Err(Reason::NeighbourDiscovery);
+    }
+    parse_transport(frame, network)
+}
+
+/// Walks to the transport header; `Some` where the walk ends before it.
+#[inline(always)]
+fn walk_extensions<F: Frame>(frame: &F, network: &mut Network) -> Result<Option<Packet>, Reason> {
+    // Hidden from the compiler: unrolled eight times, the walk would take more stack than a BPF program has.
+    for _ in 0..core::hint::black_box(EXTENSION_HEADERS_MAX) {
+        if !is_extension(network.protocol) {
+            return Ok(None);
+        }
+        if network.transport + ExtensionHdr::LEN > network.end {
+            return Err(Reason::Malformed);
+        }
+        let extension = frame.read::<ExtensionHdr>(network.transport).ok_or(Reason::Truncated)?;
+        let length = match network.protocol {
+            FRAGMENT => ExtensionHdr::LEN,
+            AUTHENTICATION => (extension.length as usize + 2) * 4,
+            _ => (extension.length as usize + 1) * 8,
+        };
+        if network.protocol == FRAGMENT {
+            let fragment = u16::from_be_bytes(extension.fragment);
+            network.first_fragment = fragment & 1 != 0;
+            if fragment >> 3 != 0 {
+                // The next header of a later fragment is whatever its sender writes: only the first one's counts
+                // (RFC 8200, 4.5).
+                return Ok(Some(without_ports(network, Ports::Unread, notes::LATER_FRAGMENT)));
+            }
+        }
+        network.protocol = extension.next_header;
+        network.transport += length;
+    }
+    if is_extension(network.protocol) {
+        return Ok(Some(without_ports(network, Ports::Unread, notes::EXTENSION_LIMIT)));
+    }
+    Ok(None)
+}
+
+/// Router and neighbour solicitations and advertisements and redirects (RFC 4861, 4): a node that loses them is cut off.
+/// A hop limit of 255, asked for by the caller, shows that they come from the link itself.
+#[inline(always)]
+fn is_neighbour_discovery<F: Frame>(frame: &F, network: &Network) -> bool {
+    match frame.read::<Icmpv6Hdr>(network.transport) {
+        Some(header) => matches!(header.type_, 133..=137),
+        None => false,
+    }
+}
+
+#[inline(always)]
+fn without_ports(network: &Network, ports: Ports, note: u32) -> Packet {
+    Packet {
+        source: network.source,
+        destination: network.destination,
+        protocol: network.protocol,
+        ports,
+        source_port: 0,
+        destination_port: 0,
+        connection: false,
+        notes: network.notes | note,
+    }
+}
+
+#[inline(always)]
+fn parse_transport<F: Frame>(frame: &F, network: Network) -> Result<Packet, Reason> {
+    let first_fragment = if network.first_fragment { notes::FIRST_FRAGMENT } else { 0 };
+    if network.protocol != TCP && network.protocol != UDP {
+        return Ok(without_ports(&network, Ports::None, first_fragment));
+    }
+    if network.transport + size_of::<PortBytes>() > network.end {
+        return Err(Reason::Malformed);
+    }
+    let ports = frame.read::<PortBytes>(network.transport).ok_or(Reason::Truncated)?;
+    let mut packet = without_ports(&network, Ports::Known, first_fragment);
+    packet.source_port = u16::from_be_bytes([ports[0], ports[1]]);
+    packet.destination_port = u16::from_be_bytes([ports[2], ports[3]]);
+    if network.protocol == UDP {
+        check_udp(frame, &network)?;
+        return Ok(packet);
+    }
+    let length = network.end - network.transport;
+    if length < TcpHdr::LEN {
+        if !network.first_fragment {
+            return Err(Reason::Malformed);
+        }
+        packet.connection = true;
+        packet.notes |= notes::TINY_FRAGMENT;
+        return Ok(packet);
+    }
+    let header = frame.read::<TcpStart>(network.transport).ok_or(Reason::Truncated)?;
+    // Byte 12 holds the data offset in its upper half, byte 13 the flags (RFC 9293, 3.1).
+    let (header_length, flags) = ((header[12] >> 4) as usize * 4, header[13]);
+    if header_length < TcpHdr::LEN || (header_length > length && !network.first_fragment) {
+        return Err(Reason::Malformed);
+    }
+    packet.connection = flags & (TCP_SYN | TCP_ACK) == TCP_SYN;
+    Ok(packet)
+}
+
+const TCP_SYN: u8 = 0x02;
+const TCP_ACK: u8 = 0x10;
+
+/// The length in a UDP header covers the header and stays inside the packet, fragments aside (RFC 768).
+#[inline(always)]
+fn check_udp<F: Frame>(frame: &F, network: &Network) -> Result<(), Reason> {
+    if network.first_fragment {
+        return Ok(());
+    }
+    let length = network.end - network.transport;
+    if length < UdpHdr::LEN {
+        return Err(Reason::Malformed);
+    }
+    let header = frame.read::<UdpHdr>(network.transport).ok_or(Reason::Truncated)?;
+    let claimed = u16::from_be_bytes(header.len) as usize;
+    // 0 stands for "to the end of the jumbogram" (RFC 2675, 4).
+    if claimed > length || (claimed < UdpHdr::LEN && claimed != 0) {
+        return Err(Reason::Malformed);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[path = "packet_tests.rs"]
+mod tests;

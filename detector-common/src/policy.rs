@@ -1,0 +1,227 @@
+//! The policy as the kernel reads it.
+//!
+//! Two policies stand side by side, in the two *slots* of every table; the parity of the active epoch names the slot.
+//! The daemon fills the other slot and then changes the epoch, one aligned word.
+
+use crate::{
+    abi_struct,
+    budget::Budget,
+    limits::{POLICY_SLOTS, PREFIX_LENGTHS_MAX},
+};
+
+abi_struct! {
+    /// What changes while the program runs: written by the daemon through its mapping, word by word.
+    pub struct Settings: 64 {
+        /// Epoch of the active policy; 0: none yet, everything passes.
+        pub epoch: u64,
+        /// Ticks between two sampled events; 0: none are sampled.
+        pub event_interval: u64,
+        /// Theoretical arrival time of the budget of events, ticks. Written by the program.
+        pub event_tat: u64,
+        /// The seed of the source tables, for the commands and for the next daemon. The program has its own copy.
+        pub seed: crate::hash::Seed,
+        /// Step of the clock that budgets were made for, ns.
+        pub clock_tick_ns: u64,
+    }
+}
+
+/// The slot of an epoch's policy.
+#[inline(always)]
+pub const fn slot_of(epoch: u32) -> u32 {
+    epoch & (POLICY_SLOTS as u32 - 1)
+}
+
+/// Place of an element of a slot's half in a table of `size` elements a policy.
+#[inline(always)]
+pub const fn slot_place(slot: u32, size: usize, index: u32) -> u32 {
+    slot * size as u32 + index
+}
+
+/// Stands in [`PolicyHeader`] for "no further prefix length".
+pub const NO_LENGTH: u8 = 255;
+
+abi_struct! {
+    /// The first thing read of a policy.
+    pub struct PolicyHeader: 40 {
+        /// Epoch of this policy, for readers that want to know whether the slot was filled again meanwhile.
+        pub epoch: u64,
+        /// Seed for which every key of the hashes of destinations and ports is found in few probes.
+        pub service_seed: u64,
+        /// Lengths of the services' IPv4 prefixes, longest first, then [`NO_LENGTH`].
+        pub lengths_v4: [u8; PREFIX_LENGTHS_MAX],
+        /// Lengths of the services' IPv6 prefixes, longest first, then [`NO_LENGTH`].
+        pub lengths_v6: [u8; PREFIX_LENGTHS_MAX],
+        /// Whether there are source prefixes of IPv4: 0 or 1.
+        pub rules_v4: u32,
+        /// Whether there are source prefixes of IPv6: 0 or 1.
+        pub rules_v6: u32,
+    }
+}
+
+/// What a class does with its sources' packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Action {
+    /// Charge the budgets.
+    Limit = 0,
+    /// Pass.
+    Allow = 1,
+    /// Drop.
+    Deny = 2,
+    /// Pass: the service has no profile.
+    Count = 3,
+}
+
+/// Stands in [`Class::rule`] for "the service's profile, no rule".
+pub const NO_RULE: u16 = u16::MAX;
+
+/// Stands in [`Class::profile`] for "no profile".
+pub const NO_PROFILE: u16 = u16::MAX;
+
+abi_struct! {
+    /// What the policy says of a source at a service.
+    #[derive(Default)]
+    pub struct Class: 80 {
+        /// An [`Action`].
+        pub action: u8,
+        /// 1: decide and count, drop nothing.
+        pub shadow: u8,
+        /// Number of the rule in the manifest, or [`NO_RULE`].
+        pub rule: u16,
+        /// Number of the profile in the manifest, or [`NO_PROFILE`].
+        pub profile: u16,
+        /// Parent class of the /24 of IPv4, or 0.
+        pub v4_24: u16,
+        /// Parent class of the /56 of IPv6, or 0.
+        pub v6_56: u16,
+        /// Parent class of the /48 of IPv6, or 0.
+        pub v6_48: u16,
+        /// 0.
+        pub reserved: u32,
+        /// Budget of packets.
+        pub packets: Budget,
+        /// Budget of bytes of frames.
+        pub bytes: Budget,
+        /// Budget of new connections.
+        pub connections: Budget,
+        /// Budget of TLS and QUIC handshakes.
+        pub handshakes: Budget,
+    }
+}
+
+abi_struct! {
+    /// Budgets of a prefix around sources.
+    #[derive(Default)]
+    pub struct ParentClass: 64 {
+        /// Budget of packets.
+        pub packets: Budget,
+        /// Budget of bytes of frames.
+        pub bytes: Budget,
+        /// Budget of new connections.
+        pub connections: Budget,
+        /// Budget of sources that are given an entry.
+        pub new_sources: Budget,
+    }
+}
+
+abi_struct! {
+    /// What a selector means for one service. A selector is a row of cells, one for each service number.
+    #[derive(Default)]
+    pub struct Cell: 8 {
+        /// The class.
+        pub class: u32,
+        /// 0.
+        pub reserved: u32,
+    }
+}
+
+/// The value of a source prefix in the tries of rules.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RuleValue(pub u32);
+
+/// The bit that says that longer prefixes lie inside the source unit: the class must not be cached in the entry.
+const UNCACHED: u32 = 1 << 31;
+
+impl RuleValue {
+    /// A selector's first cell; `cached` unless prefixes longer than the source unit divide it.
+    pub const fn new(first_cell: u32, cached: bool) -> Self {
+        Self(if cached { first_cell } else { first_cell | UNCACHED })
+    }
+
+    /// The first cell of the selector; the service's number is to be added.
+    #[inline(always)]
+    pub const fn first_cell(self) -> u32 {
+        self.0 & !UNCACHED
+    }
+
+    /// Whether the class may be kept in the source's entry.
+    #[inline(always)]
+    pub const fn is_cached(self) -> bool {
+        self.0 & UNCACHED == 0
+    }
+}
+
+/// The first cell of the selector of sources that no prefix matches.
+pub const DEFAULT_ROW: u32 = 0;
+
+abi_struct! {
+    /// What the program decided of the last packet, written under the virtual clock only.
+    pub struct Trace: 32 {
+        /// Packets decided so far.
+        pub sequence: u64,
+        /// Prefix of the source; see [`crate::table::Way::prefix`].
+        pub prefix: u64,
+        /// Length of the frame.
+        pub bytes: u32,
+        /// Service, 0: none.
+        pub service: u16,
+        /// Class, 0: none.
+        pub class: u16,
+        /// A [`crate::verdict::Reason`].
+        pub reason: u8,
+        /// 1: dropped.
+        pub dropped: u8,
+        /// A [`crate::table::Unit`].
+        pub unit: u8,
+        /// 1: asks for a new connection.
+        pub connection: u8,
+        /// 1: would have been dropped, had the mode been `enforce`.
+        pub shadow: u8,
+        /// 0.
+        pub reserved: [u8; 3],
+    }
+}
+
+abi_struct! {
+    /// A sampled drop, as it goes through the ring buffer.
+    pub struct DropEvent: 64 {
+        /// Kernel time of the drop, ns since boot (or virtual).
+        pub time_ns: u64,
+        /// Source address; see [`crate::address::Address`].
+        pub source: [u64; 2],
+        /// Destination address.
+        pub destination: [u64; 2],
+        /// Length of the frame.
+        pub bytes: u32,
+        /// Interface that the frame came in by.
+        pub interface: u32,
+        /// Source port, 0 if not known.
+        pub source_port: u16,
+        /// Destination port, 0 if not known.
+        pub destination_port: u16,
+        /// Service.
+        pub service: u16,
+        /// Class.
+        pub class: u16,
+        /// A [`crate::verdict::Reason`].
+        pub reason: u8,
+        /// IP protocol.
+        pub protocol: u8,
+        /// 4 or 6.
+        pub version: u8,
+        /// 1: it passed, since the mode is `shadow`.
+        pub shadow: u8,
+        /// 0.
+        pub reserved: u32,
+    }
+}

@@ -1,0 +1,411 @@
+//! The set-associative table of sources, and of the prefixes around them.
+//!
+//! A plain array whose elements are sets of [`WAYS`] ways of one cache line each. A keyed hash picks the set and the
+//! way where the search starts; a source takes any way of its set. There is no list, no timer and no sweep: a way whose
+//! budgets are full again (all its times are past) may be taken over, since a new entry would say the same. A way that
+//! is limiting its source cannot be taken.
+//!
+//! Ways are claimed by compare-and-swap on [`Way::meta`]; see [`Meta`] for the states.
+
+use crate::{
+    abi_struct,
+    address::{Address, Family},
+    hash::{Seed, keyed, place},
+    limits::{SOURCES_PER_PARENT, SOURCES_PER_SET_HUNDREDTHS, WAYS},
+};
+
+/// What a way's prefix is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Unit {
+    /// An IPv4 source, /32.
+    V4Source = 0,
+    /// An IPv6 source, /64.
+    V6Source = 1,
+    /// Parent of an IPv4 source, /24.
+    V4Net24 = 2,
+    /// Near parent of an IPv6 source, /56.
+    V6Net56 = 3,
+    /// Far parent of an IPv6 source, /48.
+    V6Net48 = 4,
+}
+
+impl Unit {
+    /// The unit of the sources of a family.
+    #[inline(always)]
+    pub const fn of_source(family: Family) -> Self {
+        match family {
+            Family::V4 => Self::V4Source,
+            Family::V6 => Self::V6Source,
+        }
+    }
+
+    /// Length of the prefix, bits.
+    #[inline(always)]
+    pub const fn length(self) -> u8 {
+        match self {
+            Self::V4Source => 32,
+            Self::V6Source => 64,
+            Self::V4Net24 => 24,
+            Self::V6Net56 => 56,
+            Self::V6Net48 => 48,
+        }
+    }
+
+    /// The family of the prefix.
+    pub const fn family(self) -> Family {
+        match self {
+            Self::V4Source | Self::V4Net24 => Family::V4,
+            Self::V6Source | Self::V6Net56 | Self::V6Net48 => Family::V6,
+        }
+    }
+
+    /// The unit of a number in a way or trace; `None` for another number.
+    pub const fn from_number(number: u8) -> Option<Self> {
+        Some(match number {
+            0 => Self::V4Source,
+            1 => Self::V6Source,
+            2 => Self::V4Net24,
+            3 => Self::V6Net56,
+            4 => Self::V6Net48,
+            _ => return None,
+        })
+    }
+}
+
+/// Which entry of a table: a prefix at a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Key {
+    /// The prefix, left-aligned: see [`Address::high`].
+    pub prefix: u64,
+    /// Service and unit, as the lowest 16 bits of [`Meta`] hold them.
+    pub tag: u64,
+}
+
+impl Key {
+    /// The entry of the prefix of `unit` around an address, at a service.
+    #[inline(always)]
+    pub const fn new(address: Address, unit: Unit, service: u16) -> Self {
+        let prefix = address.high & crate::address::mask(unit.length());
+        Self { prefix, tag: OCCUPIED | (unit as u64) << UNIT_SHIFT | service as u64 & SERVICE_MASK }
+    }
+
+    /// The hash that picks set and first way.
+    #[inline(always)]
+    pub const fn hash(&self, seed: &Seed) -> u64 {
+        keyed(seed, self.prefix, self.tag)
+    }
+}
+
+/// The set of a hash in a table of `sets`.
+#[inline(always)]
+pub const fn set_of(hash: u64, sets: u32) -> u32 {
+    place(hash, sets)
+}
+
+/// The way of a hash at attempt 0 to [`WAYS`] − 1. The lowest bits pick the first; the set came from the highest.
+#[inline(always)]
+pub const fn way_of(hash: u64, attempt: usize) -> usize {
+    (hash as usize).wrapping_add(attempt) & (WAYS - 1)
+}
+
+const SERVICE_MASK: u64 = 0xfff;
+const UNIT_SHIFT: u32 = 12;
+const OCCUPIED: u64 = 1 << 15;
+const TAG_MASK: u64 = 0xffff;
+const CLASS_SHIFT: u32 = 16;
+const CLASS_MASK: u64 = 0xfff;
+const EPOCH_SHIFT: u32 = 32;
+const EPOCH_MASK: u64 = 0xff_ffff;
+const GENERATION_SHIFT: u32 = 56;
+/// The tag of a way that is changing hands: not occupied, a unit that does not exist.
+const BUSY: u64 = 7 << UNIT_SHIFT;
+
+/// One word of a way: who it belongs to and what the policy said of it.
+///
+/// | bits | meaning |
+/// |---|---|
+/// | 0–11 | service |
+/// | 12–14 | unit; 7 in a way that is changing hands |
+/// | 15 | occupied |
+/// | 16–27 | class |
+/// | 28–31 | 0 |
+/// | 32–55 | epoch of the policy that gave the class; 0: look it up for every packet |
+/// | 56–63 | generation: changes with the owner, so that a swap by a CPU that saw an earlier owner fails |
+///
+/// A class is taken for current when its epoch equals the policy's, modulo 2^24: an entry untouched through exactly
+/// 16,777,216 policies would keep its class for one more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Meta(pub u64);
+
+impl Meta {
+    /// Whether the way belongs to the key's service and unit; the prefix is to be compared too.
+    #[inline(always)]
+    pub const fn has_tag(self, tag: u64) -> bool {
+        self.0 & TAG_MASK == tag
+    }
+
+    /// Whether another CPU is giving the way to a new owner.
+    #[inline(always)]
+    pub const fn is_busy(self) -> bool {
+        self.0 & TAG_MASK == BUSY
+    }
+
+    /// Whether the way has an owner.
+    #[inline(always)]
+    pub const fn is_occupied(self) -> bool {
+        self.0 & OCCUPIED != 0
+    }
+
+    /// The class.
+    #[inline(always)]
+    pub const fn class(self) -> u16 {
+        (self.0 >> CLASS_SHIFT & CLASS_MASK) as u16
+    }
+
+    /// The epoch of the class.
+    #[inline(always)]
+    pub const fn epoch(self) -> u32 {
+        (self.0 >> EPOCH_SHIFT & EPOCH_MASK) as u32
+    }
+
+    /// The service of the owner.
+    pub const fn service(self) -> u16 {
+        (self.0 & SERVICE_MASK) as u16
+    }
+
+    /// The unit of the owner's prefix; `None` in a way without owner.
+    pub const fn unit(self) -> Option<Unit> {
+        if !self.is_occupied() {
+            return None;
+        }
+        Unit::from_number((self.0 >> UNIT_SHIFT & 7) as u8)
+    }
+
+    /// The generation.
+    #[inline(always)]
+    pub const fn generation(self) -> u8 {
+        (self.0 >> GENERATION_SHIFT) as u8
+    }
+
+    /// The word while the way changes hands.
+    #[inline(always)]
+    pub const fn claimed(self) -> Self {
+        Self((self.generation().wrapping_add(1) as u64) << GENERATION_SHIFT | BUSY)
+    }
+
+    /// The word of a new owner, from the claimed one.
+    #[inline(always)]
+    pub const fn owned(self, tag: u64, class: u16, epoch: u32) -> Self {
+        Self(self.0 & 0xff << GENERATION_SHIFT | tag).with_class(class, epoch)
+    }
+
+    /// The word of a way that its owner gives back.
+    #[inline(always)]
+    pub const fn released(self) -> Self {
+        Self(self.0 & 0xff << GENERATION_SHIFT)
+    }
+
+    /// The same owner with another class.
+    #[inline(always)]
+    pub const fn with_class(self, class: u16, epoch: u32) -> Self {
+        let kept = self.0 & !(CLASS_MASK << CLASS_SHIFT | EPOCH_MASK << EPOCH_SHIFT);
+        Self(kept | (class as u64 & CLASS_MASK) << CLASS_SHIFT | (epoch as u64 & EPOCH_MASK) << EPOCH_SHIFT)
+    }
+}
+
+/// The highest epoch.
+pub const EPOCH_MAX: u32 = EPOCH_MASK as u32;
+
+/// The epoch after one: 0 never comes again, and parity alternates, since it names the slot of the policy.
+pub const fn next_epoch(epoch: u32) -> u32 {
+    if epoch >= EPOCH_MAX { 2 } else { epoch + 1 }
+}
+
+abi_struct! {
+    /// One entry: a source, or a prefix around sources, at one service. One cache line.
+    #[derive(Default)]
+    pub struct Way: 64 {
+        /// The owner's prefix, left-aligned.
+        pub prefix: u64,
+        /// See [`Meta`].
+        pub meta: u64,
+        /// Theoretical arrival time of the packet budget, ticks. Without such a budget: when the last packet came.
+        pub packets_tat: u64,
+        /// Theoretical arrival time of the byte budget, ticks.
+        pub bytes_tat: u64,
+        /// Theoretical arrival time of the connection budget, ticks.
+        pub connections_tat: u64,
+        /// Theoretical arrival time of the handshake budget; in a parent's entry, of the budget of new sources. Ticks.
+        pub special_tat: u64,
+        /// Packets seen in the lower half, bytes in the upper: one addition counts both. Both wrap; every 2^32 packets
+        /// carry one byte over.
+        pub traffic: u64,
+        /// Packets dropped in the lower half, new connections seen in the upper. Both wrap, as above.
+        pub incidents: u64,
+    }
+}
+
+impl Way {
+    /// The newest of the times: when the way is, or was, idle. A way is idle when this is not after now.
+    #[inline(always)]
+    pub const fn busy_until(&self) -> u64 {
+        let (a, b) = (self.packets_tat, self.bytes_tat);
+        let (c, d) = (self.connections_tat, self.special_tat);
+        let first = if a > b { a } else { b };
+        let second = if c > d { c } else { d };
+        if first > second { first } else { second }
+    }
+
+    /// The meta word.
+    pub const fn meta(&self) -> Meta {
+        Meta(self.meta)
+    }
+
+    /// Packets seen since the way changed hands, modulo 2^32.
+    pub const fn packets(&self) -> u32 {
+        self.traffic as u32
+    }
+
+    /// Bytes seen since the way changed hands, modulo 2^32.
+    pub const fn bytes(&self) -> u32 {
+        (self.traffic >> 32) as u32
+    }
+
+    /// Packets dropped since the way changed hands, modulo 2^32.
+    pub const fn dropped(&self) -> u32 {
+        self.incidents as u32
+    }
+
+    /// New connections seen since the way changed hands, modulo 2^32.
+    pub const fn connections(&self) -> u32 {
+        (self.incidents >> 32) as u32
+    }
+
+    /// The owner's prefix as an address; `None` in a way without owner.
+    pub const fn owner(&self) -> Option<(Address, Unit)> {
+        let Some(unit) = self.meta().unit() else { return None };
+        Some((Address { family: unit.family(), high: self.prefix, low: 0 }, unit))
+    }
+}
+
+/// What one packet adds to [`Way::traffic`].
+#[inline(always)]
+pub const fn traffic_of(bytes: u32) -> u64 {
+    (bytes as u64) << 32 | 1
+}
+
+/// What one packet adds to [`Way::incidents`].
+#[inline(always)]
+pub const fn incidents_of(dropped: bool, connection: bool) -> u64 {
+    (connection as u64) << 32 | dropped as u64
+}
+
+/// One element of a table.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Set {
+    /// See [`way_of`] for the order of search.
+    pub ways: [Way; WAYS],
+}
+
+const _: () = assert!(size_of::<Set>() == WAYS * 64);
+
+impl Default for Set {
+    fn default() -> Self {
+        Self { ways: [Way::default(); WAYS] }
+    }
+}
+
+// SAFETY: an array of plain structs without padding.
+#[cfg(feature = "user")]
+unsafe impl aya::Pod for Set {}
+
+impl Set {
+    /// The entry of a key in this set, as a reader sees it.
+    pub fn find(&self, key: &Key, hash: u64) -> Option<&Way> {
+        (0..WAYS)
+            .map(|attempt| &self.ways[way_of(hash, attempt)])
+            .find(|way| way.meta().has_tag(key.tag) && way.prefix == key.prefix)
+    }
+}
+
+/// Sets of a table for so many active sources, so that fewer than 0.1 % of them meet a full set.
+pub const fn sets_for_sources(sources: u32) -> u32 {
+    let sets = (sources as u64 * 100).div_ceil(SOURCES_PER_SET_HUNDREDTHS);
+    if sets == 0 { 1 } else { sets as u32 }
+}
+
+/// Sets of the table of parents beside a table for so many active sources.
+pub const fn sets_for_parents(sources: u32) -> u32 {
+    let parents = sources / SOURCES_PER_PARENT;
+    sets_for_sources(if parents < PARENTS_MIN { PARENTS_MIN } else { parents })
+}
+
+/// Parents that even the smallest table has room for.
+const PARENTS_MIN: u32 = 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::{vec, vec::Vec};
+
+    #[test]
+    fn a_planned_table_turns_away_less_than_one_in_a_thousand() {
+        let seed = Seed::new([1, 2, 0x9e37_79b9_7f4a_7c15, 0xd6e8_feb8_6659_fd93]);
+        for sources in [10_000_u32, 500_000] {
+            let sets = sets_for_sources(sources);
+            let mut load = vec![0_u8; sets as usize];
+            let mut turned_away = 0;
+            for number in 0..sources {
+                let address = Address::v4(number.wrapping_mul(2_654_435_761).to_be_bytes());
+                let set = set_of(Key::new(address, Unit::V4Source, 1).hash(&seed), sets) as usize;
+                if load[set] as usize == WAYS { turned_away += 1 } else { load[set] += 1 }
+            }
+            assert!(turned_away * 1000 < sources, "{turned_away} of {sources}");
+            assert!(turned_away > 0, "the table is larger than it need be");
+        }
+    }
+
+    #[test]
+    fn the_default_table_fits_its_budget() {
+        let sources = sets_for_sources(crate::limits::SOURCES_DEFAULT) as usize * size_of::<Set>();
+        let parents = sets_for_parents(crate::limits::SOURCES_DEFAULT) as usize * size_of::<Set>();
+        assert!(sources + parents < 97_500_000, "{sources} + {parents}");
+    }
+
+    #[test]
+    fn epochs_never_return_to_zero_and_alternate() {
+        assert_eq!(next_epoch(0), 1);
+        assert_eq!(next_epoch(EPOCH_MAX), 2);
+        assert_eq!(EPOCH_MAX % 2, 1);
+    }
+
+    #[test]
+    fn every_way_is_tried_once() {
+        for hash in [0, 5, u64::MAX] {
+            let mut ways: Vec<_> = (0..WAYS).map(|attempt| way_of(hash, attempt)).collect();
+            ways.sort_unstable();
+            assert_eq!(ways, (0..WAYS).collect::<Vec<_>>());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn meta_keeps_its_fields_apart(word in any::<u64>(), class in 0_u16..4096, epoch in 0_u32..=EPOCH_MAX, service in 0_u16..4096) {
+            let key = Key::new(Address::v4([198, 51, 100, 7]), Unit::V4Source, service);
+            let claimed = Meta(word).claimed();
+            prop_assert!(claimed.is_busy() && !claimed.is_occupied() && !claimed.has_tag(key.tag));
+            prop_assert_eq!(claimed.generation(), Meta(word).generation().wrapping_add(1));
+            let owned = claimed.owned(key.tag, class, epoch);
+            prop_assert!(owned.has_tag(key.tag) && owned.is_occupied() && !owned.is_busy());
+            prop_assert_eq!((owned.class(), owned.epoch(), owned.service()), (class, epoch, service));
+            prop_assert_eq!(owned.generation(), claimed.generation());
+            prop_assert_eq!(owned.unit(), Some(Unit::V4Source));
+            let other = owned.with_class(class ^ 1, next_epoch(epoch));
+            prop_assert!(other.has_tag(key.tag));
+            prop_assert_eq!((other.class(), other.epoch()), (class ^ 1, next_epoch(epoch)));
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! What follows from a decision: counters, the source's entry, a sampled event, and last the mode.
+
+use aya_ebpf::{bindings::xdp_action, programs::XdpContext};
+use detector_common::{
+    counters::{TableEvent, frame_kind_slot, table_event_slot},
+    packet::Packet,
+    table::{Unit, incidents_of, traffic_of},
+    verdict::{COUNTER_SLOTS_ROOM, Counter, FIRST_DROP, counter_slot},
+};
+
+use crate::{
+    atomic::{self, word},
+    clock, event,
+    judge::{Decision, Packed},
+    maps::{COUNTERS, TRACE, VERDICTS},
+};
+
+/// Counts a decision and carries it out. The mode is applied in the last line and nowhere else.
+#[inline(always)]
+pub(crate) fn settle(ctx: &XdpContext, decision: &Decision<'_>, bytes: u32, now: u64) -> u32 {
+    let refused = decision.reason as usize >= FIRST_DROP;
+    let dropped = refused && !decision.shadow;
+    count(decision, bytes);
+    if let Some(packet) = decision.packet {
+        if packet.notes != 0 {
+            count_frame_kinds(packet.notes);
+        }
+        if let Some(way) = decision.way {
+            atomic::add(word!(way, traffic), traffic_of(bytes));
+            if dropped || packet.connection {
+                atomic::add(word!(way, incidents), incidents_of(dropped, packet.connection));
+            }
+        }
+        if refused {
+            event::sample(ctx, decision, packet, bytes, now);
+        }
+    }
+    if clock::is_virtual() {
+        trace(decision.packet, decision.pack(), bytes);
+    }
+    if dropped { xdp_action::XDP_DROP } else { xdp_action::XDP_PASS }
+}
+
+#[inline(always)]
+fn count(decision: &Decision<'_>, bytes: u32) {
+    let Some(counters) = VERDICTS.get_ptr_mut(decision.service as u32) else { return };
+    let slot = bound(counter_slot(decision.reason, decision.shadow));
+    let first = counters.cast::<Counter>();
+    // SAFETY: the slot is inside the counters.
+    let counter = unsafe { first.add(slot) };
+    // SAFETY: this CPU's counter, which no other CPU writes.
+    let counter = unsafe { &mut *counter };
+    counter.packets += 1;
+    counter.bytes += bytes as u64;
+}
+
+/// A slot below [`COUNTER_SLOTS_ROOM`], in a way that the verifier sees: the compiler knows that every slot is and would
+/// drop a mask or a check written in Rust.
+#[inline(always)]
+fn bound(slot: usize) -> usize {
+    const { assert!(COUNTER_SLOTS_ROOM == 32) };
+    let mut slot = slot;
+    // SAFETY: one operation on one register.
+    unsafe { core::arch::asm!("{0} &= 31", inout(reg) slot, options(pure, nomem, nostack, preserves_flags)) };
+    slot
+}
+
+#[inline(always)]
+fn count_frame_kinds(notes: u32) {
+    for bit in 0..detector_common::counters::FRAME_KINDS.len() as u32 {
+        if notes & 1 << bit != 0 {
+            increment(frame_kind_slot(bit));
+        }
+    }
+}
+
+/// Counts something that happened inside the tables.
+#[inline(always)]
+pub(crate) fn table_event(event: TableEvent) {
+    increment(table_event_slot(event));
+}
+
+#[inline(always)]
+fn increment(slot: u32) {
+    if let Some(counter) = COUNTERS.get_ptr_mut(slot) {
+        // SAFETY: this CPU's counter, which no other CPU writes.
+        unsafe { *counter += 1 };
+    }
+}
+
+/// Tells tests and replay what was decided. Not inlined, for its stack.
+#[inline(never)]
+fn trace(packet: Option<&Packet>, decision: u64, bytes: u32) {
+    let Some(trace) = TRACE.get_ptr_mut(0) else { return };
+    let Packed { service, class, reason, shadow } = Packed::unpack(decision);
+    let refused = reason as usize >= FIRST_DROP;
+    let (prefix, unit, connection) = match packet {
+        Some(packet) => {
+            (packet.source.high, Unit::of_source(packet.source.family) as u8, packet.connection as u8)
+        }
+        None => (0, 0, 0),
+    };
+    // SAFETY: the element is inside its map; under the virtual clock one CPU runs the program at a time.
+    let trace = unsafe { &mut *trace };
+    trace.sequence += 1;
+    trace.prefix = prefix;
+    trace.bytes = bytes;
+    trace.service = service;
+    trace.class = class;
+    trace.reason = reason;
+    trace.dropped = (refused && shadow == 0) as u8;
+    trace.unit = unit;
+    trace.connection = connection;
+    trace.shadow = (refused && shadow != 0) as u8;
+}

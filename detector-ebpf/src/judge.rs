@@ -1,0 +1,255 @@
+//! One decision for each packet: what happens to it and why.
+
+use aya_ebpf::programs::XdpContext;
+use aya_log_ebpf::debug;
+use detector_common::{
+    limits::OVERFLOW_BUDGETS,
+    packet::Packet,
+    policy::{Action, Class},
+    table::{Key, Unit, Way},
+    verdict::Reason,
+};
+
+use crate::{
+    charge::{self, Demand, Step},
+    maps::OVERFLOW,
+    parent::{self, Around, Purpose},
+    policy::{Classification, Policy},
+    source::{self, Found, Place},
+};
+
+/// What was decided of a packet.
+pub(crate) struct Decision<'a> {
+    /// The reason, and with it the verdict.
+    pub(crate) reason: Reason,
+    /// The policy says: count only.
+    pub(crate) shadow: bool,
+    /// The service; 0: none.
+    pub(crate) service: u16,
+    /// The class of the source; 0: none was asked for.
+    pub(crate) class: u16,
+    /// The packet, where the frame could be read.
+    pub(crate) packet: Option<&'a Packet>,
+    /// The source's entry, where it has one.
+    pub(crate) way: Option<*mut Way>,
+}
+
+impl<'a> Decision<'a> {
+    /// A frame that is not to be judged.
+    #[inline(always)]
+    pub(crate) fn unjudged(reason: Reason) -> Self {
+        Self { reason, shadow: false, service: 0, class: 0, packet: None, way: None }
+    }
+
+    /// A packet before the first policy.
+    #[inline(always)]
+    pub(crate) fn no_policy(packet: &'a Packet) -> Self {
+        Self { packet: Some(packet), ..Self::unjudged(Reason::NoPolicy) }
+    }
+}
+
+/// The numbers of a decision in one word, for functions that are not inlined.
+pub(crate) struct Packed {
+    /// The service.
+    pub(crate) service: u16,
+    /// The class.
+    pub(crate) class: u16,
+    /// The reason.
+    pub(crate) reason: u8,
+    /// 1: count only.
+    pub(crate) shadow: u8,
+}
+
+impl Decision<'_> {
+    /// See [`Packed`].
+    #[inline(always)]
+    pub(crate) fn pack(&self) -> u64 {
+        self.service as u64
+            | (self.class as u64) << 16
+            | (self.reason as u64) << 32
+            | (self.shadow as u64) << 40
+    }
+}
+
+impl Packed {
+    /// The numbers of [`Decision::pack`].
+    #[inline(always)]
+    pub(crate) fn unpack(word: u64) -> Self {
+        Self {
+            service: word as u16,
+            class: (word >> 16) as u16,
+            reason: (word >> 32) as u8,
+            shadow: (word >> 40) as u8,
+        }
+    }
+}
+
+/// Judges a packet by a policy.
+#[inline(always)]
+pub(crate) fn judge<'a>(
+    ctx: &XdpContext,
+    policy: &Policy,
+    packet: &'a Packet,
+    bytes: u32,
+    now: u64,
+) -> Decision<'a> {
+    let Some(service) = policy.service(packet) else {
+        return Decision { packet: Some(packet), ..Decision::unjudged(Reason::NoService) };
+    };
+    let undecided = Decision { service, packet: Some(packet), ..Decision::unjudged(Reason::Unjudged) };
+    let key = Key::new(packet.source, Unit::of_source(packet.source.family), service);
+    let Some(place) = source::place(&key) else { return undecided };
+    let demand = Demand { now, bytes, connection: packet.connection };
+    let known = source::find(&place, &key);
+    let classification = match &known {
+        Some(Found { meta, .. }) if meta.epoch() == policy.epoch => {
+            Classification { class: meta.class(), epoch: policy.epoch }
+        }
+        _ => match policy.classify(packet.source, service) {
+            Some(classification) => classification,
+            None => return undecided,
+        },
+    };
+    let Some(class) = policy.class(classification.class) else { return undecided };
+    let decided = Decision { class: classification.class, shadow: class.shadow != 0, ..undecided };
+    let way = match known {
+        Some(found) => {
+            refresh(&found, &classification);
+            found.way
+        }
+        None => match admit(policy, packet, service, &place, &key, class, &classification, &demand) {
+            Admission::Entry(way) => way,
+            Admission::Refused => return Decision { reason: Reason::NewSources, ..decided },
+            Admission::Full => {
+                log_full(ctx, place.set_number);
+                return Decision {
+                    reason: without_entry(&place, classification.class, class, &demand),
+                    ..decided
+                };
+            }
+        },
+    };
+    let reason = with_entry(policy, packet, service, class, way, &demand);
+    Decision { reason, way: Some(way), ..decided }
+}
+
+/// Not inlined, for its stack. The call is pruned at load unless the program's log is asked for.
+#[inline(never)]
+fn log_full(ctx: &XdpContext, set: u32) {
+    debug!(ctx, "set {} has no idle way", set);
+}
+
+/// Keeps a class that was looked up in the entry, unless it is there. One that must not be kept is written once, as a
+/// class of epoch 0, which is nobody's.
+#[inline(always)]
+fn refresh(found: &Found, classification: &Classification) {
+    if found.meta.epoch() != classification.epoch {
+        source::set_class(found.way, found.meta, classification.class, classification.epoch);
+    }
+}
+
+/// What became of a source without an entry.
+enum Admission {
+    Entry(*mut Way),
+    Refused,
+    Full,
+}
+
+/// Gives a new source an entry, if the prefixes around it may bring one more.
+#[inline(always)]
+#[expect(clippy::too_many_arguments, reason = "inlined; a struct would only be taken apart again")]
+fn admit(
+    policy: &Policy,
+    packet: &Packet,
+    service: u16,
+    place: &Place,
+    key: &Key,
+    class: &Class,
+    classification: &Classification,
+    demand: &Demand,
+) -> Admission {
+    if parent::has_parents(class) {
+        let around = Around::new(policy, packet, service, class);
+        if around.charge(Purpose::NewSource, demand).is_err() {
+            return Admission::Refused;
+        }
+    }
+    match source::create(place, key, demand.now, classification.class, classification.epoch, false) {
+        Some(way) => Admission::Entry(way),
+        None => Admission::Full,
+    }
+}
+
+/// The verdict on a source with an entry.
+#[inline(always)]
+fn with_entry(
+    policy: &Policy,
+    packet: &Packet,
+    service: u16,
+    class: &Class,
+    way: *mut Way,
+    demand: &Demand,
+) -> Reason {
+    if class.action != Action::Limit as u8 {
+        charge::stamp(way, demand.now);
+        return match class.action {
+            allow if allow == Action::Allow as u8 => Reason::Allowed,
+            deny if deny == Action::Deny as u8 => Reason::Denied,
+            _ => Reason::Unlimited,
+        };
+    }
+    match charge(policy, packet, service, class, way, demand) {
+        Ok(()) => Reason::Conforming,
+        Err(reason) => reason,
+    }
+}
+
+/// Asks the source's own budgets, then asks and charges those around it, then charges its own.
+#[inline(always)]
+fn charge(
+    policy: &Policy,
+    packet: &Packet,
+    service: u16,
+    class: &Class,
+    way: *mut Way,
+    demand: &Demand,
+) -> Result<(), Reason> {
+    if !parent::has_parents(class) {
+        return charge::own(class, way, demand, Step::Both);
+    }
+    charge::own(class, way, demand, Step::Ask)?;
+    let purpose = if demand.connection { Purpose::Connection } else { Purpose::Packet };
+    Around::new(policy, packet, service, class).charge(purpose, demand)?;
+    charge::own(class, way, demand, Step::Charge)
+}
+
+/// The verdict on a source that found no way: it shares one budget of its class with the others of its set.
+#[inline(always)]
+fn without_entry(place: &Place, class_number: u16, class: &Class, demand: &Demand) -> Reason {
+    match class.action {
+        allow if allow == Action::Allow as u8 => return Reason::Allowed,
+        deny if deny == Action::Deny as u8 => return Reason::Denied,
+        count if count == Action::Count as u8 => return Reason::Unlimited,
+        _ => {}
+    }
+    // Another word for another class: a slow class must not stop a fast one.
+    let word = place.set_number ^ (class_number as u32).wrapping_mul(0x9e37_79b1);
+    let Some(tat) = OVERFLOW.get_ptr_mut(word & (OVERFLOW_BUDGETS as u32 - 1)) else {
+        return Reason::TableFull;
+    };
+    // One budget, the first that the class has. Without packets or bytes, connections are what is limited.
+    let (budget, cost) = if class.packets.is_limited() {
+        (&class.packets, class.packets.unit_cost())
+    } else if class.bytes.is_limited() {
+        (&class.bytes, class.bytes.bytes_cost(demand.bytes))
+    } else if demand.connection {
+        (&class.connections, class.connections.unit_cost())
+    } else {
+        return Reason::TableFull;
+    };
+    let asked = charge::ask(tat, budget, cost, demand.now, Reason::Overflow);
+    match asked.and_then(|()| charge::charge(tat, budget, cost, demand.now, Reason::Overflow)) {
+        Ok(()) => Reason::TableFull,
+        Err(reason) => reason,
+    }
+}

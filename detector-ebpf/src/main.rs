@@ -1,0 +1,56 @@
+//! The way of a packet: parse → service → source → budgets → verdict → account.
+//!
+//! Nothing is decided here that `detector-common` does not test on the host; this crate brings the maps, the clock
+//! and the atomic operations. See `docs/architecture.md`.
+#![no_std]
+#![no_main]
+// Compare-and-swap and fetch-and-add for BPF exist only as intrinsics: `core::sync::atomic` has none for this target.
+#![feature(core_intrinsics)]
+// One instruction that the verifier needs to see; see `account::bound`.
+#![feature(asm_experimental_arch)]
+#![expect(internal_features, reason = "see above")]
+
+mod account;
+mod atomic;
+mod charge;
+mod clock;
+mod event;
+mod frame;
+mod judge;
+mod maps;
+mod parent;
+mod policy;
+mod source;
+
+use core::mem::MaybeUninit;
+
+use aya_ebpf::{macros::xdp, programs::XdpContext};
+
+use crate::{judge::Decision, policy::Policy};
+
+/// Decides on one frame. Marked for frames in several buffers, so that jumbo frames do not force generic mode.
+#[xdp(frags)]
+fn detector(ctx: XdpContext) -> u32 {
+    let now = clock::now();
+    let mut room = MaybeUninit::uninit();
+    let parsed = frame::parse(&ctx, &mut room);
+    let decision = match parsed.packet {
+        Err(reason) => Decision::unjudged(reason),
+        Ok(packet) => match Policy::active() {
+            Some(policy) => judge::judge(&ctx, &policy, packet, parsed.bytes, now),
+            None => Decision::no_policy(packet),
+        },
+    };
+    account::settle(&ctx, &decision, parsed.bytes, now)
+}
+
+#[cfg(not(test))]
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+/// Lets GPL-only helpers be called; see the licences beside this workspace for what it means.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -1,0 +1,119 @@
+//! Every map, with its card: who writes, who reads, how large, what happens when full, what error it introduces.
+//!
+//! `docs/architecture.md` holds the same cards; a test compares the two.
+
+use aya_ebpf::{
+    bindings::BPF_F_MMAPABLE,
+    btf_maps::{Array, ArrayOfMaps, LpmTrie, PerCpuArray, RingBuf},
+    macros::btf_map,
+};
+use detector_common::{
+    counters::COUNTERS as COUNTERS_LEN,
+    limits::{
+        CELLS_MAX, CLASSES_MAX, DESTINATION_SLOTS, EVENTS_BYTES, MANIFEST_BYTES, OVERFLOW_BUDGETS,
+        PARENT_CLASSES_MAX, POLICY_SLOTS, PORT_SLOTS, SERVICES_MAX,
+    },
+    policy::{Cell, Class, DropEvent, ParentClass, PolicyHeader, Settings, Trace},
+    service::{DestinationSlot, PortSlot},
+    table::Set,
+    verdict::ServiceCounters,
+};
+
+const MAPPABLE: usize = BPF_F_MMAPABLE as usize;
+
+/// Writer: daemon (epoch, event interval, seed), program (event budget). Reader: program, commands.
+/// Size: one element. Full: cannot be. Error: none.
+#[btf_map]
+pub(crate) static SETTINGS: Array<Settings, 1, MAPPABLE> = Array::new();
+
+/// Writer: tests and replay. Reader: program, under the virtual clock only.
+/// Size: one word, ns. Full: cannot be. Error: none.
+#[btf_map]
+pub(crate) static VIRTUAL_CLOCK: Array<u64, 1, MAPPABLE> = Array::new();
+
+/// Writer: program, under the virtual clock only. Reader: tests and replay.
+/// Size: one element. Full: each packet overwrites it. Error: none.
+#[btf_map]
+pub(crate) static TRACE: Array<Trace, 1, MAPPABLE> = Array::new();
+
+/// Writer: program. Reader: program, daemon and commands through a mapping.
+/// Size: `--sources` / 2.7 sets of 8 ways of 64 bytes. Full: a source whose set has no idle way passes on a shared
+/// overflow budget, reasons `table_full` and `overflow`. Error: an idle source's counters end when its way is taken;
+/// a packet that meets a change of owner on another CPU may be charged to the old or the new one.
+#[btf_map]
+pub(crate) static SOURCES: Array<Set, 1, MAPPABLE> = Array::new();
+
+/// Writer: program. Reader: program, commands through a mapping.
+/// Size: `--sources` / 50 parents (at least 1,024), laid out as the sources. Full: the parent's budgets are not charged,
+/// counter `parents_full`. Error: as for the sources.
+#[btf_map]
+pub(crate) static PARENTS: Array<Set, 1, MAPPABLE> = Array::new();
+
+/// Writer: program. Reader: program.
+/// Size: 16,384 words, one for each set (shared when there are more sets). Full: cannot be. Error: newcomers of one
+/// class to a full set share one budget; classes and sets that meet in a word share it too.
+#[btf_map]
+pub(crate) static OVERFLOW: Array<u64, { OVERFLOW_BUDGETS }> = Array::new();
+
+/// Writer: daemon, the slot that is not active. Reader: program, commands.
+/// Size: two policies. Full: cannot be. Error: none.
+#[btf_map]
+pub(crate) static POLICIES: Array<PolicyHeader, { POLICY_SLOTS }, MAPPABLE> = Array::new();
+
+/// Writer: daemon, the slot that is not active. Reader: program, commands.
+/// Size: 2 × 4,096 slots, a quarter of them used at most. Full: the policy is refused. Error: none.
+#[btf_map]
+pub(crate) static DESTINATIONS: Array<DestinationSlot, { POLICY_SLOTS * DESTINATION_SLOTS }, MAPPABLE> =
+    Array::new();
+
+/// Writer: daemon, the slot that is not active. Reader: program, commands.
+/// Size: 2 × 8,192 slots, a quarter of them used at most. Full: the policy is refused. Error: none.
+#[btf_map]
+pub(crate) static PORTS: Array<PortSlot, { POLICY_SLOTS * PORT_SLOTS }, MAPPABLE> = Array::new();
+
+/// Writer: daemon, a whole trie at a time. Reader: program, once for each source and policy; commands.
+/// Size: as many prefixes as the policy has. Full: sized to fit. Error: none.
+#[btf_map]
+pub(crate) static RULES_V4: ArrayOfMaps<LpmTrie<[u8; 4], u32, 1>, { POLICY_SLOTS }> = ArrayOfMaps::new();
+
+/// Writer: daemon, a whole trie at a time. Reader: program, once for each source and policy; commands.
+/// Size: as many prefixes as the policy has. Full: sized to fit. Error: none.
+#[btf_map]
+pub(crate) static RULES_V6: ArrayOfMaps<LpmTrie<[u8; 16], u32, 1>, { POLICY_SLOTS }> = ArrayOfMaps::new();
+
+/// Writer: daemon, the slot that is not active. Reader: program, once for each source and policy; commands.
+/// Size: 2 × 16,384 cells, selectors × services. Full: the policy is refused. Error: none.
+#[btf_map]
+pub(crate) static CELLS: Array<Cell, { POLICY_SLOTS * CELLS_MAX }, MAPPABLE> = Array::new();
+
+/// Writer: daemon, the slot that is not active. Reader: program, commands.
+/// Size: 2 × 2,560 classes. Full: the policy is refused. Error: none.
+#[btf_map]
+pub(crate) static CLASSES: Array<Class, { POLICY_SLOTS * CLASSES_MAX }, MAPPABLE> = Array::new();
+
+/// Writer: daemon, the slot that is not active. Reader: program, commands.
+/// Size: 2 × 1,024 classes. Full: the policy is refused. Error: none.
+#[btf_map]
+pub(crate) static PARENT_CLASSES: Array<ParentClass, { POLICY_SLOTS * PARENT_CLASSES_MAX }, MAPPABLE> =
+    Array::new();
+
+/// Writer: program, each CPU its own; daemon, when a service number is given to another name. Reader: daemon, commands.
+/// Size: 256 services × 30 decisions a CPU. Full: cannot be. Error: none; a reader sums CPUs one after the other.
+#[btf_map]
+pub(crate) static VERDICTS: PerCpuArray<ServiceCounters, { SERVICES_MAX }> = PerCpuArray::new();
+
+/// Writer: program, each CPU its own. Reader: daemon, commands.
+/// Size: 16 words a CPU. Full: cannot be. Error: none.
+#[btf_map]
+pub(crate) static COUNTERS: PerCpuArray<u64, { COUNTERS_LEN }> = PerCpuArray::new();
+
+/// Writer: program, sampled drops. Reader: daemon.
+/// Size: 256 KiB, some 3,600 events. Full: the event is lost, counter `events_lost`. Error: a sample.
+#[btf_map]
+pub(crate) static EVENTS: RingBuf<DropEvent, { EVENTS_BYTES }> = RingBuf::new();
+
+/// Writer: daemon, the slot that is not active. Reader: commands, the next daemon. The program does not read it.
+/// Size: 2 × 64 chunks of 4 KiB: the names of the policy as JSON. Full: the policy is refused. Error: none.
+#[btf_map]
+pub(crate) static MANIFEST: Array<[u64; 512], { POLICY_SLOTS * MANIFEST_BYTES / 4096 }, MAPPABLE> =
+    Array::new();

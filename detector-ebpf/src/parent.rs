@@ -1,0 +1,161 @@
+//! Budgets of the prefixes around a source: /24 of IPv4, /56 and /48 of IPv6.
+
+use detector_common::{
+    address::{Address, Family},
+    budget::Budget,
+    counters::TableEvent,
+    packet::Packet,
+    policy::{Class, ParentClass},
+    table::{Key, Unit, Way},
+    verdict::Reason,
+};
+
+use crate::{
+    account,
+    charge::{self, Budgets, Demand, Step},
+    policy::Policy,
+    source,
+};
+
+/// Whether a class names any parent. Most do not, and pay one test.
+#[inline(always)]
+pub(crate) fn has_parents(class: &Class) -> bool {
+    class.v4_24 | class.v6_56 | class.v6_48 != 0
+}
+
+/// What is charged to the parents.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Purpose {
+    /// A packet.
+    Packet = 0,
+    /// A packet that asks for a new connection.
+    Connection = 1,
+    /// A source that is to be given an entry.
+    NewSource = 2,
+}
+
+/// The parents of a source at a service.
+pub(crate) struct Around<'a> {
+    slot: u32,
+    source: Address,
+    service: u16,
+    class: &'a Class,
+}
+
+impl<'a> Around<'a> {
+    /// Those of a packet's source.
+    #[inline(always)]
+    pub(crate) fn new(policy: &Policy, packet: &Packet, service: u16, class: &'a Class) -> Self {
+        Self { slot: policy.slot(), source: packet.source, service, class }
+    }
+
+    /// Charges all parents or none.
+    #[inline(always)]
+    pub(crate) fn charge(&self, purpose: Purpose, demand: &Demand) -> Result<(), Reason> {
+        let (near, near_class, far_class) = match self.source.family {
+            Family::V4 => (Unit::V4Net24, self.class.v4_24, 0),
+            Family::V6 => (Unit::V6Net56, self.class.v6_56, self.class.v6_48),
+        };
+        self.step(near, near_class, purpose, Step::Ask, demand)?;
+        self.step(Unit::V6Net48, far_class, purpose, Step::Ask, demand)?;
+        self.step(near, near_class, purpose, Step::Charge, demand)?;
+        self.step(Unit::V6Net48, far_class, purpose, Step::Charge, demand)
+    }
+
+    #[inline(always)]
+    fn step(
+        &self,
+        unit: Unit,
+        class: u16,
+        purpose: Purpose,
+        step: Step,
+        demand: &Demand,
+    ) -> Result<(), Reason> {
+        if class == 0 {
+            return Ok(());
+        }
+        let key = Key::new(self.source, unit, self.service);
+        let what = key.tag
+            | (class as u64) << 16
+            | (self.slot as u64) << 32
+            | (purpose as u64) << 40
+            | (step as u64) << 48;
+        match charge_parent(key.prefix, what, demand.now, demand.bytes as u64) {
+            0 => Ok(()),
+            1 => Err(Reason::ParentPackets),
+            2 => Err(Reason::ParentBytes),
+            3 => Err(Reason::ParentConnections),
+            _ => Err(Reason::NewSources),
+        }
+    }
+}
+
+/// Asks or charges one parent: 0, or the number of the reason as [`Around::step`] reads it. `what` is the tag of its
+/// key (16 bits), its class (16), the slot of the policy (8), the [`Purpose`] (8) and the [`Step`].
+///
+/// A function of numbers with external linkage, so that the verifier walks it once and not once for every path to it.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn charge_parent(prefix: u64, what: u64, now: u64, bytes: u64) -> u64 {
+    let key = Key { prefix, tag: what & 0xffff };
+    let Some(class) = Policy::parent_class_in((what >> 32) as u32 & 1, (what >> 16) as u16) else { return 0 };
+    let Some(way) = entry(&key, now) else {
+        // Counted once a packet, where it is asked.
+        if what >> 48 == Step::Ask as u64 {
+            account::table_event(TableEvent::ParentsFull);
+        }
+        return 0;
+    };
+    let purpose = (what >> 40) as u8;
+    let demand = Demand { now, bytes: bytes as u32, connection: purpose == Purpose::Connection as u8 };
+    let is_new_source = purpose == Purpose::NewSource as u8;
+    let parent = Parent { class, way };
+    let result = if what >> 48 == Step::Ask as u64 {
+        parent.ask(&demand, is_new_source)
+    } else {
+        parent.charge(&demand, is_new_source)
+    };
+    match result {
+        Ok(()) => 0,
+        Err(Reason::ParentPackets) => 1,
+        Err(Reason::ParentBytes) => 2,
+        Err(Reason::ParentConnections) => 3,
+        Err(_) => 4,
+    }
+}
+
+/// A prefix around a source: its class and its entry.
+struct Parent {
+    class: &'static ParentClass,
+    way: *mut Way,
+}
+
+/// The entry of a parent. A set without an idle way leaves it out, counted.
+#[inline(always)]
+fn entry(key: &Key, now: u64) -> Option<*mut Way> {
+    let place = source::parent_place(key)?;
+    source::find(&place, key).map(|found| found.way).or_else(|| source::create(&place, key, now, 0, 0, true))
+}
+
+impl Parent {
+    #[inline(always)]
+    fn ask(&self, demand: &Demand, is_new_source: bool) -> Result<(), Reason> {
+        if is_new_source {
+            let budget: &Budget = &self.class.new_sources;
+            let tat = charge::new_sources_tat(self.way);
+            return charge::ask(tat, budget, budget.unit_cost(), demand.now, Reason::NewSources);
+        }
+        Budgets::of_parent(self.class).ask(self.way, demand)
+    }
+
+    #[inline(always)]
+    fn charge(&self, demand: &Demand, is_new_source: bool) -> Result<(), Reason> {
+        if is_new_source {
+            let budget: &Budget = &self.class.new_sources;
+            let tat = charge::new_sources_tat(self.way);
+            return charge::charge(tat, budget, budget.unit_cost(), demand.now, Reason::NewSources);
+        }
+        Budgets::of_parent(self.class).charge(self.way, demand)
+    }
+}

@@ -1,0 +1,125 @@
+//! The active policy: services, and the classes of sources.
+
+use aya_ebpf::btf_maps::lpm_trie::Key;
+use detector_common::{
+    address::{Address, Family},
+    limits::{CELLS_MAX, CLASSES_MAX, DESTINATION_SLOTS, PARENT_CLASSES_MAX, PORT_SLOTS},
+    packet::Packet,
+    policy::{Class, DEFAULT_ROW, ParentClass, PolicyHeader, RuleValue, slot_of, slot_place},
+    service::{self, DestinationSlot, PortSlot, ServiceTables},
+};
+
+use crate::{
+    atomic::{self, word},
+    maps::{CELLS, CLASSES, DESTINATIONS, PARENT_CLASSES, POLICIES, PORTS, RULES_V4, RULES_V6, SETTINGS},
+};
+
+/// The policy that this packet is judged by, from its first look to its last.
+pub(crate) struct Policy {
+    /// Its epoch.
+    pub(crate) epoch: u32,
+    slot: u32,
+    header: &'static PolicyHeader,
+}
+
+/// What the policy says of a source.
+pub(crate) struct Classification {
+    /// The class.
+    pub(crate) class: u16,
+    /// The epoch to keep with it in the source's entry; 0: do not keep it.
+    pub(crate) epoch: u32,
+}
+
+impl Policy {
+    /// The active policy; `None` before the first.
+    #[inline(always)]
+    pub(crate) fn active() -> Option<Self> {
+        let settings = SETTINGS.get_ptr_mut(0)?;
+        let epoch = atomic::load(word!(settings, epoch)) as u32;
+        if epoch == 0 {
+            return None;
+        }
+        let slot = slot_of(epoch);
+        Some(Self { epoch, slot, header: POLICIES.get(slot)? })
+    }
+
+    /// The service that a packet is for.
+    #[inline(always)]
+    pub(crate) fn service(&self, packet: &Packet) -> Option<u16> {
+        match find_service(self.slot, self.header, packet) {
+            0 => None,
+            service => Some(service as u16),
+        }
+    }
+
+    /// The class of a source at a service: two lookups more than a known source costs.
+    #[inline(always)]
+    pub(crate) fn classify(&self, source: Address, service: u16) -> Option<Classification> {
+        let rule = RuleValue(rule(self.slot, self.header, source.high, source.low, source.family as u32));
+        let place = slot_place(self.slot, CELLS_MAX, rule.first_cell() + service as u32);
+        let class = CELLS.get(place)?.class as u16;
+        Some(Classification { class, epoch: if rule.is_cached() { self.epoch } else { 0 } })
+    }
+
+    /// The class of a number.
+    #[inline(always)]
+    pub(crate) fn class(&self, class: u16) -> Option<&'static Class> {
+        CLASSES.get(slot_place(self.slot, CLASSES_MAX, class as u32))
+    }
+
+    /// The slot of the policy.
+    #[inline(always)]
+    pub(crate) fn slot(&self) -> u32 {
+        self.slot
+    }
+
+    /// The parent class of a number in a slot; `None` for 0, "not limited".
+    #[inline(always)]
+    pub(crate) fn parent_class_in(slot: u32, class: u16) -> Option<&'static ParentClass> {
+        if class == 0 {
+            return None;
+        }
+        PARENT_CLASSES.get(slot_place(slot, PARENT_CLASSES_MAX, class as u32))
+    }
+}
+
+/// The number of a packet's service, or 0. Not inlined, for its stack.
+#[inline(never)]
+fn find_service(slot: u32, header: &PolicyHeader, packet: &Packet) -> u64 {
+    service::find(&Tables { slot }, header, packet).map_or(0, u64::from)
+}
+
+/// The value of the most specific source prefix. Not inlined, for its stack.
+#[inline(never)]
+fn rule(slot: u32, header: &PolicyHeader, high: u64, low: u64, family: u32) -> u32 {
+    let found = if family == Family::V4 as u32 {
+        if header.rules_v4 == 0 {
+            return DEFAULT_ROW;
+        }
+        let source = Address { family: Family::V4, high, low };
+        RULES_V4.get(slot).and_then(|rules| rules.get(&Key::new(32, source.v4_bytes())))
+    } else {
+        if header.rules_v6 == 0 {
+            return DEFAULT_ROW;
+        }
+        let source = Address { family: Family::V6, high, low };
+        RULES_V6.get(slot).and_then(|rules| rules.get(&Key::new(128, source.v6_bytes())))
+    };
+    found.copied().unwrap_or(DEFAULT_ROW)
+}
+
+struct Tables {
+    slot: u32,
+}
+
+impl ServiceTables for Tables {
+    #[inline(always)]
+    fn destination(&self, place: u32) -> Option<&DestinationSlot> {
+        DESTINATIONS.get(slot_place(self.slot, DESTINATION_SLOTS, place))
+    }
+
+    #[inline(always)]
+    fn port(&self, place: u32) -> Option<&PortSlot> {
+        PORTS.get(slot_place(self.slot, PORT_SLOTS, place))
+    }
+}

@@ -1,0 +1,291 @@
+//! Entries of the source tables: found, or made in a way that is idle.
+
+use aya_ebpf::Global;
+use detector_common::{
+    counters::TableEvent,
+    hash::Seed,
+    limits::WAYS,
+    table::{Key, Meta, Set, Way, set_of, way_of},
+};
+
+use crate::{
+    account,
+    atomic::{self, word},
+    maps::{PARENTS, SOURCES},
+};
+
+/// The secret of the tables, see [`Seed`]. Drawn by the daemon; every program that shares the tables has the same.
+/// Four words, since a struct would be copied to the stack.
+#[unsafe(no_mangle)]
+static SEED_OFFSET_0: Global<u64> = Global::new(0);
+#[unsafe(no_mangle)]
+static SEED_OFFSET_1: Global<u64> = Global::new(0);
+#[unsafe(no_mangle)]
+static SEED_MULTIPLIER_0: Global<u64> = Global::new(1);
+#[unsafe(no_mangle)]
+static SEED_MULTIPLIER_1: Global<u64> = Global::new(1);
+
+#[inline(always)]
+fn seed() -> Seed {
+    Seed {
+        offsets: [SEED_OFFSET_0.load(), SEED_OFFSET_1.load()],
+        multipliers: [SEED_MULTIPLIER_0.load(), SEED_MULTIPLIER_1.load()],
+    }
+}
+
+/// Sets of [`SOURCES`].
+#[unsafe(no_mangle)]
+static SOURCE_SETS: Global<u32> = Global::new(1);
+
+/// Sets of [`PARENTS`].
+#[unsafe(no_mangle)]
+static PARENT_SETS: Global<u32> = Global::new(1);
+
+/// Searches that a newcomer makes while other CPUs change the set under it.
+const SEARCHES_MAX: usize = 3;
+
+/// Where an entry is, or would be.
+pub(crate) struct Place {
+    /// The key's hash.
+    pub(crate) hash: u64,
+    /// Number of the set.
+    pub(crate) set_number: u32,
+    /// The set.
+    pub(crate) set: *mut Set,
+}
+
+/// The place of a source.
+#[inline(always)]
+pub(crate) fn place(key: &Key) -> Option<Place> {
+    let hash = key.hash(&seed());
+    let set_number = set_of(hash, SOURCE_SETS.load());
+    Some(Place { hash, set_number, set: SOURCES.get_ptr_mut(set_number)? })
+}
+
+/// The place of a prefix around sources.
+#[inline(always)]
+pub(crate) fn parent_place(key: &Key) -> Option<Place> {
+    let hash = key.hash(&seed());
+    let set_number = set_of(hash, PARENT_SETS.load());
+    Some(Place { hash, set_number, set: PARENTS.get_ptr_mut(set_number)? })
+}
+
+/// The way of a place at an attempt of the search.
+#[inline(always)]
+fn way(place: &Place, attempt: usize) -> *mut Way {
+    let first = place.set.cast::<Way>();
+    // SAFETY: `way_of` is below WAYS, so the way lies inside the set.
+    unsafe { first.add(way_of(place.hash, attempt)) }
+}
+
+#[inline(always)]
+fn meta_of(way: *mut Way) -> *mut u64 {
+    word!(way, meta)
+}
+
+/// [`WAYS`], which the compiler is not to know: unrolled eight times, the searches would spill their addresses over more
+/// stack than the verifier allows.
+#[inline(always)]
+fn ways() -> usize {
+    const { assert!(WAYS == 8) };
+    let ways: usize;
+    // SAFETY: one operation on one register.
+    unsafe { core::arch::asm!("{0} = 8", out(reg) ways, options(pure, nomem, nostack, preserves_flags)) };
+    ways
+}
+
+/// Reads the meta word of an entry.
+#[inline(always)]
+pub(crate) fn meta(way: *mut Way) -> Meta {
+    Meta(atomic::load(meta_of(way)))
+}
+
+/// An entry, and its meta word as it was when the entry was found.
+pub(crate) struct Found {
+    /// The entry.
+    pub(crate) way: *mut Way,
+    /// To swap from: if the way has changed hands since, the swap fails.
+    pub(crate) meta: Meta,
+}
+
+/// The entry of a key. This is all that a known source costs.
+#[inline(always)]
+pub(crate) fn find(place: &Place, key: &Key) -> Option<Found> {
+    for attempt in 0..ways() {
+        let way = way(place, attempt);
+        let prefix = atomic::load(word!(way, prefix));
+        let meta = meta(way);
+        if prefix == key.prefix && meta.has_tag(key.tag) {
+            return Some(Found { way, meta });
+        }
+    }
+    None
+}
+
+/// The score of a way that nobody may take; see [`victim`].
+const TAKEN: u64 = u64::MAX >> 1;
+
+/// All ones if `a < b`, else 0; both below 2^63. Arithmetic instead of a branch: eight ways with a branch each would be
+/// thousands of paths to the verifier.
+#[inline(always)]
+const fn is_less(a: u64, b: u64) -> u64 {
+    (a.wrapping_sub(b) as i64 >> 63) as u64
+}
+
+/// The attempt at which the search meets the way that a newcomer may take: among the idle ones, the one that has been
+/// idle longest (within half a nanosecond: the attempt stands in the lowest bits of the score). `None`: every way is
+/// limiting its source.
+#[inline(always)]
+fn victim(place: &Place, now: u64) -> Option<usize> {
+    const { assert!(WAYS == 8) };
+    let mut best = TAKEN;
+    for attempt in 0..ways() {
+        let way = way(place, attempt);
+        let busy_until = busy_until(way);
+        let score = (busy_until & !7 | attempt as u64 | is_less(now, busy_until)) & TAKEN;
+        best ^= (best ^ score) & is_less(score, best);
+    }
+    if best == TAKEN { None } else { Some((best & 7) as usize) }
+}
+
+/// The newest of an entry's times.
+#[inline(always)]
+fn busy_until(way: *mut Way) -> u64 {
+    let packets = atomic::load(word!(way, packets_tat));
+    let bytes = atomic::load(word!(way, bytes_tat));
+    let connections = atomic::load(word!(way, connections_tat));
+    let special = atomic::load(word!(way, special_tat));
+    latest(latest(packets, bytes), latest(connections, special))
+}
+
+#[inline(always)]
+const fn latest(a: u64, b: u64) -> u64 {
+    a ^ (a ^ b) & is_less(a, b)
+}
+
+/// The entry of a key that had none a moment ago: made by us or, meanwhile, by another CPU. `None`: no way is idle.
+#[inline(always)]
+pub(crate) fn create(
+    place: &Place,
+    key: &Key,
+    now: u64,
+    class: u16,
+    epoch: u32,
+    is_parent: bool,
+) -> Option<*mut Way> {
+    let class_and_epoch = (epoch as u64) << 32 | class as u64;
+    match create_entry(key.prefix, key.tag, now, class_and_epoch, is_parent as u64) {
+        attempt if attempt < WAYS as u64 => Some(way(place, attempt as usize)),
+        _ => None,
+    }
+}
+
+/// Makes an entry and returns the attempt at which the search meets it; [`WAYS`]: no way is idle.
+///
+/// A function of numbers with external linkage, so that the verifier walks it once and not once for every path to it.
+///
+/// Two CPUs that make the same entry choose the same way, so one of them loses the swap, searches again and finds the
+/// other's. Should they choose different ways (a third CPU freed one between), both publish and then search: every
+/// reader takes the way that comes first in the order of search, and the maker of the other one gives it back.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn create_entry(prefix: u64, tag: u64, now: u64, class_and_epoch: u64, is_parent: u64) -> u64 {
+    const NONE: u64 = WAYS as u64;
+    let key = Key { prefix, tag };
+    let place = if is_parent == 0 { place(&key) } else { parent_place(&key) };
+    let Some(place) = place else { return NONE };
+    for _ in 0..SEARCHES_MAX {
+        let found = attempt_of(&place, &key);
+        if found != NONE {
+            return found;
+        }
+        let Some(attempt) = victim(&place, now) else { return NONE };
+        let way = way(&place, attempt);
+        let seen = meta(way);
+        // Another CPU made it since the search and may not have charged it yet: to be shared, not to be made again.
+        if is_entry_of(way, seen, &key) {
+            return attempt as u64;
+        }
+        // Asked again after the meta word was read: the swap below fails if the way has another owner than now.
+        if seen.is_busy() || busy_until(way) > now {
+            account::table_event(TableEvent::CreationRaced);
+            continue;
+        }
+        let claimed = seen.claimed();
+        if atomic::swap(meta_of(way), seen.0, claimed.0).is_err() {
+            account::table_event(TableEvent::CreationRaced);
+            continue;
+        }
+        fill(way, key.prefix);
+        let owned = claimed.owned(key.tag, class_and_epoch as u16, (class_and_epoch >> 32) as u32);
+        atomic::store(meta_of(way), owned.0);
+        count_creation(seen.is_occupied(), is_parent != 0);
+        return settle_with_others(&place, &key, way, owned, attempt);
+    }
+    NONE
+}
+
+/// The attempt at which the search meets the entry of a key; [`WAYS`]: there is none.
+#[inline(always)]
+fn attempt_of(place: &Place, key: &Key) -> u64 {
+    for attempt in 0..ways() {
+        let way = way(place, attempt);
+        if is_entry_of(way, meta(way), key) {
+            return attempt as u64;
+        }
+    }
+    WAYS as u64
+}
+
+/// Whether a way, whose meta word was read, is the entry of a key.
+#[inline(always)]
+fn is_entry_of(way: *mut Way, meta: Meta, key: &Key) -> bool {
+    let prefix = atomic::load(word!(way, prefix));
+    prefix == key.prefix && meta.has_tag(key.tag)
+}
+
+/// Empties a claimed way for its new owner. With times of 0 it stays the choice of a CPU that makes the same entry, which
+/// then meets it busy and searches again.
+#[inline(always)]
+fn fill(way: *mut Way, prefix: u64) {
+    atomic::store(word!(way, packets_tat), 0);
+    atomic::store(word!(way, bytes_tat), 0);
+    atomic::store(word!(way, connections_tat), 0);
+    atomic::store(word!(way, special_tat), 0);
+    atomic::store(word!(way, traffic), 0);
+    atomic::store(word!(way, incidents), 0);
+    atomic::store(word!(way, prefix), prefix);
+}
+
+/// Settles with a CPU that published the same key in another way: the first in the order of search stays.
+#[inline(always)]
+fn settle_with_others(place: &Place, key: &Key, mine: *mut Way, owned: Meta, attempt: usize) -> u64 {
+    let first = attempt_of(place, key);
+    if first >= attempt as u64 {
+        return attempt as u64;
+    }
+    if atomic::swap(meta_of(mine), owned.0, owned.released().0).is_err() {
+        account::table_event(TableEvent::CreationRaced);
+    }
+    first
+}
+
+#[inline(always)]
+fn count_creation(replaced: bool, is_parent: bool) {
+    if is_parent {
+        account::table_event(TableEvent::ParentCreated);
+        return;
+    }
+    account::table_event(TableEvent::SourceCreated);
+    if replaced {
+        account::table_event(TableEvent::SourceReplaced);
+    }
+}
+
+/// Keeps another class with an entry. Another CPU that does the same at the same time wins or loses, no matter.
+#[inline(always)]
+pub(crate) fn set_class(way: *mut Way, seen: Meta, class: u16, epoch: u32) {
+    if atomic::swap(meta_of(way), seen.0, seen.with_class(class, epoch).0).is_ok() {
+        account::table_event(TableEvent::SourceRefreshed);
+    }
+}

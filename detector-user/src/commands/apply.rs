@@ -1,0 +1,57 @@
+//! `detector apply`: another policy in one step, with or without a daemon.
+
+use serde::Serialize;
+
+use super::{EXIT_DONE, Failure, PolicyFile, print_json, print_line, read_policy};
+use crate::{
+    cli::ApplyArgs,
+    clock,
+    kernel::{apply::apply as put, mapped::Access, maps::Maps, pins::Pins, probe::probe, read},
+    policy::{self, compile::compile},
+};
+
+/// The answer.
+#[derive(Debug, Serialize)]
+struct Answer {
+    applied: bool,
+    file: String,
+    epoch: u32,
+    services: usize,
+    rules: usize,
+    source_prefixes: usize,
+}
+
+/// Applies a policy to the pinned maps.
+pub fn apply(args: &ApplyArgs) -> Result<u8, Failure> {
+    let file = read_policy(&args.file)?;
+    probe()?;
+    let pins = Pins::new(&args.read.pins);
+    let mut maps = Maps::pinned(&pins.loaded()?, Access::Write)?;
+    let epoch = apply_to(&mut maps, &pins, &file)?;
+    if !file.checked.warnings.is_empty() {
+        anstream::eprintln!("{}", policy::render(&file.name, &file.text, &file.checked.warnings).trim_end());
+    }
+    let policy = &file.checked.policy;
+    let source_prefixes = policy.rules.iter().map(|rule| rule.sources.len()).sum();
+    let (services, rules) = (policy.services.len(), policy.rules.len());
+    if args.read.json {
+        print_json(&Answer { applied: true, file: file.name, epoch, services, rules, source_prefixes })?;
+    } else {
+        print_line(&format!(
+            "applied {} as policy {epoch}: {services} services, {rules} rules, {source_prefixes} source prefixes",
+            file.name
+        ));
+    }
+    Ok(EXIT_DONE)
+}
+
+/// Compiles a policy against the one in the maps and puts it in its place.
+pub fn apply_to(maps: &mut Maps, pins: &Pins, file: &PolicyFile) -> Result<u32, Failure> {
+    let _lock = pins.lock_policy()?;
+    let previous = read::manifest(maps)?.unwrap_or_default();
+    let tick_ns = read::settings(maps).clock_tick_ns;
+    let mut tables = compile(&file.checked.policy, &previous, tick_ns)?;
+    tables.manifest.file = file.name.clone();
+    tables.manifest.applied_at_s = clock::unix_s();
+    Ok(put(maps, &tables)?)
+}

@@ -1,0 +1,58 @@
+//! `detector check`: is this policy good, and would it fit?
+
+use serde::Serialize;
+
+use super::{EXIT_DONE, EXIT_INVALID, Failure, print_json, print_line, read_text};
+use crate::{
+    cli::CheckArgs,
+    policy::{
+        self, Diagnostic,
+        compile::{Manifest, compile},
+    },
+};
+
+/// The answer.
+#[derive(Debug, Serialize)]
+struct Answer<'a> {
+    valid: bool,
+    file: &'a str,
+    errors: Vec<Located<'a>>,
+    warnings: Vec<Located<'a>>,
+}
+
+/// A diagnostic with its file.
+#[derive(Debug, Serialize)]
+struct Located<'a> {
+    file: &'a str,
+    #[serde(flatten)]
+    diagnostic: &'a Diagnostic,
+}
+
+/// Checks a policy.
+pub fn check(args: &CheckArgs) -> Result<u8, Failure> {
+    let file = args.file.display().to_string();
+    let text = read_text(&args.file)?;
+    let (diagnostics, policy) = match policy::parse(&text) {
+        Ok(checked) => (checked.warnings, Some(checked.policy)),
+        Err(diagnostics) => (diagnostics, None),
+    };
+    if let Some(policy) = &policy {
+        compile(policy, &Manifest::default(), 0)?;
+    }
+    if args.json {
+        let (errors, warnings): (Vec<_>, Vec<_>) = diagnostics
+            .iter()
+            .map(|diagnostic| Located { file: &file, diagnostic })
+            .partition(|located| located.diagnostic.severity == policy::Severity::Error);
+        print_json(&Answer { valid: policy.is_some(), file: &file, errors, warnings })?;
+    } else if !diagnostics.is_empty() {
+        anstream::eprintln!("{}", policy::render(&file, &text, &diagnostics).trim_end());
+    }
+    let Some(policy) = policy else { return Ok(EXIT_INVALID) };
+    if !args.json {
+        let (services, rules) = (policy.services.len(), policy.rules.len());
+        let prefixes: usize = policy.rules.iter().map(|rule| rule.sources.len()).sum();
+        print_line(&format!("{file}: valid; {services} services, {rules} rules, {prefixes} source prefixes"));
+    }
+    Ok(EXIT_DONE)
+}

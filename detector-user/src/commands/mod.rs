@@ -1,0 +1,191 @@
+//! The commands, one file each. Every one of them ends with an exit code or a [`Failure`].
+
+pub mod apply;
+pub mod check;
+pub mod explain;
+pub mod replay;
+pub mod status;
+pub mod top;
+pub mod unload;
+
+use std::{fmt, fs, path::Path};
+
+use crate::{
+    capture::CaptureError,
+    kernel::{
+        apply::ApplyError, attach::AttachError, load::LoadError, maps::MapsError, pins::PinsError,
+        probe::ProbeError,
+    },
+    policy::{self, Checked, compile::CompileError},
+    replay::ReplayError,
+};
+
+/// Done, or enforcing.
+pub const EXIT_DONE: u8 = 0;
+/// Could not be done, or could not tell.
+pub const EXIT_FAILED: u8 = 1;
+/// Usage, or invalid input.
+pub const EXIT_INVALID: u8 = 2;
+/// Loaded but not enforcing, or not loaded.
+pub const EXIT_NOT_ENFORCING: u8 = 10;
+/// Enforcing, but something needs a hand.
+pub const EXIT_DEGRADED: u8 = 11;
+
+/// Why a command could not do what it was asked for, and the exit code that says so.
+#[derive(Debug)]
+pub struct Failure {
+    /// The exit code.
+    pub code: u8,
+    /// What went wrong and what to do, without a final newline.
+    pub message: String,
+}
+
+impl Failure {
+    /// The input is at fault.
+    pub fn invalid(message: impl fmt::Display) -> Self {
+        Self { code: EXIT_INVALID, message: message.to_string() }
+    }
+
+    /// Something else is.
+    pub fn failed(message: impl fmt::Display) -> Self {
+        Self { code: EXIT_FAILED, message: message.to_string() }
+    }
+}
+
+impl From<ProbeError> for Failure {
+    fn from(error: ProbeError) -> Self {
+        Self::failed(error)
+    }
+}
+
+impl From<PinsError> for Failure {
+    fn from(error: PinsError) -> Self {
+        Self::failed(error)
+    }
+}
+
+impl From<MapsError> for Failure {
+    fn from(error: MapsError) -> Self {
+        Self::failed(error)
+    }
+}
+
+impl From<LoadError> for Failure {
+    fn from(error: LoadError) -> Self {
+        Self::failed(error)
+    }
+}
+
+impl From<CompileError> for Failure {
+    fn from(error: CompileError) -> Self {
+        Self::invalid(error)
+    }
+}
+
+impl From<ApplyError> for Failure {
+    fn from(error: ApplyError) -> Self {
+        match error {
+            ApplyError::Manifest { .. } => Self::invalid(error),
+            _ => Self::failed(error),
+        }
+    }
+}
+
+impl From<AttachError> for Failure {
+    fn from(error: AttachError) -> Self {
+        match error {
+            AttachError::NoInterface { .. } => Self::invalid(error),
+            _ => Self::failed(error),
+        }
+    }
+}
+
+impl From<ReplayError> for Failure {
+    fn from(error: ReplayError) -> Self {
+        match error {
+            ReplayError::Capture(CaptureError::Io { .. }) => Self::failed(error),
+            ReplayError::Capture(_) | ReplayError::Compile(_) => Self::invalid(error),
+            ReplayError::Apply(error) => error.into(),
+            _ => Self::failed(error),
+        }
+    }
+}
+
+impl From<serde_json::Error> for Failure {
+    fn from(error: serde_json::Error) -> Self {
+        Self::failed(format_args!("cannot write the answer as JSON: {error}"))
+    }
+}
+
+impl From<aya::maps::MapError> for Failure {
+    fn from(error: aya::maps::MapError) -> Self {
+        Self::failed(format_args!("cannot read the maps: {}", crate::kernel::load::chain(&error)))
+    }
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        Self::failed(error)
+    }
+}
+
+/// A policy's text and what it says.
+#[derive(Debug)]
+pub struct PolicyFile {
+    /// The path as it was given.
+    pub name: String,
+    /// The text.
+    pub text: String,
+    /// The policy and its warnings.
+    pub checked: Checked,
+}
+
+/// Reads and checks a policy.
+pub fn read_policy(path: &Path) -> Result<PolicyFile, Failure> {
+    let name = path.display().to_string();
+    let text = read_text(path)?;
+    match policy::parse(&text) {
+        Ok(checked) => Ok(PolicyFile { name, text, checked }),
+        Err(diagnostics) => Err(Failure::invalid(policy::render(&name, &text, &diagnostics).trim_end())),
+    }
+}
+
+/// The text of a policy.
+pub fn read_text(path: &Path) -> Result<String, Failure> {
+    let bytes = fs::read(path).map_err(|error| {
+        Failure::invalid(format_args!("cannot read the policy {}: {error}; name a TOML file", path.display()))
+    })?;
+    String::from_utf8(bytes).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        Failure::invalid(format_args!("{}: not UTF-8 text at byte {at}: save it as UTF-8", path.display()))
+    })
+}
+
+/// Prints an answer as JSON.
+pub fn print_json(answer: &impl serde::Serialize) -> Result<(), Failure> {
+    print_line(&serde_json::to_string_pretty(answer)?);
+    Ok(())
+}
+
+/// Prints to standard output; a reader that went away is no failure of the command.
+pub fn print_line(text: &str) {
+    use std::io::Write as _;
+    let _ = writeln!(anstream::stdout(), "{text}");
+}
+
+/// A table for people: no frame, columns two spaces apart; those marked are numbers and stand to the right.
+pub fn table(header: &[&str], numbers: &[usize], rows: impl IntoIterator<Item = Vec<String>>) -> String {
+    let mut table = comfy_table::Table::new();
+    table.load_style(comfy_table::presets::NOTHING);
+    table.set_header(header.iter().copied());
+    for row in rows {
+        table.add_row(row);
+    }
+    for &number in numbers {
+        if let Some(column) = table.column_mut(number) {
+            column.set_cell_alignment(comfy_table::CellAlignment::Right);
+        }
+    }
+    let text = table.to_string();
+    text.lines().map(str::trim_end).collect::<Vec<_>>().join("\n")
+}

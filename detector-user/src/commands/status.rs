@@ -1,0 +1,258 @@
+//! `detector status`: what is enforced, where, and how full the tables are; from the pinned maps alone.
+
+use std::collections::BTreeMap;
+
+use detector_common::{
+    budget::ticks,
+    counters::{TABLE_EVENTS, table_event_slot},
+    verdict::{COUNTER_SLOTS, Verdict, slot_reason},
+};
+use serde::Serialize;
+
+use super::{EXIT_DEGRADED, EXIT_DONE, EXIT_NOT_ENFORCING, Failure, print_json, print_line, table};
+use crate::{
+    cli::ReadArgs,
+    clock,
+    kernel::{
+        attach::name_of,
+        mapped::Access,
+        maps::Maps,
+        pins::{Pins, PinsError},
+        probe::probe,
+        read,
+    },
+};
+
+/// How things stand, in one word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum State {
+    /// Policies are carried out.
+    Enforcing,
+    /// Attached, but the policy only counts.
+    Shadow,
+    /// Loaded, attached to no interface.
+    Detached,
+    /// Loaded and attached, without a policy.
+    NoPolicy,
+    /// Nothing is loaded.
+    Unloaded,
+}
+
+/// The answer.
+#[derive(Debug, Serialize)]
+struct Answer {
+    state: State,
+    /// What needs a hand; empty when nothing does.
+    degraded: Vec<String>,
+    daemon: bool,
+    interfaces: Vec<Interface>,
+    policy: Option<Policy>,
+    services: BTreeMap<String, Packets>,
+    reasons: BTreeMap<&'static str, u64>,
+    tables: BTreeMap<&'static str, Fill>,
+    events: BTreeMap<&'static str, u64>,
+}
+
+#[derive(Debug, Serialize)]
+struct Interface {
+    name: Option<String>,
+    index: u32,
+    mode: &'static str,
+}
+
+#[derive(Debug, Serialize)]
+struct Policy {
+    epoch: u32,
+    file: String,
+    applied_at_s: u64,
+    mode: &'static str,
+    services: usize,
+    rules: usize,
+    profiles: usize,
+}
+
+#[derive(Debug, Default, Serialize)]
+struct Packets {
+    pass: u64,
+    drop: u64,
+    shadow: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct Fill {
+    ways: u64,
+    occupied: u64,
+    busy: u64,
+}
+
+/// Tells how things stand.
+pub fn status(args: &ReadArgs) -> Result<u8, Failure> {
+    let pins = Pins::new(&args.pins);
+    let answer = match pins.loaded() {
+        Ok(directory) => {
+            probe()?;
+            loaded(&pins, &Maps::pinned(&directory, Access::Read)?)?
+        }
+        Err(PinsError::NotLoaded { .. }) => {
+            // Without privileges a BPF file system shows nothing: that is not the same as nothing loaded.
+            probe()?;
+            unloaded()
+        }
+        Err(error) => return Err(error.into()),
+    };
+    if args.json {
+        print_json(&answer)?;
+    } else {
+        print_line(&text(&answer));
+    }
+    Ok(match answer.state {
+        State::Enforcing if answer.degraded.is_empty() => EXIT_DONE,
+        State::Enforcing => EXIT_DEGRADED,
+        State::Shadow | State::Detached | State::NoPolicy | State::Unloaded => EXIT_NOT_ENFORCING,
+    })
+}
+
+fn unloaded() -> Answer {
+    Answer {
+        state: State::Unloaded,
+        degraded: Vec::new(),
+        daemon: false,
+        interfaces: Vec::new(),
+        policy: None,
+        services: BTreeMap::new(),
+        reasons: BTreeMap::new(),
+        tables: BTreeMap::new(),
+        events: BTreeMap::new(),
+    }
+}
+
+fn loaded(pins: &Pins, maps: &Maps) -> Result<Answer, Failure> {
+    let daemon = pins.is_daemon_alive();
+    let interfaces: Vec<_> = pins
+        .links()
+        .iter()
+        .map(|link| Interface {
+            name: name_of(link.interface_index),
+            index: link.interface_index,
+            mode: link.mode.name(),
+        })
+        .collect();
+    let manifest = read::manifest(maps)?;
+    let policy = manifest.as_ref().map(|manifest| Policy {
+        epoch: read::epoch(maps),
+        file: manifest.file.clone(),
+        applied_at_s: manifest.applied_at_s,
+        mode: if manifest.shadow { "shadow" } else { "enforce" },
+        services: manifest.services.len(),
+        rules: manifest.rules.len(),
+        profiles: manifest.profiles.len(),
+    });
+    let state = match &policy {
+        _ if interfaces.iter().all(|interface| interface.name.is_none()) => State::Detached,
+        None => State::NoPolicy,
+        Some(policy) if policy.mode == "shadow" => State::Shadow,
+        Some(_) => State::Enforcing,
+    };
+    let (services, reasons) = packets(maps, &manifest.unwrap_or_default().services)?;
+    let now = ticks(clock::kernel_ns());
+    let tables = [("sources", &maps.sources), ("parents", &maps.parents)].map(|(name, table)| {
+        let read::Fill { ways, occupied, busy } = read::fill(table, now);
+        (name, Fill { ways, occupied, busy })
+    });
+    let counters = read::counters(maps)?;
+    let events =
+        TABLE_EVENTS.iter().map(|&(event, name, _)| (name, counters[table_event_slot(event) as usize]));
+    Ok(Answer {
+        degraded: degraded(daemon, &interfaces),
+        state,
+        daemon,
+        interfaces,
+        policy,
+        services,
+        reasons,
+        tables: tables.into_iter().collect(),
+        events: events.collect(),
+    })
+}
+
+fn degraded(daemon: bool, interfaces: &[Interface]) -> Vec<String> {
+    let mut reasons = Vec::new();
+    if !daemon {
+        reasons.push(
+            "no daemon runs: limits go on, metrics and reloads do not; start `detector run` again".to_owned(),
+        );
+    }
+    for interface in interfaces.iter().filter(|interface| interface.name.is_none()) {
+        reasons.push(format!("interface {} is gone from this network namespace", interface.index));
+    }
+    reasons
+}
+
+type ByService = BTreeMap<String, Packets>;
+type ByReason = BTreeMap<&'static str, u64>;
+
+fn packets(maps: &Maps, services: &BTreeMap<String, u16>) -> Result<(ByService, ByReason), Failure> {
+    let mut by_service = ByService::new();
+    let mut by_reason = ByReason::new();
+    let none = "none".to_owned();
+    for (name, number) in services.iter().map(|(name, &number)| (name, number)).chain([(&none, 0)]) {
+        let counters = read::verdicts(maps, number)?;
+        let packets = by_service.entry(name.clone()).or_default();
+        for slot in 0..COUNTER_SLOTS {
+            let count = counters.slots[slot].packets;
+            let Some((reason, shadow)) = slot_reason(slot) else { continue };
+            match (reason.verdict(), shadow) {
+                (Verdict::Pass, _) => packets.pass += count,
+                (Verdict::Drop, false) => packets.drop += count,
+                (Verdict::Drop, true) => packets.shadow += count,
+            }
+            if count > 0 {
+                *by_reason.entry(reason.name()).or_default() += count;
+            }
+        }
+    }
+    Ok((by_service, by_reason))
+}
+
+fn text(answer: &Answer) -> String {
+    use anstyle::{AnsiColor, Style};
+    let (word, color) = match answer.state {
+        State::Enforcing if answer.degraded.is_empty() => ("enforcing", AnsiColor::Green),
+        State::Enforcing => ("enforcing, degraded", AnsiColor::Yellow),
+        State::Shadow => ("not enforcing: the policy is in mode shadow", AnsiColor::Yellow),
+        State::Detached => ("not enforcing: attached to no interface", AnsiColor::Red),
+        State::NoPolicy => ("not enforcing: no policy is applied", AnsiColor::Red),
+        State::Unloaded => {
+            ("not loaded: start it with `detector run --iface IF --policy FILE`", AnsiColor::Red)
+        }
+    };
+    let style = Style::new().bold().fg_color(Some(color.into()));
+    let mut lines = vec![format!("{style}{word}{style:#}")];
+    lines.extend(answer.degraded.iter().map(|reason| format!("  {reason}")));
+    if answer.state == State::Unloaded {
+        return lines.join("\n");
+    }
+    for interface in &answer.interfaces {
+        let name = interface.name.as_deref().unwrap_or("(gone)");
+        lines.push(format!("interface {name} ({}), {}", interface.index, interface.mode));
+    }
+    if let Some(policy) = &answer.policy {
+        let age_s = clock::unix_s().saturating_sub(policy.applied_at_s);
+        lines.push(format!(
+            "policy {} from {}, applied {age_s} s ago, mode {}: {} services, {} rules, {} profiles",
+            policy.epoch, policy.file, policy.mode, policy.services, policy.rules, policy.profiles
+        ));
+    }
+    let services = answer.services.iter().map(|(name, packets)| {
+        vec![name.clone(), packets.pass.to_string(), packets.drop.to_string(), packets.shadow.to_string()]
+    });
+    lines.push(format!("\n{}", table(&["SERVICE", "PASSED", "DROPPED", "WOULD DROP"], &[1, 2, 3], services)));
+    let reasons = answer.reasons.iter().map(|(name, packets)| vec![(*name).to_owned(), packets.to_string()]);
+    lines.push(format!("\n{}", table(&["REASON", "PACKETS"], &[1], reasons)));
+    let tables = answer.tables.iter().map(|(name, fill)| {
+        vec![(*name).to_owned(), fill.ways.to_string(), fill.occupied.to_string(), fill.busy.to_string()]
+    });
+    lines.push(format!("\n{}", table(&["TABLE", "WAYS", "OCCUPIED", "BUSY"], &[1, 2, 3], tables)));
+    lines.join("\n")
+}

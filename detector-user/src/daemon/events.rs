@@ -1,0 +1,97 @@
+//! What the program sends: sampled drops, and its own log where that is asked for.
+
+use std::pin::Pin;
+
+use aya::{
+    Ebpf,
+    maps::{MapData, RingBuf},
+};
+use aya_log::EbpfLogger;
+use detector_common::{
+    address::{Address, Family},
+    policy::DropEvent,
+    verdict::Reason,
+};
+use tokio::io::{Interest, unix::AsyncFd};
+
+use super::{Shared, lock};
+use crate::commands::Failure;
+
+/// The ring buffer of drops.
+pub(super) struct Events {
+    ring: AsyncFd<RingBuf<MapData>>,
+}
+
+impl Events {
+    pub(super) fn new(ring: RingBuf<MapData>) -> std::io::Result<Self> {
+        // SAFETY: the ring owns one descriptor for as long as it lives, and lives in the registration.
+        let ring = unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) };
+        Ok(Self { ring: ring.map_err(|error| std::io::Error::other(error.to_string()))? })
+    }
+}
+
+/// Reads events as they come. They are counted, and logged at level `trace`.
+pub(super) async fn follow(mut events: Events, running: Shared) {
+    loop {
+        let mut guard = match events.ring.readable_mut().await {
+            Ok(guard) => guard,
+            Err(error) => {
+                tracing::warn!("sampled drops are not read any more: {error}");
+                return;
+            }
+        };
+        let mut count = 0;
+        while let Some(item) = guard.get_inner_mut().next() {
+            count += 1;
+            if let Some(event) = decode(&item) {
+                tell(&event);
+            }
+        }
+        guard.clear_ready();
+        lock(&running).events += count;
+    }
+}
+
+fn decode(bytes: &[u8]) -> Option<DropEvent> {
+    if bytes.len() != size_of::<DropEvent>() {
+        return None;
+    }
+    // SAFETY: as many bytes as an event has, every bit pattern of which is one.
+    Some(unsafe { bytes.as_ptr().cast::<DropEvent>().read_unaligned() })
+}
+
+fn tell(event: &DropEvent) {
+    let family = if event.version == 6 { Family::V6 } else { Family::V4 };
+    let address = |[high, low]: [u64; 2]| Address { family, high, low }.to_ip();
+    tracing::trace!(
+        source = %address(event.source),
+        source_port = event.source_port,
+        destination = %address(event.destination),
+        destination_port = event.destination_port,
+        protocol = event.protocol,
+        bytes = event.bytes,
+        interface = event.interface,
+        service = event.service,
+        reason = Reason::from_number(event.reason).map_or("unknown", Reason::name),
+        shadow = event.shadow != 0,
+        "dropped"
+    );
+}
+
+/// The task that passes the program's own log on.
+pub(super) type ProgramLog = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Starts reading the program's own log.
+pub(super) fn program_log(ebpf: &mut Ebpf) -> Result<ProgramLog, Failure> {
+    let logger = EbpfLogger::init(ebpf)
+        .map_err(|error| Failure::failed(format_args!("cannot read the program's log: {error}")))?;
+    // SAFETY: the logger owns one descriptor for as long as it lives, and lives in the registration.
+    let logger = unsafe { AsyncFd::register_with_interest(logger, Interest::READABLE) };
+    let mut logger = logger.map_err(|error| Failure::failed(error.to_string()))?;
+    Ok(Box::pin(async move {
+        while let Ok(mut guard) = logger.readable_mut().await {
+            guard.get_inner_mut().flush();
+            guard.clear_ready();
+        }
+    }))
+}

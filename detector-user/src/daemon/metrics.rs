@@ -1,0 +1,232 @@
+//! OpenMetrics over HTTP: every figure is read from the maps when it is asked for.
+
+use std::fmt;
+
+use axum::{
+    Router,
+    extract::State,
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use detector_common::{
+    budget::ticks,
+    counters::{FRAME_KINDS, TABLE_EVENTS, table_event_slot},
+    verdict::{COUNTER_SLOTS, Verdict, slot_reason},
+};
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeMetric as _, text::encode},
+    metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
+    registry::Registry,
+};
+use tokio::net::TcpListener;
+
+use super::{Running, Shared, lock};
+use crate::{clock, kernel::read};
+
+/// A family of metrics.
+#[derive(Debug, Clone, Copy)]
+pub struct Family {
+    /// Its name, without the suffix that OpenMetrics gives to counters.
+    pub name: &'static str,
+    /// `counter` or `gauge`.
+    pub kind: &'static str,
+    /// Its labels, as documentation writes them.
+    pub labels: &'static str,
+    /// One sentence.
+    pub help: &'static str,
+}
+
+macro_rules! families {
+    ($( $constant:ident $name:literal $kind:literal $labels:literal $help:literal )*) => {
+        $( const $constant: Family = Family { name: $name, kind: $kind, labels: $labels, help: $help }; )*
+
+        /// Every family, for the documentation.
+        pub const FAMILIES: &[Family] = &[$( $constant, )*];
+    };
+}
+
+families! {
+    PACKETS "detector_packets" "counter" "service, verdict, reason" "Packets by service, verdict (pass, drop, shadow) and reason."
+    BYTES "detector_bytes" "counter" "service, verdict, reason" "Bytes of frames by service, verdict and reason."
+    FRAMES "detector_frames" "counter" "kind" "Frames that are handled on purpose, by kind."
+    EVENTS "detector_table_events" "counter" "event" "What happens inside the tables."
+    WAYS "detector_table_ways" "gauge" "table" "Entries that a table has room for."
+    OCCUPIED "detector_table_occupied" "gauge" "table" "Entries that have an owner."
+    BUSY "detector_table_busy" "gauge" "table" "Entries whose budgets are not full: they cannot be taken over."
+    GENERATION "detector_policy_generation" "gauge" "" "Number of the active policy."
+    RELOADS "detector_policy_reloads" "counter" "result" "Policies read again on SIGHUP, by result (applied, failed)."
+    TICK "detector_clock_tick_seconds" "gauge" "" "Step of the clock that budgets tolerate."
+    ATTACHED "detector_interface_attached" "gauge" "interface, mode" "1 for each interface, with the mode (native, generic)."
+    DROP_EVENTS "detector_drop_events" "counter" "" "Sampled drops received."
+    BUILD "detector_build_info" "gauge" "version" "1, with the version."
+}
+
+/// Serves `/metrics` until the daemon ends.
+pub(super) async fn serve(listener: TcpListener, running: Shared) {
+    let router = Router::new().route("/metrics", get(metrics)).with_state(running);
+    if let Err(error) = axum::serve(listener, router).await {
+        tracing::error!("metrics are not served any more: {error}");
+    }
+}
+
+async fn metrics(State(running): State<Shared>) -> Response {
+    let snapshot = match Snapshot::take(&lock(&running)) {
+        Ok(snapshot) => snapshot,
+        Err(error) => return (StatusCode::INTERNAL_SERVER_ERROR, error).into_response(),
+    };
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(snapshot));
+    let mut text = String::new();
+    if encode(&mut text, &registry).is_err() {
+        return (StatusCode::INTERNAL_SERVER_ERROR, "cannot encode the metrics").into_response();
+    }
+    let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    ([(header::CONTENT_TYPE, content_type)], text).into_response()
+}
+
+/// Packets and bytes of one service by verdict and reason.
+#[derive(Debug)]
+struct Judged {
+    service: String,
+    verdict: &'static str,
+    reason: &'static str,
+    packets: u64,
+    bytes: u64,
+}
+
+/// All figures at one time.
+#[derive(Debug)]
+struct Snapshot {
+    judged: Vec<Judged>,
+    counters: [u64; detector_common::counters::COUNTERS],
+    fills: [(&'static str, read::Fill); 2],
+    epoch: u32,
+    tick_ns: u64,
+    interfaces: Vec<(String, &'static str)>,
+    reloads: [(&'static str, u64); 2],
+    events: u64,
+}
+
+impl Snapshot {
+    fn take(running: &Running) -> Result<Self, String> {
+        let maps = &running.maps;
+        let manifest = read::manifest(maps).map_err(|error| error.to_string())?.unwrap_or_default();
+        let mut judged = Vec::new();
+        let services =
+            manifest.services.iter().map(|(name, &number)| (name.as_str(), number)).chain([("none", 0)]);
+        for (service, number) in services {
+            let counters = read::verdicts(maps, number).map_err(|error| error.to_string())?;
+            for (slot, counter) in counters.slots.iter().enumerate().take(COUNTER_SLOTS) {
+                let Some((reason, shadow)) = slot_reason(slot) else { continue };
+                let verdict = if shadow { "shadow" } else { reason.verdict().name() };
+                // A reason to drop that never came about is a series nobody asked for, a reason to pass likewise.
+                if counter.packets == 0 && !(number != 0 && reason.verdict() == Verdict::Drop && !shadow) {
+                    continue;
+                }
+                let (packets, bytes) = (counter.packets, counter.bytes);
+                judged.push(Judged {
+                    service: service.to_owned(),
+                    verdict,
+                    reason: reason.name(),
+                    packets,
+                    bytes,
+                });
+            }
+        }
+        let now = ticks(clock::kernel_ns());
+        Ok(Self {
+            judged,
+            counters: read::counters(maps).map_err(|error| error.to_string())?,
+            fills: [("sources", read::fill(&maps.sources, now)), ("parents", read::fill(&maps.parents, now))],
+            epoch: read::epoch(maps),
+            tick_ns: read::settings(maps).clock_tick_ns,
+            interfaces: running
+                .attachments
+                .iter()
+                .map(|attachment| (attachment.interface.clone(), attachment.mode.name()))
+                .collect(),
+            reloads: [("applied", running.reloads.applied), ("failed", running.reloads.failed)],
+            events: running.events,
+        })
+    }
+}
+
+impl Collector for Snapshot {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let encoder = &mut encoder;
+        let judged = |value: fn(&Judged) -> u64| {
+            self.judged.iter().map(move |judged| {
+                let labels = vec![
+                    ("service", judged.service.as_str()),
+                    ("verdict", judged.verdict),
+                    ("reason", judged.reason),
+                ];
+                (labels, value(judged))
+            })
+        };
+        counter(encoder, &PACKETS, judged(|judged| judged.packets))?;
+        counter(encoder, &BYTES, judged(|judged| judged.bytes))?;
+        let kinds =
+            FRAME_KINDS.iter().map(|&(kind, name, _)| (vec![("kind", name)], self.counters[kind as usize]));
+        counter(encoder, &FRAMES, kinds)?;
+        let events = TABLE_EVENTS.iter().map(|&(event, name, _)| {
+            (vec![("event", name)], self.counters[table_event_slot(event) as usize])
+        });
+        counter(encoder, &EVENTS, events)?;
+        let fill = |value: fn(&read::Fill) -> u64| {
+            self.fills.iter().map(move |(name, fill)| (vec![("table", *name)], value(fill)))
+        };
+        gauge(encoder, &WAYS, fill(|fill| fill.ways))?;
+        gauge(encoder, &OCCUPIED, fill(|fill| fill.occupied))?;
+        gauge(encoder, &BUSY, fill(|fill| fill.busy))?;
+        let epoch = [(Vec::new(), u64::from(self.epoch))];
+        gauge(encoder, &GENERATION, epoch)?;
+        let reloads = self.reloads.iter().map(|&(result, count)| (vec![("result", result)], count));
+        counter(encoder, &RELOADS, reloads)?;
+        let tick = encoder.encode_descriptor(TICK.name, TICK.help, None, MetricType::Gauge)?;
+        ConstGauge::new(self.tick_ns as f64 / 1e9).encode(tick)?;
+        let interfaces = self
+            .interfaces
+            .iter()
+            .map(|(interface, mode)| (vec![("interface", interface.as_str()), ("mode", *mode)], 1));
+        gauge(encoder, &ATTACHED, interfaces)?;
+        counter(encoder, &DROP_EVENTS, [(Vec::new(), self.events)])?;
+        let version = [(vec![("version", env!("CARGO_PKG_VERSION"))], 1)];
+        gauge(encoder, &BUILD, version)
+    }
+}
+
+type Sample<'a> = (Vec<(&'a str, &'a str)>, u64);
+
+fn counter<'a>(
+    encoder: &mut DescriptorEncoder<'_>,
+    family: &Family,
+    samples: impl IntoIterator<Item = Sample<'a>>,
+) -> Result<(), fmt::Error> {
+    let mut family = encoder.encode_descriptor(family.name, family.help, None, MetricType::Counter)?;
+    for (labels, value) in samples {
+        if labels.is_empty() {
+            return ConstCounter::new(value).encode(family);
+        }
+        ConstCounter::new(value).encode(family.encode_family(&labels)?)?;
+    }
+    Ok(())
+}
+
+fn gauge<'a>(
+    encoder: &mut DescriptorEncoder<'_>,
+    family: &Family,
+    samples: impl IntoIterator<Item = Sample<'a>>,
+) -> Result<(), fmt::Error> {
+    let mut family = encoder.encode_descriptor(family.name, family.help, None, MetricType::Gauge)?;
+    for (labels, value) in samples {
+        let value = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
+        if labels.is_empty() {
+            return value.encode(family);
+        }
+        value.encode(family.encode_family(&labels)?)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,189 @@
+//! `detector run`: load or adopt, apply, attach, serve, and end cleanly.
+
+mod events;
+pub mod metrics;
+mod start;
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use tokio::{
+    net::TcpListener,
+    signal::unix::{Signal, SignalKind, signal},
+};
+
+use crate::{
+    cli::{MetricsAddress, RunArgs},
+    commands::{EXIT_DONE, Failure, apply::apply_to, read_policy},
+    kernel::{
+        attach::Attachment,
+        maps::Maps,
+        pins::{Lock, Pins},
+    },
+    log, policy,
+};
+
+/// What runs.
+struct Running {
+    maps: Maps,
+    attachments: Vec<Attachment>,
+    reloads: Reloads,
+    events: u64,
+}
+
+/// How often the policy was read again.
+#[derive(Debug, Clone, Copy, Default)]
+struct Reloads {
+    applied: u64,
+    failed: u64,
+}
+
+type Shared = Arc<Mutex<Running>>;
+
+/// A panic elsewhere leaves nothing half done in here: the maps are the kernel's.
+fn lock(running: &Shared) -> std::sync::MutexGuard<'_, Running> {
+    running.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Runs until a signal.
+pub fn run(args: &RunArgs) -> Result<u8, Failure> {
+    log::start(args.log);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
+    runtime.block_on(serve(args))
+}
+
+async fn serve(args: &RunArgs) -> Result<u8, Failure> {
+    // Signals and the port come before the interfaces: what is attached always has somebody to detach it.
+    let signals = Signals::listen()?;
+    let prepared = start::prepare(args)?;
+    let listener = match bind(args.metrics).await {
+        Ok(listener) => listener,
+        Err(failure) => {
+            prepared.abandon()?;
+            return Err(failure);
+        }
+    };
+    let started = start::start(args, prepared)?;
+    let running: Shared = Arc::new(Mutex::new(Running {
+        maps: started.maps,
+        attachments: started.attachments,
+        reloads: Reloads::default(),
+        events: 0,
+    }));
+    if let Some(listener) = listener {
+        tokio::spawn(metrics::serve(listener, running.clone()));
+    }
+    if let Some(events) = started.events {
+        tokio::spawn(events::follow(events, running.clone()));
+    }
+    if let Some(log) = started.log {
+        tokio::spawn(log);
+    }
+    let daemon = Daemon {
+        policy: args.policy.clone(),
+        pins: started.pins,
+        keep: args.keep,
+        running,
+        lock: started.lock,
+        _program: started.ebpf,
+    };
+    tracing::info!("ready; SIGHUP reads the policy again, SIGTERM ends");
+    daemon.run(signals).await;
+    daemon.stop()?;
+    Ok(EXIT_DONE)
+}
+
+async fn bind(address: MetricsAddress) -> Result<Option<TcpListener>, Failure> {
+    let MetricsAddress::At(address) = address else { return Ok(None) };
+    let listener = TcpListener::bind(address).await.map_err(|error| {
+        Failure::failed(format_args!(
+            "cannot serve metrics at {address}: {error}; choose another address with --metrics, or `off`"
+        ))
+    })?;
+    tracing::info!(address = %address, "metrics are served at /metrics");
+    Ok(Some(listener))
+}
+
+/// The signals that the daemon answers.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn listen() -> Result<Self, Failure> {
+        let listen = |kind| {
+            signal(kind).map_err(|error| Failure::failed(format_args!("cannot listen for signals: {error}")))
+        };
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+            hangup: listen(SignalKind::hangup())?,
+        })
+    }
+}
+
+struct Daemon {
+    policy: PathBuf,
+    pins: Pins,
+    keep: bool,
+    running: Shared,
+    lock: Lock,
+    _program: aya::Ebpf,
+}
+
+impl Daemon {
+    /// Serves until it is told to end.
+    async fn run(&self, mut signals: Signals) {
+        loop {
+            tokio::select! {
+                _ = signals.terminate.recv() => return,
+                _ = signals.interrupt.recv() => return,
+                _ = signals.hangup.recv() => self.reload(),
+            }
+        }
+    }
+
+    /// Reads the policy again. A bad one changes nothing.
+    fn reload(&self) {
+        let mut running = lock(&self.running);
+        let result = read_policy(&self.policy)
+            .and_then(|file| apply_to(&mut running.maps, &self.pins, &file).map(|epoch| (epoch, file)));
+        match result {
+            Ok((epoch, file)) => {
+                running.reloads.applied += 1;
+                start::warn_of(&file);
+                tracing::info!(policy = epoch, file = %file.name, "applied the policy");
+            }
+            Err(failure) => {
+                running.reloads.failed += 1;
+                tracing::error!("the policy was not reloaded, the old one stays: {}", failure.message);
+            }
+        }
+    }
+
+    fn stop(&self) -> Result<(), Failure> {
+        if self.keep {
+            tracing::info!("ended; the program stays attached (--keep), `detector unload` removes it");
+            return Ok(());
+        }
+        if !self.lock.is_current() {
+            tracing::info!("ended: the program was unloaded before, its pins are not this daemon's any more");
+            return Ok(());
+        }
+        self.pins.remove()?;
+        tracing::info!("ended: detached, pins removed");
+        Ok(())
+    }
+}
+
+/// The warnings of a policy, as one text.
+fn warnings(file: &crate::commands::PolicyFile) -> Option<String> {
+    if file.checked.warnings.is_empty() {
+        return None;
+    }
+    Some(policy::render(&file.name, &file.text, &file.checked.warnings).trim_end().to_owned())
+}

@@ -1,0 +1,329 @@
+//! From nothing, or from what a predecessor left, to a program that filters. All of it or nothing.
+
+use std::{
+    fs,
+    io::Read as _,
+    mem::offset_of,
+    path::{Path, PathBuf},
+};
+
+use aya::maps::{MapData, RingBuf};
+use detector_common::{
+    budget::{TICKS_PER_NS, ticks},
+    hash::Seed,
+    policy::Settings,
+    table::{sets_for_parents, sets_for_sources},
+};
+
+use super::{events, warnings};
+use crate::{
+    cli::RunArgs,
+    clock,
+    commands::{Failure, PolicyFile, apply::apply_to, read_policy},
+    kernel::{
+        attach::{Attachment, attach, detach, index_of},
+        load::{Clock, LoadOptions, Loaded, chain, load},
+        maps::Maps,
+        pins::{LinkMode, Lock, Pins},
+        probe::probe,
+    },
+};
+
+/// A program that filters.
+pub(super) struct Started {
+    pub(super) maps: Maps,
+    pub(super) attachments: Vec<Attachment>,
+    pub(super) pins: Pins,
+    pub(super) lock: Lock,
+    pub(super) events: Option<events::Events>,
+    pub(super) log: Option<events::ProgramLog>,
+    pub(super) ebpf: aya::Ebpf,
+}
+
+/// What can be refused without touching a packet.
+pub(super) struct Prepared {
+    file: PolicyFile,
+    pins: Pins,
+    lock: Lock,
+    adopted: bool,
+}
+
+/// Reads the policy, looks for the interfaces, and becomes the only daemon here.
+pub(super) fn prepare(args: &RunArgs) -> Result<Prepared, Failure> {
+    let file = read_policy(&args.policy)?;
+    for interface in &args.interfaces {
+        index_of(interface)?;
+    }
+    probe()?;
+    let pins = Pins::new(&args.pins);
+    if pins.prepare()? {
+        tracing::info!("mounted a BPF file system at /sys/fs/bpf");
+    }
+    let lock = pins.lock_daemon()?;
+    let adopted = pins.is_loaded();
+    Ok(Prepared { file, pins, lock, adopted })
+}
+
+impl Prepared {
+    /// Leaves nothing behind, where nothing was.
+    pub(super) fn abandon(self) -> Result<(), Failure> {
+        if !self.adopted {
+            self.pins.remove()?;
+        }
+        Ok(())
+    }
+}
+
+/// Starts filtering. The order: the maps, the policy, and the interfaces last, so that no packet meets a program without
+/// a policy.
+pub(super) fn start(args: &RunArgs, prepared: Prepared) -> Result<Started, Failure> {
+    let Prepared { file, pins, lock, adopted } = prepared;
+    if !adopted {
+        pins.remove_maps()?;
+    }
+    match load_and_attach(args, &file, &pins, adopted) {
+        Ok(Filtering { loaded: Loaded { ebpf, maps }, attachments, events, log }) => {
+            Ok(Started { maps, attachments, pins, lock, events, log, ebpf })
+        }
+        Err(failure) => {
+            if !adopted {
+                pins.remove()?;
+            }
+            Err(failure)
+        }
+    }
+}
+
+struct Filtering {
+    loaded: Loaded,
+    attachments: Vec<Attachment>,
+    events: Option<events::Events>,
+    log: Option<events::ProgramLog>,
+}
+
+fn load_and_attach(
+    args: &RunArgs,
+    file: &PolicyFile,
+    pins: &Pins,
+    adopted: bool,
+) -> Result<Filtering, Failure> {
+    let directory = pins.directory();
+    let settings = if adopted { adopted_settings(&directory)? } else { fresh_settings()? };
+    let (map_pins, replaced) = map_pins(args.sources, &directory, adopted)?;
+    let options = LoadOptions {
+        sources: args.sources,
+        clock: Clock::Kernel,
+        seed: settings.seed,
+        pins: Some(map_pins),
+        log_level: args.kernel_log,
+    };
+    let mut switched = false;
+    let result = load(&options).map_err(Failure::from).and_then(|mut loaded| {
+        if !adopted {
+            loaded.maps.settings.write(0, &settings);
+        }
+        configure(&loaded.maps, args);
+        let events = events_of(&mut loaded.ebpf)?;
+        let log = if args.kernel_log > 0 { Some(events::program_log(&mut loaded.ebpf)?) } else { None };
+        let attachments = switch(&mut loaded, args, file, pins, adopted, &mut switched)?;
+        Ok(Filtering { loaded, attachments, events, log })
+    });
+    finish_replacement(&replaced, switched)?;
+    result
+}
+
+/// Writes the words of the settings that are this daemon's to say. Not the epoch: another process may apply a policy.
+fn configure(maps: &Maps, args: &RunArgs) {
+    let interval = match args.events {
+        0 => 0,
+        events => 1_000_000_000 * TICKS_PER_NS / u64::from(events),
+    };
+    let word = |offset: usize| offset / size_of::<u64>();
+    maps.settings.write_word(0, word(offset_of!(Settings, event_interval)), interval);
+    maps.settings.write_word(0, word(offset_of!(Settings, event_tat)), ticks(clock::kernel_ns()));
+    maps.settings.write_word(0, word(offset_of!(Settings, clock_tick_ns)), clock::kernel_tick_ns());
+}
+
+/// Puts policy and program in place. What is most likely refused comes first, and can be taken back: a new program goes
+/// to interfaces that no predecessor held (over adopted maps they have a policy already); then the policy is applied;
+/// the links of a predecessor are replaced last.
+fn switch(
+    loaded: &mut Loaded,
+    args: &RunArgs,
+    file: &PolicyFile,
+    pins: &Pins,
+    adopted: bool,
+    switched: &mut bool,
+) -> Result<Vec<Attachment>, Failure> {
+    let held: Vec<u32> = pins.links().iter().map(|link| link.interface_index).collect();
+    let mut interfaces = Vec::new();
+    for interface in &args.interfaces {
+        let index = index_of(interface)?;
+        if !interfaces.iter().any(|&(known, _)| known == index) {
+            interfaces.push((index, interface.as_str()));
+        }
+    }
+    let (kept, new): (Vec<_>, Vec<_>) = interfaces.into_iter().partition(|(index, _)| held.contains(index));
+    let mut attachments = Vec::new();
+    let result = (|| {
+        if !adopted {
+            put_policy(loaded, pins, file, adopted)?;
+        }
+        attach_each(loaded, &new, pins, &mut attachments)?;
+        if adopted {
+            put_policy(loaded, pins, file, adopted)?;
+        }
+        attach_each(loaded, &kept, pins, &mut attachments)
+    })();
+    *switched = result.is_ok() || attachments.iter().any(|attachment| attachment.adopted);
+    if let Err(failure) = result {
+        for attachment in attachments.iter().filter(|attachment| !attachment.adopted) {
+            detach(&pins.link(attachment.index, attachment.mode))?;
+        }
+        return Err(failure);
+    }
+    let_go(pins, &attachments)?;
+    Ok(attachments)
+}
+
+fn put_policy(loaded: &mut Loaded, pins: &Pins, file: &PolicyFile, adopted: bool) -> Result<(), Failure> {
+    let epoch = apply_to(&mut loaded.maps, pins, file)?;
+    warn_of(file);
+    tracing::info!(policy = epoch, file = %file.name, adopted, "applied the policy");
+    Ok(())
+}
+
+fn fresh_settings() -> Result<Settings, Failure> {
+    let mut bytes = [0_u8; 32];
+    fs::File::open("/dev/urandom")
+        .and_then(|mut random| random.read_exact(&mut bytes))
+        .map_err(|error| Failure::failed(format_args!("cannot draw a seed from /dev/urandom: {error}")))?;
+    let mut words = [0_u64; 4];
+    for (word, bytes) in words.iter_mut().zip(bytes.chunks_exact(8)) {
+        *word = bytes.iter().fold(0, |word, &byte| word << 8 | u64::from(byte));
+    }
+    let seed = Seed::new(words);
+    Ok(Settings { epoch: 0, event_interval: 0, event_tat: 0, seed, clock_tick_ns: 0 })
+}
+
+fn adopted_settings(directory: &Path) -> Result<Settings, Failure> {
+    let maps = Maps::pinned(directory, crate::kernel::mapped::Access::Read)?;
+    Ok(maps.settings.read(0))
+}
+
+/// A pin under another name until the new program is attached.
+struct Replaced {
+    new: PathBuf,
+    old: PathBuf,
+}
+
+type MapPins = Vec<(&'static str, PathBuf)>;
+
+/// Where each map is pinned. Tables of another size than asked for are made anew beside the old ones, which go on
+/// serving the old program until the new one is attached.
+fn map_pins(sources: u32, directory: &Path, adopted: bool) -> Result<(MapPins, Vec<Replaced>), Failure> {
+    let mut pins = LoadOptions::pins_in(directory);
+    let mut replaced = Vec::new();
+    if !adopted {
+        return Ok((pins, replaced));
+    }
+    let sizes = [("SOURCES", sets_for_sources(sources)), ("PARENTS", sets_for_parents(sources))];
+    for (name, path) in &mut pins {
+        let Some((_, wanted)) = sizes.iter().find(|(sized, _)| sized == name) else { continue };
+        let found = MapData::from_pin(&*path)?.info()?.max_entries();
+        if found == *wanted {
+            continue;
+        }
+        tracing::warn!(
+            map = *name,
+            found,
+            wanted,
+            "--sources differs from the adopted table's: it is made anew, its sources start with full budgets"
+        );
+        let new = directory.join(format!("{name}-next"));
+        remove_if_there(&new)?;
+        replaced.push(Replaced { new: new.clone(), old: path.clone() });
+        *path = new;
+    }
+    Ok((pins, replaced))
+}
+
+fn finish_replacement(replaced: &[Replaced], switched: bool) -> Result<(), Failure> {
+    for Replaced { new, old } in replaced {
+        if !switched {
+            remove_if_there(new)?;
+            continue;
+        }
+        fs::rename(new, old).map_err(|error| {
+            Failure::failed(format_args!(
+                "cannot move the pin {} to {}: {error}",
+                new.display(),
+                old.display()
+            ))
+        })?;
+    }
+    Ok(())
+}
+
+fn remove_if_there(path: &Path) -> Result<(), Failure> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(Failure::failed(format_args!("cannot remove the pin {}: {error}", path.display())))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn attach_each(
+    loaded: &mut Loaded,
+    interfaces: &[(u32, &str)],
+    pins: &Pins,
+    attachments: &mut Vec<Attachment>,
+) -> Result<(), Failure> {
+    for (_, interface) in interfaces {
+        let program = loaded.program().map_err(|error| Failure::failed(chain(&error)))?;
+        let attachment = attach(program, interface, pins)?;
+        tell(&attachment);
+        attachments.push(attachment);
+    }
+    Ok(())
+}
+
+/// Detaches from interfaces that a predecessor held and that are not asked for.
+fn let_go(pins: &Pins, attachments: &[Attachment]) -> Result<(), Failure> {
+    for link in pins.links() {
+        if !attachments.iter().any(|attachment| attachment.index == link.interface_index) {
+            detach(&link)?;
+            tracing::warn!(
+                interface = link.interface_index,
+                "detached: a predecessor had it, --iface does not name it"
+            );
+        }
+    }
+    Ok(())
+}
+
+fn tell(attachment: &Attachment) {
+    let Attachment { interface, mode, adopted, .. } = attachment;
+    tracing::info!(interface = %interface, mode = mode.name(), adopted, "attached");
+    if *mode == LinkMode::Generic {
+        let reason = attachment.fallback.as_deref().unwrap_or("a predecessor fell back to it");
+        tracing::warn!(
+            interface = %interface, reason,
+            "attached in generic mode, several times slower: the driver does not take the program"
+        );
+    }
+}
+
+fn events_of(ebpf: &mut aya::Ebpf) -> Result<Option<events::Events>, Failure> {
+    let Some(map) = ebpf.take_map("EVENTS") else { return Ok(None) };
+    let ring = RingBuf::try_from(map)?;
+    Ok(Some(events::Events::new(ring)?))
+}
+
+/// Logs the warnings of a policy.
+pub(super) fn warn_of(file: &PolicyFile) {
+    if let Some(warnings) = warnings(file) {
+        tracing::warn!("the policy has warnings:\n{warnings}");
+    }
+}

@@ -1,0 +1,144 @@
+//! A policy gets into the kernel: the slot that is not active is filled, then one word changes.
+
+use std::io;
+
+use aya::maps::{MapError, lpm_trie::Key};
+use detector_common::{
+    address::Address,
+    limits::{
+        CELLS_MAX, CLASSES_MAX, DESTINATION_SLOTS, MANIFEST_BYTES, PARENT_CLASSES_MAX, PORT_SLOTS,
+        SERVICES_MAX,
+    },
+    policy::{PolicyHeader, RuleValue, slot_of, slot_place},
+    table::next_epoch,
+    verdict::ServiceCounters,
+};
+use thiserror::Error;
+
+use super::{
+    mapped::Mapped,
+    maps::{Maps, RulesV4, RulesV6},
+    read,
+};
+use crate::policy::compile::{Manifest, Tables};
+
+/// Flag of tries; the kernel refuses them without.
+const NO_PREALLOC: u32 = 1;
+
+/// A policy that could not be put into the kernel. The active one is untouched.
+#[derive(Debug, Error)]
+pub enum ApplyError {
+    /// A trie of source prefixes.
+    #[error("cannot load {prefixes} source prefixes into the kernel: {source}")]
+    Rules {
+        /// How many there are.
+        prefixes: usize,
+        /// What the kernel said.
+        source: MapError,
+    },
+    /// The manifest.
+    #[error(
+        "the names of the policy take {bytes} bytes, at most {MANIFEST_BYTES} fit: shorten reasons and names"
+    )]
+    Manifest {
+        /// How many they take.
+        bytes: usize,
+    },
+    /// The counters of a service number that another name had before.
+    #[error("cannot reset the counters of a service: {0}")]
+    Counters(#[source] MapError),
+    /// Something else.
+    #[error("cannot apply the policy: {0}")]
+    Io(#[from] io::Error),
+}
+
+/// Puts a compiled policy in place of the active one and returns its epoch. Sources keep their entries, and with them
+/// the state of every budget.
+///
+/// Until the last line the slot that is filled is read by nobody: replacing a trie in its array of maps waits for a
+/// grace period, so every packet that was judged by the policy before the active one has left.
+pub fn apply(maps: &mut Maps, tables: &Tables) -> Result<u32, ApplyError> {
+    let active = read::epoch(maps);
+    let epoch = next_epoch(active);
+    let slot = slot_of(epoch);
+    let manifest = encode(&tables.manifest)?;
+    let v4 = rules_v4(&tables.rules_v4)
+        .map_err(|source| ApplyError::Rules { prefixes: tables.rules_v4.len(), source })?;
+    let v6 = rules_v6(&tables.rules_v6)
+        .map_err(|source| ApplyError::Rules { prefixes: tables.rules_v6.len(), source })?;
+    maps.rules_v4
+        .set(slot, &v4, 0)
+        .map_err(|source| ApplyError::Rules { prefixes: tables.rules_v4.len(), source })?;
+    maps.rules_v6
+        .set(slot, &v6, 0)
+        .map_err(|source| ApplyError::Rules { prefixes: tables.rules_v6.len(), source })?;
+    reset_reused_counters(maps, tables)?;
+    fill(&maps.destinations, slot, DESTINATION_SLOTS, &tables.destinations);
+    fill(&maps.ports, slot, PORT_SLOTS, &tables.ports);
+    fill(&maps.cells, slot, CELLS_MAX, &tables.cells);
+    fill(&maps.classes, slot, CLASSES_MAX, &tables.classes);
+    fill(&maps.parent_classes, slot, PARENT_CLASSES_MAX, &tables.parent_classes);
+    fill(&maps.manifest, slot, MANIFEST_BYTES / 4096, &manifest);
+    maps.policies.write(slot as usize, &PolicyHeader { epoch: epoch.into(), ..tables.header });
+    // Word 0 of the settings is the epoch. x86 keeps stores in order; other machines need the fence.
+    std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
+    maps.settings.write_word(0, 0, epoch.into());
+    Ok(epoch)
+}
+
+fn fill<T: aya::Pod>(map: &Mapped<T>, slot: u32, size: usize, elements: &[T]) {
+    for (index, element) in elements.iter().enumerate() {
+        map.write(slot_place(slot, size, index as u32) as usize, element);
+    }
+}
+
+fn rules_v4(rules: &[(Address, u8, RuleValue)]) -> Result<RulesV4, MapError> {
+    let mut trie = RulesV4::create(rules.len().max(1) as u32, NO_PREALLOC)?;
+    for (address, length, value) in rules {
+        trie.insert(&Key::new((*length).into(), address.v4_bytes()), value.0, 0)?;
+    }
+    Ok(trie)
+}
+
+fn rules_v6(rules: &[(Address, u8, RuleValue)]) -> Result<RulesV6, MapError> {
+    let mut trie = RulesV6::create(rules.len().max(1) as u32, NO_PREALLOC)?;
+    for (address, length, value) in rules {
+        trie.insert(&Key::new((*length).into(), address.v6_bytes()), value.0, 0)?;
+    }
+    Ok(trie)
+}
+
+/// A number that another service had starts from zero, so that no counter of metrics is credited to the wrong name.
+fn reset_reused_counters(maps: &mut Maps, tables: &Tables) -> Result<(), ApplyError> {
+    let before = read::manifest(maps)?.unwrap_or_default();
+    for (name, &number) in &tables.manifest.services {
+        let owner = before.service_name(number);
+        if owner == name || owner == "none" || usize::from(number) >= SERVICES_MAX {
+            continue;
+        }
+        let cpus = aya::util::nr_cpus().map_err(|(_, error)| error)?;
+        let zeros = aya::maps::PerCpuValues::try_from(vec![ServiceCounters::default(); cpus])?;
+        maps.verdicts.set(number.into(), zeros, 0).map_err(ApplyError::Counters)?;
+    }
+    Ok(())
+}
+
+/// A manifest as elements of its map: its length in bytes, then its JSON.
+fn encode(manifest: &Manifest) -> Result<Vec<[u64; 512]>, ApplyError> {
+    let json = serde_json::to_vec(manifest).map_err(io::Error::other)?;
+    let bytes = json.len() + size_of::<u64>();
+    if bytes > MANIFEST_BYTES {
+        return Err(ApplyError::Manifest { bytes });
+    }
+    let all: Vec<u8> = (json.len() as u64).to_ne_bytes().into_iter().chain(json).collect();
+    let chunk = |chunk: &[u8]| {
+        let mut words = [0_u64; 512];
+        for (word, bytes) in words.iter_mut().zip(chunk.chunks(8)) {
+            let mut padded = [0; 8];
+            padded[..bytes.len()].copy_from_slice(bytes);
+            *word = u64::from_ne_bytes(padded);
+        }
+        words
+    };
+    Ok(all.chunks(4096).map(chunk).collect())
+}

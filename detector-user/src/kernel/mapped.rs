@@ -1,0 +1,163 @@
+//! Array maps in this process's memory: reading a million entries costs no syscall.
+
+use std::{io, marker::PhantomData, num::NonZeroUsize, os::fd::AsRawFd as _, ptr::NonNull};
+
+use aya::{Pod, maps::MapData};
+
+/// Whether a mapping may be written through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Read only.
+    Read,
+    /// Read and write.
+    Write,
+}
+
+/// An array map with `BPF_F_MMAPABLE`, mapped. Elements are read and written in words of 8 bytes, each of them whole;
+/// an element of several words may be seen half changed.
+#[derive(Debug)]
+pub struct Mapped<T> {
+    base: NonNull<u64>,
+    bytes: NonZeroUsize,
+    elements: usize,
+    access: Access,
+    _element: PhantomData<T>,
+}
+
+// SAFETY: the mapping is valid in the whole process, and its words are read and written by volatile accesses only.
+unsafe impl<T: Send> Send for Mapped<T> {}
+// SAFETY: as above; writers take `&self` on purpose, since the kernel writes at the same time anyway.
+unsafe impl<T: Sync> Sync for Mapped<T> {}
+
+const WORD: usize = size_of::<u64>();
+
+impl<T: Pod> Mapped<T> {
+    const WORDS: usize = {
+        assert!(size_of::<T>().is_multiple_of(WORD) && size_of::<T>() > 0, "elements are whole words");
+        assert!(align_of::<T>() <= WORD);
+        size_of::<T>() / WORD
+    };
+
+    /// Maps an array whose elements are `T`s.
+    ///
+    /// # Errors
+    ///
+    /// The map's element size differs from `T`'s (`InvalidData`), or the kernel refuses the mapping.
+    pub fn new(map: &MapData, access: Access) -> io::Result<Self> {
+        let info = map.info().map_err(io::Error::other)?;
+        if info.value_size() as usize != size_of::<T>() {
+            let expected = size_of::<T>();
+            let text = format!("its elements have {} bytes, {expected} expected", info.value_size());
+            return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+        }
+        let elements = info.max_entries() as usize;
+        let bytes = NonZeroUsize::new((elements * size_of::<T>()).next_multiple_of(page_bytes()))
+            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "it has no elements"))?;
+        let protection = match access {
+            Access::Read => libc::PROT_READ,
+            Access::Write => libc::PROT_READ | libc::PROT_WRITE,
+        };
+        let fd = map.fd().as_fd_raw();
+        // SAFETY: a new mapping of a descriptor that is open for the time of the call.
+        let base =
+            unsafe { libc::mmap(std::ptr::null_mut(), bytes.get(), protection, libc::MAP_SHARED, fd, 0) };
+        if base == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let base = NonNull::new(base.cast()).ok_or_else(|| io::Error::other("mapped at address 0"))?;
+        Ok(Self { base, bytes, elements, access, _element: PhantomData })
+    }
+
+    /// Number of elements.
+    pub fn len(&self) -> usize {
+        self.elements
+    }
+
+    /// Whether there are none; never so for a map that exists.
+    pub fn is_empty(&self) -> bool {
+        self.elements == 0
+    }
+
+    /// The element at an index.
+    ///
+    /// # Panics
+    ///
+    /// The index is not below [`Self::len`].
+    pub fn read(&self, index: usize) -> T {
+        let mut element = std::mem::MaybeUninit::<T>::uninit();
+        let words = self.words_of(index);
+        for word in 0..Self::WORDS {
+            // SAFETY: `words_of` gives the start of an element of WORDS words inside the mapping.
+            let from = unsafe { words.add(word) };
+            // SAFETY: inside the mapping, aligned since pages and elements are.
+            let value = unsafe { from.read_volatile() };
+            // SAFETY: `element` has WORDS words.
+            let to = unsafe { element.as_mut_ptr().cast::<u64>().add(word) };
+            // SAFETY: inside `element`, maybe unaligned for a word.
+            unsafe { to.write_unaligned(value) };
+        }
+        // SAFETY: all words are written and every bit pattern is a `T` (`Pod`).
+        unsafe { element.assume_init() }
+    }
+
+    /// Replaces the element at an index.
+    ///
+    /// # Panics
+    ///
+    /// The index is not below [`Self::len`], or the mapping is read only.
+    pub fn write(&self, index: usize, element: &T) {
+        for word in 0..Self::WORDS {
+            // SAFETY: `element` has WORDS words.
+            let from = unsafe { std::ptr::from_ref(element).cast::<u64>().add(word) };
+            // SAFETY: inside `element`, maybe unaligned for a word.
+            let value = unsafe { from.read_unaligned() };
+            self.write_word(index, word, value);
+        }
+    }
+
+    /// Replaces one word of an element, at once for every reader.
+    ///
+    /// # Panics
+    ///
+    /// The word is outside the element, the index is not below [`Self::len`], or the mapping is read only.
+    pub fn write_word(&self, index: usize, word: usize, value: u64) {
+        assert!(word < Self::WORDS, "word {word} of an element of {}", Self::WORDS);
+        assert_eq!(self.access, Access::Write, "the mapping is read only");
+        // SAFETY: `words_of` gives the start of an element of WORDS words inside the mapping.
+        let to = unsafe { self.words_of(index).add(word) };
+        // SAFETY: inside the mapping, which is writable.
+        unsafe { to.write_volatile(value) };
+    }
+
+    fn words_of(&self, index: usize) -> *mut u64 {
+        assert!(index < self.elements, "element {index} of {}", self.elements);
+        // SAFETY: below the number of elements, so inside the mapping.
+        unsafe { self.base.as_ptr().add(index * Self::WORDS) }
+    }
+}
+
+impl<T> Drop for Mapped<T> {
+    fn drop(&mut self) {
+        // SAFETY: the mapping that `new` made, of the same length; no reference into it outlives `self`.
+        let result = unsafe { libc::munmap(self.base.as_ptr().cast(), self.bytes.get()) };
+        debug_assert_eq!(result, 0, "unmapping what was mapped");
+    }
+}
+
+fn page_bytes() -> usize {
+    // SAFETY: no precondition.
+    let bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    usize::try_from(bytes).unwrap_or(4096)
+}
+
+/// The raw descriptor of a map, for calls that aya has no wrapper for.
+trait AsFdRaw {
+    fn as_fd_raw(&self) -> i32;
+}
+
+impl AsFdRaw for aya::maps::MapFd {
+    fn as_fd_raw(&self) -> i32 {
+        use std::os::fd::AsFd as _;
+        self.as_fd().as_raw_fd()
+    }
+}

@@ -1,0 +1,161 @@
+//! The maps by name and shape.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use aya::{
+    Ebpf,
+    maps::{ArrayOfMaps, LpmTrie, Map, MapData, MapError, PerCpuArray},
+};
+use detector_common::{
+    policy::{Cell, Class, ParentClass, PolicyHeader, Settings, Trace},
+    service::{DestinationSlot, PortSlot},
+    table::Set,
+    verdict::ServiceCounters,
+};
+use thiserror::Error;
+
+use super::mapped::{Access, Mapped};
+
+/// Every map that is pinned, by the name of its pin. All of them: a successor adopts them together or not at all.
+pub const NAMES: &[&str] = &[
+    "SETTINGS",
+    "VIRTUAL_CLOCK",
+    "TRACE",
+    "SOURCES",
+    "PARENTS",
+    "OVERFLOW",
+    "POLICIES",
+    "DESTINATIONS",
+    "PORTS",
+    "RULES_V4",
+    "RULES_V6",
+    "CELLS",
+    "CLASSES",
+    "PARENT_CLASSES",
+    "VERDICTS",
+    "COUNTERS",
+    "EVENTS",
+    "MANIFEST",
+];
+
+/// A trie of source prefixes of IPv4.
+pub type RulesV4 = LpmTrie<MapData, [u8; 4], u32>;
+/// A trie of source prefixes of IPv6.
+pub type RulesV6 = LpmTrie<MapData, [u8; 16], u32>;
+
+/// The maps of a loaded program, open. What each is for stands at its definition in `detector-ebpf`.
+#[expect(missing_docs, reason = "each field is the map of the same name")]
+pub struct Maps {
+    pub settings: Mapped<Settings>,
+    pub virtual_clock: Mapped<u64>,
+    pub trace: Mapped<Trace>,
+    pub sources: Mapped<Set>,
+    pub parents: Mapped<Set>,
+    pub policies: Mapped<PolicyHeader>,
+    pub destinations: Mapped<DestinationSlot>,
+    pub ports: Mapped<PortSlot>,
+    pub cells: Mapped<Cell>,
+    pub classes: Mapped<Class>,
+    pub parent_classes: Mapped<ParentClass>,
+    pub manifest: Mapped<[u64; 512]>,
+    pub rules_v4: ArrayOfMaps<MapData, RulesV4>,
+    pub rules_v6: ArrayOfMaps<MapData, RulesV6>,
+    pub verdicts: PerCpuArray<MapData, ServiceCounters>,
+    pub counters: PerCpuArray<MapData, u64>,
+}
+
+/// A map that is missing or not what it should be.
+#[derive(Debug, Error)]
+pub enum MapsError {
+    /// The program has no such map.
+    #[error("the loaded program has no map {name}: the binary and its eBPF object do not belong together")]
+    Missing {
+        /// The name.
+        name: &'static str,
+    },
+    /// A pin cannot be opened.
+    #[error("cannot open the pinned map {path}: {source}")]
+    Pin {
+        /// The pin.
+        path: PathBuf,
+        /// What the kernel said.
+        source: MapError,
+    },
+    /// A map is of another type, or of other elements.
+    #[error("map {name} is not what this version expects: {source}")]
+    Type {
+        /// The name.
+        name: &'static str,
+        /// What differs.
+        source: MapError,
+    },
+    /// A map cannot be mapped.
+    #[error("cannot map {name} into memory: {source}")]
+    Mapping {
+        /// The name.
+        name: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+impl Maps {
+    /// Takes the maps of a program that was just loaded.
+    pub fn of(ebpf: &mut Ebpf) -> Result<Self, MapsError> {
+        Self::open(Access::Write, |name| ebpf.take_map(name).ok_or(MapsError::Missing { name }))
+    }
+
+    /// Opens pinned maps.
+    pub fn pinned(directory: &Path, access: Access) -> Result<Self, MapsError> {
+        Self::open(access, |name| {
+            let path = directory.join(name);
+            let data = MapData::from_pin(&path).map_err(|source| MapsError::Pin { path, source })?;
+            Map::from_map_data(data).map_err(|source| MapsError::Type { name, source })
+        })
+    }
+
+    fn open(
+        access: Access,
+        mut open: impl FnMut(&'static str) -> Result<Map, MapsError>,
+    ) -> Result<Self, MapsError> {
+        Ok(Self {
+            settings: mapped("SETTINGS", access, &mut open)?,
+            virtual_clock: mapped("VIRTUAL_CLOCK", access, &mut open)?,
+            trace: mapped("TRACE", access, &mut open)?,
+            sources: mapped("SOURCES", access, &mut open)?,
+            parents: mapped("PARENTS", access, &mut open)?,
+            policies: mapped("POLICIES", access, &mut open)?,
+            destinations: mapped("DESTINATIONS", access, &mut open)?,
+            ports: mapped("PORTS", access, &mut open)?,
+            cells: mapped("CELLS", access, &mut open)?,
+            classes: mapped("CLASSES", access, &mut open)?,
+            parent_classes: mapped("PARENT_CLASSES", access, &mut open)?,
+            manifest: mapped("MANIFEST", access, &mut open)?,
+            rules_v4: typed("RULES_V4", &mut open)?,
+            rules_v6: typed("RULES_V6", &mut open)?,
+            verdicts: typed("VERDICTS", &mut open)?,
+            counters: typed("COUNTERS", &mut open)?,
+        })
+    }
+}
+
+fn mapped<T: aya::Pod>(
+    name: &'static str,
+    access: Access,
+    open: &mut impl FnMut(&'static str) -> Result<Map, MapsError>,
+) -> Result<Mapped<T>, MapsError> {
+    let Map::Array(data) = open(name)? else {
+        return Err(MapsError::Mapping { name, source: io::Error::other("it is no array") });
+    };
+    Mapped::new(&data, access).map_err(|source| MapsError::Mapping { name, source })
+}
+
+fn typed<T: TryFrom<Map, Error = MapError>>(
+    name: &'static str,
+    open: &mut impl FnMut(&'static str) -> Result<Map, MapsError>,
+) -> Result<T, MapsError> {
+    T::try_from(open(name)?).map_err(|source| MapsError::Type { name, source })
+}

@@ -1,0 +1,19 @@
+//! The kernel's side, as seen from here. Nothing else of this crate touches maps, programs or links.
+//!
+//! | question | module |
+//! |---|---|
+//! | can this machine run it? | [`probe`] |
+//! | where are the pins, and who holds them? | [`pins`] |
+//! | how is the program loaded? | [`load`] |
+//! | what is in its maps? | [`maps`], [`mapped`], [`read`] |
+//! | how does a policy get in? | [`apply`] |
+//! | how is it attached? | [`attach`] |
+
+pub mod apply;
+pub mod attach;
+pub mod load;
+pub mod mapped;
+pub mod maps;
+pub mod pins;
+pub mod probe;
+pub mod read;

@@ -1,0 +1,343 @@
+//! Where maps and links are pinned, and who may change them.
+//!
+//! ```text
+//! /sys/fs/bpf/detector/
+//!   lock-daemon/  lock-policy/     directories only to be locked (flock), free again when their holder dies
+//!   abi-1/                         SETTINGS SOURCES …  link-2-native link-5-generic
+//! ```
+
+use std::{
+    ffi::CString,
+    fs, io,
+    os::{
+        fd::AsRawFd as _,
+        unix::{ffi::OsStrExt as _, fs::MetadataExt as _},
+    },
+    path::{Path, PathBuf},
+};
+
+use detector_common::abi::ABI_VERSION;
+use thiserror::Error;
+
+use super::maps::NAMES;
+
+/// Where everything is pinned unless another place is asked for.
+pub const DEFAULT_ROOT: &str = "/sys/fs/bpf/detector";
+
+/// `BPF_FS_MAGIC` of linux/magic.h.
+const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
+
+/// How often a daemon tries to become the only one, and how long it waits between.
+const LOCK_ATTEMPTS: u32 = 20;
+const LOCK_PAUSE: std::time::Duration = std::time::Duration::from_millis(10);
+
+/// The pins of one instance.
+#[derive(Debug, Clone)]
+pub struct Pins {
+    root: PathBuf,
+}
+
+/// Why pins cannot be used.
+#[derive(Debug, Error)]
+pub enum PinsError {
+    /// No bpffs there.
+    #[error(
+        "{path} is not on a BPF file system ({source}): `mount -t bpf bpf /sys/fs/bpf`, or name a place on one with --pins"
+    )]
+    NoBpffs {
+        /// The place.
+        path: PathBuf,
+        /// What went wrong.
+        source: io::Error,
+    },
+    /// Another version's pins are there.
+    #[error(
+        "{path} holds the maps of another version ({found}, this one is abi-{ABI_VERSION}): \
+         run `detector unload` of that version first; its limits start anew"
+    )]
+    OtherVersion {
+        /// The root.
+        path: PathBuf,
+        /// The directory found.
+        found: String,
+    },
+    /// Somebody else is at work.
+    #[error("another detector {what} ({path} is locked): {help}")]
+    Locked {
+        /// The locked directory.
+        path: PathBuf,
+        /// What the other is doing.
+        what: &'static str,
+        /// What to do.
+        help: &'static str,
+    },
+    /// There is nothing there.
+    #[error("nothing is loaded (no maps in {path}): start it with `detector run --iface IF --policy FILE`")]
+    NotLoaded {
+        /// Where the maps would be.
+        path: PathBuf,
+    },
+    /// A file operation failed.
+    #[error("cannot {what} {path}: {source}")]
+    Io {
+        /// What was being done.
+        what: &'static str,
+        /// To what.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+/// How a link runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LinkMode {
+    /// In the driver.
+    Native,
+    /// After the kernel allocated a socket buffer: several times slower.
+    Generic,
+}
+
+impl LinkMode {
+    /// The word of pins, metrics and JSON.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Native => "native",
+            Self::Generic => "generic",
+        }
+    }
+}
+
+/// A pinned link.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LinkPin {
+    /// Number of the interface when it was attached.
+    pub interface_index: u32,
+    /// How it runs.
+    pub mode: LinkMode,
+    /// The pin.
+    pub path: PathBuf,
+}
+
+/// A lock on a directory; free when this is dropped or the process dies.
+#[derive(Debug)]
+pub struct Lock {
+    directory: fs::File,
+    path: PathBuf,
+}
+
+impl Lock {
+    /// Whether the locked directory is still the one at its path: not after somebody unloaded under its holder.
+    pub fn is_current(&self) -> bool {
+        let identity = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
+        match (self.directory.metadata(), fs::metadata(&self.path)) {
+            (Ok(held), Ok(found)) => identity(held) == identity(found),
+            _ => false,
+        }
+    }
+}
+
+impl Pins {
+    /// The pins under a root.
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+
+    /// The root.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The directory of maps and links.
+    pub fn directory(&self) -> PathBuf {
+        self.root.join(format!("abi-{ABI_VERSION}"))
+    }
+
+    /// Makes the directories, mounting bpffs at /sys/fs/bpf if nothing is mounted there. Says whether it did.
+    pub fn prepare(&self) -> Result<bool, PinsError> {
+        let mounted = self.mount_if_absent()?;
+        self.check_version()?;
+        for directory in [self.directory(), self.lock_path("daemon"), self.lock_path("policy")] {
+            let no_bpffs = |source| PinsError::NoBpffs { path: self.root.clone(), source };
+            fs::create_dir_all(&directory).map_err(no_bpffs)?;
+            if !is_bpffs(&directory).map_err(no_bpffs)? {
+                // The directories just made on another file system are empty: leave nothing behind.
+                let _ = fs::remove_dir(&directory);
+                let _ = fs::remove_dir(&self.root);
+                return Err(no_bpffs(io::Error::other("another file system is mounted there")));
+            }
+        }
+        Ok(mounted)
+    }
+
+    fn mount_if_absent(&self) -> Result<bool, PinsError> {
+        let mount_point = Path::new("/sys/fs/bpf");
+        if !self.root.starts_with(mount_point)
+            || !mount_point.is_dir()
+            || is_bpffs(mount_point).unwrap_or(false)
+        {
+            return Ok(false);
+        }
+        // SAFETY: constant strings and no data.
+        let result = unsafe {
+            libc::mount(c"bpf".as_ptr(), c"/sys/fs/bpf".as_ptr(), c"bpf".as_ptr(), 0, std::ptr::null())
+        };
+        if result != 0 {
+            return Err(PinsError::NoBpffs { path: self.root.clone(), source: io::Error::last_os_error() });
+        }
+        Ok(true)
+    }
+
+    /// Refuses pins of another version, which this one can neither adopt nor replace without a gap.
+    fn check_version(&self) -> Result<(), PinsError> {
+        let own = format!("abi-{ABI_VERSION}");
+        for entry in fs::read_dir(&self.root).into_iter().flatten().flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name.starts_with("abi-") && name != own {
+                return Err(PinsError::OtherVersion { path: self.root.clone(), found: name });
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether all maps are pinned.
+    pub fn is_loaded(&self) -> bool {
+        NAMES.iter().all(|name| self.directory().join(name).exists())
+    }
+
+    /// The directory of the maps of a program that is loaded.
+    pub fn loaded(&self) -> Result<PathBuf, PinsError> {
+        self.check_version()?;
+        if !self.is_loaded() {
+            return Err(PinsError::NotLoaded { path: self.directory() });
+        }
+        Ok(self.directory())
+    }
+
+    /// The pin of a link.
+    pub fn link(&self, interface_index: u32, mode: LinkMode) -> LinkPin {
+        let path = self.directory().join(format!("link-{interface_index}-{}", mode.name()));
+        LinkPin { interface_index, mode, path }
+    }
+
+    /// All pinned links, by interface number.
+    pub fn links(&self) -> Vec<LinkPin> {
+        let entries = fs::read_dir(self.directory()).into_iter().flatten().flatten();
+        let mut links: Vec<_> = entries.filter_map(|entry| parse_link(entry.path())).collect();
+        links.sort_by_key(|link| link.interface_index);
+        links
+    }
+
+    /// Removes every pin: what nobody else holds is gone. The links first, so that no packet meets half a program.
+    pub fn remove(&self) -> Result<(), PinsError> {
+        for link in self.links() {
+            remove_file(&link.path)?;
+        }
+        for entry in fs::read_dir(self.directory()).into_iter().flatten().flatten() {
+            remove_file(&entry.path())?;
+        }
+        for directory in
+            [self.directory(), self.lock_path("daemon"), self.lock_path("policy"), self.root.clone()]
+        {
+            match fs::remove_dir(&directory) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(source) => return Err(PinsError::Io { what: "remove", path: directory, source }),
+            }
+        }
+        Ok(())
+    }
+
+    fn lock_path(&self, name: &str) -> PathBuf {
+        self.root.join(format!("lock-{name}"))
+    }
+
+    /// Removes the pins of maps and leaves links: what a crash left incomplete is of no use to a successor.
+    pub fn remove_maps(&self) -> Result<(), PinsError> {
+        NAMES.iter().try_for_each(|name| remove_file(&self.directory().join(name)))
+    }
+
+    /// Held by a daemon as long as it lives. Tries for a while: [`Self::is_daemon_alive`] holds it for a moment.
+    pub fn lock_daemon(&self) -> Result<Lock, PinsError> {
+        let mut attempt = self.try_lock_daemon();
+        for _ in 0..LOCK_ATTEMPTS {
+            match attempt {
+                Err(PinsError::Locked { .. }) => std::thread::sleep(LOCK_PAUSE),
+                other => return other,
+            }
+            attempt = self.try_lock_daemon();
+        }
+        attempt
+    }
+
+    fn try_lock_daemon(&self) -> Result<Lock, PinsError> {
+        lock(
+            self.lock_path("daemon"),
+            "daemon runs here",
+            "stop it first, or give this one its own place with --pins",
+        )
+    }
+
+    /// Whether a daemon lives.
+    pub fn is_daemon_alive(&self) -> bool {
+        // Shared, so that two who ask at once do not take each other for a daemon.
+        let path = self.lock_path("daemon");
+        path.exists() && flock(&path, libc::LOCK_SH).is_ok_and(|lock| lock.is_none())
+    }
+
+    /// Held while a policy is applied.
+    pub fn lock_policy(&self) -> Result<Lock, PinsError> {
+        lock(self.lock_path("policy"), "is applying a policy", "try again when it is done")
+    }
+}
+
+fn parse_link(path: PathBuf) -> Option<LinkPin> {
+    let name = path.file_name()?.to_str()?.strip_prefix("link-")?.to_owned();
+    let (index, mode) = name.split_once('-')?;
+    let mode = match mode {
+        "native" => LinkMode::Native,
+        "generic" => LinkMode::Generic,
+        _ => return None,
+    };
+    Some(LinkPin { interface_index: index.parse().ok()?, mode, path })
+}
+
+fn remove_file(path: &Path) -> Result<(), PinsError> {
+    match fs::remove_file(path) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(PinsError::Io { what: "remove", path: path.to_owned(), source })
+        }
+        _ => Ok(()),
+    }
+}
+
+fn lock(path: PathBuf, what: &'static str, help: &'static str) -> Result<Lock, PinsError> {
+    match flock(&path, libc::LOCK_EX) {
+        Ok(Some(directory)) => Ok(Lock { directory, path }),
+        Ok(None) => Err(PinsError::Locked { path, what, help }),
+        Err(source) => Err(PinsError::Io { what: "lock", path, source }),
+    }
+}
+
+/// Locks a directory; `None`: somebody else has it.
+fn flock(path: &Path, operation: i32) -> io::Result<Option<fs::File>> {
+    let directory = fs::File::open(path)?;
+    // SAFETY: a descriptor that is open for the time of the call.
+    if unsafe { libc::flock(directory.as_raw_fd(), operation | libc::LOCK_NB) } == 0 {
+        return Ok(Some(directory));
+    }
+    let error = io::Error::last_os_error();
+    if error.kind() == io::ErrorKind::WouldBlock { Ok(None) } else { Err(error) }
+}
+
+fn is_bpffs(path: &Path) -> io::Result<bool> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let mut stat = std::mem::MaybeUninit::<libc::statfs>::uninit();
+    // SAFETY: a terminated path and room for the answer.
+    if unsafe { libc::statfs(path.as_ptr(), stat.as_mut_ptr()) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the call succeeded, so the answer is written.
+    let stat = unsafe { stat.assume_init() };
+    Ok(stat.f_type & 0xffff_ffff == BPF_FS_MAGIC)
+}

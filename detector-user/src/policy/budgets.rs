@@ -1,0 +1,155 @@
+//! Budgets and profiles.
+
+use toml::de::DeValue;
+
+use super::REFILL_NS_MAX;
+use super::fields::{Field, Fields, Schema};
+use super::model::{Budget, Budgets, ParentBudgets, Parents, Profile, Rate};
+use super::rate::{self, Quantity};
+use super::text::{At, Issue, Report, Span};
+
+/// Packets a TCP client sends at once from its handshake to the end of a connection: SYN, ACK, data, FIN.
+const TCP_PACKETS_MIN: u64 = 4;
+/// A tick of the kernel's coarse clock at 250 Hz, a common build of it.
+const TICK_NS: u64 = 4_000_000;
+const NS_PER_S: u64 = 1_000_000_000;
+const NS_PER_DAY: u64 = 86_400 * NS_PER_S;
+
+const PROFILE: Schema = Schema {
+    what: "a profile",
+    known: &["packets", "bytes", "connections", "parents"],
+    later: &["handshakes"],
+};
+const PARENTS: Schema =
+    Schema { what: "a profile's parents", known: &["v4_24", "v6_56", "v6_48"], later: &[] };
+const PARENT: Schema = Schema {
+    what: "a parent's budgets",
+    known: &["packets", "bytes", "connections", "new_sources"],
+    later: &["handshakes"],
+};
+const BUDGET: Schema = Schema { what: "a budget", known: &["rate", "burst"], later: &[] };
+
+/// Reads a `[profile.NAME]`.
+pub(super) fn profile(field: Field<'_, '_>, report: &mut Report<'_>) -> Option<Profile> {
+    let fields = field.table(&PROFILE, report)?;
+    let budgets = budgets(&fields, report);
+    let parents = fields.field("parents").and_then(|parents| parents.table(&PARENTS, report));
+    let parents = parents.map(|fields| Parents {
+        v4_24: fields.field("v4_24").and_then(|field| parent(field, report)),
+        v6_56: fields.field("v6_56").and_then(|field| parent(field, report)),
+        v6_48: fields.field("v6_48").and_then(|field| parent(field, report)),
+    });
+    Some(Profile { budgets, parents: parents.unwrap_or_default() })
+}
+
+fn parent(field: Field<'_, '_>, report: &mut Report<'_>) -> Option<ParentBudgets> {
+    let fields = field.table(&PARENT, report)?;
+    let budgets = budgets(&fields, report);
+    let new_sources = optional(&fields, Quantity::NewSources, report);
+    Some(ParentBudgets { budgets, new_sources })
+}
+
+fn budgets(fields: &Fields<'_, '_>, report: &mut Report<'_>) -> Budgets {
+    Budgets {
+        packets: optional(fields, Quantity::Packets, report),
+        bytes: optional(fields, Quantity::Bytes, report),
+        connections: optional(fields, Quantity::Connections, report),
+    }
+}
+
+fn optional(fields: &Fields<'_, '_>, quantity: Quantity, report: &mut Report<'_>) -> Option<Budget> {
+    let field = fields.field(quantity.field())?;
+    budget(field, quantity, report)
+}
+
+/// Reads `"100/s"` or `{ rate = "100/s", burst = 200 }`.
+fn budget(field: Field<'_, '_>, quantity: Quantity, report: &mut Report<'_>) -> Option<Budget> {
+    let parse_rate = |text: &str| rate::parse(text, quantity);
+    let (rate, burst_field) = match field.value.get_ref() {
+        DeValue::String(_) => (field.parsed(quantity.rate_expected(), parse_rate, report), None),
+        DeValue::Table(_) => {
+            let fields = field.table(&BUDGET, report)?;
+            let rate = fields.required("rate", quantity.rate_expected(), report);
+            let rate = rate.and_then(|rate| rate.parsed(quantity.rate_expected(), parse_rate, report));
+            (rate, fields.field("burst"))
+        }
+        _ => {
+            let expected = format!("{}, or a table with `rate` and `burst`", quantity.rate_expected());
+            field.wrong_type(&expected, report);
+            return None;
+        }
+    };
+
+    // The burst is read even without a usable rate, for what may be wrong with it.
+    let written = match burst_field {
+        Some(field) => Some(burst(field, quantity, report)?),
+        None => None,
+    };
+    let rate = rate?;
+    if let Some(burst) = &written {
+        warn_below_two_ticks(rate.value, burst, report);
+    }
+    let burst = written.unwrap_or_else(|| At {
+        value: rate.value.over_ns_ceil(NS_PER_S).max(quantity.burst_default_min()),
+        span: rate.span.clone(),
+    });
+    if quantity == Quantity::Packets {
+        warn_below_handshake(&burst, report);
+    }
+    refilled_in_time(Budget { rate: rate.value, burst: burst.value }, burst.span, report)
+}
+
+/// Reads a burst: an integer, or for bytes a size as well.
+fn burst(field: Field<'_, '_>, quantity: Quantity, report: &mut Report<'_>) -> Option<At<u64>> {
+    let burst_min = quantity.burst_min();
+    let burst = match (field.value.get_ref(), quantity) {
+        (DeValue::String(_), Quantity::Bytes) => field.parsed("a size", rate::parse_bytes, report)?,
+        (_, Quantity::Bytes) => {
+            let expected = format!("at least {burst_min} bytes, as an integer or a size such as \"16MB\"");
+            field.unsigned(&expected, report)?
+        }
+        _ => field.unsigned(&format!("an integer of at least {burst_min}"), report)?,
+    };
+    if burst.value < burst_min {
+        let unit = if quantity == Quantity::Bytes { ", a full frame" } else { "" };
+        report.error(burst.span, Issue::new("burst too small", format!("at least {burst_min}{unit}")));
+        return None;
+    }
+    Some(burst)
+}
+
+fn refilled_in_time(budget: Budget, span: Span, report: &mut Report<'_>) -> Option<Budget> {
+    let spent = u128::from(budget.burst) * u128::from(budget.rate.per_ns);
+    if spent <= u128::from(REFILL_NS_MAX) * u128::from(budget.rate.count) {
+        return Some(budget);
+    }
+    let days = spent / u128::from(budget.rate.count) / u128::from(NS_PER_DAY);
+    let issue = Issue::new(
+        format!("a burst of {} takes at least {days} days to fill at this rate", budget.burst),
+        format!("at most {} days", REFILL_NS_MAX / NS_PER_DAY),
+    );
+    report.error(span, issue);
+    None
+}
+
+fn warn_below_two_ticks(rate: Rate, burst: &At<u64>, report: &mut Report<'_>) {
+    let raised = rate.over_ns_ceil(2 * TICK_NS);
+    if burst.value >= raised {
+        return;
+    }
+    let issue = Issue::remark(format!(
+        "burst smaller than two clock ticks: on a kernel whose coarse clock ticks every 4 ms it is raised to {raised}"
+    ));
+    report.warning(burst.span.clone(), issue.help(format!("write {raised} or more")));
+}
+
+fn warn_below_handshake(burst: &At<u64>, report: &mut Report<'_>) {
+    if burst.value >= TCP_PACKETS_MIN {
+        return;
+    }
+    let issue = Issue::new(
+        "packets below what one TCP handshake needs",
+        format!("a burst of at least {TCP_PACKETS_MIN}"),
+    );
+    report.warning(burst.span.clone(), issue.found(format!("a burst of {}", burst.value)));
+}

@@ -1,0 +1,142 @@
+//! Classes: what may happen to a source's packets, each combination once.
+
+use std::collections::BTreeMap;
+
+use detector_common::{
+    budget::Budget,
+    limits::{CLASSES_MAX, PARENT_CLASSES_MAX},
+    policy::{Action as ClassAction, Class, NO_PROFILE, NO_RULE, ParentClass},
+};
+
+use super::{CompileError, check_size};
+use crate::policy::{self, Action, Budgets, Mode, ParentBudgets, Policy};
+
+/// Names of profiles by number, classes, parent classes.
+pub(super) type Finished = (Vec<String>, Vec<Class>, Vec<ParentClass>);
+
+/// The classes asked for so far.
+pub(super) struct Classes<'a> {
+    policy: &'a Policy,
+    clock_tick_ns: u64,
+    profiles: Vec<String>,
+    /// By rule and profile; class 0 is given to nobody.
+    numbers: BTreeMap<(u16, u16, u8), u16>,
+    classes: Vec<Class>,
+    parent_classes: Vec<ParentClass>,
+    /// Parent classes of each profile: /24, /56, /48.
+    parents: Vec<[u16; 3]>,
+}
+
+impl<'a> Classes<'a> {
+    pub(super) fn new(policy: &'a Policy, clock_tick_ns: u64) -> Self {
+        let mut classes = Self {
+            policy,
+            clock_tick_ns,
+            profiles: policy.profiles.keys().cloned().collect(),
+            numbers: BTreeMap::new(),
+            classes: vec![Class::default()],
+            parent_classes: vec![ParentClass::default()],
+            parents: Vec::new(),
+        };
+        for profile in policy.profiles.values() {
+            let levels = [&profile.parents.v4_24, &profile.parents.v6_56, &profile.parents.v6_48];
+            let numbers = levels.map(|level| classes.parent(level.as_ref()));
+            classes.parents.push(numbers);
+        }
+        classes
+    }
+
+    fn parent(&mut self, level: Option<&ParentBudgets>) -> u16 {
+        let Some(level) = level else { return 0 };
+        let tick = self.clock_tick_ns;
+        let class = ParentClass {
+            packets: units(level.budgets.packets, tick),
+            bytes: bytes(level.budgets.bytes, tick),
+            connections: units(level.budgets.connections, tick),
+            new_sources: units(level.new_sources, tick),
+        };
+        self.parent_classes.push(class);
+        (self.parent_classes.len() - 1) as u16
+    }
+
+    /// The class of sources that `defaults.allow` names.
+    pub(super) fn allowed(&mut self) -> u16 {
+        self.class(NO_RULE, ClassAction::Allow, None, Mode::Enforce)
+    }
+
+    /// The class of sources of a service that no rule names.
+    pub(super) fn of_profile(&mut self, profile: Option<&str>) -> u16 {
+        match profile {
+            None => self.class(NO_RULE, ClassAction::Count, None, self.policy.mode),
+            Some(profile) => self.class(NO_RULE, ClassAction::Limit, Some(profile), self.policy.mode),
+        }
+    }
+
+    /// The class of sources that a rule names.
+    pub(super) fn of_rule(&mut self, rule: usize) -> u16 {
+        let policy = self.policy;
+        let number = rule as u16;
+        let mode = policy.rules[rule].mode.unwrap_or(policy.mode);
+        match &policy.rules[rule].action {
+            Action::Allow => self.class(number, ClassAction::Allow, None, mode),
+            Action::Drop => self.class(number, ClassAction::Deny, None, mode),
+            Action::Limit(profile) => self.class(number, ClassAction::Limit, Some(profile), mode),
+        }
+    }
+
+    fn class(&mut self, rule: u16, action: ClassAction, profile: Option<&str>, mode: Mode) -> u16 {
+        let found =
+            profile.and_then(|name| self.profiles.binary_search_by(|known| known.as_str().cmp(name)).ok());
+        let profile = found.map_or(NO_PROFILE, |number| number as u16);
+        if let Some(&number) = self.numbers.get(&(rule, profile, action as u8)) {
+            return number;
+        }
+        let mut class = Class {
+            action: action as u8,
+            shadow: u8::from(mode == Mode::Shadow),
+            rule,
+            profile,
+            ..Class::default()
+        };
+        if let Some(number) = found {
+            let budgets = &self.policy.profiles[&self.profiles[number]].budgets;
+            self.limit(&mut class, budgets);
+            [class.v4_24, class.v6_56, class.v6_48] = self.parents[number];
+        }
+        self.classes.push(class);
+        let number = (self.classes.len() - 1) as u16;
+        self.numbers.insert((rule, profile, action as u8), number);
+        number
+    }
+
+    fn limit(&self, class: &mut Class, budgets: &Budgets) {
+        class.packets = units(budgets.packets, self.clock_tick_ns);
+        class.bytes = bytes(budgets.bytes, self.clock_tick_ns);
+        class.connections = units(budgets.connections, self.clock_tick_ns);
+    }
+
+    /// Everything that was asked for, if it fits.
+    pub(super) fn finish(self) -> Result<Finished, CompileError> {
+        check_size("classes of sources", self.classes.len(), CLASSES_MAX, "merge rules that do the same")?;
+        let most = PARENT_CLASSES_MAX;
+        check_size(
+            "parents of profiles",
+            self.parent_classes.len(),
+            most,
+            "merge profiles that do the same",
+        )?;
+        Ok((self.profiles, self.classes, self.parent_classes))
+    }
+}
+
+fn units(budget: Option<policy::Budget>, clock_tick_ns: u64) -> Budget {
+    budget.map_or(Budget::UNLIMITED, |budget| {
+        Budget::of_units(budget.rate.count, budget.rate.per_ns, budget.burst, clock_tick_ns)
+    })
+}
+
+fn bytes(budget: Option<policy::Budget>, clock_tick_ns: u64) -> Budget {
+    budget.map_or(Budget::UNLIMITED, |budget| {
+        Budget::of_bytes(budget.rate.count, budget.rate.per_ns, budget.burst, clock_tick_ns)
+    })
+}

@@ -1,0 +1,226 @@
+//! From a checked policy to the tables that the kernel reads.
+//!
+//! Pure: the same policy, numbers and clock give the same tables. `kernel::apply` writes them.
+
+mod classes;
+mod services;
+mod sources;
+
+use std::collections::BTreeMap;
+
+use detector_common::{
+    address::Address,
+    limits::SERVICES_MAX,
+    policy::{Cell, Class, ParentClass, PolicyHeader, RuleValue},
+    service::{DestinationSlot, PortSlot},
+};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use super::{Action, Mode, Policy};
+
+/// The tables of one policy, ready for a slot.
+#[derive(Debug, Clone)]
+pub struct Tables {
+    /// The header; its epoch is set when the policy is applied.
+    pub header: PolicyHeader,
+    /// As many as [`detector_common::limits::DESTINATION_SLOTS`].
+    pub destinations: Vec<DestinationSlot>,
+    /// As many as [`detector_common::limits::PORT_SLOTS`].
+    pub ports: Vec<PortSlot>,
+    /// From the first; the rest of the map is not read.
+    pub cells: Vec<Cell>,
+    /// From the first; the rest of the map is not read.
+    pub classes: Vec<Class>,
+    /// From the first; the rest of the map is not read.
+    pub parent_classes: Vec<ParentClass>,
+    /// Source prefixes of IPv4, each once, with its length.
+    pub rules_v4: Vec<(Address, u8, RuleValue)>,
+    /// Source prefixes of IPv6, each once, with its length.
+    pub rules_v6: Vec<(Address, u8, RuleValue)>,
+    /// The names behind the numbers.
+    pub manifest: Manifest,
+}
+
+/// What commands print of a policy without its file: the names behind the numbers in the maps.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// Where the policy came from.
+    pub file: String,
+    /// When it was applied, seconds since the Unix epoch.
+    pub applied_at_s: u64,
+    /// The mode of everything that does not name its own.
+    pub shadow: bool,
+    /// Names of profiles, by number.
+    pub profiles: Vec<String>,
+    /// Rules, by number.
+    pub rules: Vec<ManifestRule>,
+    /// Numbers of the services of this policy, by name.
+    pub services: BTreeMap<String, u16>,
+    /// Numbers of services that earlier policies had, so that a name that comes back finds its budgets.
+    pub retired: BTreeMap<String, u16>,
+}
+
+/// A rule as commands print it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ManifestRule {
+    /// Its name.
+    pub name: String,
+    /// `allow`, `drop`, or `limit NAME`.
+    pub action: String,
+    /// Why it is there.
+    pub reason: Option<String>,
+}
+
+impl Manifest {
+    /// The name of a service's number; `none` for packets of no service.
+    pub fn service_name(&self, number: u16) -> &str {
+        let found = self.services.iter().chain(&self.retired).find(|(_, known)| **known == number);
+        found.map_or("none", |(name, _)| name)
+    }
+}
+
+/// A policy that is well formed but larger than the kernel's tables.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum CompileError {
+    /// A bound of [`detector_common::limits`].
+    #[error("the policy needs {needed} {what}, at most {most} fit: {help}")]
+    TooMany {
+        /// What there is too much of.
+        what: &'static str,
+        /// How many the policy needs, or the first number found to be too many.
+        needed: usize,
+        /// How many there may be.
+        most: usize,
+        /// What to do.
+        help: &'static str,
+    },
+    /// The two hashes of services could not be arranged.
+    #[error(
+        "no arrangement of the services' addresses and ports was found in {seeds} tries: merge prefixes or port ranges"
+    )]
+    Unarranged {
+        /// Seeds that were tried.
+        seeds: u64,
+    },
+}
+
+pub(crate) fn check_size(
+    what: &'static str,
+    needed: usize,
+    most: usize,
+    help: &'static str,
+) -> Result<(), CompileError> {
+    if needed > most {
+        return Err(CompileError::TooMany { what, needed, most, help });
+    }
+    Ok(())
+}
+
+/// Compiles a policy. `previous` is the manifest of the active one: services keep their numbers, and with them their
+/// sources keep their budgets. `clock_tick_ns` is the step of the clock that the budgets have to tolerate.
+pub fn compile(policy: &Policy, previous: &Manifest, clock_tick_ns: u64) -> Result<Tables, CompileError> {
+    let numbers = number_services(policy, previous)?;
+    let mut classes = classes::Classes::new(policy, clock_tick_ns);
+    let sources = sources::compile(policy, &numbers.services, &mut classes)?;
+    let services = services::compile(policy, &numbers.services)?;
+    let header = PolicyHeader {
+        rules_v4: u32::from(!sources.v4.is_empty()),
+        rules_v6: u32::from(!sources.v6.is_empty()),
+        ..services.header
+    };
+    let (profiles, classes, parent_classes) = classes.finish()?;
+    let rules = policy.rules.iter().map(manifest_rule).collect();
+    Ok(Tables {
+        header,
+        destinations: services.destinations,
+        ports: services.ports,
+        cells: sources.cells,
+        classes,
+        parent_classes,
+        rules_v4: sources.v4,
+        rules_v6: sources.v6,
+        manifest: Manifest { shadow: policy.mode == Mode::Shadow, profiles, rules, ..numbers },
+    })
+}
+
+fn manifest_rule(rule: &super::Rule) -> ManifestRule {
+    let action = match &rule.action {
+        Action::Allow => "allow".to_owned(),
+        Action::Drop => "drop".to_owned(),
+        Action::Limit(profile) => format!("limit {profile}"),
+    };
+    ManifestRule { name: rule.name.clone(), action, reason: rule.reason.clone() }
+}
+
+/// Names of earlier policies that keep their numbers.
+const RETIRED_MAX: usize = 32;
+
+/// Numbers for the services: the ones they had, else one that was never used, else that of a retired service.
+fn number_services(policy: &Policy, previous: &Manifest) -> Result<Manifest, CompileError> {
+    check_size("services", policy.services.len(), SERVICES_MAX - 1, "merge services")?;
+    let mut known: BTreeMap<String, u16> = previous.retired.clone();
+    known.extend(previous.services.clone());
+    let mut numbers = Manifest::default();
+    for service in &policy.services {
+        if let Some(number) = known.remove(&service.name) {
+            numbers.services.insert(service.name.clone(), number);
+        }
+    }
+    for service in &policy.services {
+        if numbers.services.contains_key(&service.name) {
+            continue;
+        }
+        let in_use =
+            |number: &u16| numbers.services.values().chain(known.values()).any(|used| used == number);
+        let number = match (1..SERVICES_MAX as u16).find(|number| !in_use(number)) {
+            Some(number) => number,
+            // As many names as numbers exist: the first retired one by name gives its number up.
+            None => known.pop_first().map_or(0, |(_, number)| number),
+        };
+        numbers.services.insert(service.name.clone(), number);
+    }
+    // Few enough that rows of cells, which are as long as the highest number, stay short.
+    while known.len() > RETIRED_MAX {
+        known.pop_first();
+    }
+    numbers.retired = known;
+    Ok(numbers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::parse;
+
+    fn policy(services: &[&str]) -> Policy {
+        let mut text = "version = 1\n".to_owned();
+        for service in services {
+            text += &format!(
+                "[[service]]\nname = \"{service}\"\naddresses = [\"203.0.113.10\"]\nports = [\"tcp/{}\"]\n",
+                service.len()
+            );
+        }
+        parse(&text).unwrap().policy
+    }
+
+    #[test]
+    fn services_keep_their_numbers_and_returning_ones_get_theirs_back() {
+        let first = number_services(&policy(&["a", "bb"]), &Manifest::default()).unwrap();
+        assert_eq!(first.services, BTreeMap::from([("a".into(), 1), ("bb".into(), 2)]));
+        let second = number_services(&policy(&["ccc", "bb"]), &first).unwrap();
+        assert_eq!(second.services, BTreeMap::from([("bb".into(), 2), ("ccc".into(), 3)]));
+        assert_eq!(second.service_name(1), "a");
+        let third = number_services(&policy(&["a"]), &second).unwrap();
+        assert_eq!(third.services, BTreeMap::from([("a".into(), 1)]));
+    }
+
+    #[test]
+    fn numbers_run_out_only_for_retired_names() {
+        let retired = (1..SERVICES_MAX as u16).map(|number| (format!("old{number:03}"), number)).collect();
+        let previous = Manifest { retired, ..Manifest::default() };
+        let numbers = number_services(&policy(&["new"]), &previous).unwrap();
+        assert_eq!(numbers.services, BTreeMap::from([("new".into(), 1)]));
+        assert_eq!(numbers.retired.len(), RETIRED_MAX);
+    }
+}

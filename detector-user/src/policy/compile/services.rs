@@ -1,0 +1,231 @@
+//! Destinations and ports: the two hashes behind [`detector_common::service::find`].
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use detector_common::{
+    address::{Address, Family},
+    limits::{DESTINATION_SLOTS, PORT_SLOTS, PREFIX_LENGTHS_MAX, PROBES_MAX},
+    policy::{NO_LENGTH, PolicyHeader},
+    service::{DestinationSlot, PortKind, PortSlot, destination_place, port_key, port_place},
+};
+
+use super::{CompileError, check_size};
+use crate::policy::{Policy, Ports, Service};
+
+/// Seeds that are tried before giving up; hashes a quarter full need a handful (tested at their bounds).
+const SEEDS_MAX: u64 = 10_000;
+
+/// What [`compile`] makes.
+pub(super) struct Services {
+    pub(super) header: PolicyHeader,
+    pub(super) destinations: Vec<DestinationSlot>,
+    pub(super) ports: Vec<PortSlot>,
+}
+
+pub(super) fn compile(policy: &Policy, numbers: &BTreeMap<String, u16>) -> Result<Services, CompileError> {
+    let prefixes: BTreeSet<(Address, u8)> = policy.services.iter().flat_map(prefixes_of).collect();
+    let help = "name wider prefixes";
+    check_size("destination prefixes", prefixes.len(), DESTINATION_SLOTS / 4, help)?;
+    let mut destinations = Vec::new();
+    let mut ports = Vec::new();
+    for (index, &(prefix, length)) in prefixes.iter().enumerate() {
+        let destination = index as u16 + 1;
+        let mut entries = Entries::default();
+        for (service, outer_length) in services_around(policy, prefix, length) {
+            entries.add(service, numbers[&service.name], outer_length);
+        }
+        let kinds = entries.ports.keys().fold(0, |kinds, (kind, _, _)| kinds | 1 << kind);
+        destinations.push(DestinationSlot {
+            high: prefix.high,
+            low: prefix.low,
+            destination,
+            length,
+            family: prefix.family as u8,
+            kinds,
+        });
+        for ((kind, protocol, port), (service, _)) in entries.ports {
+            ports.push(PortSlot {
+                key: port_key(destination, kind_of(kind), protocol, port),
+                service: service.into(),
+            });
+        }
+        let help = "write wide port ranges as tcp/* or udp/*, or name wider prefixes";
+        check_size("ports (destination prefixes × ports)", ports.len(), PORT_SLOTS / 4, help)?;
+    }
+    arrange(&prefixes, &destinations, &ports)
+}
+
+fn prefixes_of(service: &Service) -> impl Iterator<Item = (Address, u8)> {
+    service.addresses.iter().map(|net| (Address::from(net.network()), net.prefix_len()))
+}
+
+/// The services that hold a prefix, the one with the most specific prefix around it first, then in the file's order.
+fn services_around(policy: &Policy, prefix: Address, length: u8) -> Vec<(&Service, u8)> {
+    let mut around: Vec<_> = policy
+        .services
+        .iter()
+        .filter_map(|service| {
+            let contains = |&(outer, outer_length): &(Address, u8)| {
+                outer.family == prefix.family
+                    && outer_length <= length
+                    && prefix.prefix(outer_length) == outer
+            };
+            let outer_length =
+                prefixes_of(service).filter(contains).map(|(_, outer_length)| outer_length).max()?;
+            Some((service, outer_length))
+        })
+        .collect();
+    around.sort_by_key(|&(_, outer_length)| std::cmp::Reverse(outer_length));
+    around
+}
+
+fn kind_of(number: u8) -> PortKind {
+    match number {
+        0 => PortKind::Port,
+        1 => PortKind::Protocol,
+        2 => PortKind::Any,
+        3 => PortKind::Fragment,
+        _ => PortKind::Unread,
+    }
+}
+
+/// The ports of one destination: by kind, protocol and port the service and the length of its prefix.
+#[derive(Default)]
+struct Entries {
+    ports: BTreeMap<(u8, u8, u16), (u16, u8)>,
+}
+
+impl Entries {
+    /// Adds a service, all of whose competitors with more specific prefixes are in already.
+    fn add(&mut self, service: &Service, number: u16, length: u8) {
+        for ports in &service.ports {
+            match *ports {
+                Ports::Any => self.enter(PortKind::Any, 0, 0, number, length),
+                Ports::Protocol(protocol) => self.enter(PortKind::Protocol, protocol, 0, number, length),
+                Ports::Range { protocol, first, last } => {
+                    for port in first..=last {
+                        self.enter(PortKind::Port, protocol, port, number, length);
+                    }
+                }
+            }
+        }
+        for ports in &service.ports {
+            match *ports {
+                // Fragments of protocols that others name find "any" after their own protocol.
+                Ports::Any => {}
+                Ports::Protocol(protocol) | Ports::Range { protocol, .. } => {
+                    self.enter(PortKind::Fragment, protocol, 0, number, length);
+                }
+            }
+        }
+        self.enter(PortKind::Unread, 0, 0, number, length);
+    }
+
+    /// Enters a key unless it is there, or a more specific prefix has it under a wider key.
+    fn enter(&mut self, kind: PortKind, protocol: u8, port: u16, number: u16, length: u8) {
+        let wider: &[(PortKind, u8)] = match kind {
+            PortKind::Port => &[(PortKind::Protocol, protocol), (PortKind::Any, 0)],
+            PortKind::Protocol | PortKind::Fragment => &[(PortKind::Any, 0)],
+            PortKind::Any | PortKind::Unread => &[],
+        };
+        let is_covered = wider.iter().any(|&(kind, protocol)| {
+            self.ports.get(&(kind as u8, protocol, 0)).is_some_and(|&(_, other_length)| other_length > length)
+        });
+        if !is_covered {
+            self.ports.entry((kind as u8, protocol, port)).or_insert((number, length));
+        }
+    }
+}
+
+/// Finds a seed for which every key lies within [`PROBES_MAX`] slots of its place.
+fn arrange(
+    prefixes: &BTreeSet<(Address, u8)>,
+    destinations: &[DestinationSlot],
+    ports: &[PortSlot],
+) -> Result<Services, CompileError> {
+    let lengths_v4 = lengths(Family::V4, prefixes)?;
+    let lengths_v6 = lengths(Family::V6, prefixes)?;
+    for seed in 1..=SEEDS_MAX {
+        let service_seed = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let placed_destinations = place_all(
+            destinations,
+            DESTINATION_SLOTS,
+            |slot| {
+                let family = if slot.family == Family::V4 as u8 { Family::V4 } else { Family::V6 };
+                destination_place(
+                    service_seed,
+                    Address { family, high: slot.high, low: slot.low },
+                    slot.length,
+                )
+            },
+            |slot| slot.destination == 0,
+        );
+        let placed_ports =
+            place_all(ports, PORT_SLOTS, |slot| port_place(service_seed, slot.key), |slot| slot.key == 0);
+        if let (Some(destinations), Some(ports)) = (placed_destinations, placed_ports) {
+            let header =
+                PolicyHeader { epoch: 0, service_seed, lengths_v4, lengths_v6, rules_v4: 0, rules_v6: 0 };
+            return Ok(Services { header, destinations, ports });
+        }
+    }
+    Err(CompileError::Unarranged { seeds: SEEDS_MAX })
+}
+
+fn place_all<T: Copy + Default>(
+    entries: &[T],
+    slots: usize,
+    place: impl Fn(&T) -> u32,
+    is_empty: impl Fn(&T) -> bool,
+) -> Option<Vec<T>> {
+    let mut table = vec![T::default(); slots];
+    for entry in entries {
+        let first = place(entry) as usize;
+        let free = (0..PROBES_MAX).map(|probe| (first + probe) % slots).find(|&at| is_empty(&table[at]))?;
+        table[free] = *entry;
+    }
+    Some(table)
+}
+
+fn lengths(
+    family: Family,
+    prefixes: &BTreeSet<(Address, u8)>,
+) -> Result<[u8; PREFIX_LENGTHS_MAX], CompileError> {
+    let found: BTreeSet<u8> =
+        prefixes.iter().filter(|(prefix, _)| prefix.family == family).map(|&(_, length)| length).collect();
+    let help = "every length costs each packet a lookup: split the odd ones into prefixes of another length";
+    check_size(
+        "distinct lengths of the services' prefixes in one family",
+        found.len(),
+        PREFIX_LENGTHS_MAX,
+        help,
+    )?;
+    let mut lengths = [NO_LENGTH; PREFIX_LENGTHS_MAX];
+    for (place, length) in lengths.iter_mut().zip(found.into_iter().rev()) {
+        *place = length;
+    }
+    Ok(lengths)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::parse;
+
+    fn seed_of(addresses: &str, ports: &str) -> u64 {
+        let service = format!("[[service]]\nname = \"a\"\naddresses = [{addresses}]\nports = [{ports}]\n");
+        let policy = parse(&format!("version = 1\n{service}")).unwrap().policy;
+        compile(&policy, &BTreeMap::from([("a".to_owned(), 1)])).unwrap().header.service_seed
+    }
+
+    #[test]
+    fn as_many_keys_as_promised_are_arranged() {
+        let tries =
+            |seed: u64| (1..=SEEDS_MAX).find(|number| number.wrapping_mul(0x9e37_79b9_7f4a_7c15) == seed);
+        // Each destination has a key for its protocol, for fragments of it, and for packets that cannot be read.
+        let addresses: Vec<_> =
+            (0..PORT_SLOTS / 4 / 3).map(|i| format!("\"203.0.{}.{}\"", i / 256, i % 256)).collect();
+        assert!(tries(seed_of(&addresses.join(","), "\"gre\"")).unwrap() < SEEDS_MAX / 10);
+        let ports = format!("\"tcp/1-{}\"", PORT_SLOTS / 4 - 2);
+        assert!(tries(seed_of("\"203.0.113.10\"", &ports)).unwrap() < SEEDS_MAX / 10);
+    }
+}

@@ -1,0 +1,225 @@
+//! Source prefixes: what the most specific one says for each service.
+//!
+//! A trie answers with the longest prefix only, so each prefix carries what it inherits: it names a *selector*, a row
+//! of one class for each service. A million prefixes of one rule share one selector.
+
+use std::collections::{BTreeMap, HashMap};
+
+use detector_common::{
+    address::{Address, Family, mask},
+    limits::CELLS_MAX,
+    policy::{Cell, RuleValue},
+};
+use ipnet::IpNet;
+
+use super::{CompileError, check_size, classes::Classes};
+use crate::policy::{Action, Policy};
+
+/// Length of the prefix that is one IPv6 source.
+const V6_SOURCE_LENGTH: u8 = 64;
+
+/// What [`compile`] makes.
+pub(super) struct Sources {
+    pub(super) cells: Vec<Cell>,
+    pub(super) v4: Vec<(Address, u8, RuleValue)>,
+    pub(super) v6: Vec<(Address, u8, RuleValue)>,
+}
+
+/// What stands at one prefix itself: rules by number, most important first, or `defaults.allow`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+struct Own {
+    allowed: bool,
+    rules: Vec<u16>,
+}
+
+/// A selector under construction: what stands at its prefix and the selector of the prefix around it.
+type Lineage = (u32, u32);
+
+/// The selector of sources that no prefix names, and the `Own` of prefixes that only divide.
+const NOTHING: u32 = 0;
+
+pub(super) fn compile(
+    policy: &Policy,
+    numbers: &BTreeMap<String, u16>,
+    classes: &mut Classes<'_>,
+) -> Result<Sources, CompileError> {
+    let mut rows = Rows::new(policy, numbers, classes);
+    let v4 = compile_family(Family::V4, policy, &mut rows)?;
+    let v6 = compile_family(Family::V6, policy, &mut rows)?;
+    Ok(Sources { cells: rows.cells, v4, v6 })
+}
+
+fn compile_family(
+    family: Family,
+    policy: &Policy,
+    rows: &mut Rows<'_, '_>,
+) -> Result<Vec<(Address, u8, RuleValue)>, CompileError> {
+    // Ordered by address, then length: a prefix comes after those that contain it.
+    let prefixes = prefixes_of(family, policy);
+    let divided = divided_sources(family, &prefixes);
+    let mut compiled = Vec::with_capacity(prefixes.len());
+    let mut around: Vec<(Address, u8, u32)> = Vec::new();
+    for ((address, length), own) in prefixes {
+        while around.last().is_some_and(|&(outer, outer_length, _)| address.prefix(outer_length) != outer) {
+            around.pop();
+        }
+        let parent = around.last().map_or(NOTHING, |&(_, _, selector)| selector);
+        let selector = rows.selector(own, parent)?;
+        around.push((address, length, selector));
+        let cached =
+            length < V6_SOURCE_LENGTH || divided.binary_search(&address.prefix(V6_SOURCE_LENGTH)).is_err();
+        compiled.push((address, length, RuleValue::new(rows.first_cell(selector), cached)));
+    }
+    Ok(compiled)
+}
+
+/// IPv6 sources inside which longer prefixes lie: their class depends on more than the source unit.
+fn divided_sources(family: Family, prefixes: &BTreeMap<(Address, u8), Own>) -> Vec<Address> {
+    if family == Family::V4 {
+        return Vec::new();
+    }
+    let longer = prefixes.keys().filter(|(_, length)| *length > V6_SOURCE_LENGTH);
+    let mut divided: Vec<_> = longer.map(|(address, _)| address.prefix(V6_SOURCE_LENGTH)).collect();
+    divided.dedup();
+    divided
+}
+
+/// Every prefix of a family with what stands at it; the /64 around a longer one too, so that it is known as divided.
+fn prefixes_of(family: Family, policy: &Policy) -> BTreeMap<(Address, u8), Own> {
+    let mut prefixes: BTreeMap<(Address, u8), Own> = BTreeMap::new();
+    for net in &policy.allow {
+        if let Some(key) = key_of(family, net) {
+            prefixes.entry(key).or_default().allowed = true;
+        }
+    }
+    for (number, rule) in policy.rules.iter().enumerate() {
+        for key in rule.sources.iter().filter_map(|net| key_of(family, net)) {
+            let own = prefixes.entry(key).or_default();
+            if own.rules.last() != Some(&(number as u16)) {
+                own.rules.push(number as u16);
+            }
+        }
+    }
+    for own in prefixes.values_mut().filter(|own| own.rules.len() > 1) {
+        own.rules.sort_by_key(|&number| (rank(&policy.rules[number as usize].action), number));
+    }
+    if family == Family::V6 {
+        let longer: Vec<_> =
+            prefixes.keys().filter(|(_, length)| *length > V6_SOURCE_LENGTH).copied().collect();
+        for (address, _) in longer {
+            prefixes.entry((address.prefix(V6_SOURCE_LENGTH), V6_SOURCE_LENGTH)).or_default();
+        }
+    }
+    prefixes
+}
+
+fn key_of(family: Family, net: &IpNet) -> Option<(Address, u8)> {
+    let address = Address::from(net.network());
+    (address.family == family).then_some((address, net.prefix_len()))
+}
+
+/// Within equal prefixes: allow, drop, limit.
+fn rank(action: &Action) -> u8 {
+    match action {
+        Action::Allow => 0,
+        Action::Drop => 1,
+        Action::Limit(_) => 2,
+    }
+}
+
+/// Selectors and their rows of cells.
+struct Rows<'r, 'p> {
+    policy: &'r Policy,
+    numbers: &'r BTreeMap<String, u16>,
+    classes: &'r mut Classes<'p>,
+    owns: HashMap<Own, u32>,
+    /// What stands at the prefix of each `Own` number.
+    own_list: Vec<Own>,
+    selectors: HashMap<Lineage, u32>,
+    /// The lineage of each selector; the first has none.
+    lineages: Vec<Lineage>,
+    row_length: usize,
+    cells: Vec<Cell>,
+}
+
+impl<'r, 'p> Rows<'r, 'p> {
+    fn new(policy: &'r Policy, numbers: &'r BTreeMap<String, u16>, classes: &'r mut Classes<'p>) -> Self {
+        let row_length = numbers.values().max().map_or(1, |&most| most as usize + 1);
+        let mut rows = Self {
+            policy,
+            numbers,
+            classes,
+            owns: HashMap::from([(Own::default(), NOTHING)]),
+            own_list: vec![Own::default()],
+            selectors: HashMap::new(),
+            lineages: vec![(NOTHING, NOTHING)],
+            row_length,
+            cells: Vec::new(),
+        };
+        rows.push_row(NOTHING);
+        rows
+    }
+
+    fn first_cell(&self, selector: u32) -> u32 {
+        selector * self.row_length as u32
+    }
+
+    /// The selector of a prefix at which `own` stands, inside a prefix of selector `parent`.
+    fn selector(&mut self, own: Own, parent: u32) -> Result<u32, CompileError> {
+        let next = self.own_list.len() as u32;
+        let own_number = *self.owns.entry(own.clone()).or_insert(next);
+        if own_number == next {
+            self.own_list.push(own);
+        }
+        if own_number == NOTHING {
+            return Ok(parent);
+        }
+        if let Some(&selector) = self.selectors.get(&(own_number, parent)) {
+            return Ok(selector);
+        }
+        let selector = self.lineages.len() as u32;
+        self.selectors.insert((own_number, parent), selector);
+        self.lineages.push((own_number, parent));
+        self.push_row(selector);
+        let help = "use fewer services, or fewer rules whose prefixes lie inside each other";
+        check_size("cells (combinations of rules × services)", self.cells.len(), CELLS_MAX, help)?;
+        Ok(selector)
+    }
+
+    fn push_row(&mut self, selector: u32) {
+        let first = self.cells.len();
+        self.cells.resize(first + self.row_length, Cell::default());
+        for service in &self.policy.services {
+            let class = self.class_of(selector, &service.name, service.profile.as_deref());
+            let number = self.numbers[&service.name] as usize;
+            self.cells[first + number] = Cell { class: u32::from(class), reserved: 0 };
+        }
+    }
+
+    /// Walks outwards from the most specific prefix; `defaults.allow` anywhere on the way comes before every rule.
+    fn class_of(&mut self, selector: u32, service: &str, profile: Option<&str>) -> u16 {
+        let mut rule = None;
+        let mut at = selector;
+        while at != NOTHING {
+            let (own, parent) = self.lineages[at as usize];
+            let own = &self.own_list[own as usize];
+            if own.allowed {
+                return self.classes.allowed();
+            }
+            if rule.is_none() {
+                let applies = |number: &&u16| {
+                    let wanted = &self.policy.rules[**number as usize].service;
+                    wanted.as_deref().is_none_or(|wanted| wanted == service)
+                };
+                rule = own.rules.iter().find(applies).copied();
+            }
+            at = parent;
+        }
+        match rule {
+            Some(rule) => self.classes.of_rule(rule as usize),
+            None => self.classes.of_profile(profile),
+        }
+    }
+}
+
+const _: () = assert!(mask(V6_SOURCE_LENGTH) == u64::MAX, "an IPv6 source is the upper half of its address");

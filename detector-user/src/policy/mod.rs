@@ -1,0 +1,92 @@
+//! The policy language: what an operator writes, read into what the rest of the daemon may rely on.
+//!
+//! [`parse`] takes the text of a policy file and gives a [`Checked`] policy, or every error it can find in one
+//! pass. It reads no files and asks no kernel, so `detector check` runs anywhere. The way through is:
+//!
+//! 1. `text` turns TOML into a table with the place of every value, and collects diagnostics;
+//! 2. `raw` (with `budgets`, `rate`, `ports` and `prefix` for the values) walks that table by hand, so that one
+//!    broken value does not hide the next;
+//! 3. `validate` resolves names and counts, and makes a [`Policy`];
+//! 4. `warnings` looks for what is allowed but unlikely to be meant. It needs a policy without errors; warnings
+//!    about a single budget are given in any case.
+//!
+//! A [`Policy`] holds these promises: names are unique within their kind and match `[A-Za-z0-9_.:-]{1,63}`, every
+//! name referred to exists, every prefix has no bit set after its length and is not an IPv4-mapped IPv6 one, lists
+//! of addresses and sources are not empty, and every number is within the bounds documented at its field.
+
+mod budgets;
+pub mod compile;
+mod diagnostic;
+mod fields;
+mod model;
+mod ports;
+mod prefix;
+mod rate;
+mod raw;
+mod spelling;
+mod text;
+mod validate;
+mod warnings;
+
+#[cfg(test)]
+mod tests;
+
+pub use diagnostic::{Diagnostic, Located, Severity, render};
+pub use model::{
+    Action, Budget, Budgets, Mode, ParentBudgets, Parents, Policy, Ports, Profile, Rate, Rule, Service,
+};
+
+/// The version of the language this module reads, the value of the file's `version`.
+pub const VERSION: u64 = 1;
+/// Services a policy may have at most.
+pub const SERVICES_MAX: usize = 255;
+/// Profiles a policy may have at most.
+pub const PROFILES_MAX: usize = 1024;
+/// Rules a policy may have at most.
+pub const RULES_MAX: usize = 2048;
+/// Characters a name may have at most.
+pub const NAME_CHARS_MAX: usize = 63;
+/// Characters a rule's reason may have at most.
+pub const REASON_CHARS_MAX: usize = 255;
+/// The name nothing may have: metrics give it to the packets of no service.
+pub const NAME_RESERVED: &str = "none";
+/// Packets per second, and connections and new sources per second, a rate may be at most.
+pub const COUNT_PER_S_MAX: u64 = 1_000_000_000;
+/// Bytes per second a rate may be at most.
+pub const BYTES_PER_S_MAX: u64 = 1_000_000_000_000;
+/// Bytes per second a rate must be at least.
+pub const BYTES_PER_S_MIN: u64 = 64;
+/// Bytes a burst must be at least: an Ethernet frame of 1500 bytes of IP. A smaller one would never pass it.
+pub const BURST_BYTES_MIN: u64 = 1514;
+/// Bytes a burst has at least where the file does not say.
+pub const BURST_BYTES_DEFAULT_MIN: u64 = 65_536;
+/// The time a burst may take to fill again, in nanoseconds: 30 days.
+pub const REFILL_NS_MAX: u64 = 30 * 86_400 * 1_000_000_000;
+
+/// A policy without errors, and what an operator should know about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Checked {
+    /// The policy.
+    pub policy: Policy,
+    /// Warnings, in the order of the file.
+    pub warnings: Vec<Diagnostic>,
+}
+
+/// Reads the text of a policy file.
+///
+/// # Errors
+///
+/// Gives every error found, with the warnings found so far, in the order of the file.
+pub fn parse(text: &str) -> Result<Checked, Vec<Diagnostic>> {
+    let mut report = text::Report::new(text);
+    let policy = text::document(&mut report)
+        .and_then(|document| raw::policy(&document, &mut report))
+        .and_then(|raw| validate::policy(raw, &mut report));
+
+    let has_errors = report.has_errors();
+    let diagnostics = report.finish();
+    match policy {
+        Some(policy) if !has_errors => Ok(Checked { policy, warnings: diagnostics }),
+        _ => Err(diagnostics),
+    }
+}

@@ -1,0 +1,270 @@
+//! The document's sections, each value read by itself and with its place.
+//!
+//! What could not be read is absent here: it has been reported, and no policy is made of it.
+
+use ipnet::IpNet;
+use toml::de::{DeTable, DeValue};
+
+use super::fields::{Field, Fields, Schema, missing, unsupported};
+use super::model::{Action, Mode, Ports, Profile};
+use super::spelling::did_you_mean;
+use super::text::{At, Issue, Report};
+use super::{NAME_CHARS_MAX, NAME_RESERVED, REASON_CHARS_MAX, VERSION, budgets, ports, prefix};
+
+const ROOT: Schema = Schema {
+    what: "the policy",
+    known: &["version", "defaults", "service", "profile", "rule", "fleets"],
+    later: &[],
+};
+const DEFAULTS: Schema = Schema { what: "`defaults`", known: &["mode", "allow", "unknown"], later: &[] };
+const SERVICE: Schema =
+    Schema { what: "a service", known: &["name", "addresses", "ports", "profile"], later: &[] };
+const RULE: Schema = Schema {
+    what: "a rule",
+    known: &["name", "service", "source", "action", "mode", "reason"],
+    later: &["until", "source_file"],
+};
+const LIMIT: Schema = Schema { what: "an action", known: &["limit"], later: &[] };
+const FLEETS: Schema = Schema { what: "`fleets`", known: &["mode"], later: &[] };
+
+const MODE_EXPECTED: &str = "\"enforce\" or \"shadow\"";
+const ACTION_EXPECTED: &str = "\"allow\", \"drop\" or { limit = \"PROFILE\" }";
+const FLEET_MODES_LATER: [&str; 3] = ["observe", "suggest", "throttle"];
+
+/// A policy as written.
+#[derive(Default)]
+pub(super) struct RawPolicy {
+    pub(super) mode: Mode,
+    pub(super) allow: Vec<At<IpNet>>,
+    pub(super) services: Vec<RawService>,
+    pub(super) profiles: Vec<RawProfile>,
+    pub(super) rules: Vec<RawRule>,
+}
+
+pub(super) struct RawService {
+    pub(super) name: Option<At<String>>,
+    pub(super) addresses: Vec<At<IpNet>>,
+    pub(super) ports: Vec<Ports>,
+    pub(super) profile: Option<At<String>>,
+}
+
+pub(super) struct RawProfile {
+    pub(super) name: At<String>,
+    pub(super) profile: Profile,
+}
+
+pub(super) struct RawRule {
+    pub(super) name: Option<At<String>>,
+    pub(super) service: Option<At<String>>,
+    pub(super) sources: Vec<At<IpNet>>,
+    pub(super) action: Option<At<Action>>,
+    pub(super) mode: Option<Mode>,
+    pub(super) reason: Option<String>,
+}
+
+/// Reads the whole document; nothing if it is of another version, for then nothing else is known about it.
+pub(super) fn policy(document: &DeTable<'_>, report: &mut Report<'_>) -> Option<RawPolicy> {
+    version(document, report)?;
+    let root = Fields::new(document, 0..0, &ROOT, report);
+    let mut policy = RawPolicy::default();
+    if let Some(fields) = root.field("defaults").and_then(|field| field.table(&DEFAULTS, report)) {
+        defaults(&fields, &mut policy, report);
+    }
+    if let Some(field) = root.field("service") {
+        let tables = field.tables(&SERVICE, report);
+        policy.services = tables.iter().map(|fields| service(fields, report)).collect();
+    }
+    if let Some(field) = root.field("profile") {
+        policy.profiles = profiles(field, report);
+    }
+    if let Some(field) = root.field("rule") {
+        let tables = field.tables(&RULE, report);
+        policy.rules = tables.iter().map(|fields| rule(fields, report)).collect();
+    }
+    if let Some(fields) = root.field("fleets").and_then(|field| field.table(&FLEETS, report)) {
+        fleets(&fields, report);
+    }
+    Some(policy)
+}
+
+/// A missing version is reported and taken for this one.
+fn version(document: &DeTable<'_>, report: &mut Report<'_>) -> Option<()> {
+    let expected = format!("version = {VERSION}");
+    let Some(value) = document.get("version") else {
+        report.error(0..0, missing(ROOT.what, "version", &expected));
+        return Some(());
+    };
+    let field = Field { name: "version", value };
+    let version = field.unsigned(&expected, report)?;
+    if version.value == VERSION {
+        return Some(());
+    }
+    report.error(version.span, Issue::new("unsupported version of the policy language", expected));
+    None
+}
+
+fn defaults(fields: &Fields<'_, '_>, policy: &mut RawPolicy, report: &mut Report<'_>) {
+    if let Some(field) = fields.field("mode") {
+        policy.mode = mode(field, report).unwrap_or_default();
+    }
+    if let Some(field) = fields.field("allow") {
+        policy.allow = field.parsed_any(prefix::EXPECTED, prefix::parse, report);
+    }
+    if let Some(field) = fields.field("unknown") {
+        let pass = |text: &str| match text {
+            "pass" => Ok(()),
+            _ => Err(Issue::new("unknown way to treat packets of no service", "\"pass\"")),
+        };
+        field.parsed("\"pass\"", pass, report);
+    }
+}
+
+fn service(fields: &Fields<'_, '_>, report: &mut Report<'_>) -> RawService {
+    let name = required_name(fields, report);
+    let addresses = fields.required("addresses", prefix::EXPECTED, report);
+    let addresses = addresses.map(|field| field.parsed_each(prefix::EXPECTED, prefix::parse, report));
+    let ports = match fields.field("ports") {
+        None => vec![Ports::Any],
+        Some(field) => {
+            let sets = field.parsed_each(ports::EXPECTED, ports::parse, report);
+            sets.into_iter().flat_map(|set| set.value).collect()
+        }
+    };
+    let profile = fields.field("profile").and_then(|field| reference(field, "the name of a profile", report));
+    RawService { name, addresses: addresses.unwrap_or_default(), ports, profile }
+}
+
+fn profiles(field: Field<'_, '_>, report: &mut Report<'_>) -> Vec<RawProfile> {
+    let Some(table) = field.value.get_ref().as_table() else {
+        field.wrong_type("a table of profiles, each written as [profile.NAME]", report);
+        return Vec::new();
+    };
+    let mut profiles = Vec::new();
+    for (key, value) in table {
+        let name = key.get_ref().to_string();
+        if let Err(issue) = checked_name(&name) {
+            report.error(key.span(), issue);
+        }
+        let field = Field { name: key.get_ref(), value };
+        // A profile that cannot be read is still one that exists: nothing that names it is wrong.
+        let profile = budgets::profile(field, report).unwrap_or_default();
+        profiles.push(RawProfile { name: At { value: name, span: key.span() }, profile });
+    }
+    profiles.sort_by_key(|profile| profile.name.span.start);
+    profiles
+}
+
+fn rule(fields: &Fields<'_, '_>, report: &mut Report<'_>) -> RawRule {
+    let name = required_name(fields, report);
+    let service = fields.field("service").and_then(|field| reference(field, "the name of a service", report));
+    // With a file of sources, which is reported by itself, there need not be a list of them.
+    let source = if fields.contains("source_file") {
+        fields.field("source")
+    } else {
+        fields.required("source", prefix::EXPECTED, report)
+    };
+    let sources = source.map(|field| field.parsed_each(prefix::EXPECTED, prefix::parse, report));
+    let action = fields.required("action", ACTION_EXPECTED, report);
+    RawRule {
+        name,
+        service,
+        sources: sources.unwrap_or_default(),
+        action: action.and_then(|field| self::action(field, report)),
+        mode: fields.field("mode").and_then(|field| rule_mode(field, report)),
+        reason: fields.field("reason").and_then(|field| reason(field, report)),
+    }
+}
+
+fn action(field: Field<'_, '_>, report: &mut Report<'_>) -> Option<At<Action>> {
+    let parse = |text: &str| match text {
+        "allow" => Ok(Action::Allow),
+        "drop" => Ok(Action::Drop),
+        "limit" => Err(Issue::new("a limit without a profile", "{ limit = \"PROFILE\" }")),
+        _ => Err(Issue::new("unknown action", ACTION_EXPECTED).help(did_you_mean(text, ["allow", "drop"]))),
+    };
+    match field.value.get_ref() {
+        DeValue::Table(_) => {
+            let fields = field.table(&LIMIT, report)?;
+            let limit = fields.required("limit", "{ limit = \"PROFILE\" }", report)?;
+            let profile = reference(limit, "the name of a profile", report)?;
+            Some(At { value: Action::Limit(profile.value), span: profile.span })
+        }
+        _ => field.parsed(ACTION_EXPECTED, parse, report),
+    }
+}
+
+fn rule_mode(field: Field<'_, '_>, report: &mut Report<'_>) -> Option<Mode> {
+    if field.value.get_ref().is_table() {
+        let issue = unsupported("enforcing a part of the sources", MODE_EXPECTED).found("a table");
+        report
+            .error(field.span(), issue.help("remove `mode`, or write \"enforce\" or \"shadow\"".to_owned()));
+        return None;
+    }
+    mode(field, report)
+}
+
+fn mode(field: Field<'_, '_>, report: &mut Report<'_>) -> Option<Mode> {
+    let parse = |text: &str| match text {
+        "enforce" => Ok(Mode::Enforce),
+        "shadow" => Ok(Mode::Shadow),
+        _ => Err(Issue::new("unknown mode", MODE_EXPECTED).help(did_you_mean(text, ["enforce", "shadow"]))),
+    };
+    field.parsed(MODE_EXPECTED, parse, report).map(|mode| mode.value)
+}
+
+fn fleets(fields: &Fields<'_, '_>, report: &mut Report<'_>) {
+    let Some(field) = fields.required("mode", "mode = \"off\"", report) else { return };
+    let parse = |text: &str| match text {
+        "off" => Ok(()),
+        _ if FLEET_MODES_LATER.contains(&text) => Err(unsupported("looking for fleets", "\"off\"")
+            .help("remove `fleets`, or write mode = \"off\"".to_owned())),
+        _ => Err(Issue::new("unknown mode of `fleets`", "\"off\"")),
+    };
+    field.parsed("\"off\"", parse, report);
+}
+
+fn reason(field: Field<'_, '_>, report: &mut Report<'_>) -> Option<String> {
+    let expected = format!("a line of at most {REASON_CHARS_MAX} characters");
+    let parse = |text: &str| {
+        let fits = text.chars().count() <= REASON_CHARS_MAX && !text.contains(char::is_control);
+        if fits {
+            Ok(text.to_owned())
+        } else {
+            Err(Issue::new("reason that is not a short line", &*expected))
+        }
+    };
+    field.parsed(&expected, parse, report).map(|reason| reason.value)
+}
+
+fn required_name(fields: &Fields<'_, '_>, report: &mut Report<'_>) -> Option<At<String>> {
+    let expected = format!("a name of {NAME_EXPECTED}");
+    let field = fields.required("name", &expected, report)?;
+    let text = field.text(&expected, report)?;
+    if let Err(issue) = checked_name(text.value) {
+        report.error(text.span.clone(), issue);
+    }
+    Some(At { value: text.value.to_owned(), span: text.span })
+}
+
+const NAME_EXPECTED: &str = "1 to 63 letters, digits, `_`, `.`, `:` or `-`";
+const _: () = assert!(NAME_CHARS_MAX == 63);
+
+fn checked_name(name: &str) -> Result<(), Issue> {
+    if name == NAME_RESERVED {
+        return Err(Issue::new(
+            format!("`{NAME_RESERVED}` is the name of what has none"),
+            format!("another name of {NAME_EXPECTED}"),
+        ));
+    }
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_.:-".contains(&byte);
+    if name.is_empty() || name.len() > NAME_CHARS_MAX || !name.bytes().all(allowed) {
+        return Err(Issue::new("invalid name", NAME_EXPECTED));
+    }
+    Ok(())
+}
+
+/// A name of something else in the policy.
+fn reference(field: Field<'_, '_>, expected: &str, report: &mut Report<'_>) -> Option<At<String>> {
+    let name = field.text(expected, report)?;
+    Some(At { value: name.value.to_owned(), span: name.span })
+}

@@ -1,0 +1,135 @@
+//! What only the whole policy shows: names given twice, names of nothing, too many of something.
+
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap};
+
+use super::model::{Action, Policy, Rule, Service};
+use super::raw::{RawPolicy, RawRule, RawService};
+use super::spelling::{did_you_mean, one_of, quoted};
+use super::text::{At, Issue, Report};
+use super::{PROFILES_MAX, RULES_MAX, SERVICES_MAX, warnings};
+
+/// Makes a policy, unless there has been any error. Without one, gives its warnings.
+pub(super) fn policy(raw: RawPolicy, report: &mut Report<'_>) -> Option<Policy> {
+    names(&raw, report);
+    references(&raw, report);
+    if report.has_errors() {
+        return None;
+    }
+    warnings::policy(&raw, report);
+
+    let profiles = raw.profiles.into_iter().map(|raw| (raw.name.value, raw.profile)).collect();
+    Some(Policy {
+        mode: raw.mode,
+        allow: values(raw.allow),
+        services: raw.services.into_iter().map(service).collect::<Option<_>>()?,
+        profiles,
+        rules: raw.rules.into_iter().map(rule).collect::<Option<_>>()?,
+    })
+}
+
+fn service(raw: RawService) -> Option<Service> {
+    Some(Service {
+        name: raw.name?.value,
+        addresses: values(raw.addresses),
+        ports: raw.ports,
+        profile: raw.profile.map(|profile| profile.value),
+    })
+}
+
+fn rule(raw: RawRule) -> Option<Rule> {
+    Some(Rule {
+        name: raw.name?.value,
+        service: raw.service.map(|service| service.value),
+        sources: values(raw.sources),
+        action: raw.action?.value,
+        mode: raw.mode,
+        reason: raw.reason,
+    })
+}
+
+fn values<T>(items: Vec<At<T>>) -> Vec<T> {
+    items.into_iter().map(|item| item.value).collect()
+}
+
+/// Names are unique within their kind, and not too many. Profiles are keys of a table, and so unique already.
+fn names(raw: &RawPolicy, report: &mut Report<'_>) {
+    let services: Vec<_> = raw.services.iter().filter_map(|service| service.name.as_ref()).collect();
+    let profiles: Vec<_> = raw.profiles.iter().map(|profile| &profile.name).collect();
+    let rules: Vec<_> = raw.rules.iter().filter_map(|rule| rule.name.as_ref()).collect();
+    unique("service", &services, report);
+    unique("rule", &rules, report);
+    at_most("services", SERVICES_MAX, &services, report);
+    at_most("profiles", PROFILES_MAX, &profiles, report);
+    at_most("rules", RULES_MAX, &rules, report);
+}
+
+fn unique(kind: &str, names: &[&At<String>], report: &mut Report<'_>) {
+    let mut first_lines = HashMap::new();
+    for name in names {
+        let first_line = match first_lines.entry(&name.value) {
+            Entry::Vacant(entry) => {
+                entry.insert(report.line(&name.span));
+                continue;
+            }
+            Entry::Occupied(entry) => *entry.get(),
+        };
+        let issue = Issue::new(format!("duplicate {kind} name"), format!("a name no other {kind} has"));
+        let help = format!("`{}` is on line {first_line} already", quoted(&name.value));
+        report.error(name.span.clone(), issue.help(help));
+    }
+}
+
+fn at_most(kind: &str, max: usize, names: &[&At<String>], report: &mut Report<'_>) {
+    let Some(name) = names.get(max) else { return };
+    let issue = Issue::new(format!("too many {kind}"), format!("at most {max}"));
+    report.error(name.span.clone(), issue.found(format!("{}", names.len())));
+}
+
+/// What is referred to exists.
+fn references(raw: &RawPolicy, report: &mut Report<'_>) {
+    let services = raw.services.iter().filter_map(|service| service.name.as_ref());
+    let services = Defined::new("service", services);
+    let profiles = Defined::new("profile", raw.profiles.iter().map(|profile| &profile.name));
+
+    for service in &raw.services {
+        if let Some(profile) = &service.profile {
+            profiles.check(profile, &profile.value, report);
+        }
+    }
+    for rule in &raw.rules {
+        if let Some(service) = &rule.service {
+            services.check(service, &service.value, report);
+        }
+        if let Some(action @ At { value: Action::Limit(profile), .. }) = &rule.action {
+            profiles.check(action, profile, report);
+        }
+    }
+}
+
+/// The names of one kind.
+struct Defined<'a> {
+    kind: &'static str,
+    names: BTreeSet<&'a str>,
+}
+
+impl<'a> Defined<'a> {
+    fn new(kind: &'static str, names: impl Iterator<Item = &'a At<String>>) -> Self {
+        Self { kind, names: names.map(|name| name.value.as_str()).collect() }
+    }
+
+    /// Reports a name, referred to at a place, that is none of these.
+    fn check<T>(&self, place: &At<T>, name: &str, report: &mut Report<'_>) {
+        if self.names.contains(name) {
+            return;
+        }
+        let kind = self.kind;
+        let expected = if self.names.is_empty() {
+            format!("a {kind} of this policy, which has none")
+        } else {
+            one_of(self.names.iter().copied())
+        };
+        let issue = Issue::new(format!("undefined {kind}"), expected);
+        report.error(place.span.clone(), issue.help(did_you_mean(name, self.names.iter().copied())));
+    }
+}

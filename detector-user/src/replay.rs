@@ -1,0 +1,315 @@
+//! Captures through the loaded program, with the captures' own clock: what would this policy have done?
+
+use std::{collections::BTreeMap, io, path::Path};
+
+use aya::programs::{ProgramError, TestRun as _, TestRunOptions};
+use detector_common::{
+    limits::FRAME_BYTES_MAX,
+    policy::Trace,
+    table::Unit,
+    verdict::{Reason, Verdict},
+};
+use ipnet::IpNet;
+use serde::Serialize;
+use thiserror::Error;
+
+use crate::{
+    capture::{CaptureError, Frame, Merge},
+    kernel::{
+        apply::{ApplyError, apply},
+        load::{LoadError, LoadOptions, Loaded, chain, load},
+    },
+    policy::{
+        Policy,
+        compile::{CompileError, Manifest, compile},
+    },
+};
+
+/// Where virtual time starts: an hour after boot, so that every budget starts full.
+const START_NS: u64 = 3600 * 1_000_000_000;
+
+/// A replay that could not be done.
+#[derive(Debug, Error)]
+pub enum ReplayError {
+    /// A capture.
+    #[error(transparent)]
+    Capture(#[from] CaptureError),
+    /// The policy is too large.
+    #[error(transparent)]
+    Compile(#[from] CompileError),
+    /// The program.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// The policy's way into the kernel.
+    #[error(transparent)]
+    Apply(#[from] ApplyError),
+    /// A test run.
+    #[error("the kernel refuses to run the program on packet {packet}: {reason}")]
+    Run {
+        /// The packet, from 1.
+        packet: u64,
+        /// What the kernel said.
+        reason: String,
+    },
+    /// The program returned without a word in the trace.
+    #[error("packet {packet} left no trace: the binary and its eBPF object do not belong together")]
+    NoTrace {
+        /// The packet, from 1.
+        packet: u64,
+    },
+}
+
+impl From<io::Error> for ReplayError {
+    fn from(error: io::Error) -> Self {
+        Self::Apply(ApplyError::Io(error))
+    }
+}
+
+/// Packets of a service by verdict.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Verdicts {
+    /// Packets that passed.
+    pub pass: u64,
+    /// Packets that were dropped.
+    pub drop: u64,
+}
+
+impl Verdicts {
+    fn count(&mut self, dropped: bool) {
+        if dropped { self.drop += 1 } else { self.pass += 1 }
+    }
+}
+
+/// A source at a service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SourceReport {
+    /// Its prefix: IPv4 /32, IPv6 /64.
+    pub source: String,
+    /// Name of the service.
+    pub service: String,
+    /// Packets that passed.
+    pub pass: u64,
+    /// Packets that were dropped.
+    pub drop: u64,
+    /// Bytes of all of its frames, Ethernet header included.
+    pub bytes: u64,
+    /// New connections asked for.
+    pub connections: u64,
+}
+
+/// What a replay found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Report {
+    /// Packets of all captures.
+    pub packets: u64,
+    /// By verdict.
+    pub verdicts: Verdicts,
+    /// Packets that passed only because the policy, or their rule, is in mode `shadow`.
+    pub shadow: u64,
+    /// By reason; reasons that no packet had are left out.
+    pub reasons: BTreeMap<&'static str, u64>,
+    /// Every service of the policy.
+    pub services: BTreeMap<String, Verdicts>,
+    /// Every source of a service, most packets first.
+    pub sources: Vec<SourceReport>,
+}
+
+/// One packet through the program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Judged {
+    /// What the program returned: whether the packet was dropped.
+    pub verdict: Verdict,
+    /// What it wrote.
+    pub trace: Trace,
+}
+
+impl Judged {
+    /// The reason.
+    pub fn reason(&self) -> Reason {
+        Reason::ALL.get(usize::from(self.trace.reason)).copied().unwrap_or(Reason::Unjudged)
+    }
+}
+
+/// The program under the virtual clock.
+pub struct Bench {
+    /// The program and its maps.
+    pub loaded: Loaded,
+    /// The names of the policy that was applied last.
+    pub manifest: Manifest,
+    packets: u64,
+}
+
+impl Bench {
+    /// Loads a program of its own, without a policy, its table sized for `sources`.
+    pub fn new(sources: u32) -> Result<Self, LoadError> {
+        let loaded = load(&LoadOptions::isolated(sources))?;
+        let settings = loaded.maps.settings.read(0);
+        let seed = LoadOptions::isolated(sources).seed;
+        loaded.maps.settings.write(0, &detector_common::policy::Settings { seed, ..settings });
+        let bench = Self { loaded, manifest: Manifest::default(), packets: 0 };
+        bench.set_ns(START_NS);
+        Ok(bench)
+    }
+
+    /// Applies a policy. The virtual clock does not step, so no budget is widened for it.
+    pub fn apply(&mut self, policy: &Policy) -> Result<u32, ReplayError> {
+        let tables = compile(policy, &self.manifest, 0)?;
+        let epoch = apply(&mut self.loaded.maps, &tables)?;
+        self.manifest = tables.manifest;
+        Ok(epoch)
+    }
+
+    /// Sets the virtual clock, ns since a boot that never was.
+    pub fn set_ns(&self, ns: u64) {
+        self.loaded.maps.virtual_clock.write(0, &ns);
+    }
+
+    /// Runs the program on a frame of 14 to [`FRAME_BYTES_MAX`] bytes.
+    pub fn run(&mut self, frame: &[u8]) -> Result<Judged, ReplayError> {
+        self.packets += 1;
+        let packet = self.packets;
+        let failed = |error: ProgramError| ReplayError::Run { packet, reason: chain(&error) };
+        let before = self.loaded.maps.trace.read(0).sequence;
+        let options = TestRunOptions { data_in: Some(frame), ..TestRunOptions::new() };
+        let result = self.loaded.program().and_then(|program| program.test_run(options)).map_err(failed)?;
+        let trace = self.loaded.maps.trace.read(0);
+        if trace.sequence != before + 1 {
+            return Err(ReplayError::NoTrace { packet });
+        }
+        let verdict = if result.return_value == XDP_DROP { Verdict::Drop } else { Verdict::Pass };
+        Ok(Judged { verdict, trace })
+    }
+}
+
+/// `XDP_DROP` of linux/bpf.h.
+const XDP_DROP: u32 = 1;
+
+/// Replays captures, merged by time, under a policy. `progress` is told the packets done, now and then.
+pub fn replay(
+    captures: &[impl AsRef<Path>],
+    policy: &Policy,
+    sources: u32,
+    mut progress: impl FnMut(u64),
+) -> Result<Report, ReplayError> {
+    let mut merge = Merge::open(captures)?;
+    let mut bench = Bench::new(sources)?;
+    bench.apply(policy)?;
+    let manifest = bench.manifest.clone();
+    let mut tally = Tally::new(&manifest);
+    let mut time = Time::default();
+    while let Some(frame) = merge.next_frame()? {
+        bench.set_ns(time.of(&frame));
+        let length = frame.data.len().min(FRAME_BYTES_MAX);
+        let judged = bench.run(&frame.data[..length])?;
+        tally.count(&judged);
+        if tally.packets.is_multiple_of(PROGRESS_PACKETS) {
+            progress(tally.packets);
+        }
+    }
+    Ok(tally.finish())
+}
+
+/// Packets between two words of progress.
+const PROGRESS_PACKETS: u64 = 100_000;
+
+/// The virtual clock: the captures' time from the first packet on, never going back.
+#[derive(Default)]
+struct Time {
+    first_ns: Option<u64>,
+    now_ns: u64,
+}
+
+impl Time {
+    fn of(&mut self, frame: &Frame) -> u64 {
+        let first_ns = *self.first_ns.get_or_insert(frame.time_ns);
+        self.now_ns = self.now_ns.max(frame.time_ns.saturating_sub(first_ns));
+        START_NS + self.now_ns
+    }
+}
+
+#[derive(Default)]
+struct SourceTally {
+    verdicts: Verdicts,
+    bytes: u64,
+    connections: u64,
+}
+
+struct Tally<'a> {
+    manifest: &'a Manifest,
+    packets: u64,
+    verdicts: Verdicts,
+    shadow: u64,
+    reasons: BTreeMap<&'static str, u64>,
+    services: BTreeMap<u16, Verdicts>,
+    sources: BTreeMap<(u8, u64, u16), SourceTally>,
+}
+
+impl<'a> Tally<'a> {
+    fn new(manifest: &'a Manifest) -> Self {
+        Self {
+            manifest,
+            packets: 0,
+            verdicts: Verdicts::default(),
+            shadow: 0,
+            reasons: BTreeMap::new(),
+            services: manifest.services.values().map(|&number| (number, Verdicts::default())).collect(),
+            sources: BTreeMap::new(),
+        }
+    }
+
+    fn count(&mut self, judged: &Judged) {
+        let trace = &judged.trace;
+        let dropped = judged.verdict == Verdict::Drop;
+        self.packets += 1;
+        self.verdicts.count(dropped);
+        self.shadow += u64::from(trace.shadow);
+        *self.reasons.entry(judged.reason().name()).or_default() += 1;
+        if trace.service == 0 {
+            return;
+        }
+        self.services.entry(trace.service).or_default().count(dropped);
+        let source = self.sources.entry((trace.unit, trace.prefix, trace.service)).or_default();
+        source.verdicts.count(dropped);
+        source.bytes += u64::from(trace.bytes);
+        source.connections += u64::from(trace.connection);
+    }
+
+    fn finish(self) -> Report {
+        let name = |number: u16| self.manifest.service_name(number).to_owned();
+        let mut sources: Vec<_> = self
+            .sources
+            .iter()
+            .map(|(&(unit, prefix, service), tally)| SourceReport {
+                source: source_text(unit, prefix),
+                service: name(service),
+                pass: tally.verdicts.pass,
+                drop: tally.verdicts.drop,
+                bytes: tally.bytes,
+                connections: tally.connections,
+            })
+            .collect();
+        // Stable: equal ones stay in the order of their addresses.
+        sources.sort_by_key(|source| std::cmp::Reverse(source.pass + source.drop));
+        Report {
+            packets: self.packets,
+            verdicts: self.verdicts,
+            shadow: self.shadow,
+            reasons: self.reasons.clone(),
+            services: self.services.iter().map(|(&number, &verdicts)| (name(number), verdicts)).collect(),
+            sources,
+        }
+    }
+}
+
+/// A source's prefix as text; the trace holds the upper half of the address.
+fn source_text(unit: u8, prefix: u64) -> String {
+    let unit = Unit::from_number(unit).unwrap_or(Unit::V4Source);
+    source_prefix(unit, prefix).to_string()
+}
+
+/// The prefix of a unit as other tools write it.
+pub fn source_prefix(unit: Unit, prefix: u64) -> IpNet {
+    let address = detector_common::address::Address { family: unit.family(), high: prefix, low: 0 };
+    let address = address.prefix(unit.length()).to_ip();
+    IpNet::new(address, unit.length()).unwrap_or_else(|_| IpNet::from(address))
+}

@@ -1,0 +1,15 @@
+//! Harness.
+
+pub mod bpf;
+pub mod daemon;
+pub mod https;
+pub mod lab;
+pub mod metrics;
+pub mod netns;
+pub mod packet;
+pub mod process;
+pub mod random;
+pub mod rows;
+pub mod snapshot;
+pub mod stage;
+pub mod traffic;

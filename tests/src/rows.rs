@@ -1,0 +1,333 @@
+//! The loaded program under the virtual clock, and everything that one packet moves.
+//!
+//! A *row* says: this frame, at this time, under this policy → this text. The text names the verdict, the reason, and
+//! all counters and entries that changed; what it does not name did not change. For example:
+//!
+//! ```text
+//! drop packets; api.packets 1; 198.51.100.7/32@api packets 1 dropped 1
+//! ```
+//!
+//! A counter of bytes is named only where it moved by something else than the length of the frames counted.
+
+use std::{fmt::Write as _, net::IpAddr, sync::Mutex, thread};
+
+use aya::programs::{TestRun as _, TestRunOptions};
+use detector_common::{
+    address::Address,
+    budget::ticks,
+    table::{Set, Unit, Way},
+    verdict::{Counter, Reason, Verdict},
+};
+use detector_user::{
+    kernel::{maps::Maps, read},
+    policy::{self, Policy, compile::Manifest},
+    replay::{Bench, Judged},
+};
+
+use crate::snapshot::{Snapshot, counter_names};
+
+/// Nanoseconds of a second.
+pub const SECOND: u64 = 1_000_000_000;
+
+/// Nanoseconds of a millisecond.
+pub const MILLISECOND: u64 = 1_000_000;
+
+/// The word of the settings that holds the epoch.
+pub const EPOCH_WORD: usize = 0;
+
+/// Virtual time at which a rig starts: long after boot, so that every budget starts full.
+pub const START_NS: u64 = 3600 * SECOND;
+
+/// The program with its maps, of one test alone.
+pub struct Rig {
+    /// The program. [`None`] while the rig is dropped.
+    bench: Option<Bench>,
+    /// Goes back to the [`POOL`].
+    is_pooled: bool,
+    now_ns: u64,
+}
+
+/// Programs that a test has done with. Loading one takes a third of a second, and minutes where the processor is
+/// emulated.
+static POOL: Mutex<Vec<Bench>> = Mutex::new(Vec::new());
+
+/// Sources that the tables of pooled programs are sized for.
+const POOLED_SOURCES: u32 = 1000;
+
+/// Reads a policy.
+///
+/// # Panics
+///
+/// It has errors.
+pub fn policy(text: &str) -> Policy {
+    match policy::parse(text) {
+        Ok(checked) => checked.policy,
+        Err(diagnostics) => panic!("{}", policy::render("test policy", text, &diagnostics)),
+    }
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        if self.is_pooled
+            && !thread::panicking()
+            && let (Ok(mut pool), Some(bench)) = (POOL.lock(), self.bench.take())
+        {
+            pool.push(bench);
+        }
+    }
+}
+
+impl Rig {
+    /// A program without a policy, its table sized for so many sources.
+    ///
+    /// # Panics
+    ///
+    /// It cannot be loaded.
+    pub fn new(sources: u32) -> Self {
+        // SAFETY: no precondition.
+        let user = unsafe { libc::geteuid() };
+        assert_eq!(user, 0, "these tests load a program into the kernel: run them as root");
+        let bench = Bench::new(sources).unwrap_or_else(|error| panic!("{error}"));
+        let mut rig = Self { bench: Some(bench), is_pooled: false, now_ns: 0 };
+        rig.set_ns(START_NS);
+        rig
+    }
+
+    /// A program without a policy, with a table of a thousand sources. Another test may have used it before; what it
+    /// cannot take back are the counters, and the overflow budgets of full sets.
+    ///
+    /// # Panics
+    ///
+    /// It cannot be loaded.
+    pub fn bare() -> Self {
+        let used = POOL.lock().expect("nobody panics with the pool in hand").pop();
+        let mut rig = match used {
+            Some(bench) => Self { bench: Some(bench), is_pooled: false, now_ns: 0 },
+            None => Self::new(POOLED_SOURCES),
+        };
+        rig.is_pooled = true;
+        rig.set_ns(START_NS);
+        rig.forget_sources();
+        rig.maps().settings.write_word(0, EPOCH_WORD, 0);
+        rig.bench_mut().manifest = Manifest::default();
+        rig
+    }
+
+    /// A program under a policy, as [`Self::bare`] otherwise.
+    ///
+    /// # Panics
+    ///
+    /// The policy has errors, or the program cannot be loaded.
+    pub fn under(text: &str) -> Self {
+        let mut rig = Self::bare();
+        rig.apply(text);
+        rig
+    }
+
+    /// The program.
+    pub fn bench(&self) -> &Bench {
+        self.bench.as_ref().expect("it is there until the rig is dropped")
+    }
+
+    /// The program.
+    pub fn bench_mut(&mut self) -> &mut Bench {
+        self.bench.as_mut().expect("it is there until the rig is dropped")
+    }
+
+    fn maps(&self) -> &Maps {
+        &self.bench().loaded.maps
+    }
+
+    /// Applies a policy.
+    ///
+    /// # Panics
+    ///
+    /// It has errors.
+    pub fn apply(&mut self, text: &str) {
+        self.apply_policy(&policy(text));
+    }
+
+    /// Applies a policy.
+    ///
+    /// # Panics
+    ///
+    /// It does not fit.
+    pub fn apply_policy(&mut self, policy: &Policy) {
+        self.bench_mut().apply(policy).unwrap_or_else(|error| panic!("{error}"));
+    }
+
+    /// Sets the virtual clock.
+    pub fn set_ns(&mut self, ns: u64) {
+        self.now_ns = ns;
+        self.bench().set_ns(ns);
+    }
+
+    /// Moves the virtual clock on.
+    pub fn advance(&mut self, ns: u64) {
+        self.set_ns(self.now_ns + ns);
+    }
+
+    /// The virtual clock.
+    pub fn now_ns(&self) -> u64 {
+        self.now_ns
+    }
+
+    /// The virtual clock in the ticks of budgets.
+    pub fn now(&self) -> u64 {
+        ticks(self.now_ns)
+    }
+
+    /// Sends one frame.
+    ///
+    /// # Panics
+    ///
+    /// The kernel refuses to run the program, or what the program returned is not what it wrote down.
+    pub fn send(&mut self, frame: &[u8]) -> Judged {
+        let judged = self.bench_mut().run(frame).unwrap_or_else(|error| panic!("{error}"));
+        let dropped = judged.verdict == Verdict::Drop;
+        assert_eq!(u8::from(dropped), judged.trace.dropped, "returned one verdict, wrote another");
+        assert_eq!(frame.len(), judged.trace.bytes as usize, "the length of the frame");
+        judged
+    }
+
+    /// Sends one frame; whether it passed.
+    ///
+    /// # Panics
+    ///
+    /// As [`Self::send`].
+    pub fn passes(&mut self, frame: &[u8]) -> bool {
+        self.send(frame).verdict == Verdict::Pass
+    }
+
+    /// Sends one frame; the reason for what happened to it.
+    ///
+    /// # Panics
+    ///
+    /// As [`Self::send`].
+    pub fn reason(&mut self, frame: &[u8]) -> Reason {
+        self.send(frame).reason()
+    }
+
+    /// Sends the same frame many times at one time, in one call of the kernel. The call takes tens of milliseconds
+    /// whatever the number, since the kernel rewrites its XDP dispatcher around it.
+    ///
+    /// # Panics
+    ///
+    /// The kernel refuses to run the program.
+    pub fn repeat(&mut self, frame: &[u8], times: u32) {
+        let options = TestRunOptions { data_in: Some(frame), repeat: times, ..TestRunOptions::new() };
+        let program = self.bench_mut().loaded.program().expect("the program is loaded");
+        program.test_run(options).expect("a test run");
+    }
+
+    /// Number of a service of the policy that was applied last.
+    ///
+    /// # Panics
+    ///
+    /// There is no such service.
+    pub fn service(&self, name: &str) -> u16 {
+        self.bench().manifest.services[name]
+    }
+
+    /// What was counted for a reason at a service; shadowed packets are not in it.
+    ///
+    /// # Panics
+    ///
+    /// The counters cannot be read.
+    pub fn counted(&self, service: &str, reason: Reason) -> Counter {
+        let number = self.service(service);
+        read::verdicts(self.maps(), number).expect("counters").slots[reason as usize]
+    }
+
+    /// A counter that is no verdict, by its name.
+    ///
+    /// # Panics
+    ///
+    /// There is no such counter, or it cannot be read.
+    pub fn counter(&self, name: &str) -> u64 {
+        let slot = counter_names().position(|known| known == name);
+        let slot = slot.unwrap_or_else(|| panic!("there is no counter {name}"));
+        read::counters(self.maps()).expect("counters")[slot]
+    }
+
+    /// The entry of a source, or of a prefix around sources.
+    ///
+    /// # Panics
+    ///
+    /// The address is none, or there is no such service.
+    pub fn entry(&self, address: &str, unit: Unit, service: &str) -> Option<Way> {
+        let address: IpAddr = address.parse().expect("an address");
+        read::entry(self.maps(), Address::from(address), unit, self.service(service))
+    }
+
+    /// Empties the tables of sources and parents.
+    pub fn forget_sources(&mut self) {
+        let maps = self.maps();
+        for table in [&maps.sources, &maps.parents] {
+            (0..table.len()).for_each(|set| table.write(set, &Set::default()));
+        }
+    }
+
+    /// Everything there is to count, as it stands.
+    ///
+    /// # Panics
+    ///
+    /// The counters cannot be read.
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot::of(self.maps())
+    }
+
+    /// Sends a frame and says what became of it and what it moved.
+    ///
+    /// # Panics
+    ///
+    /// As [`Self::send`].
+    pub fn row(&mut self, frame: &[u8]) -> String {
+        let before = self.snapshot();
+        let judged = self.send(frame);
+        let shadow = if judged.trace.shadow == 1 { " (shadow)" } else { "" };
+        let mut text = format!("{} {}{shadow}", judged.verdict.name(), judged.reason().name());
+        let name = |service| self.bench().manifest.service_name(service).to_owned();
+        for line in self.snapshot().moved_since(&before, name, frame.len() as u64) {
+            let _ = write!(text, "; {line}");
+        }
+        text
+    }
+
+    /// Checks rows that have nothing to do with each other: before each, no source is known.
+    ///
+    /// # Panics
+    ///
+    /// A row differs; all that do are shown.
+    #[track_caller]
+    pub fn check_each(&mut self, rows: &[(&str, &[u8], &str)]) {
+        let mut differences = String::new();
+        for (name, frame, expected) in rows {
+            self.forget_sources();
+            compare(&mut differences, name, &self.row(frame), expected);
+        }
+        assert!(differences.is_empty(), "\n{differences}");
+    }
+
+    /// Checks rows that follow each other, each so many milliseconds after the one before.
+    ///
+    /// # Panics
+    ///
+    /// A row differs; all that do are shown.
+    #[track_caller]
+    pub fn check_sequence(&mut self, rows: &[(u64, &str, &[u8], &str)]) {
+        let mut differences = String::new();
+        for (after_ms, name, frame, expected) in rows {
+            self.advance(after_ms * MILLISECOND);
+            compare(&mut differences, name, &self.row(frame), expected);
+        }
+        assert!(differences.is_empty(), "\n{differences}");
+    }
+}
+
+#[track_caller]
+fn compare(differences: &mut String, name: &str, found: &str, expected: &str) {
+    if found != expected {
+        let _ = writeln!(differences, "{name}\n  expected: {expected}\n  found:    {found}");
+    }
+}

@@ -1,0 +1,261 @@
+//! Replay of captures: sums add up, and the same input gives the same output.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    net::{IpAddr, Ipv4Addr},
+    path::{Path, PathBuf},
+};
+
+use bytes::{BufMut as _, BytesMut};
+use detector_common::verdict::{Reason, Verdict};
+use detector_tests::{
+    packet::{ether_type, ethernet, flags, icmpv6, tcp, udp},
+    random::Random,
+    rows::{SECOND, policy},
+};
+use detector_user::{
+    policy::Policy,
+    replay::{Report, replay},
+};
+use tempfile::TempDir;
+
+/// A capture's frame and its time, ns since 1970.
+type Timed = (u64, BytesMut);
+
+const START_NS: u64 = 1_700_000_000 * SECOND;
+
+/// Sources that the tables are sized for.
+const SOURCES: u32 = 10_000;
+
+/// Limits that the captures below exceed.
+const STRICT: &str = r#"
+    version = 1
+    [defaults]
+    allow = ["10.0.0.9"]
+    [[service]]
+    name = "api"
+    addresses = ["203.0.113.10", "2001:db8::10"]
+    ports = ["tcp/443"]
+    profile = "customer"
+    [[service]]
+    name = "rest"
+    addresses = ["203.0.113.0/24", "2001:db8::/64"]
+    [[service]]
+    name = "idle"
+    addresses = ["192.0.2.1"]
+    [profile.customer]
+    packets = { rate = "50/s", burst = 10 }
+    connections = { rate = "10/s", burst = 5 }
+    [[rule]]
+    name = "bad"
+    source = ["10.0.0.8"]
+    action = "drop"
+    [[rule]]
+    name = "tried-out"
+    source = ["10.0.0.7"]
+    action = "drop"
+    mode = "shadow"
+"#;
+
+/// Everything is one service without a limit.
+const OPEN: &str = "version = 1\n[[service]]\nname = \"all\"\naddresses = [\"0.0.0.0/0\", \"::/0\"]\n";
+
+/// A nanosecond pcap file of Ethernet frames.
+fn write_pcap(path: &Path, frames: &[Timed]) {
+    let mut file = BytesMut::new();
+    file.put_u32_le(0xa1b2_3c4d); // nanoseconds, little endian
+    file.put_u16_le(2);
+    file.put_u16_le(4);
+    file.put_u64_le(0); // time zone, accuracy
+    file.put_u32_le(65_549); // snap length
+    file.put_u32_le(1); // Ethernet
+    for (time_ns, frame) in frames {
+        file.put_u32_le((time_ns / SECOND) as u32);
+        file.put_u32_le((time_ns % SECOND) as u32);
+        file.put_u32_le(frame.len() as u32);
+        file.put_u32_le(frame.len() as u32);
+        file.put_slice(frame);
+    }
+    fs::write(path, file).expect("a capture in a temporary directory");
+}
+
+/// Traffic of a dozen sources for a few seconds, each frame at its own time.
+fn traffic(seed: u64) -> Vec<Timed> {
+    let mut random = Random::new(seed);
+    let mut time_ns = START_NS;
+    (0..3000)
+        .map(|_| {
+            time_ns += 1 + random.below(SECOND / 500);
+            (time_ns, frame(&mut random))
+        })
+        .collect()
+}
+
+fn frame(random: &mut Random) -> BytesMut {
+    let source = IpAddr::V4(Ipv4Addr::new(10, 0, 0, random.below(10) as u8));
+    let flags = if random.once_in(3) { flags::SYN } else { flags::ACK };
+    match random.below(20) {
+        0 => ethernet(ether_type::ARP, &[0; 46]),
+        1 => icmpv6("fe80::1", "ff02::1", 134).hop_limit(255).frame(),
+        2 => udp("10.0.0.1:53", "203.0.113.99:53").payload(random.index(500)).frame(),
+        3 => tcp("10.0.0.2:1", "198.51.100.1:443", flags).frame(),
+        4 => tcp("10.0.0.3:1", "203.0.113.10:443", flags).fragment(185, false).payload(40).frame(),
+        5..9 => tcp("[2001:db8:a::1]:4000", "[2001:db8::10]:443", flags).payload(random.index(1400)).frame(),
+        9 => tcp("10.0.0.4:1", "203.0.113.10:443", flags).cut_transport(2).frame(),
+        _ => tcp("10.0.0.0:4000", "203.0.113.10:443", flags).from(source).payload(random.index(1400)).frame(),
+    }
+}
+
+fn replayed(captures: &[impl AsRef<Path>], policy: &Policy) -> Report {
+    // SAFETY: no precondition.
+    let user = unsafe { libc::geteuid() };
+    assert_eq!(user, 0, "these tests load a program into the kernel: run them as root");
+    replay(captures, policy, SOURCES, |_| {}).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// Whatever was replayed, the parts of a report sum to the whole.
+#[track_caller]
+fn assert_sums(report: &Report) {
+    let judged = report.verdicts.pass + report.verdicts.drop;
+    assert_eq!(report.packets, judged, "packets = passed + dropped");
+    assert_eq!(report.packets, report.reasons.values().sum::<u64>(), "packets = sum of reasons");
+    let verdict = |name: &str| {
+        let reason = Reason::ALL.iter().find(|reason| reason.name() == name).expect("a reason");
+        reason.verdict()
+    };
+    let refused: u64 =
+        report.reasons.iter().filter(|(name, _)| verdict(name) == Verdict::Drop).map(|(_, n)| n).sum();
+    assert_eq!(refused, report.verdicts.drop + report.shadow, "reasons to drop = dropped + shadowed");
+    let mut of_services = BTreeMap::new();
+    for source in &report.sources {
+        let (pass, drop) = of_services.entry(source.service.clone()).or_insert((0, 0));
+        *pass += source.pass;
+        *drop += source.drop;
+        assert!(source.bytes >= 14 * (source.pass + source.drop), "{source:?}");
+        assert!(source.connections <= source.pass + source.drop, "{source:?}");
+    }
+    for (name, verdicts) in &report.services {
+        let (pass, drop) = of_services.remove(name).unwrap_or_default();
+        assert_eq!((verdicts.pass, verdicts.drop), (pass, drop), "service {name} = sum of its sources");
+    }
+    assert!(of_services.is_empty(), "sources of services that the report lacks: {of_services:?}");
+    let packets = |index: usize| report.sources[index].pass + report.sources[index].drop;
+    assert!(
+        (1..report.sources.len()).all(|index| packets(index - 1) >= packets(index)),
+        "most packets first"
+    );
+}
+
+#[test]
+fn a_report_of_made_traffic_adds_up_and_comes_again() {
+    let directory = TempDir::new().expect("a temporary directory");
+    let path = directory.path().join("made.pcap");
+    let frames = traffic(1);
+    write_pcap(&path, &frames);
+    let policy = policy(STRICT);
+    let report = replayed(&[&path], &policy);
+    assert_sums(&report);
+    assert_eq!(report.packets, frames.len() as u64);
+    assert_eq!(report.services.keys().collect::<Vec<_>>(), ["api", "idle", "rest"]);
+    for reason in ["allowed", "denied", "packets", "connections", "conforming", "not_ip", "malformed"] {
+        assert!(report.reasons.contains_key(reason), "{reason}: {:?}", report.reasons);
+    }
+    assert!(report.shadow > 0 && report.verdicts.drop > 0, "{report:?}");
+    let json = |report: &Report| serde_json::to_string(report).expect("JSON");
+    assert_eq!(json(&report), json(&replayed(&[&path], &policy)), "the same capture again");
+}
+
+/// Eleven packets at once of a budget of ten, and one more when the capture's clock says so.
+#[test]
+fn the_clock_is_the_capture_s() {
+    let directory = TempDir::new().expect("a temporary directory");
+    let path = directory.path().join("clock.pcap");
+    let ack = tcp("10.0.0.1:4000", "203.0.113.10:443", flags::ACK).of_length(100).frame();
+    let mut frames = vec![(START_NS, ack.clone()); 11];
+    frames.push((START_NS + SECOND / 50 - 1, ack.clone()));
+    frames.push((START_NS + SECOND / 50, ack));
+    write_pcap(&path, &frames);
+    let report = replayed(&[&path], &policy(STRICT));
+    assert_eq!((report.verdicts.pass, report.verdicts.drop), (11, 2));
+    assert_eq!(report.reasons, BTreeMap::from([("conforming", 11), ("packets", 2)]));
+    let source = &report.sources[0];
+    assert_eq!((source.source.as_str(), source.service.as_str()), ("10.0.0.1/32", "api"));
+    assert_eq!((source.pass, source.drop, source.bytes, source.connections), (11, 2, 1300, 0));
+    assert_eq!(report.sources.len(), 1);
+}
+
+#[test]
+fn captures_are_one_stream_in_any_order() {
+    let directory = TempDir::new().expect("a temporary directory");
+    let path = |name: &str| directory.path().join(name);
+    let frames = traffic(2);
+    write_pcap(&path("whole"), &frames);
+    let names = ["a", "b", "c"];
+    for (part, name) in names.iter().enumerate() {
+        let frames: Vec<_> = frames.iter().skip(part).step_by(names.len()).cloned().collect();
+        write_pcap(&path(name), &frames);
+    }
+    let policy = policy(STRICT);
+    let whole = replayed(&[path("whole")], &policy);
+    for order in [["a", "b", "c"], ["c", "a", "b"], ["b", "c", "a"]] {
+        assert_eq!(replayed(&order.map(path), &policy), whole, "{order:?}");
+    }
+}
+
+/// An empty capture is a report of nothing, in which every service has its line.
+#[test]
+fn a_capture_without_packets() {
+    let directory = TempDir::new().expect("a temporary directory");
+    let path = directory.path().join("empty.pcap");
+    write_pcap(&path, &[]);
+    let report = replayed(&[&path], &policy(STRICT));
+    assert_sums(&report);
+    assert_eq!((report.packets, report.services.len(), report.sources.len()), (0, 3, 0));
+}
+
+/// The captures beside the repository, where there are any.
+fn shared_captures() -> Vec<PathBuf> {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/pcaps");
+    let Ok(entries) = fs::read_dir(&directory) else {
+        println!("skipped: captures of other tools: there is no directory {}", directory.display());
+        return Vec::new();
+    };
+    let paths = entries.map(|entry| entry.expect("a directory entry").path());
+    let is_capture = |path: &PathBuf| path.extension().is_some_and(|kind| kind == "pcap" || kind == "pcapng");
+    let mut captures: Vec<_> = paths.filter(is_capture).collect();
+    captures.sort();
+    captures
+}
+
+#[test]
+fn captures_of_other_tools_replay() {
+    let captures = shared_captures();
+    let strict = policy(&OPEN.replace(
+        "[\"0.0.0.0/0\", \"::/0\"]\n",
+        "[\"0.0.0.0/0\", \"::/0\"]\nprofile = \"p\"\n[profile.p]\npackets = { rate = \"1/s\", burst = 4 }\n",
+    ));
+    let (mut packets, mut dropped) = (0, 0);
+    for capture in &captures {
+        let open = replayed(&[capture], &policy(OPEN));
+        assert_sums(&open);
+        assert_eq!(open.verdicts.drop, 0, "{}: no limit, no drop", capture.display());
+        assert!(open.packets > 0 && open.services["all"].pass > 0, "{}: {open:?}", capture.display());
+        let report = replayed(&[capture], &strict);
+        assert_sums(&report);
+        assert_eq!(report, replayed(&[capture], &strict), "{} again", capture.display());
+        assert_eq!(report.packets, open.packets);
+        println!("{}: {:?}", capture.display(), report.reasons);
+        packets += report.packets;
+        dropped += report.verdicts.drop;
+    }
+    if captures.is_empty() {
+        return;
+    }
+    assert!(dropped > 0, "nothing was over a limit of four packets");
+    let together = replayed(&captures, &policy(OPEN));
+    assert_sums(&together);
+    assert_eq!(together.packets, packets);
+    let backwards: Vec<_> = captures.iter().rev().collect();
+    assert_eq!(replayed(&backwards, &policy(OPEN)), together, "the order of the files is no matter");
+}

@@ -1,0 +1,130 @@
+//! The loaded program against the host, on the same random frames: the shared parser and service tables over a slice,
+//! rules and services once more as their definition says, budgets by the shared arithmetic on a plain map.
+//!
+//! `DETECTOR_TEST_SEED` gives a run back; the seed is printed.
+
+mod frames;
+mod model;
+mod policies;
+
+use std::collections::BTreeMap;
+
+use detector_common::{
+    frame::SliceFrame,
+    packet::{self, Packet},
+    policy::{Class, NO_PROFILE, NO_RULE, PolicyHeader},
+    service::{self, DestinationSlot, PortSlot, ServiceTables},
+    verdict::{Reason, Verdict},
+};
+use detector_tests::{random::Random, rows::Rig};
+use detector_user::policy::compile::{Manifest, Tables, compile};
+
+use crate::model::{Expected, Model};
+
+const POLICIES: usize = 120;
+const FRAMES_PER_POLICY: usize = 500;
+
+const _: () = assert!(POLICIES * FRAMES_PER_POLICY >= 20_000);
+
+/// The compiled tables of services, as the program's maps hold them.
+struct HostTables<'a>(&'a Tables);
+
+impl ServiceTables for HostTables<'_> {
+    fn destination(&self, place: u32) -> Option<&DestinationSlot> {
+        self.0.destinations.get(place as usize)
+    }
+
+    fn port(&self, place: u32) -> Option<&PortSlot> {
+        self.0.ports.get(place as usize)
+    }
+}
+
+#[test]
+fn the_program_and_the_host_agree_on_every_frame() {
+    let mut random = Random::announced(10);
+    let mut seen = BTreeMap::new();
+    for number in 0..POLICIES {
+        let policy = policies::random(&mut random);
+        let tables = compile(&policy, &Manifest::default(), 0).expect("a policy that fits");
+        let mut rig = Rig::bare();
+        rig.apply_policy(&policy);
+        let mut model = Model::new(&policy);
+        for frame_number in 0..FRAMES_PER_POLICY {
+            let step_ns = [0, 20_000, 2_000_000][random.index(3)];
+            rig.advance(random.below(step_ns + 1));
+            let frame = frames::random(&mut random);
+            let host = expected(&mut model, &tables, &frame, rig.now());
+            let judged = rig.send(&frame);
+            let place = || format!("frame {frame_number} under policy {number}: {frame:02x?}\n{policy:#?}");
+            assert_eq!(judged.reason(), host.reason, "reason of {}", place());
+            assert_eq!(judged.verdict == Verdict::Drop, host.dropped(), "verdict of {}", place());
+            let trace = judged.trace;
+            assert_eq!(
+                trace.shadow == 1,
+                host.shadow && !host.dropped() && is_drop(host.reason),
+                "{}",
+                place()
+            );
+            let service = host.service.map_or(0, |service| rig.service(&policy.services[service].name));
+            assert_eq!(trace.service, service, "service of {}", place());
+            if let Some(class) = host.class {
+                let found = &tables.classes[usize::from(trace.class)];
+                assert_eq!(description(found, &tables), class, "class of {}", place());
+            }
+            *seen.entry((host.reason, host.shadow)).or_insert(0) += 1;
+        }
+    }
+    assert_covered(&seen);
+}
+
+/// What the host says of a frame.
+fn expected(model: &mut Model<'_>, tables: &Tables, frame: &[u8], now: u64) -> Expected {
+    let packet = match packet::parse(&SliceFrame(frame)) {
+        Ok(packet) => packet,
+        Err(reason) => return Expected::unjudged(reason),
+    };
+    let service = model.service(&packet);
+    assert_eq!(find(tables, &packet), service.map(|service| model.number(service)), "service of {packet:?}");
+    match service {
+        None => Expected::unjudged(Reason::NoService),
+        Some(service) => model.judge(&packet, service, frame.len() as u32, now),
+    }
+}
+
+fn find(tables: &Tables, packet: &Packet) -> Option<u16> {
+    let header: &PolicyHeader = &tables.header;
+    service::find(&HostTables(tables), header, packet)
+}
+
+fn is_drop(reason: Reason) -> bool {
+    reason.verdict() == Verdict::Drop
+}
+
+/// Action, rule and profile of a class, by name.
+fn description(class: &Class, tables: &Tables) -> String {
+    let manifest = &tables.manifest;
+    let rule = match class.rule {
+        NO_RULE => "-",
+        rule => &manifest.rules[usize::from(rule)].name,
+    };
+    let profile = match class.profile {
+        NO_PROFILE => "-",
+        profile => &manifest.profiles[usize::from(profile)],
+    };
+    format!("action {} rule {rule} profile {profile} shadow {}", class.action, class.shadow)
+}
+
+/// Every reason that a table with room can give came up, enforced and shadowed.
+fn assert_covered(seen: &BTreeMap<(Reason, bool), usize>) {
+    use Reason::{NoPolicy, Overflow, TableFull, Unjudged};
+    for &reason in Reason::ALL {
+        if matches!(reason, NoPolicy | TableFull | Unjudged | Overflow) {
+            continue;
+        }
+        for shadow in [false, true] {
+            let times = seen.get(&(reason, shadow)).copied().unwrap_or(0);
+            let is_possible = !shadow || is_drop(reason);
+            assert!(!is_possible || times > 5, "{reason:?} (shadow: {shadow}) came {times} times: {seen:?}");
+        }
+    }
+}

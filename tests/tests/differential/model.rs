@@ -1,0 +1,269 @@
+//! What a policy means, as `docs/policy.md` says it: no tries, no selectors, no hashes.
+
+use std::{
+    cmp::Reverse,
+    collections::{HashMap, HashSet},
+    net::IpAddr,
+};
+
+use detector_common::{
+    address::{Address, Family},
+    budget::{Budget, take, ticks},
+    packet::{Packet, Ports},
+    verdict::{Reason, Verdict},
+};
+use detector_user::policy::{self, Action, Budgets, Mode, ParentBudgets, Policy, Profile, Service};
+use ipnet::IpNet;
+
+/// What should become of a frame.
+#[derive(Debug)]
+pub(crate) struct Expected {
+    pub(crate) reason: Reason,
+    pub(crate) shadow: bool,
+    pub(crate) service: Option<usize>,
+    /// As `main::description` writes it.
+    pub(crate) class: Option<String>,
+}
+
+impl Expected {
+    pub(crate) fn unjudged(reason: Reason) -> Self {
+        Self { reason, shadow: false, service: None, class: None }
+    }
+
+    pub(crate) fn dropped(&self) -> bool {
+        self.reason.verdict() == Verdict::Drop && !self.shadow
+    }
+}
+
+/// A prefix at a service.
+type Key = (usize, u8, Address);
+
+/// A policy, and what every source spent.
+pub(crate) struct Model<'a> {
+    policy: &'a Policy,
+    known: HashSet<Key>,
+    /// Theoretical arrival times: packets, bytes, connections, new sources.
+    spent: HashMap<Key, [u64; 4]>,
+}
+
+/// What the policy says of a source.
+struct Standing<'a> {
+    action: u8,
+    rule: Option<&'a str>,
+    profile: Option<(&'a str, &'a Profile)>,
+    shadow: bool,
+}
+
+const LIMIT: u8 = 0;
+const ALLOW: u8 = 1;
+const DENY: u8 = 2;
+const COUNT: u8 = 3;
+
+impl<'a> Model<'a> {
+    pub(crate) fn new(policy: &'a Policy) -> Self {
+        Self { policy, known: HashSet::new(), spent: HashMap::new() }
+    }
+
+    /// The number that a service has in the first policy of a program: its place in the file, from 1.
+    pub(crate) fn number(&self, service: usize) -> u16 {
+        service as u16 + 1
+    }
+
+    /// The service that a packet is for: the longest prefix, then the most exact kind of port, then the file's order.
+    pub(crate) fn service(&self, packet: &Packet) -> Option<usize> {
+        let destination = packet.destination.to_ip();
+        let candidate = |(index, service): (usize, &Service)| {
+            let length = longest(&service.addresses, destination)?;
+            let kind = service.ports.iter().filter_map(|ports| match_of(*ports, packet)).min()?;
+            Some((Reverse(length), kind, index))
+        };
+        let best = self.policy.services.iter().enumerate().filter_map(candidate).min();
+        best.map(|(_, _, index)| index)
+    }
+
+    /// `defaults.allow`, then the most specific prefix; within equal ones allow, drop, limit; then the profile.
+    fn standing(&self, source: IpAddr, service: &'a Service) -> Standing<'a> {
+        let policy = self.policy;
+        let profile = |name: &'a str| Some((name, &policy.profiles[name]));
+        let by_default = policy.mode == Mode::Shadow;
+        if longest(&policy.allow, source).is_some() {
+            return Standing { action: ALLOW, rule: None, profile: None, shadow: false };
+        }
+        let candidate = |(index, rule): (usize, &'a policy::Rule)| {
+            let applies = rule.service.as_ref().is_none_or(|name| *name == service.name);
+            let length = longest(&rule.sources, source).filter(|_| applies)?;
+            let rank = match rule.action {
+                Action::Allow => 0,
+                Action::Drop => 1,
+                Action::Limit(_) => 2,
+            };
+            Some(((Reverse(length), rank, index), rule))
+        };
+        let rules = policy.rules.iter().enumerate().filter_map(candidate);
+        if let Some((_, rule)) = rules.min_by_key(|(order, _)| *order) {
+            let shadow = rule.mode.map_or(by_default, |mode| mode == Mode::Shadow);
+            let (action, profile) = match &rule.action {
+                Action::Allow => (ALLOW, None),
+                Action::Drop => (DENY, None),
+                Action::Limit(name) => (LIMIT, profile(name)),
+            };
+            return Standing { action, rule: Some(&rule.name), profile, shadow };
+        }
+        match &service.profile {
+            Some(name) => Standing { action: LIMIT, rule: None, profile: profile(name), shadow: by_default },
+            None => Standing { action: COUNT, rule: None, profile: None, shadow: by_default },
+        }
+    }
+
+    /// Judges a packet for a service.
+    pub(crate) fn judge(&mut self, packet: &Packet, service: usize, bytes: u32, now: u64) -> Expected {
+        let standing = self.standing(packet.source.to_ip(), &self.policy.services[service]);
+        let reason = match (standing.action, standing.profile) {
+            (ALLOW, _) => self.count(packet, service, Reason::Allowed),
+            (DENY, _) => self.count(packet, service, Reason::Denied),
+            (COUNT, _) => self.count(packet, service, Reason::Unlimited),
+            (_, Some((_, profile))) => self.limit(packet, service, profile, bytes, now),
+            (_, None) => unreachable!("a limit has a profile"),
+        };
+        let name = |name: Option<&str>| name.unwrap_or("-").to_owned();
+        let class = format!(
+            "action {} rule {} profile {} shadow {}",
+            standing.action,
+            name(standing.rule),
+            name(standing.profile.map(|(name, _)| name)),
+            u8::from(standing.shadow)
+        );
+        Expected { reason, shadow: standing.shadow, service: Some(service), class: Some(class) }
+    }
+
+    fn count(&mut self, packet: &Packet, service: usize, reason: Reason) -> Reason {
+        self.known.insert(source_key(packet, service));
+        reason
+    }
+
+    fn limit(&mut self, packet: &Packet, service: usize, profile: &Profile, bytes: u32, now: u64) -> Reason {
+        let source = source_key(packet, service);
+        let parents = parents_of(packet, service, profile);
+        if !self.known.contains(&source) {
+            let charges: Vec<_> = parents
+                .iter()
+                .filter_map(|(key, level)| Some(unit_of(*key, NEW_SOURCES, level.new_sources?)))
+                .collect();
+            if self.charge(&charges, now).is_err() {
+                return Reason::NewSources;
+            }
+            self.known.insert(source);
+        }
+        let mut charges = charges_of(source, &profile.budgets, packet, bytes);
+        let own = charges.len();
+        for (key, level) in &parents {
+            charges.extend(charges_of(*key, &level.budgets, packet, bytes));
+        }
+        match self.charge(&charges, now) {
+            Ok(()) => Reason::Conforming,
+            Err(failed) => {
+                let reasons = if failed < own {
+                    [Reason::Packets, Reason::Bytes, Reason::Connections]
+                } else {
+                    [Reason::ParentPackets, Reason::ParentBytes, Reason::ParentConnections]
+                };
+                reasons[charges[failed].kind]
+            }
+        }
+    }
+
+    /// Charges all, or none and says which failed first.
+    fn charge(&mut self, charges: &[Charge], now: u64) -> Result<(), usize> {
+        let mut states = Vec::new();
+        for (index, charge) in charges.iter().enumerate() {
+            let state = self.spent.get(&charge.key).map_or(0, |states| states[charge.kind]);
+            match take(state, now, charge.cost, charge.budget.burst_ticks) {
+                Ok(state) => states.push(state),
+                Err(wait) => {
+                    // More than this budget could owe is an earlier policy's debt: spent, but no more.
+                    if wait.ticks > charge.cost + ticks(1_000_000_000) {
+                        let spent = now + charge.budget.burst_ticks;
+                        self.spent.entry(charge.key).or_default()[charge.kind] = spent;
+                    }
+                    return Err(index);
+                }
+            }
+        }
+        for (charge, state) in charges.iter().zip(states) {
+            self.spent.entry(charge.key).or_default()[charge.kind] = state;
+        }
+        Ok(())
+    }
+}
+
+/// What a packet costs of one budget.
+struct Charge {
+    key: Key,
+    kind: usize,
+    budget: Budget,
+    cost: u64,
+}
+
+const PACKETS: usize = 0;
+const BYTES: usize = 1;
+const CONNECTIONS: usize = 2;
+const NEW_SOURCES: usize = 3;
+
+fn charges_of(key: Key, budgets: &Budgets, packet: &Packet, bytes: u32) -> Vec<Charge> {
+    let mut charges = Vec::new();
+    charges.extend(budgets.packets.map(|budget| unit_of(key, PACKETS, budget)));
+    charges.extend(budgets.bytes.map(|budget| {
+        let budget = Budget::of_bytes(budget.rate.count, budget.rate.per_ns, budget.burst, 0);
+        Charge { key, kind: BYTES, budget, cost: budget.bytes_cost(bytes) }
+    }));
+    if packet.connection {
+        charges.extend(budgets.connections.map(|budget| unit_of(key, CONNECTIONS, budget)));
+    }
+    charges
+}
+
+fn unit_of(key: Key, kind: usize, budget: policy::Budget) -> Charge {
+    let budget = Budget::of_units(budget.rate.count, budget.rate.per_ns, budget.burst, 0);
+    Charge { key, kind, budget, cost: budget.unit_cost() }
+}
+
+fn source_key(packet: &Packet, service: usize) -> Key {
+    let length = if packet.source.family == Family::V4 { 32 } else { 64 };
+    (service, length, packet.source.prefix(length))
+}
+
+/// The prefixes around a source that the profile limits, the nearest first.
+fn parents_of<'a>(packet: &Packet, service: usize, profile: &'a Profile) -> Vec<(Key, &'a ParentBudgets)> {
+    let parents = &profile.parents;
+    let levels: &[_] = match packet.source.family {
+        Family::V4 => &[(24, &parents.v4_24)],
+        Family::V6 => &[(56, &parents.v6_56), (48, &parents.v6_48)],
+    };
+    let key = |length| (service, length, packet.source.prefix(length));
+    levels.iter().filter_map(|&(length, level)| Some((key(length), level.as_ref()?))).collect()
+}
+
+/// Length of the longest of some prefixes around an address.
+fn longest(nets: &[IpNet], address: IpAddr) -> Option<u8> {
+    nets.iter().filter(|net| net.contains(&address)).map(IpNet::prefix_len).max()
+}
+
+/// How exactly an entry of `ports` names a packet, 0 the most; `None`: it does not.
+fn match_of(ports: policy::Ports, packet: &Packet) -> Option<u8> {
+    use policy::Ports::{Any, Protocol, Range};
+    let protocol_matches = |protocol: u8| protocol == packet.protocol;
+    match (packet.ports, ports) {
+        // Nothing of the packet can be compared: every service of the destination could be meant.
+        (Ports::Unread, _) => Some(0),
+        (_, Any) => Some(2),
+        (Ports::Known, Range { protocol, first, last }) => {
+            (protocol_matches(protocol) && (first..=last).contains(&packet.destination_port)).then_some(0)
+        }
+        (Ports::None, Range { .. }) => None,
+        // A later fragment is of every port of its protocol.
+        (Ports::InFirstFragment, Protocol(protocol) | Range { protocol, .. }) => {
+            protocol_matches(protocol).then_some(1)
+        }
+        (_, Protocol(protocol)) => protocol_matches(protocol).then_some(1),
+    }
+}

@@ -1,0 +1,107 @@
+//! The generated parts of the documentation are what the code says.
+
+use std::{env, fs, path::PathBuf};
+
+use clap::CommandFactory as _;
+use detector_common::{
+    counters::{FRAME_KINDS, TABLE_EVENTS},
+    verdict::Reason,
+};
+use detector_user::{cli::Cli, daemon::metrics::FAMILIES, kernel::maps};
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("cannot read {path}: {error}"))
+}
+
+/// Compares the block between `<!-- generated: NAME -->` and `<!-- end -->` with what it should be, or writes it.
+fn hold(path: &str, name: &str, expected: &str) {
+    let text = read(path);
+    let head = format!("<!-- generated: {name} -->\n");
+    let start = text.find(&head).unwrap_or_else(|| panic!("{path} has no block {name}")) + head.len();
+    let end =
+        start + text[start..].find("<!-- end -->").unwrap_or_else(|| panic!("block {name} does not end"));
+    if env::var_os("DETECTOR_WRITE_DOCS").is_some() {
+        let new = format!("{}{expected}{}", &text[..start], &text[end..]);
+        fs::write(root().join(path), new).unwrap_or_else(|error| panic!("cannot write {path}: {error}"));
+        return;
+    }
+    assert_eq!(&text[start..end], expected, "{path}, block {name}: write it anew with DETECTOR_WRITE_DOCS=1");
+}
+
+fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
+    let mut text = format!("\n| {} |\n|{}\n", header.join(" | "), "---|".repeat(header.len()));
+    for row in rows {
+        text += &format!("| {} |\n", row.join(" | "));
+    }
+    text + "\n"
+}
+
+/// One test for everything, since two would write to one file at a time.
+#[test]
+fn the_documentation_says_what_the_code_does() {
+    let reasons = Reason::ALL.iter().map(|reason| {
+        vec![format!("`{}`", reason.name()), reason.verdict().name().to_owned(), reason.help().to_owned()]
+    });
+    hold("docs/reference.md", "reasons", &table(&["reason", "verdict", "meaning"], reasons));
+    let frames = FRAME_KINDS.iter().map(|(_, name, help)| vec![format!("`{name}`"), (*help).to_owned()]);
+    hold("docs/reference.md", "frames", &table(&["kind", "meaning"], frames));
+    let events = TABLE_EVENTS.iter().map(|(_, name, help)| vec![format!("`{name}`"), (*help).to_owned()]);
+    hold("docs/reference.md", "events", &table(&["event", "meaning"], events));
+    let metrics = FAMILIES.iter().map(|family| {
+        let row =
+            [format!("`{}`", family.name), family.kind.into(), family.labels.into(), family.help.into()];
+        row.to_vec()
+    });
+    hold("docs/reference.md", "metrics", &table(&["name", "kind", "labels", "meaning"], metrics));
+    hold("docs/reference.md", "commands", &help());
+    hold("docs/architecture.md", "maps", &cards());
+}
+
+/// `--help` of every command, as it is without a terminal.
+fn help() -> String {
+    let mut cli = Cli::command().term_width(100);
+    cli.build();
+    let mut text = format!("\n```text\n{}```\n", cli.render_help());
+    for command in cli.get_subcommands_mut().filter(|command| command.get_name() != "help") {
+        let help = command.render_long_help();
+        text += &format!("\n### {}\n\n```text\n{help}```\n", command.get_name());
+    }
+    text + "\n"
+}
+
+/// The cards of `detector-ebpf/src/maps.rs`: the doc comments above its statics.
+fn cards() -> String {
+    let mut rows = Vec::new();
+    let mut comment = String::new();
+    for line in read("detector-ebpf/src/maps.rs").lines() {
+        if let Some(text) = line.strip_prefix("///") {
+            comment += text;
+        } else if let Some(definition) = line.strip_prefix("pub(crate) static ") {
+            let name = definition.split(':').next().unwrap_or_default();
+            rows.push(card(name, &comment));
+            comment.clear();
+        } else if !line.starts_with("#[") {
+            comment.clear();
+        }
+    }
+    let names: Vec<_> = rows.iter().map(|row| row[0].trim_matches('`').to_owned()).collect();
+    assert_eq!(names, maps::NAMES, "every map has a card, and every card a map");
+    table(&["map", "writer", "reader", "size", "when full", "error it introduces"], rows)
+}
+
+fn card(name: &str, comment: &str) -> Vec<String> {
+    let mut row = vec![format!("`{name}`")];
+    let mut rest = comment.trim();
+    let words = ["Writer:", "Reader:", "Size:", "Full:", "Error:"];
+    for (number, word) in words.iter().enumerate() {
+        rest = rest.strip_prefix(word).unwrap_or_else(|| panic!("the card of {name} lacks {word}")).trim();
+        let end = words.get(number + 1).and_then(|next| rest.find(next)).unwrap_or(rest.len());
+        row.push(rest[..end].trim().trim_end_matches('.').to_owned());
+        rest = &rest[end..];
+    }
+    row
+}

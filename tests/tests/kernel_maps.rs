@@ -1,0 +1,156 @@
+//! What the loaded object is to the kernel: its maps, their memory, its licence, its flags.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    os::fd::{AsFd as _, AsRawFd as _},
+};
+
+use aya::maps::{MapInfo, MapType};
+use detector_common::limits::SOURCES_DEFAULT;
+use detector_tests::rows::Rig;
+use detector_user::kernel::{load::OBJECT, maps::NAMES};
+
+/// `BPF_F_NO_PREALLOC` of linux/bpf.h.
+const NO_PREALLOC: u32 = 1 << 0;
+/// `BPF_F_RDONLY_PROG` of linux/bpf.h.
+const RDONLY_PROG: u32 = 1 << 7;
+/// `BPF_F_MMAPABLE` of linux/bpf.h.
+const MMAPABLE: u32 = 1 << 10;
+
+/// Memory that all maps may take together at the default size, bytes, on a machine of [`CPUS`].
+const BYTES_MAX: u64 = 100_000_000;
+
+/// CPUs of a small edge node. Each one more takes a copy of the per-CPU counters, see [`CPU_BYTES_MAX`].
+const CPUS: u64 = 4;
+
+/// Memory that the counters of one CPU may take, bytes.
+const CPU_BYTES_MAX: u64 = 140_000;
+
+/// The maps that the program uses, by name.
+fn maps_of(rig: &mut Rig) -> BTreeMap<String, MapInfo> {
+    let program = rig.bench_mut().loaded.program().expect("the program is loaded");
+    let info = program.info().expect("what the kernel knows of the program");
+    let ids = info.map_ids().expect("its maps").expect("a kernel that tells maps");
+    ids.into_iter()
+        .map(|id| {
+            let map = MapInfo::from_id(id).expect("a map of the program");
+            (map.name_as_str().expect("a name").to_owned(), map)
+        })
+        .collect()
+}
+
+/// A number of a map from its descriptor's `fdinfo`, for what the kernel tells nowhere else.
+fn fdinfo(map: &MapInfo, field: &str) -> Option<u64> {
+    let fd = map.fd().expect("a descriptor");
+    let path = format!("/proc/self/fdinfo/{}", fd.as_fd().as_raw_fd());
+    let text = fs::read_to_string(path).expect("procfs");
+    let line = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'))?;
+    let digits = line.trim();
+    match digits.strip_prefix("0x") {
+        Some(digits) => u64::from_str_radix(digits, 16).ok(),
+        None => digits.parse().ok(),
+    }
+}
+
+/// Type and flags of every map that is pinned.
+fn expected(name: &str) -> (MapType, u32) {
+    match name {
+        // The program's own, read by nobody else.
+        "OVERFLOW" => (MapType::Array, 0),
+        "RULES_V4" | "RULES_V6" => (MapType::ArrayOfMaps, 0),
+        "VERDICTS" | "COUNTERS" => (MapType::PerCpuArray, 0),
+        "EVENTS" => (MapType::RingBuf, 0),
+        // All others are read through a mapping.
+        _ => (MapType::Array, MMAPABLE),
+    }
+}
+
+#[test]
+fn every_pinned_map_is_in_the_object_with_its_type_and_flags() {
+    let mut rig = Rig::bare();
+    let mut maps = maps_of(&mut rig);
+    for &name in NAMES {
+        // The program does not use the manifest, so the kernel does not count it among its maps.
+        if name == "MANIFEST" {
+            assert!(!maps.contains_key(name), "the program uses the manifest: mend its card");
+            continue;
+        }
+        let map = maps.remove(name).unwrap_or_else(|| panic!("the program has no map {name}"));
+        let flags = fdinfo(&map, "map_flags").expect("flags") as u32;
+        assert_eq!((map.map_type().expect("a type"), flags), expected(name), "type and flags of {name}");
+    }
+    // What is left is not pinned: constants of this one load, and the program's own log.
+    for (name, map) in maps {
+        let flags = fdinfo(&map, "map_flags").expect("flags") as u32;
+        let is_constants = name.starts_with(".rodata") && flags & (RDONLY_PROG | NO_PREALLOC) == RDONLY_PROG;
+        let is_log = name == "AYA_LOGS" && map.map_type().expect("a type") == MapType::RingBuf;
+        assert!(is_constants || is_log, "map {name} is neither pinned nor known");
+    }
+}
+
+#[test]
+fn all_maps_at_the_default_size_fit_their_budget() {
+    let mut rig = Rig::new(SOURCES_DEFAULT);
+    let maps = maps_of(&mut rig);
+    // The manifest is mapped, not named by the program.
+    let manifest = rig.bench().loaded.maps.manifest.len() as u64 * 4096;
+    let (mut fixed, mut of_each_cpu, mut charged) = (manifest, 0, manifest);
+    for (name, map) in &maps {
+        let entries = u64::from(map.max_entries());
+        let elements = u64::from(map.value_size()).next_multiple_of(8) * entries;
+        let locked = fdinfo(map, "memlock").expect("the kernel's own count");
+        match map.map_type().expect("a type") {
+            MapType::PerCpuArray => of_each_cpu += elements,
+            // Its size is its number of entries.
+            MapType::RingBuf => fixed += entries,
+            _ => fixed += elements,
+        }
+        if map.map_type().expect("a type") != MapType::PerCpuArray {
+            charged += locked;
+        }
+        println!("{name}: {elements} bytes, {locked} as the kernel counts");
+    }
+    let computed = fixed + CPUS * of_each_cpu;
+    println!("all maps: {fixed} bytes, {charged} as the kernel counts, and {of_each_cpu} for each CPU");
+    assert!(fixed > 90_000_000, "{fixed} bytes are too few: a map is missing from the sum");
+    assert!(of_each_cpu <= CPU_BYTES_MAX, "{of_each_cpu} bytes for each CPU, {CPU_BYTES_MAX} at most");
+    assert!(computed <= BYTES_MAX, "all maps take {computed} bytes on {CPUS} CPUs, {BYTES_MAX} at most");
+    let charged = charged + CPUS * of_each_cpu;
+    assert!(charged <= BYTES_MAX, "the kernel counts {charged} bytes on {CPUS} CPUs, {BYTES_MAX} at most");
+}
+
+/// The licence that GPL-only helpers ask for, and the words that promise it.
+#[test]
+fn the_licence_is_dual() {
+    let mut rig = Rig::bare();
+    let info = rig.bench_mut().loaded.program().expect("the program").info().expect("its info");
+    assert_eq!(info.gpl_compatible(), Some(true));
+    let licence = b"Dual MIT/GPL\0";
+    assert!(OBJECT.windows(licence.len()).any(|bytes| bytes == licence), "the object says Dual MIT/GPL");
+    assert_eq!(info.name_as_str(), Some("detector"));
+}
+
+/// A driver hands frames in several buffers to programs that are marked for them, and generic mode takes over for
+/// those that are not. The kernel tells the mark to nobody, so the object is asked.
+#[test]
+fn the_program_is_marked_for_frames_in_several_buffers() {
+    let section = b"xdp.frags";
+    assert!(
+        OBJECT.windows(section.len()).any(|bytes| bytes == section),
+        "the section that asks for fragments"
+    );
+}
+
+/// Not bounded but told: how near the verifier's limit of a million the program is.
+#[test]
+fn the_verifier_has_room() {
+    let mut rig = Rig::bare();
+    let info = rig.bench_mut().loaded.program().expect("the program").info().expect("its info");
+    let processed = info.verified_instruction_count().expect("a kernel of 5.16 or later");
+    println!(
+        "instructions: {:?} bytes translated, {processed} processed by the verifier",
+        info.size_translated()
+    );
+    assert!((1..800_000).contains(&processed), "{processed} instructions of 1,000,000 processed");
+}

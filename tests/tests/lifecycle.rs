@@ -1,0 +1,272 @@
+//! Daemons come and go; limits stay, as long as they are asked for and no longer.
+
+use std::{fmt::Write as _, net::SocketAddr, thread, time::Duration};
+
+use anyhow::{Context as _, Result};
+use detector_tests::{
+    daemon::Site,
+    netns::{may_run, turn},
+    process::{PATIENCE, wait_until},
+    stage::{MTU, Net, Stage, Who, edge_interface, outside_interface, policy},
+    traffic::{Flood, Pace, Receiver, Sender},
+};
+
+/// The limit of most tests here.
+const BURST: u64 = 1000;
+const PER_SECOND: u64 = 1000;
+
+fn limit() -> String {
+    policy(&format!("packets = {{ rate = \"{PER_SECOND}/s\", burst = {BURST} }}"))
+}
+
+fn flood(stage: &Stage, net: Net) -> Result<Flood> {
+    let frame = net.flow(Who::Offender).datagram();
+    Flood::start(&stage.outside, &outside_interface(0), frame, Pace::per_second(100_000))
+}
+
+/// Waits until the program has judged so many more packets of the flood; works without a daemon.
+fn more_judged(site: &Site<'_>, net: Net, packets: u64) -> Result<()> {
+    let before = site.source(&net.prefix(Who::Offender))?.packets;
+    wait_until("the program judges more packets", PATIENCE, || {
+        Ok((site.source(&net.prefix(Who::Offender))?.packets >= before + packets).then_some(()))
+    })
+}
+
+#[test]
+fn a_killed_daemon_leaves_the_limits_and_the_next_one_adopts_them_without_a_gap() -> Result<()> {
+    if !may_run() {
+        return Ok(());
+    }
+    let _turn = turn();
+    let stage = Stage::new(1, MTU)?;
+    let net = Net::v4(0);
+    let site = Site::new(&stage.edge, &limit())?;
+    let mut daemon = site.start(&[&edge_interface(0)], &[])?;
+    let receiver = Receiver::start(&stage.edge, net.service())?;
+    let flood = flood(&stage, net)?;
+    more_judged(&site, net, 50_000)?;
+    for _ in 0..3 {
+        daemon.end(libc::SIGKILL)?;
+        let (code, status) = site.status()?;
+        assert_eq!((code, &status["daemon"]), (11, &false.into()), "degraded: {status}");
+        more_judged(&site, net, 50_000)?;
+        daemon = site.start(&[&edge_interface(0)], &[])?;
+        let log = daemon.log();
+        assert!(log.contains("adopted"), "{log}");
+        assert!(!log.contains("made anew"), "{log}");
+        let (code, status) = site.status()?;
+        assert_eq!((code, &status["daemon"]), (0, &true.into()), "enforcing: {status}");
+        more_judged(&site, net, 50_000)?;
+    }
+    flood.stop()?;
+    stage.fence(0)?;
+    // One gap of a millisecond would be 100 packets too many; one budget forgotten, 1000.
+    let offender = site.source(&net.prefix(Who::Offender))?;
+    receiver.assert_cut(net.source(Who::Offender), offender.passed(), BURST, PER_SECOND)
+}
+
+#[test]
+fn sigterm_detaches_and_removes_every_pin() -> Result<()> {
+    ends_clean(libc::SIGTERM)
+}
+
+#[test]
+fn sigint_does_the_same() -> Result<()> {
+    ends_clean(libc::SIGINT)
+}
+
+fn ends_clean(signal: i32) -> Result<()> {
+    if !may_run() {
+        return Ok(());
+    }
+    let _turn = turn();
+    let stage = Stage::new(1, MTU)?;
+    let net = Net::v4(0);
+    let site = Site::new(&stage.edge, &limit())?;
+    let daemon = site.start(&[&edge_interface(0)], &[])?;
+    assert!(stage.is_attached(0)? && site.is_pinned());
+    let status = daemon.end(signal)?;
+    assert_eq!(status.code(), Some(0));
+    assert!(!stage.is_attached(0)?, "nothing is attached");
+    assert!(!site.is_pinned(), "nothing is pinned");
+    let (code, status) = site.status()?;
+    assert_eq!((code, &status["state"]), (10, &"unloaded".into()));
+    // Ten times the burst at ten times the rate.
+    let receiver = Receiver::start(&stage.edge, net.service())?;
+    let from = SocketAddr::new(net.source(Who::Client), 5555);
+    let sender = Sender::start(&stage.outside, from, net.service(), Pace::per_second(10_000))?;
+    receiver.wait_for(net.source(Who::Client), 10 * BURST)?;
+    sender.stop()?;
+    Ok(())
+}
+
+#[test]
+fn keep_goes_on_filtering_until_unload() -> Result<()> {
+    if !may_run() {
+        return Ok(());
+    }
+    let _turn = turn();
+    let stage = Stage::new(1, MTU)?;
+    let net = Net::v4(0);
+    let site = Site::new(&stage.edge, &limit())?;
+    let daemon = site.start(&[&edge_interface(0)], &["--keep"])?;
+    let receiver = Receiver::start(&stage.edge, net.service())?;
+    let flood = flood(&stage, net)?;
+    more_judged(&site, net, 50_000)?;
+    assert_eq!(daemon.end(libc::SIGTERM)?.code(), Some(0));
+    assert!(stage.is_attached(0)?);
+    more_judged(&site, net, 200_000)?;
+    flood.stop()?;
+    stage.fence(0)?;
+    let offender = site.source(&net.prefix(Who::Offender))?;
+    receiver.assert_cut(net.source(Who::Offender), offender.passed(), BURST, PER_SECOND)?;
+
+    let (code, out, err) = site.ask(&["unload"])?;
+    assert_eq!(code, 0, "{out}{err}");
+    assert!(!stage.is_attached(0)? && !site.is_pinned());
+    Ok(())
+}
+
+#[test]
+fn unload_leaves_a_living_daemon_alone_unless_forced() -> Result<()> {
+    if !may_run() {
+        return Ok(());
+    }
+    let _turn = turn();
+    let stage = Stage::new(1, MTU)?;
+    let site = Site::new(&stage.edge, &limit())?;
+    let _daemon = site.start(&[&edge_interface(0)], &[])?;
+    let (code, _, err) = site.ask(&["unload"])?;
+    assert_eq!(code, 1);
+    assert!(err.contains("a daemon runs") && err.contains("--force"), "{err}");
+    assert!(stage.is_attached(0)? && site.is_pinned());
+    let (code, out, err) = site.ask(&["unload", "--force"])?;
+    assert_eq!(code, 0, "{out}{err}");
+    assert!(!stage.is_attached(0)? && !site.is_pinned());
+    Ok(())
+}
+
+#[test]
+fn a_bad_policy_on_sighup_keeps_the_old_one() -> Result<()> {
+    if !may_run() {
+        return Ok(());
+    }
+    let _turn = turn();
+    let stage = Stage::new(1, MTU)?;
+    let net = Net::v4(0);
+    let site = Site::new(&stage.edge, &limit())?;
+    let mut daemon = site.start(&[&edge_interface(0)], &[])?;
+    let receiver = Receiver::start(&stage.edge, net.service())?;
+    let flood = flood(&stage, net)?;
+    let epoch = |site: &Site<'_>| -> Result<_> { Ok(site.status()?.1["policy"]["epoch"].clone()) };
+    let before = epoch(&site)?;
+
+    site.write_policy("version = 1\n[[service]]\nname = \"edge\"\nadresses = []\n")?;
+    assert_eq!(daemon.reload()?, (0, 1));
+    let log = daemon.log();
+    assert!(log.contains("policy.toml:4:1") && log.contains("adresses"), "{log}");
+    assert_eq!(epoch(&site)?, before);
+    more_judged(&site, net, 100_000)?;
+
+    std::fs::remove_file(site.policy()).context("removing the policy")?;
+    assert_eq!(daemon.reload()?, (0, 2), "a missing file is a bad one");
+    assert_eq!(epoch(&site)?, before);
+    more_judged(&site, net, 100_000)?;
+    assert!(daemon.is_running()?);
+
+    site.write_policy(&limit())?;
+    assert_eq!(daemon.reload()?, (1, 2), "the next good one is taken");
+    assert_ne!(epoch(&site)?, before);
+    flood.stop()?;
+    stage.fence(0)?;
+    let offender = site.source(&net.prefix(Who::Offender))?;
+    receiver.assert_cut(net.source(Who::Offender), offender.passed(), BURST, PER_SECOND)?;
+    Ok(())
+}
+
+#[test]
+fn every_interface_is_limited_and_a_successor_lets_go_of_those_it_is_not_given() -> Result<()> {
+    if !may_run() {
+        return Ok(());
+    }
+    let _turn = turn();
+    let stage = Stage::new(3, MTU)?;
+    let site = Site::new(&stage.edge, &limit())?;
+    let names: Vec<String> = (0..3).map(edge_interface).collect();
+    let daemon = site.start(&names.iter().map(String::as_str).collect::<Vec<_>>(), &[])?;
+    let modes = |site: &Site<'_>| -> Result<String> {
+        let (_, status) = site.status()?;
+        let mut text = String::new();
+        for interface in status["interfaces"].as_array().context("interfaces")? {
+            write!(text, "{} {} ", interface["name"], interface["mode"])?;
+        }
+        Ok(text.replace('"', ""))
+    };
+    assert_eq!(modes(&site)?, "edge0 native edge1 native edge2 native ");
+    let nets = [Net::v4(0), Net::v4(1), Net::v6(2)];
+    let mut floods = Vec::new();
+    for (link, net) in nets.iter().enumerate() {
+        let frame = net.flow(Who::Offender).datagram();
+        let interface = outside_interface(link as u8);
+        let receiver = Receiver::start(&stage.edge, net.service())?;
+        floods.push((Flood::start(&stage.outside, &interface, frame, Pace::per_second(20_000))?, receiver));
+    }
+    thread::sleep(Duration::from_secs(2));
+    for ((link, net), (flood, receiver)) in nets.iter().enumerate().zip(floods) {
+        flood.stop()?;
+        stage.fence(link as u8)?;
+        let offender = site.source(&net.prefix(Who::Offender))?;
+        receiver.assert_cut(net.source(Who::Offender), offender.passed(), BURST, PER_SECOND)?;
+    }
+    daemon.end(libc::SIGKILL)?;
+    let _daemon = site.start(&["edge0", "edge2"], &[])?;
+    assert_eq!(modes(&site)?, "edge0 native edge2 native ");
+    assert!(stage.is_attached(0)? && !stage.is_attached(1)? && stage.is_attached(2)?);
+    Ok(())
+}
+
+#[test]
+fn jumbo_frames_are_limited_natively() -> Result<()> {
+    if !may_run() {
+        return Ok(());
+    }
+    let _turn = turn();
+    let stage = Stage::new(1, 9000)?;
+    let net = Net::v4(0);
+    let site = Site::new(&stage.edge, &policy("bytes = { rate = \"100kB/s\", burst = \"90kB\" }"))?;
+    let _daemon = site.start(&[&edge_interface(0)], &[])?;
+    let (_, status) = site.status()?;
+    assert_eq!(status["interfaces"][0]["mode"], "native", "{status}");
+    let receiver = Receiver::start(&stage.edge, net.service())?;
+    let from = SocketAddr::new(net.source(Who::Client), 5555);
+    let socket = stage.outside.within(|| std::net::UdpSocket::bind(from))?.context("binding")?;
+    for _ in 0..100 {
+        socket.send_to(&[0; 8900], net.service()).context("sending a jumbo datagram")?;
+    }
+    stage.fence(0)?;
+    let source = site.source(&net.prefix(Who::Client))?;
+    assert_eq!(source.packets, 100, "whole frames, not fragments: {source:?}");
+    // Ten frames of 8,942 bytes are in the burst, and one more comes every 89 ms.
+    assert!((10..=30).contains(&source.passed()), "{source:?}");
+    assert_eq!(receiver.wait_for(net.source(Who::Client), source.passed())?, source.passed());
+    Ok(())
+}
+
+#[test]
+fn a_second_daemon_is_refused_and_changes_nothing() -> Result<()> {
+    if !may_run() {
+        return Ok(());
+    }
+    let _turn = turn();
+    let stage = Stage::new(2, MTU)?;
+    let site = Site::new(&stage.edge, &limit())?;
+    let mut daemon = site.start(&[&edge_interface(0)], &[])?;
+    let (_, before) = site.status()?;
+    let (code, err) = site.refused(&[&edge_interface(1)], &["--metrics", "off"])?;
+    assert_eq!(code, 1, "{err}");
+    assert!(err.contains("another detector daemon runs here"), "{err}");
+    let (code, after) = site.status()?;
+    assert_eq!((code, &after["policy"], &after["interfaces"]), (0, &before["policy"], &before["interfaces"]));
+    assert!(daemon.is_running()? && stage.is_attached(0)? && !stage.is_attached(1)?);
+    Ok(())
+}

@@ -1,0 +1,100 @@
+//! A set without an idle way answers, and counts its answers.
+
+use detector_common::verdict::Reason;
+use detector_tests::{
+    packet::flags,
+    rows::{MILLISECOND, Rig, SECOND},
+};
+
+use crate::*;
+
+/// Fills the only set with sources that are busy for a while.
+fn fill(rig: &mut Rig) {
+    for source in 0..8 {
+        assert_eq!(rig.reason(&ack(v4(source))), Reason::Conforming);
+    }
+}
+
+#[test]
+fn newcomers_to_a_full_set_share_one_budget() {
+    let mut rig = Rig::new(1);
+    rig.apply(&policy_of("packets = { rate = \"10/s\", burst = 4 }"));
+    fill(&mut rig);
+    // Whoever they are: four at once, as one source would have.
+    let rows: Vec<_> = (0..6).map(|n| (if n % 2 == 0 { v4(100 + n) } else { v6(100 + n) }, n < 4)).collect();
+    for (source, passes) in rows {
+        let expected =
+            if passes { "pass table_full; api.table_full 1" } else { "drop overflow; api.overflow 1" };
+        assert_eq!(rig.row(&ack(source)), expected, "{source}");
+    }
+    // The eight are limited by their own budgets meanwhile.
+    for source in 0..8 {
+        for _ in 0..3 {
+            assert_eq!(rig.reason(&ack(v4(source))), Reason::Conforming);
+        }
+        assert_eq!(rig.reason(&ack(v4(source))), Reason::Packets);
+    }
+    // One more every tenth of a second, to whoever comes first.
+    rig.advance(100 * MILLISECOND - 1);
+    assert_eq!(rig.reason(&ack(v4(104))), Reason::Overflow);
+    rig.advance(1);
+    assert_eq!(rig.reason(&ack(v4(104))), Reason::TableFull);
+    assert_eq!(rig.reason(&ack(v4(105))), Reason::Overflow);
+    // A newcomer gets a way as soon as one is idle.
+    rig.advance(SECOND);
+    assert_eq!(rig.reason(&ack(v4(105))), Reason::Conforming);
+}
+
+/// What needs no budget needs no entry.
+#[test]
+fn rules_decide_for_newcomers_to_a_full_set() {
+    let text = policy_of("packets = { rate = \"10/s\", burst = 1 }")
+        + "[[rule]]\nname = \"bad\"\nsource = [\"10.0.1.0/24\"]\naction = \"drop\"\n\
+           [[rule]]\nname = \"good\"\nsource = [\"10.0.2.0/24\"]\naction = \"allow\"\n\
+           [[service]]\nname = \"open\"\naddresses = [\"203.0.113.11\"]\n";
+    let mut rig = Rig::new(1);
+    rig.apply(&text);
+    fill(&mut rig);
+    let open = tcp("10.0.0.99:1", "203.0.113.11:1", flags::ACK).frame();
+    assert_eq!(rig.row(&ack(v4(0x101))), "drop denied; api.denied 1");
+    assert_eq!(rig.row(&ack(v4(0x201))), "pass allowed; api.allowed 1");
+    assert_eq!(rig.row(&open), "pass unlimited; open.unlimited 1");
+    assert_eq!(rig.row(&ack(v4(0x301))), "pass table_full; api.table_full 1");
+    assert_eq!(rig.row(&ack(v4(0x302))), "drop overflow; api.overflow 1");
+}
+
+#[test]
+fn a_full_set_in_shadow_drops_nothing() {
+    let mut rig = Rig::new(1);
+    rig.apply(&format!(
+        "{}[defaults]\nmode = \"shadow\"\n",
+        policy_of("packets = { rate = \"10/s\", burst = 1 }")
+    ));
+    fill(&mut rig);
+    assert_eq!(rig.row(&ack(v4(100))), "pass table_full; api.table_full 1");
+    assert_eq!(rig.row(&ack(v4(101))), "pass overflow (shadow); api.overflow.shadow 1");
+}
+
+/// Parents have a table of their own; where it is full their budgets are not charged, and that is counted.
+#[test]
+fn parents_without_a_way_are_left_out_and_counted() {
+    let mut rig = Rig::new(100_000);
+    rig.apply(&policy_of(
+        "packets = \"1/s\"\n[profile.customer.parents]\nv4_24 = { packets = { rate = \"1/min\", burst = 1 } }",
+    ));
+    let ways = rig.bench().loaded.maps.parents.len() * 8;
+    // Twice as many prefixes as there are ways, two sources each; each prefix affords one packet.
+    let (mut second_passed, mut left_out) = (0, 0);
+    for prefix in 0..2 * ways as u32 {
+        let before = rig.counter("parents_full");
+        assert_eq!(rig.reason(&ack(v4(prefix << 8 | 1))), Reason::Conforming);
+        let full = rig.counter("parents_full") > before;
+        left_out += u64::from(full);
+        let second = rig.reason(&ack(v4(prefix << 8 | 2)));
+        assert_eq!(second, if full { Reason::Conforming } else { Reason::ParentPackets }, "prefix {prefix}");
+        second_passed += u64::from(second == Reason::Conforming);
+    }
+    assert_eq!(second_passed, left_out);
+    assert_eq!(rig.counter("parent_created") + left_out, 2 * ways as u64);
+    assert!(left_out >= ways as u64, "{left_out} of {} prefixes found no way among {ways}", 2 * ways);
+}

@@ -1,0 +1,81 @@
+//! The habits of the project as commands: `cargo xtask COMMAND`.
+//!
+//! This crate builds with nothing but a stable toolchain, because `setup` installs everything else. It therefore knows
+//! detector-user only as a binary that cargo builds.
+
+mod ci;
+mod command;
+mod ebpf;
+mod initramfs;
+mod kernels;
+mod packages;
+mod paths;
+mod run;
+mod setup;
+mod tally;
+mod test;
+mod tidy;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "The habits of the detector project")]
+struct Cli {
+    #[command(subcommand)]
+    habit: Habit,
+}
+
+#[derive(Subcommand)]
+enum Habit {
+    /// Install what is missing to build, run and test; says what and why; safe to repeat
+    Setup,
+    /// Run detector: in a lab of its own, or for real on the interfaces named with `--iface`
+    ///
+    /// With `--iface` among the arguments, all of them go to `detector run`; without it, all go to the lab
+    /// (`--seconds N` ends the lab by itself).
+    Run {
+        /// Arguments of `detector run` or of the lab
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
+    /// Run everything that has to pass; the last line of output sums it up
+    Test {
+        /// Arguments of `cargo test`; with any given, the kernels are not booted
+        #[arg(last = true)]
+        args: Vec<OsString>,
+    },
+    /// Run the tests that must hold on old kernels, on Debian's kernels in qemu
+    Kernels(kernels::Options),
+    /// Say which toolchain and linker build the eBPF program
+    Ebpf,
+    /// Format, lint the host crates and the eBPF crate, and check the documentation
+    Tidy {
+        /// Change nothing: a file that is not formatted is an error
+        #[arg(long)]
+        check: bool,
+    },
+    /// Do what continuous integration does: set up, check, test, and run the lab for a moment
+    Ci,
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().habit {
+        Habit::Setup => setup::setup(),
+        Habit::Run { args } => run::run(&args),
+        Habit::Test { args } => test::test(&args),
+        Habit::Kernels(options) => kernels::kernels(&options),
+        Habit::Ebpf => ebpf::tell(),
+        Habit::Tidy { check } => tidy::tidy(check),
+        Habit::Ci => ci::ci(),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            command::complain(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
