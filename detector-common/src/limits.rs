@@ -19,6 +19,9 @@ pub const SOURCES_DEFAULT: u32 = 500_000;
 /// One parent prefix is planned for every so many sources. A full set of parents passes and is counted.
 pub const SOURCES_PER_PARENT: u32 = 50;
 
+/// Parent prefixes that even the smallest table has room for.
+pub const PARENTS_MIN: u32 = 1024;
+
 /// Services of a policy, and the first number that is none. Service 0 stands for "no service".
 pub const SERVICES_MAX: usize = 256;
 
@@ -51,6 +54,9 @@ pub const VLAN_TAGS_MAX: usize = 2;
 
 /// IPv6 extension headers that are walked. A packet with more is judged by its source, like a later fragment.
 pub const EXTENSION_HEADERS_MAX: usize = 8;
+
+/// Searches that a newcomer makes while other CPUs change the set under it. Then it passes as if the set were full.
+pub const SEARCHES_MAX: usize = 3;
 
 /// Compare-and-swap attempts on one budget before the wait-free way is taken.
 pub const SWAP_ATTEMPTS_MAX: usize = 4;

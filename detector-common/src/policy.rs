@@ -81,7 +81,7 @@ pub const NO_PROFILE: u16 = u16::MAX;
 abi_struct! {
     /// What the policy says of a source at a service.
     #[derive(Default)]
-    pub struct Class: 80 {
+    pub struct Class: 64 {
         /// An [`Action`].
         pub action: u8,
         /// 1: decide and count, drop nothing.
@@ -104,8 +104,6 @@ abi_struct! {
         pub bytes: Budget,
         /// Budget of new connections.
         pub connections: Budget,
-        /// Budget of TLS and QUIC handshakes.
-        pub handshakes: Budget,
     }
 }
 

@@ -11,7 +11,7 @@ use crate::{
     abi_struct,
     address::{Address, Family},
     hash::{Seed, keyed, place},
-    limits::{SOURCES_PER_PARENT, SOURCES_PER_SET_HUNDREDTHS, WAYS},
+    limits::{PARENTS_MIN, SOURCES_PER_PARENT, SOURCES_PER_SET_HUNDREDTHS, WAYS},
 };
 
 /// What a way's prefix is.
@@ -341,9 +341,6 @@ pub const fn sets_for_parents(sources: u32) -> u32 {
     let parents = sources / SOURCES_PER_PARENT;
     sets_for_sources(if parents < PARENTS_MIN { PARENTS_MIN } else { parents })
 }
-
-/// Parents that even the smallest table has room for.
-const PARENTS_MIN: u32 = 1024;
 
 #[cfg(test)]
 mod tests {

@@ -1,4 +1,4 @@
-//! Atomic operations on words of map values. The only file of this crate, beside `frame`, that touches raw memory.
+//! Atomic operations on words of map values, which other CPUs and the daemon read and write at the same time.
 
 use core::{
     intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xadd},

@@ -1,8 +1,9 @@
 //! One decision for each packet: what happens to it and why.
 
 use aya_ebpf::programs::XdpContext;
-use aya_log_ebpf::debug;
+use aya_log_ebpf::trace;
 use detector_common::{
+    budget::Budget,
     limits::OVERFLOW_BUDGETS,
     packet::Packet,
     policy::{Action, Class},
@@ -122,10 +123,9 @@ pub(crate) fn judge<'a>(
             Admission::Refused => return Decision { reason: Reason::NewSources, ..decided },
             Admission::Full => {
                 log_full(ctx, place.set_number);
-                return Decision {
-                    reason: without_entry(&place, classification.class, class, &demand),
-                    ..decided
-                };
+                let shared = shared_budget(&place, classification.class, class, &demand);
+                let reason = without_entry(policy, packet, service, class, shared, &demand);
+                return Decision { reason, ..decided };
             }
         },
     };
@@ -136,7 +136,7 @@ pub(crate) fn judge<'a>(
 /// Not inlined, for its stack. The call is pruned at load unless the program's log is asked for.
 #[inline(never)]
 fn log_full(ctx: &XdpContext, set: u32) {
-    debug!(ctx, "set {} has no idle way", set);
+    trace!(ctx, "set {} has no idle way", set);
 }
 
 /// Keeps a class that was looked up in the entry, unless it is there. One that must not be kept is written once, as a
@@ -155,7 +155,7 @@ enum Admission {
     Full,
 }
 
-/// Gives a new source an entry, if the prefixes around it may bring one more.
+/// Gives a new source an entry, if the prefixes around it may bring one more. They pay when it has one.
 #[inline(always)]
 #[expect(clippy::too_many_arguments, reason = "inlined; a struct would only be taken apart again")]
 fn admit(
@@ -168,16 +168,18 @@ fn admit(
     classification: &Classification,
     demand: &Demand,
 ) -> Admission {
-    if parent::has_parents(class) {
-        let around = Around::new(policy, packet, service, class);
-        if around.charge(Purpose::NewSource, demand).is_err() {
-            return Admission::Refused;
-        }
+    let around = Around::new(policy, packet, service, class);
+    let has_parents = parent::has_parents(class);
+    if has_parents && around.step(Purpose::NewSource, Step::Ask, demand).is_err() {
+        return Admission::Refused;
     }
-    match source::create(place, key, demand.now, classification.class, classification.epoch, false) {
-        Some(way) => Admission::Entry(way),
-        None => Admission::Full,
+    let created = source::create(place, key, demand.now, classification.class, classification.epoch, false);
+    let Some(way) = created else { return Admission::Full };
+    if has_parents {
+        // Refused only if another CPU spent the rest since it was asked; the entry is there all the same.
+        let _ = around.step(Purpose::NewSource, Step::Charge, demand);
     }
+    Admission::Entry(way)
 }
 
 /// The verdict on a source with an entry.
@@ -218,38 +220,72 @@ fn charge(
         return charge::own(class, way, demand, Step::Both);
     }
     charge::own(class, way, demand, Step::Ask)?;
-    let purpose = if demand.connection { Purpose::Connection } else { Purpose::Packet };
-    Around::new(policy, packet, service, class).charge(purpose, demand)?;
+    Around::new(policy, packet, service, class).ask_and_charge(Purpose::of(demand), demand)?;
     charge::own(class, way, demand, Step::Charge)
 }
 
-/// The verdict on a source that found no way: it shares one budget of its class with the others of its set.
+/// A budget, its state and what a packet costs of it.
+#[derive(Clone, Copy)]
+struct Shared<'a> {
+    tat: *mut u64,
+    budget: &'a Budget,
+    cost: u64,
+}
+
+/// The budget that a source without an entry shares with the others of its class and set: the first that the class has.
+/// Without packets or bytes, connections are what is limited.
 #[inline(always)]
-fn without_entry(place: &Place, class_number: u16, class: &Class, demand: &Demand) -> Reason {
+fn shared_budget<'a>(
+    place: &Place,
+    class_number: u16,
+    class: &'a Class,
+    demand: &Demand,
+) -> Option<Shared<'a>> {
+    // Another word for another class: a slow class must not stop a fast one.
+    let word = place.set_number ^ (class_number as u32).wrapping_mul(0x9e37_79b1);
+    let tat = OVERFLOW.get_ptr_mut(word & (OVERFLOW_BUDGETS as u32 - 1))?;
+    if class.packets.is_limited() {
+        Some(Shared { tat, budget: &class.packets, cost: class.packets.unit_cost() })
+    } else if class.bytes.is_limited() {
+        Some(Shared { tat, budget: &class.bytes, cost: class.bytes.bytes_cost(demand.bytes) })
+    } else if demand.connection {
+        Some(Shared { tat, budget: &class.connections, cost: class.connections.unit_cost() })
+    } else {
+        None
+    }
+}
+
+/// The verdict on a source that found no way.
+#[inline(always)]
+fn without_entry(
+    policy: &Policy,
+    packet: &Packet,
+    service: u16,
+    class: &Class,
+    shared: Option<Shared<'_>>,
+    demand: &Demand,
+) -> Reason {
     match class.action {
         allow if allow == Action::Allow as u8 => return Reason::Allowed,
         deny if deny == Action::Deny as u8 => return Reason::Denied,
         count if count == Action::Count as u8 => return Reason::Unlimited,
         _ => {}
     }
-    // Another word for another class: a slow class must not stop a fast one.
-    let word = place.set_number ^ (class_number as u32).wrapping_mul(0x9e37_79b1);
-    let Some(tat) = OVERFLOW.get_ptr_mut(word & (OVERFLOW_BUDGETS as u32 - 1)) else {
-        return Reason::TableFull;
-    };
-    // One budget, the first that the class has. Without packets or bytes, connections are what is limited.
-    let (budget, cost) = if class.packets.is_limited() {
-        (&class.packets, class.packets.unit_cost())
-    } else if class.bytes.is_limited() {
-        (&class.bytes, class.bytes.bytes_cost(demand.bytes))
-    } else if demand.connection {
-        (&class.connections, class.connections.unit_cost())
-    } else {
-        return Reason::TableFull;
-    };
-    let asked = charge::ask(tat, budget, cost, demand.now, Reason::Overflow);
-    match asked.and_then(|()| charge::charge(tat, budget, cost, demand.now, Reason::Overflow)) {
-        Ok(()) => Reason::TableFull,
-        Err(reason) => reason,
+    if let Some(Shared { tat, budget, cost }) = shared
+        && charge::ask(tat, budget, cost, demand.now, Reason::Overflow).is_err()
+    {
+        return Reason::Overflow;
     }
+    if parent::has_parents(class) {
+        let around = Around::new(policy, packet, service, class);
+        if let Err(reason) = around.ask_and_charge(Purpose::of(demand), demand) {
+            return reason;
+        }
+    }
+    if let Some(Shared { tat, budget, cost }) = shared
+        && charge::charge(tat, budget, cost, demand.now, Reason::Overflow).is_err()
+    {
+        return Reason::Overflow;
+    }
+    Reason::TableFull
 }

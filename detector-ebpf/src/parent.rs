@@ -35,6 +35,14 @@ pub(crate) enum Purpose {
     NewSource = 2,
 }
 
+impl Purpose {
+    /// What a packet of a known source is charged as.
+    #[inline(always)]
+    pub(crate) fn of(demand: &Demand) -> Self {
+        if demand.connection { Self::Connection } else { Self::Packet }
+    }
+}
+
 /// The parents of a source at a service.
 pub(crate) struct Around<'a> {
     slot: u32,
@@ -52,19 +60,24 @@ impl<'a> Around<'a> {
 
     /// Charges all parents or none.
     #[inline(always)]
-    pub(crate) fn charge(&self, purpose: Purpose, demand: &Demand) -> Result<(), Reason> {
+    pub(crate) fn ask_and_charge(&self, purpose: Purpose, demand: &Demand) -> Result<(), Reason> {
+        self.step(purpose, Step::Ask, demand)?;
+        self.step(purpose, Step::Charge, demand)
+    }
+
+    /// Asks all parents, or charges them.
+    #[inline(always)]
+    pub(crate) fn step(&self, purpose: Purpose, step: Step, demand: &Demand) -> Result<(), Reason> {
         let (near, near_class, far_class) = match self.source.family {
             Family::V4 => (Unit::V4Net24, self.class.v4_24, 0),
             Family::V6 => (Unit::V6Net56, self.class.v6_56, self.class.v6_48),
         };
-        self.step(near, near_class, purpose, Step::Ask, demand)?;
-        self.step(Unit::V6Net48, far_class, purpose, Step::Ask, demand)?;
-        self.step(near, near_class, purpose, Step::Charge, demand)?;
-        self.step(Unit::V6Net48, far_class, purpose, Step::Charge, demand)
+        self.step_of(near, near_class, purpose, step, demand)?;
+        self.step_of(Unit::V6Net48, far_class, purpose, step, demand)
     }
 
     #[inline(always)]
-    fn step(
+    fn step_of(
         &self,
         unit: Unit,
         class: u16,
@@ -91,7 +104,7 @@ impl<'a> Around<'a> {
     }
 }
 
-/// Asks or charges one parent: 0, or the number of the reason as [`Around::step`] reads it. `what` is the tag of its
+/// Asks or charges one parent: 0, or the number of the reason as [`Around::step_of`] reads it. `what` is the tag of its
 /// key (16 bits), its class (16), the slot of the policy (8), the [`Purpose`] (8) and the [`Step`].
 ///
 /// A function of numbers with external linkage, so that the verifier walks it once and not once for every path to it.

@@ -4,7 +4,7 @@ use aya_ebpf::Global;
 use detector_common::{
     counters::TableEvent,
     hash::Seed,
-    limits::WAYS,
+    limits::{SEARCHES_MAX, WAYS},
     table::{Key, Meta, Set, Way, set_of, way_of},
 };
 
@@ -40,9 +40,6 @@ static SOURCE_SETS: Global<u32> = Global::new(1);
 /// Sets of [`PARENTS`].
 #[unsafe(no_mangle)]
 static PARENT_SETS: Global<u32> = Global::new(1);
-
-/// Searches that a newcomer makes while other CPUs change the set under it.
-const SEARCHES_MAX: usize = 3;
 
 /// Where an entry is, or would be.
 pub(crate) struct Place {
@@ -132,9 +129,15 @@ const fn is_less(a: u64, b: u64) -> u64 {
     (a.wrapping_sub(b) as i64 >> 63) as u64
 }
 
+/// All ones if the condition holds, else 0; see [`is_less`].
+#[inline(always)]
+const fn all_ones_if(condition: bool) -> u64 {
+    (condition as u64).wrapping_neg()
+}
+
 /// The attempt at which the search meets the way that a newcomer may take: among the idle ones, the one that has been
 /// idle longest (within half a nanosecond: the attempt stands in the lowest bits of the score). `None`: every way is
-/// limiting its source.
+/// limiting its source, or changing hands.
 #[inline(always)]
 fn victim(place: &Place, now: u64) -> Option<usize> {
     const { assert!(WAYS == 8) };
@@ -142,7 +145,8 @@ fn victim(place: &Place, now: u64) -> Option<usize> {
     for attempt in 0..ways() {
         let way = way(place, attempt);
         let busy_until = busy_until(way);
-        let score = (busy_until & !7 | attempt as u64 | is_less(now, busy_until)) & TAKEN;
+        let taken = is_less(now, busy_until) | all_ones_if(meta(way).is_busy());
+        let score = (busy_until & !7 | attempt as u64 | taken) & TAKEN;
         best ^= (best ^ score) & is_less(score, best);
     }
     if best == TAKEN { None } else { Some((best & 7) as usize) }
@@ -184,9 +188,8 @@ pub(crate) fn create(
 ///
 /// A function of numbers with external linkage, so that the verifier walks it once and not once for every path to it.
 ///
-/// Two CPUs that make the same entry choose the same way, so one of them loses the swap, searches again and finds the
-/// other's. Should they choose different ways (a third CPU freed one between), both publish and then search: every
-/// reader takes the way that comes first in the order of search, and the maker of the other one gives it back.
+/// Two CPUs that make the same entry at once publish it twice: one that finds the first choice of both claimed takes
+/// another way. Both search again after they published, so at least one of them sees both: see [`settle_with_others`].
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn create_entry(prefix: u64, tag: u64, now: u64, class_and_epoch: u64, is_parent: u64) -> u64 {
@@ -199,12 +202,12 @@ extern "C" fn create_entry(prefix: u64, tag: u64, now: u64, class_and_epoch: u64
         if found != NONE {
             return found;
         }
-        let Some(attempt) = victim(&place, now) else { return NONE };
-        let way = way(&place, attempt);
+        let Some(chosen) = victim(&place, now) else { return NONE };
+        let way = way(&place, chosen);
         let seen = meta(way);
         // Another CPU made it since the search and may not have charged it yet: to be shared, not to be made again.
         if is_entry_of(way, seen, &key) {
-            return attempt as u64;
+            return chosen as u64;
         }
         // Asked again after the meta word was read: the swap below fails if the way has another owner than now.
         if seen.is_busy() || busy_until(way) > now {
@@ -218,9 +221,16 @@ extern "C" fn create_entry(prefix: u64, tag: u64, now: u64, class_and_epoch: u64
         }
         fill(way, key.prefix);
         let owned = claimed.owned(key.tag, class_and_epoch as u16, (class_and_epoch >> 32) as u32);
-        atomic::store(meta_of(way), owned.0);
+        // Nobody else changes a claimed word. By a swap since that is a full barrier: what the entry was filled with is
+        // seen before it, and the search below reads after it. A plain store may linger in the store buffer, so that
+        // two CPUs miss each other.
+        if atomic::swap(meta_of(way), claimed.0, owned.0).is_err() {
+            return NONE;
+        }
         count_creation(seen.is_occupied(), is_parent != 0);
-        return settle_with_others(&place, &key, way, owned, attempt);
+        let attempt = settle_with_others(&place, &key, chosen);
+        stamp(self::way(&place, attempt), now);
+        return attempt as u64;
     }
     NONE
 }
@@ -244,8 +254,7 @@ fn is_entry_of(way: *mut Way, meta: Meta, key: &Key) -> bool {
     prefix == key.prefix && meta.has_tag(key.tag)
 }
 
-/// Empties a claimed way for its new owner. With times of 0 it stays the choice of a CPU that makes the same entry, which
-/// then meets it busy and searches again.
+/// Empties a claimed way for its new owner.
 #[inline(always)]
 fn fill(way: *mut Way, prefix: u64) {
     atomic::store(word!(way, packets_tat), 0);
@@ -257,17 +266,41 @@ fn fill(way: *mut Way, prefix: u64) {
     atomic::store(word!(way, prefix), prefix);
 }
 
-/// Settles with a CPU that published the same key in another way: the first in the order of search stays.
+/// Settles with a CPU that published the same key in another way: the first in the order of search stays, since every
+/// reader takes that one, and the other is given back, whoever made it. With it goes what was charged to it meanwhile, a
+/// packet or two.
 #[inline(always)]
-fn settle_with_others(place: &Place, key: &Key, mine: *mut Way, owned: Meta, attempt: usize) -> u64 {
-    let first = attempt_of(place, key);
-    if first >= attempt as u64 {
-        return attempt as u64;
+fn settle_with_others(place: &Place, key: &Key, mine: usize) -> usize {
+    let mut first = WAYS;
+    for attempt in 0..ways() {
+        let way = way(place, attempt);
+        let meta = meta(way);
+        if !is_entry_of(way, meta, key) {
+            continue;
+        }
+        if first == WAYS {
+            first = attempt;
+        } else {
+            release(way, meta);
+        }
     }
-    if atomic::swap(meta_of(mine), owned.0, owned.released().0).is_err() {
+    // None at all: mine has been given away again.
+    if first == WAYS { mine } else { first }
+}
+
+/// Gives a way back. If it has changed meanwhile, it is somebody else's by now.
+#[inline(always)]
+fn release(way: *mut Way, seen: Meta) {
+    if atomic::swap(meta_of(way), seen.0, seen.released().0).is_err() {
         account::table_event(TableEvent::CreationRaced);
     }
-    first
+}
+
+/// Dates an entry that was just made, so that it is not the next newcomer's choice before its first packet is charged.
+#[inline(always)]
+fn stamp(way: *mut Way, now: u64) {
+    // Lost only to a CPU that charged it meanwhile, which dates it too.
+    let _ = atomic::swap(word!(way, packets_tat), 0, now);
 }
 
 #[inline(always)]

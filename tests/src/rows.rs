@@ -11,12 +11,17 @@
 
 use std::{fmt::Write as _, net::IpAddr, sync::Mutex, thread};
 
-use aya::programs::{TestRun as _, TestRunOptions};
+use aya::{
+    maps::PerCpuValues,
+    programs::{TestRun as _, TestRunOptions},
+};
 use detector_common::{
     address::Address,
     budget::ticks,
+    counters::COUNTERS,
+    limits::SERVICES_MAX,
     table::{Set, Unit, Way},
-    verdict::{Counter, Reason, Verdict},
+    verdict::{Counter, Reason, ServiceCounters, Verdict},
 };
 use detector_user::{
     kernel::{maps::Maps, read},
@@ -93,8 +98,8 @@ impl Rig {
         rig
     }
 
-    /// A program without a policy, with a table of a thousand sources. Another test may have used it before; what it
-    /// cannot take back are the counters, and the overflow budgets of full sets.
+    /// A program without a policy, with a table of a thousand sources. Another test may have used it before: its sources
+    /// and counters are cleared, and what stays are the overflow budgets of full sets.
     ///
     /// # Panics
     ///
@@ -108,6 +113,7 @@ impl Rig {
         rig.is_pooled = true;
         rig.set_ns(START_NS);
         rig.forget_sources();
+        rig.zero_counters();
         rig.maps().settings.write_word(0, EPOCH_WORD, 0);
         rig.bench_mut().manifest = Manifest::default();
         rig
@@ -265,6 +271,19 @@ impl Rig {
         let maps = self.maps();
         for table in [&maps.sources, &maps.parents] {
             (0..table.len()).for_each(|set| table.write(set, &Set::default()));
+        }
+    }
+
+    fn zero_counters(&mut self) {
+        let cpus = aya::util::nr_cpus().expect("the number of CPUs");
+        let maps = &mut self.bench_mut().loaded.maps;
+        for service in 0..SERVICES_MAX as u32 {
+            let zeros = PerCpuValues::try_from(vec![ServiceCounters::default(); cpus]).expect("one a CPU");
+            maps.verdicts.set(service, zeros, 0).expect("a counter of verdicts");
+        }
+        for slot in 0..COUNTERS as u32 {
+            let zeros = PerCpuValues::try_from(vec![0; cpus]).expect("one a CPU");
+            maps.counters.set(slot, zeros, 0).expect("a counter");
         }
     }
 

@@ -63,6 +63,43 @@ fn rules_decide_for_newcomers_to_a_full_set() {
     assert_eq!(rig.row(&ack(v4(0x302))), "drop overflow; api.overflow 1");
 }
 
+/// The prefixes around a source bound it also while it finds no way.
+#[test]
+fn newcomers_to_a_full_set_pay_their_parents() {
+    let mut rig = Rig::new(1);
+    rig.apply(&policy_of(
+        "packets = { rate = \"10/s\", burst = 100 }\n[profile.customer.parents]\n\
+         v4_24 = { packets = { rate = \"10/s\", burst = 10 } }",
+    ));
+    fill(&mut rig);
+    // The eight have spent eight of the ten of their /24.
+    for expected in [Reason::TableFull, Reason::TableFull, Reason::ParentPackets] {
+        assert_eq!(rig.reason(&ack(v4(100))), expected);
+    }
+    assert_eq!(rig.reason(&ack(v4(0))), Reason::ParentPackets, "they share it with those that have a way");
+    assert_eq!(rig.reason(&ack(v4(0x100))), Reason::TableFull, "another /24");
+    // What the /24 refused was not charged to the shared budget: 100 less three.
+    let passed = (1..).map(|n| v4(0x200 + (n << 8))).take_while(|&source| rig.passes(&ack(source))).count();
+    assert_eq!(passed, 97);
+}
+
+/// A source that gets no entry is no new source yet, however often it knocks.
+#[test]
+fn new_sources_are_paid_for_with_the_entry() {
+    let mut rig = Rig::new(1);
+    rig.apply(&policy_of(
+        "packets = { rate = \"10/s\", burst = 100 }\n[profile.customer.parents]\n\
+         v4_24 = { new_sources = { rate = \"1/h\", burst = 9 } }",
+    ));
+    fill(&mut rig);
+    for _ in 0..50 {
+        assert_eq!(rig.reason(&ack(v4(100))), Reason::TableFull);
+    }
+    rig.advance(SECOND);
+    assert_eq!(rig.reason(&ack(v4(100))), Reason::Conforming, "the ninth new source");
+    assert_eq!(rig.reason(&ack(v4(101))), Reason::NewSources, "the tenth");
+}
+
 #[test]
 fn a_full_set_in_shadow_drops_nothing() {
     let mut rig = Rig::new(1);
