@@ -13,7 +13,8 @@ pub const SOURCES_PER_SET_HUNDREDTHS: u64 = 270;
 /// Sources that a table may be sized for: 2^26 sets of 512 bytes are far beyond what a node has memory for.
 pub const SOURCES_MAX: u32 = 100_000_000;
 
-/// Sources that the table is sized for when nothing is asked for; with it all maps stay under 100 MB.
+/// Sources that the table is sized for when nothing is asked for; with it all maps stay under 100 MB on four CPUs. Each
+/// CPU more adds 0.13 MB of counters.
 pub const SOURCES_DEFAULT: u32 = 500_000;
 
 /// One parent prefix is planned for every so many sources. A full set of parents passes and is counted.

@@ -288,12 +288,11 @@ fn settle_with_others(place: &Place, key: &Key, mine: usize) -> usize {
     if first == WAYS { mine } else { first }
 }
 
-/// Gives a way back. If it has changed meanwhile, it is somebody else's by now.
+/// Gives a way back.
 #[inline(always)]
 fn release(way: *mut Way, seen: Meta) {
-    if atomic::swap(meta_of(way), seen.0, seen.released().0).is_err() {
-        account::table_event(TableEvent::CreationRaced);
-    }
+    // Lost only if the way has changed hands meanwhile: then it is somebody else's.
+    let _ = atomic::swap(meta_of(way), seen.0, seen.released().0);
 }
 
 /// Dates an entry that was just made, so that it is not the next newcomer's choice before its first packet is charged.
