@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, str::FromStr};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 use detector_common::limits::{SOURCES_DEFAULT, SOURCES_MAX};
 
 use crate::kernel::pins::DEFAULT_ROOT;
@@ -11,9 +11,64 @@ use crate::kernel::pins::DEFAULT_ROOT;
 const EXIT_CODES: &str = "Exit codes: 0 done or enforcing, 10 not enforcing, 11 degraded (needs a hand), \
 1 could not tell or could not be done, 2 usage or invalid input.";
 
+/// Examples, for `--help`: a first session.
+const EXAMPLES: &str = "Examples:
+  detector check policy.toml                              # before anything else; needs no root
+  detector run --iface eth0 --policy policy.toml          # filters until SIGTERM or Ctrl-C
+  detector status                                         # what is enforced, and is it healthy
+  detector explain 198.51.100.7                           # why is this address limited
+  detector apply policy.toml                              # a changed policy, in one step";
+
+const RUN_NOTES: &str = "\
+SIGHUP reads the policy again; a bad one is logged and changes nothing.
+SIGTERM and Ctrl-C detach and remove everything, unless --keep.
+After SIGKILL the kernel goes on filtering: run it again, or unload.
+The variable DETECTOR_LOG chooses levels, like `debug`; without it `info`.
+
+Examples:
+  detector run --iface eth0 --iface eth1 --policy /etc/detector/policy.toml
+  detector run --iface eth0 --policy policy.toml --sources 2000000 --json 2>>detector.log";
+
+const CHECK_NOTES: &str = "\
+Exit codes: 0 valid, warnings or not; 2 invalid, with every error at its line and column.
+
+Example:
+  detector check policy.toml --json | jq '.warnings'";
+
+const APPLY_NOTES: &str = "\
+The whole policy takes effect at once, or nothing changes.
+Exit codes: 0 applied, 2 invalid, 1 nothing is loaded or the kernel refuses.
+The file of a running daemon stays as it is, and its next SIGHUP applies that one again.
+
+Example:
+  detector check new.toml && detector apply new.toml";
+
+const STATUS_NOTES: &str = "\
+Exit codes: 0 enforcing, 10 not enforcing (shadow or not loaded), 11 degraded (needs a hand),
+1 could not tell.";
+
+const EXPLAIN_NOTES: &str = "\
+Examples:
+  detector explain 198.51.100.7
+  detector explain 2001:db8::1 --json     # an IPv6 address is counted with its /64";
+
+const TOP_NOTES: &str = "\
+Examples:
+  detector top                            # a table every second, until Ctrl-C
+  detector top --once --rows 5 --json";
+
+const REPLAY_NOTES: &str = "\
+Needs root for the kernel program, and touches no interface and nothing that is loaded.
+
+Example:
+  detector replay before.pcap during.pcapng --policy new.toml";
+
+const UNLOAD_NOTES: &str = "\
+From then on every packet passes. Nothing loaded is no error.";
+
 /// An edge rate limiter for Linux: per-source limits at the driver.
 #[derive(Debug, Parser)]
-#[command(name = "detector", version, about = "An edge rate limiter for Linux: per-source limits at the driver", after_help = EXIT_CODES, max_term_width = 100)]
+#[command(name = "detector", version, about = "An edge rate limiter for Linux: per-source limits at the driver", after_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"), max_term_width = 100)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -24,21 +79,45 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Load the program, apply a policy, attach to interfaces, and stay in the foreground.
+    #[command(after_help = RUN_NOTES)]
     Run(RunArgs),
     /// Check a policy. Needs no root and no kernel.
+    #[command(after_help = CHECK_NOTES)]
     Check(CheckArgs),
     /// Apply a policy to the loaded program. Every budget keeps its state.
+    #[command(after_help = APPLY_NOTES)]
     Apply(ApplyArgs),
     /// Say what is enforced, where, and how full the tables are. Works with the daemon dead.
+    #[command(after_help = STATUS_NOTES)]
     Status(ReadArgs),
     /// Say how an address stands: class, rule, every budget and what is left of it. Works with the daemon dead.
+    #[command(after_help = EXPLAIN_NOTES)]
     Explain(ExplainArgs),
     /// Show the sources with the most packets. Works with the daemon dead.
+    #[command(after_help = TOP_NOTES)]
     Top(TopArgs),
     /// Run captures through the kernel program, with their own clock, and say what a policy would have done.
+    #[command(after_help = REPLAY_NOTES)]
     Replay(ReplayArgs),
     /// Detach from all interfaces and remove every pin.
+    #[command(after_help = UNLOAD_NOTES)]
     Unload(UnloadArgs),
+}
+
+impl Command {
+    /// Whether programs read what it says.
+    pub fn json(&self) -> bool {
+        match self {
+            Self::Run(args) => args.json,
+            Self::Check(args) => args.json,
+            Self::Apply(args) => args.read.json,
+            Self::Status(args) => args.json,
+            Self::Explain(args) => args.read.json,
+            Self::Top(args) => args.read.json,
+            Self::Replay(args) => args.json,
+            Self::Unload(args) => args.read.json,
+        }
+    }
 }
 
 /// Where the maps are, and how to answer.
@@ -73,9 +152,9 @@ pub struct RunArgs {
     /// Keep filtering after SIGTERM: leave program, links and maps in the kernel.
     #[arg(long)]
     pub keep: bool,
-    /// Form of the log on standard error.
-    #[arg(long, value_enum, default_value_t = LogForm::Human)]
-    pub log: LogForm,
+    /// Log as JSON, an object a line on standard error.
+    #[arg(long)]
+    pub json: bool,
     /// Sampled drops sent to the daemon, at most so many a second; 0: none.
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(0..=100_000))]
     pub events: u32,
@@ -157,15 +236,6 @@ pub struct UnloadArgs {
     /// Where the maps are, and how to answer.
     #[command(flatten)]
     pub read: ReadArgs,
-}
-
-/// Form of the log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum LogForm {
-    /// A line for people.
-    Human,
-    /// An object a line.
-    Json,
 }
 
 /// Where metrics are served.

@@ -2,21 +2,18 @@
 
 use tracing_subscriber::EnvFilter;
 
-use crate::cli::LogForm;
-
 /// Names the levels to log, as `tracing` filters do; `info` without.
 const FILTER_VARIABLE: &str = "DETECTOR_LOG";
 
-/// Starts the log. May be called once.
-pub fn start(form: LogForm) {
+/// Starts the log, of lines for people or of JSON. May be called once.
+pub fn start(json: bool) {
     let filter = EnvFilter::try_from_env(FILTER_VARIABLE).unwrap_or_else(|_| EnvFilter::new("info"));
     let builder =
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
-    match form {
-        LogForm::Human => {
-            let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
-            builder.with_ansi(is_terminal).init();
-        }
-        LogForm::Json => builder.json().flatten_event(true).init(),
+    if json {
+        builder.json().flatten_event(true).init();
+    } else {
+        let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
+        builder.with_ansi(is_terminal).init();
     }
 }

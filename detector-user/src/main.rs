@@ -13,11 +13,25 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     match execute(&cli) {
         Ok(code) => ExitCode::from(code),
-        Err(Failure { code, message }) => {
-            let error = anstyle::Style::new().bold().fg_color(Some(anstyle::AnsiColor::Red.into()));
-            anstream::eprintln!("{error}error{error:#}: {message}");
-            ExitCode::from(code)
+        Err(failure) => {
+            tell(&cli.command, &failure);
+            ExitCode::from(failure.code)
         }
+    }
+}
+
+/// Says what went wrong where the command's answers go: with `--json` as JSON on standard output, in the log of `run`.
+fn tell(command: &Command, failure: &Failure) {
+    if !command.json() && !failure.diagnostics.is_empty() {
+        // Each says itself that it is an error, after its place.
+        anstream::eprintln!("{}", failure.message);
+    } else if !command.json() {
+        let error = anstyle::Style::new().bold().fg_color(Some(anstyle::AnsiColor::Red.into()));
+        anstream::eprintln!("{error}error{error:#}: {}", failure.message);
+    } else if let Command::Run(_) = command {
+        tracing::error!(exit_code = failure.code, "{}", failure.message);
+    } else if let Err(unwritten) = commands::print_json(failure) {
+        anstream::eprintln!("{}; {}", failure.message, unwritten.message);
     }
 }
 

@@ -50,6 +50,7 @@ pub struct Site<'a> {
     namespace: &'a Namespace,
     binary: PathBuf,
     pins: PathBuf,
+    is_owner: bool,
     files: TempDir,
 }
 
@@ -60,8 +61,21 @@ impl<'a> Site<'a> {
     ///
     /// The binary was not built; no temporary directory can be made.
     pub fn new(namespace: &'a Namespace, policy: &str) -> Result<Self> {
+        Self::at(namespace, policy, unique_pins(), true)
+    }
+
+    /// The same pins, policy and files of its own, in another namespace. What it leaves pinned stays until this one goes.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::new`].
+    pub fn seen_from<'b>(&self, namespace: &'b Namespace, policy: &str) -> Result<Site<'b>> {
+        Site::at(namespace, policy, self.pins.clone(), false)
+    }
+
+    fn at(namespace: &'a Namespace, policy: &str, pins: PathBuf, is_owner: bool) -> Result<Self> {
         let files = temporary_directory()?;
-        let site = Self { namespace, binary: binary()?, pins: unique_pins(), files };
+        let site = Self { namespace, binary: binary()?, pins, is_owner, files };
         site.write_policy(policy)?;
         Ok(site)
     }
@@ -240,7 +254,7 @@ impl<'a> Site<'a> {
 
 impl Drop for Site<'_> {
     fn drop(&mut self) {
-        if !self.pins.exists() {
+        if !self.is_owner || !self.pins.exists() {
             return;
         }
         if let Err(error) = self.ask(&["unload", "--force"]) {

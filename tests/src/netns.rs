@@ -124,6 +124,15 @@ impl Namespace {
         Ok(thread::spawn(move || enter(&file).map(|()| function())))
     }
 
+    /// Number of an interface in it.
+    ///
+    /// # Errors
+    ///
+    /// There is none of that name.
+    pub fn index_of(&self, interface: &str) -> Result<u32> {
+        self.within(|| index_of(interface))?
+    }
+
     /// Gives an interface an address, usable at once.
     ///
     /// # Errors

@@ -145,7 +145,12 @@ impl Stage {
         Ok(stage)
     }
 
-    fn link(&self, link: u8, mtu: u32) -> Result<()> {
+    /// Makes a link, or makes one anew that was deleted: with another number then.
+    ///
+    /// # Errors
+    ///
+    /// It is there already.
+    pub fn link(&self, link: u8, mtu: u32) -> Result<()> {
         let (inner, outer) = (edge_interface(link), outside_interface(link));
         let edge = End { namespace: &self.edge, interface: &inner, mac: mac(link, Side::Edge) };
         let outside = End { namespace: &self.outside, interface: &outer, mac: mac(link, Side::Outside) };
@@ -176,7 +181,19 @@ impl Stage {
     ///
     /// The link is gone.
     pub fn is_attached(&self, link: u8) -> Result<bool> {
-        Ok(self.edge.ip(&format!("link show dev {}", edge_interface(link)))?.contains("xdp"))
+        Ok(self.program(link)?.is_some())
+    }
+
+    /// The kernel's number of the XDP program at the edge's end of a link: each that is loaded has its own.
+    ///
+    /// # Errors
+    ///
+    /// The link is gone.
+    pub fn program(&self, link: u8) -> Result<Option<u32>> {
+        let shown = self.edge.ip(&format!("link show dev {}", edge_interface(link)))?;
+        let Some((_, program)) = shown.split_once("prog/xdp id ") else { return Ok(None) };
+        let digits = program.split_whitespace().next().unwrap_or_default();
+        digits.parse().map(Some).with_context(|| format!("no number of a program in {shown}"))
     }
 
     /// Waits until everything that was sent over a link before is judged and delivered: a later packet of no service

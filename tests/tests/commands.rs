@@ -151,6 +151,112 @@ fn a_bad_policy_is_refused_with_its_place() -> Result<()> {
     Ok(())
 }
 
+/// A capture without packets: the header of a pcap file of Ethernet frames with times in microseconds.
+const EMPTY_CAPTURE: [u8; 24] =
+    [0xd4, 0xc3, 0xb2, 0xa1, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0, 0, 1, 0, 0, 0];
+
+#[test]
+fn a_policy_that_does_not_fit_is_refused_with_its_place() -> Result<()> {
+    if !may_run() {
+        return Ok(());
+    }
+    let _turn = turn();
+    let stage = Stage::new(1, MTU)?;
+    let too_large = policy(LIMIT).replace("tcp/443", "tcp/1-3000");
+    let site = Site::new(&stage.edge, &too_large)?;
+    let file = site.policy().to_string_lossy().into_owned();
+    let expected = [
+        "policy.toml:6:10: error: too many ports",
+        "3000 here × 2 destination",
+        "at most 2048",
+        "help: write wide",
+    ];
+    let assert_place = |diagnostic: &Value| {
+        assert_eq!(diagnostic["file"], file.as_str(), "{diagnostic}");
+        assert_eq!((&diagnostic["line"], &diagnostic["column"]), (&6.into(), &10.into()), "{diagnostic}");
+        for field in ["found", "expected", "help"] {
+            assert!(diagnostic[field].is_string(), "{field} of {diagnostic}");
+        }
+    };
+
+    let (code, said) = site.refused(&["edge0"], &[])?;
+    assert_eq!(code, 2, "{said}");
+    assert_says(&said, &expected);
+    assert_nothing_left(&stage, &site, 1)?;
+
+    let capture = site.files().join("empty.pcap");
+    fs::write(&capture, EMPTY_CAPTURE).context("writing a capture")?;
+    let capture = capture.to_string_lossy().into_owned();
+    let check = ["check", &file];
+    let replay = ["replay", &capture, "--policy", &file, "--sources", "1000"];
+    for (command, list) in [(&check[..], "errors"), (&replay[..], "diagnostics")] {
+        let (code, out, err) = answer(&mut site.detector(command)?)?;
+        assert_eq!((code, out.as_str()), (2, ""), "{command:?}");
+        assert_says(&err, &expected);
+        let (code, out, err) = answer(&mut site.detector(&[command, &["--json"]].concat())?)?;
+        assert_eq!((code, err.as_str()), (2, ""), "{command:?}");
+        let json: Value = serde_json::from_str(&out).context("JSON")?;
+        assert_place(&json[list][0]);
+    }
+
+    site.write_policy(&policy(LIMIT))?;
+    let mut daemon = site.start(&["edge0"], &[])?;
+    let (_, before) = site.status()?;
+    site.write_policy(&too_large)?;
+    let (code, out, err) = site.ask(&["apply", &file])?;
+    assert_eq!((code, out.as_str()), (2, ""));
+    assert_says(&err, &expected);
+    let (code, json) = site.ask_json(&["apply", &file])?;
+    assert_eq!((code, &json["exit_code"]), (2, &2.into()), "{json}");
+    assert_place(&json["diagnostics"][0]);
+    assert_eq!(daemon.reload()?, (0, 1));
+    assert_says(&daemon.log(), &[&expected[..], &["the old one stays"]].concat());
+    assert_eq!(site.status()?.1["policy"], before["policy"], "nothing changed in the kernel");
+    Ok(())
+}
+
+#[test]
+fn programs_read_failures_and_the_log_as_json() -> Result<()> {
+    if !may_run() {
+        return Ok(());
+    }
+    let _turn = turn();
+    let stage = Stage::new(1, MTU)?;
+    let site = Site::new(&stage.edge, &policy(LIMIT))?;
+    let file = site.policy().to_string_lossy().into_owned();
+    let lines = |log: &str| -> Result<Vec<Value>> {
+        log.lines().map(|line| serde_json::from_str(line).with_context(|| format!("JSON: {line}"))).collect()
+    };
+    let (code, said) = site.refused(&["edge7"], &["--json"])?;
+    let told = lines(&said)?.pop().context("a line")?;
+    assert_eq!((code, &told["exit_code"], &told["level"]), (2, &2.into(), &"ERROR".into()), "{said}");
+    assert!(told["message"].as_str().is_some_and(|message| message.contains("edge7")), "{said}");
+
+    for (command, code_expected, part) in [
+        (&["explain", "192.0.2.1"][..], 1, "nothing is loaded"),
+        (&["top", "--once"], 1, "nothing is loaded"),
+        (&["apply", &file], 1, "nothing is loaded"),
+        (&["apply", "/nowhere"], 2, "/nowhere"),
+    ] {
+        let (code, out, err) = site.ask(&[command, &["--json"]].concat())?;
+        assert_eq!((code, err.as_str()), (code_expected, ""), "{command:?}: {out}");
+        let json: Value =
+            serde_json::from_str(&out).with_context(|| format!("JSON of {command:?}: {out}"))?;
+        assert_eq!(json["exit_code"], code_expected, "{command:?}: {out}");
+        assert!(json["error"].as_str().is_some_and(|error| error.contains(part)), "{command:?}: {out}");
+    }
+
+    let mut daemon = site.start(&["edge0"], &["--json"])?;
+    site.write_policy("version = 1\nfast = true\n")?;
+    assert_eq!(daemon.reload()?, (0, 1));
+    let log = lines(&daemon.log())?;
+    assert!(log.iter().all(|line| line["level"].is_string() && line["message"].is_string()), "{log:?}");
+    let told = log.last().context("a line")?;
+    assert_eq!(told["level"], "ERROR");
+    assert!(told["message"].as_str().is_some_and(|message| message.contains("policy.toml:2:1")), "{told}");
+    Ok(())
+}
+
 #[test]
 fn a_taken_metrics_address_leaves_nothing_and_takes_nothing_away() -> Result<()> {
     if !may_run() {

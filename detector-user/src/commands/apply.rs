@@ -7,7 +7,7 @@ use crate::{
     cli::ApplyArgs,
     clock,
     kernel::{apply::apply as put, mapped::Access, maps::Maps, pins::Pins, probe::probe, read},
-    policy::{self, compile::compile},
+    policy,
 };
 
 /// The answer.
@@ -48,9 +48,9 @@ pub fn apply(args: &ApplyArgs) -> Result<u8, Failure> {
 /// Compiles a policy against the one in the maps and puts it in its place.
 pub fn apply_to(maps: &mut Maps, pins: &Pins, file: &PolicyFile) -> Result<u32, Failure> {
     let _lock = pins.lock_policy()?;
-    let previous = read::manifest(maps)?.unwrap_or_default();
+    let previous = read::consistently(maps, |active| active.manifest())?.unwrap_or_default();
     let tick_ns = read::settings(maps).clock_tick_ns;
-    let mut tables = compile(&file.checked.policy, &previous, tick_ns)?;
+    let mut tables = file.compile(&previous, tick_ns)?;
     tables.manifest.file = file.name.clone();
     tables.manifest.applied_at_s = clock::unix_s();
     Ok(put(maps, &tables)?)

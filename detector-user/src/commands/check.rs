@@ -6,8 +6,9 @@ use super::{EXIT_DONE, EXIT_INVALID, Failure, print_json, print_line, read_text}
 use crate::{
     cli::CheckArgs,
     policy::{
-        self, Diagnostic,
+        self, FileDiagnostic, Severity,
         compile::{Manifest, compile},
+        in_file,
     },
 };
 
@@ -16,34 +17,28 @@ use crate::{
 struct Answer<'a> {
     valid: bool,
     file: &'a str,
-    errors: Vec<Located<'a>>,
-    warnings: Vec<Located<'a>>,
-}
-
-/// A diagnostic with its file.
-#[derive(Debug, Serialize)]
-struct Located<'a> {
-    file: &'a str,
-    #[serde(flatten)]
-    diagnostic: &'a Diagnostic,
+    errors: Vec<FileDiagnostic>,
+    warnings: Vec<FileDiagnostic>,
 }
 
 /// Checks a policy.
 pub fn check(args: &CheckArgs) -> Result<u8, Failure> {
     let file = args.file.display().to_string();
     let text = read_text(&args.file)?;
-    let (diagnostics, policy) = match policy::parse(&text) {
+    let (mut diagnostics, mut policy) = match policy::parse(&text) {
         Ok(checked) => (checked.warnings, Some(checked.policy)),
         Err(diagnostics) => (diagnostics, None),
     };
-    if let Some(policy) = &policy {
-        compile(policy, &Manifest::default(), 0)?;
+    let fits = policy.as_ref().map_or(Ok(()), |policy| compile(policy, &Manifest::default(), 0).map(drop));
+    if let Err(error) = fits {
+        diagnostics.push(error.diagnostic(&text));
+        diagnostics.sort_by_key(|diagnostic| (diagnostic.line, diagnostic.column));
+        policy = None;
     }
     if args.json {
-        let (errors, warnings): (Vec<_>, Vec<_>) = diagnostics
-            .iter()
-            .map(|diagnostic| Located { file: &file, diagnostic })
-            .partition(|located| located.diagnostic.severity == policy::Severity::Error);
+        let (errors, warnings) = in_file(&file, diagnostics)
+            .into_iter()
+            .partition(|placed| placed.diagnostic.severity == Severity::Error);
         print_json(&Answer { valid: policy.is_some(), file: &file, errors, warnings })?;
     } else if !diagnostics.is_empty() {
         anstream::eprintln!("{}", policy::render(&file, &text, &diagnostics).trim_end());

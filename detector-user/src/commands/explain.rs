@@ -14,7 +14,13 @@ use super::{EXIT_DONE, Failure, print_json, print_line, table};
 use crate::{
     cli::ExplainArgs,
     clock,
-    kernel::{mapped::Access, maps::Maps, pins::Pins, probe::probe, read},
+    kernel::{
+        mapped::Access,
+        maps::Maps,
+        pins::Pins,
+        probe::probe,
+        read::{self, Active},
+    },
     policy::compile::Manifest,
     replay::source_prefix,
 };
@@ -68,21 +74,20 @@ struct BudgetState {
 pub fn explain(args: &ExplainArgs) -> Result<u8, Failure> {
     probe()?;
     let maps = Maps::pinned(&Pins::new(&args.read.pins).loaded()?, Access::Read)?;
-    let Some(manifest) = read::manifest(&maps)? else {
-        return Err(Failure::failed("no policy is applied: `detector apply FILE`"));
-    };
     let address = Address::from(args.address);
+    let (policy, services) = read::consistently(&maps, |active| -> Result<_, Failure> {
+        let Some(manifest) = active.manifest()? else {
+            return Err(Failure::failed("no policy is applied: `detector apply FILE`"));
+        };
+        let mut services = Vec::new();
+        for (name, &number) in &manifest.services {
+            services.extend(standing(&maps, active, &manifest, address, name, number)?);
+        }
+        Ok((active.epoch(), services))
+    })?;
     let unit = Unit::of_source(address.family);
-    let mut services = Vec::new();
-    for (name, &number) in &manifest.services {
-        services.extend(standing(&maps, &manifest, address, name, number)?);
-    }
-    let answer = Answer {
-        address: args.address,
-        source: source_prefix(unit, address.high).to_string(),
-        policy: read::epoch(&maps),
-        services,
-    };
+    let source = source_prefix(unit, address.high).to_string();
+    let answer = Answer { address: args.address, source, policy, services };
     if args.read.json {
         print_json(&answer)?;
     } else {
@@ -93,12 +98,13 @@ pub fn explain(args: &ExplainArgs) -> Result<u8, Failure> {
 
 fn standing(
     maps: &Maps,
+    active: &Active<'_>,
     manifest: &Manifest,
     address: Address,
     name: &str,
     number: u16,
 ) -> Result<Option<Standing>, Failure> {
-    let Some(standing) = read::classify(maps, address, number)? else { return Ok(None) };
+    let Some(standing) = active.classify(address, number)? else { return Ok(None) };
     let class = standing.class;
     let rule = (class.rule != NO_RULE).then(|| manifest.rules.get(usize::from(class.rule))).flatten();
     let profile =
@@ -117,7 +123,7 @@ fn standing(
             dropped: way.dropped(),
             connections: way.connections(),
         }),
-        budgets: budgets(maps, &class, address, number, way),
+        budgets: budgets(maps, active, &class, address, number, way)?,
     }))
 }
 
@@ -130,7 +136,14 @@ const fn action_name(action: u8) -> &'static str {
     }
 }
 
-fn budgets(maps: &Maps, class: &Class, address: Address, service: u16, way: Option<Way>) -> Vec<BudgetState> {
+fn budgets(
+    maps: &Maps,
+    active: &Active<'_>,
+    class: &Class,
+    address: Address,
+    service: u16,
+    way: Option<Way>,
+) -> Result<Vec<BudgetState>, Failure> {
     let now = ticks(clock::kernel_ns());
     let way = way.unwrap_or_default();
     let source = source_prefix(Unit::of_source(address.family), address.high).to_string();
@@ -146,7 +159,7 @@ fn budgets(maps: &Maps, class: &Class, address: Address, service: u16, way: Opti
     for (unit, number) in
         levels.into_iter().filter(|(unit, number)| unit.family() == address.family && *number != 0)
     {
-        let class = read::parent_class(maps, number);
+        let class = active.parent_class(number)?;
         let way = read::entry(maps, address, unit, service).unwrap_or_default();
         let prefix = source_prefix(unit, address.high).to_string();
         let parent = [
@@ -157,7 +170,7 @@ fn budgets(maps: &Maps, class: &Class, address: Address, service: u16, way: Opti
         ];
         states.extend(parent.into_iter().flatten());
     }
-    states
+    Ok(states)
 }
 
 fn state(

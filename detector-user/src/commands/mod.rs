@@ -14,9 +14,12 @@ use crate::{
     capture::CaptureError,
     kernel::{
         apply::ApplyError, attach::AttachError, load::LoadError, maps::MapsError, pins::PinsError,
-        probe::ProbeError,
+        probe::ProbeError, read::ReadError,
     },
-    policy::{self, Checked, compile::CompileError},
+    policy::{
+        self, Checked, Diagnostic, FileDiagnostic,
+        compile::{CompileError, Manifest, Tables, compile},
+    },
     replay::ReplayError,
 };
 
@@ -31,24 +34,36 @@ pub const EXIT_NOT_ENFORCING: u8 = 10;
 /// Enforcing, but something needs a hand.
 pub const EXIT_DEGRADED: u8 = 11;
 
-/// Why a command could not do what it was asked for, and the exit code that says so.
-#[derive(Debug)]
+/// Why a command could not do what it was asked for, and the exit code that says so. As JSON, what a command with
+/// `--json` prints then.
+#[derive(Debug, serde::Serialize)]
 pub struct Failure {
-    /// The exit code.
-    pub code: u8,
     /// What went wrong and what to do, without a final newline.
+    #[serde(rename = "error")]
     pub message: String,
+    /// The exit code.
+    #[serde(rename = "exit_code")]
+    pub code: u8,
+    /// What is said about places in a policy; the message has it too.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub diagnostics: Vec<FileDiagnostic>,
 }
 
 impl Failure {
     /// The input is at fault.
     pub fn invalid(message: impl fmt::Display) -> Self {
-        Self { code: EXIT_INVALID, message: message.to_string() }
+        Self { code: EXIT_INVALID, message: message.to_string(), diagnostics: Vec::new() }
     }
 
     /// Something else is.
     pub fn failed(message: impl fmt::Display) -> Self {
-        Self { code: EXIT_FAILED, message: message.to_string() }
+        Self { code: EXIT_FAILED, message: message.to_string(), diagnostics: Vec::new() }
+    }
+
+    /// A policy is.
+    fn policy(file: &str, text: &str, diagnostics: Vec<Diagnostic>) -> Self {
+        let message = policy::render(file, text, &diagnostics).trim_end().to_owned();
+        Self { message, code: EXIT_INVALID, diagnostics: policy::in_file(file, diagnostics) }
     }
 }
 
@@ -76,9 +91,9 @@ impl From<LoadError> for Failure {
     }
 }
 
-impl From<CompileError> for Failure {
-    fn from(error: CompileError) -> Self {
-        Self::invalid(error)
+impl From<ReadError> for Failure {
+    fn from(error: ReadError) -> Self {
+        Self::failed(error)
     }
 }
 
@@ -146,7 +161,19 @@ pub fn read_policy(path: &Path) -> Result<PolicyFile, Failure> {
     let text = read_text(path)?;
     match policy::parse(&text) {
         Ok(checked) => Ok(PolicyFile { name, text, checked }),
-        Err(diagnostics) => Err(Failure::invalid(policy::render(&name, &text, &diagnostics).trim_end())),
+        Err(diagnostics) => Err(Failure::policy(&name, &text, diagnostics)),
+    }
+}
+
+impl PolicyFile {
+    /// Compiles the policy; what does not fit is told like any other error of the file.
+    pub fn compile(&self, previous: &Manifest, clock_tick_ns: u64) -> Result<Tables, Failure> {
+        compile(&self.checked.policy, previous, clock_tick_ns).map_err(|error| self.does_not_fit(&error))
+    }
+
+    /// The failure of a policy that is larger than the kernel's tables.
+    pub fn does_not_fit(&self, error: &CompileError) -> Failure {
+        Failure::policy(&self.name, &self.text, vec![error.diagnostic(&self.text)])
     }
 }
 

@@ -6,7 +6,7 @@ use super::{EXIT_DONE, Failure, print_json, print_line, read_policy, table};
 use crate::{
     cli::ReplayArgs,
     kernel::probe::probe,
-    replay::{Report, replay as run},
+    replay::{ReplayError, Report, replay as run},
 };
 
 /// Sources that people are shown; JSON has all.
@@ -27,7 +27,10 @@ pub fn replay(args: &ReplayArgs) -> Result<u8, Failure> {
     if is_terminal {
         let _ = write!(std::io::stderr(), "\r\x1b[K");
     }
-    let report = result?;
+    let report = result.map_err(|error| match error {
+        ReplayError::Compile(error) => file.does_not_fit(&error),
+        error => error.into(),
+    })?;
     if args.json {
         print_json(&report)?;
     } else {

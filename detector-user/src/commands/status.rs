@@ -1,10 +1,11 @@
 //! `detector status`: what is enforced, where, and how full the tables are; from the pinned maps alone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use detector_common::{
     budget::ticks,
     counters::{TABLE_EVENTS, table_event_slot},
+    policy::NO_RULE,
     verdict::{COUNTER_SLOTS, Verdict, slot_reason},
 };
 use serde::Serialize;
@@ -14,22 +15,23 @@ use crate::{
     cli::ReadArgs,
     clock,
     kernel::{
-        attach::name_of,
+        links::{LinkPin, Namespace, Place},
         mapped::Access,
         maps::Maps,
         pins::{Pins, PinsError},
         probe::probe,
-        read,
+        read::{self, Active},
     },
+    policy::compile::Manifest,
 };
 
 /// How things stand, in one word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 enum State {
-    /// Policies are carried out.
+    /// The policy is carried out, or some of its rules are.
     Enforcing,
-    /// Attached, but the policy only counts.
+    /// Attached, but the policy only counts, and so do all of its rules.
     Shadow,
     /// Loaded, attached to no interface.
     Detached,
@@ -56,17 +58,28 @@ struct Answer {
 
 #[derive(Debug, Serialize)]
 struct Interface {
+    /// None unless it is here.
     name: Option<String>,
+    /// Its number when it was attached, in its own namespace.
     index: u32,
     mode: &'static str,
+    /// `here`, `other_namespace` or `gone`.
+    place: &'static str,
 }
+
+const HERE: &str = "here";
+const OTHER_NAMESPACE: &str = "other_namespace";
+const GONE: &str = "gone";
 
 #[derive(Debug, Serialize)]
 struct Policy {
     epoch: u32,
     file: String,
     applied_at_s: u64,
+    /// `enforce` or `shadow`: of all that does not name its own.
     mode: &'static str,
+    /// Names of the rules that are carried out under `shadow`, or only count under `enforce`.
+    exceptions: Vec<String>,
     services: usize,
     rules: usize,
     profiles: usize,
@@ -129,32 +142,20 @@ fn unloaded() -> Answer {
 
 fn loaded(pins: &Pins, maps: &Maps) -> Result<Answer, Failure> {
     let daemon = pins.is_daemon_alive();
-    let interfaces: Vec<_> = pins
-        .links()
-        .iter()
-        .map(|link| Interface {
-            name: name_of(link.interface_index),
-            index: link.interface_index,
-            mode: link.mode.name(),
-        })
-        .collect();
-    let manifest = read::manifest(maps)?;
-    let policy = manifest.as_ref().map(|manifest| Policy {
-        epoch: read::epoch(maps),
-        file: manifest.file.clone(),
-        applied_at_s: manifest.applied_at_s,
-        mode: if manifest.shadow { "shadow" } else { "enforce" },
-        services: manifest.services.len(),
-        rules: manifest.rules.len(),
-        profiles: manifest.profiles.len(),
-    });
+    let places = pins.places(Namespace::own()?)?;
+    let interfaces: Vec<_> = places.into_iter().map(|(link, place)| interface(&link, place)).collect();
+    let (policy, services, reasons) = read::consistently(maps, |active| -> Result<_, Failure> {
+        let manifest = active.manifest()?;
+        let policy = manifest.as_ref().map(|manifest| policy(active, manifest));
+        let (services, reasons) = packets(maps, &manifest.unwrap_or_default().services)?;
+        Ok((policy, services, reasons))
+    })?;
     let state = match &policy {
-        _ if interfaces.iter().all(|interface| interface.name.is_none()) => State::Detached,
+        _ if interfaces.iter().all(|interface| interface.place == GONE) => State::Detached,
         None => State::NoPolicy,
-        Some(policy) if policy.mode == "shadow" => State::Shadow,
+        Some(policy) if policy.mode == "shadow" && policy.exceptions.is_empty() => State::Shadow,
         Some(_) => State::Enforcing,
     };
-    let (services, reasons) = packets(maps, &manifest.unwrap_or_default().services)?;
     let now = ticks(clock::kernel_ns());
     let tables = [("sources", &maps.sources), ("parents", &maps.parents)].map(|(name, table)| {
         let read::Fill { ways, occupied, busy } = read::fill(table, now);
@@ -176,6 +177,34 @@ fn loaded(pins: &Pins, maps: &Maps) -> Result<Answer, Failure> {
     })
 }
 
+fn interface(link: &LinkPin, place: Place) -> Interface {
+    let (name, index, place) = match place {
+        Place::Here { index, name } => (Some(name), index, HERE),
+        Place::Elsewhere => (None, link.interface_index, OTHER_NAMESPACE),
+        Place::Gone => (None, link.interface_index, GONE),
+    };
+    Interface { name, index, mode: link.mode.name(), place }
+}
+
+fn policy(active: &Active<'_>, manifest: &Manifest) -> Policy {
+    let exceptions: BTreeSet<u16> = active
+        .refusing_classes()
+        .filter(|class| class.rule != NO_RULE && (class.shadow != 0) != manifest.shadow)
+        .map(|class| class.rule)
+        .collect();
+    let name = |number: &u16| manifest.rules.get(usize::from(*number)).map(|rule| rule.name.clone());
+    Policy {
+        epoch: active.epoch(),
+        file: manifest.file.clone(),
+        applied_at_s: manifest.applied_at_s,
+        mode: if manifest.shadow { "shadow" } else { "enforce" },
+        exceptions: exceptions.iter().filter_map(name).collect(),
+        services: manifest.services.len(),
+        rules: manifest.rules.len(),
+        profiles: manifest.profiles.len(),
+    }
+}
+
 fn degraded(daemon: bool, interfaces: &[Interface]) -> Vec<String> {
     let mut reasons = Vec::new();
     if !daemon {
@@ -183,8 +212,10 @@ fn degraded(daemon: bool, interfaces: &[Interface]) -> Vec<String> {
             "no daemon runs: limits go on, metrics and reloads do not; start `detector run` again".to_owned(),
         );
     }
-    for interface in interfaces.iter().filter(|interface| interface.name.is_none()) {
-        reasons.push(format!("interface {} is gone from this network namespace", interface.index));
+    for interface in interfaces.iter().filter(|interface| interface.place == GONE) {
+        let index = interface.index;
+        reasons
+            .push(format!("interface {index} was deleted: if it is there again, start `detector run` again"));
     }
     reasons
 }
@@ -215,9 +246,32 @@ fn packets(maps: &Maps, services: &BTreeMap<String, u16>) -> Result<(ByService, 
     Ok((by_service, by_reason))
 }
 
+/// Names of rules in one line.
+const NAMES_SHOWN: usize = 5;
+
+fn mode(policy: &Policy) -> String {
+    let Policy { mode, exceptions, .. } = policy;
+    if exceptions.is_empty() {
+        return format!("mode {mode}");
+    }
+    let shown = exceptions.iter().take(NAMES_SHOWN).cloned().collect::<Vec<_>>().join(", ");
+    let more = match exceptions.len().saturating_sub(NAMES_SHOWN) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    format!("mode {mode} except rules {shown}{more}")
+}
+
 fn text(answer: &Answer) -> String {
     use anstyle::{AnsiColor, Style};
+    let is_exceptional = answer.policy.as_ref().is_some_and(|policy| policy.mode == "shadow");
     let (word, color) = match answer.state {
+        State::Enforcing if is_exceptional && answer.degraded.is_empty() => {
+            ("enforcing some rules: the policy is in mode shadow", AnsiColor::Yellow)
+        }
+        State::Enforcing if is_exceptional => {
+            ("enforcing some rules, degraded: the policy is in mode shadow", AnsiColor::Yellow)
+        }
         State::Enforcing if answer.degraded.is_empty() => ("enforcing", AnsiColor::Green),
         State::Enforcing => ("enforcing, degraded", AnsiColor::Yellow),
         State::Shadow => ("not enforcing: the policy is in mode shadow", AnsiColor::Yellow),
@@ -234,14 +288,23 @@ fn text(answer: &Answer) -> String {
         return lines.join("\n");
     }
     for interface in &answer.interfaces {
-        let name = interface.name.as_deref().unwrap_or("(gone)");
-        lines.push(format!("interface {name} ({}), {}", interface.index, interface.mode));
+        let Interface { index, mode, .. } = interface;
+        lines.push(match &interface.name {
+            Some(name) => format!("interface {name} ({index}), {mode}"),
+            None if interface.place == GONE => format!("interface {index}, {mode}: deleted"),
+            None => format!("interface {index}, {mode}, in another network namespace"),
+        });
     }
     if let Some(policy) = &answer.policy {
         let age_s = clock::unix_s().saturating_sub(policy.applied_at_s);
         lines.push(format!(
-            "policy {} from {}, applied {age_s} s ago, mode {}: {} services, {} rules, {} profiles",
-            policy.epoch, policy.file, policy.mode, policy.services, policy.rules, policy.profiles
+            "policy {} from {}, applied {age_s} s ago, {}: {} services, {} rules, {} profiles",
+            policy.epoch,
+            policy.file,
+            mode(policy),
+            policy.services,
+            policy.rules,
+            policy.profiles
         ));
     }
     let services = answer.services.iter().map(|(name, packets)| {

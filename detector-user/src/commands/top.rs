@@ -18,7 +18,13 @@ use super::{EXIT_DONE, Failure, print_json, print_line, table};
 use crate::{
     cli::TopArgs,
     clock,
-    kernel::{mapped::Access, maps::Maps, pins::Pins, probe::probe, read},
+    kernel::{
+        mapped::Access,
+        maps::Maps,
+        pins::Pins,
+        probe::probe,
+        read::{self, Active},
+    },
     policy::compile::Manifest,
     replay::source_prefix,
 };
@@ -83,7 +89,16 @@ fn owner(way: &Way) -> (u64, u16, u8, u8) {
 }
 
 fn look(maps: &Maps, rows: usize, before: Option<&(Counts, Instant)>) -> Result<Answer, Failure> {
-    let manifest = read::manifest(maps)?.unwrap_or_default();
+    read::consistently(maps, |active| look_at(maps, active, rows, before))
+}
+
+fn look_at(
+    maps: &Maps,
+    active: &Active<'_>,
+    rows: usize,
+    before: Option<&(Counts, Instant)>,
+) -> Result<Answer, Failure> {
+    let manifest = active.manifest()?.unwrap_or_default();
     let now = ticks(clock::kernel_ns());
     let mut ways: Vec<Way> = read::entries(&maps.sources).collect();
     let sources = ways.len();
@@ -94,17 +109,24 @@ fn look(maps: &Maps, rows: usize, before: Option<&(Counts, Instant)>) -> Result<
     };
     ways.sort_by_key(|way| std::cmp::Reverse((rate(way), way.packets(), way.prefix)));
     ways.truncate(rows);
-    let top = ways.iter().map(|way| row(maps, &manifest, way, rate(way), now)).collect();
+    let top = ways.iter().map(|way| row(active, &manifest, way, rate(way), now)).collect::<Result<_, _>>()?;
     Ok(Answer { sources, top })
 }
 
-fn row(maps: &Maps, manifest: &Manifest, way: &Way, packets_per_s: Option<u64>, now: u64) -> Row {
+fn row(
+    active: &Active<'_>,
+    manifest: &Manifest,
+    way: &Way,
+    packets_per_s: Option<u64>,
+    now: u64,
+) -> Result<Row, Failure> {
     let meta = way.meta();
     // A source that was silent since the last policy has a class of an earlier one.
-    let class = (meta.epoch() == read::epoch(maps)).then(|| read::class(maps, meta.class()));
+    let is_current = meta.epoch() == active.epoch();
+    let class = if is_current { Some(active.class(meta.class())?) } else { None };
     let rule = class.filter(|class| class.rule != NO_RULE);
     let rule = rule.and_then(|class| manifest.rules.get(usize::from(class.rule)));
-    Row {
+    Ok(Row {
         source: source_prefix(meta.unit().unwrap_or(Unit::V4Source), way.prefix).to_string(),
         service: manifest.service_name(meta.service()).to_owned(),
         packets_per_s,
@@ -114,7 +136,7 @@ fn row(maps: &Maps, manifest: &Manifest, way: &Way, packets_per_s: Option<u64>, 
         connections: way.connections(),
         charged: way.busy_until() > now,
         rule: rule.map(|rule| rule.name.clone()),
-    }
+    })
 }
 
 fn text(answer: &Answer) -> String {

@@ -5,7 +5,11 @@ use serde::Serialize;
 use super::{EXIT_DONE, Failure, print_json, print_line};
 use crate::{
     cli::UnloadArgs,
-    kernel::{attach::name_of, pins::Pins, probe::probe},
+    kernel::{
+        links::{LinkPin, Namespace, Place},
+        pins::Pins,
+        probe::probe,
+    },
 };
 
 /// The answer.
@@ -25,13 +29,8 @@ pub fn unload(args: &UnloadArgs) -> Result<u8, Failure> {
             pins.root().display()
         )));
     }
-    let interfaces: Vec<_> = pins
-        .links()
-        .iter()
-        .map(|link| {
-            name_of(link.interface_index).unwrap_or_else(|| format!("interface {}", link.interface_index))
-        })
-        .collect();
+    let own = Namespace::own()?;
+    let interfaces: Vec<_> = pins.links().iter().map(|link| name(link, own)).collect();
     let was_there = pins.directory().exists();
     if was_there {
         pins.remove()?;
@@ -45,4 +44,15 @@ pub fn unload(args: &UnloadArgs) -> Result<u8, Failure> {
         print_line(&format!("unloaded: detached from {from}, pins removed"));
     }
     Ok(EXIT_DONE)
+}
+
+fn name(link: &LinkPin, own: Namespace) -> String {
+    let index = link.interface_index;
+    match link.place(own) {
+        Ok(Place::Here { name, .. }) => name,
+        Ok(Place::Elsewhere) => format!("interface {index} of another network namespace"),
+        Ok(Place::Gone) => format!("interface {index}, which is gone"),
+        // It goes with all others; what cannot be removed is told then.
+        Err(_) => format!("interface {index}"),
+    }
 }

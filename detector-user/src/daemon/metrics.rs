@@ -9,6 +9,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
+use aya::maps::MapError;
 use detector_common::{
     budget::ticks,
     counters::{FRAME_KINDS, TABLE_EVENTS, table_event_slot},
@@ -23,7 +24,12 @@ use prometheus_client::{
 use tokio::net::TcpListener;
 
 use super::{Running, Shared, lock};
-use crate::{clock, kernel::read};
+use crate::{
+    clock,
+    commands::Failure,
+    kernel::{maps::Maps, read},
+    policy::compile::Manifest,
+};
 
 /// A family of metrics.
 #[derive(Debug, Clone, Copy)]
@@ -58,7 +64,7 @@ families! {
     GENERATION "detector_policy_generation" "gauge" "" "Number of the active policy."
     RELOADS "detector_policy_reloads" "counter" "result" "Policies read again on SIGHUP, by result (applied, failed)."
     TICK "detector_clock_tick_seconds" "gauge" "" "Step of the clock that budgets tolerate."
-    ATTACHED "detector_interface_attached" "gauge" "interface, mode" "1 for each interface, with the mode (native, generic)."
+    ATTACHED "detector_interface_attached" "gauge" "interface, mode" "1 for each interface, with the mode (native, generic); 0 when it was deleted or the program unloaded."
     DROP_EVENTS "detector_drop_events" "counter" "" "Sampled drops received."
     BUILD "detector_build_info" "gauge" "version" "1, with the version."
 }
@@ -74,7 +80,7 @@ pub(super) async fn serve(listener: TcpListener, running: Shared) {
 async fn metrics(State(running): State<Shared>) -> Response {
     let snapshot = match Snapshot::take(&lock(&running)) {
         Ok(snapshot) => snapshot,
-        Err(error) => return (StatusCode::INTERNAL_SERVER_ERROR, error).into_response(),
+        Err(failure) => return (StatusCode::INTERNAL_SERVER_ERROR, failure.message).into_response(),
     };
     let mut registry = Registry::default();
     registry.register_collector(Box::new(snapshot));
@@ -104,53 +110,60 @@ struct Snapshot {
     fills: [(&'static str, read::Fill); 2],
     epoch: u32,
     tick_ns: u64,
-    interfaces: Vec<(String, &'static str)>,
+    interfaces: Vec<(String, &'static str, bool)>,
     reloads: [(&'static str, u64); 2],
     events: u64,
 }
 
 impl Snapshot {
-    fn take(running: &Running) -> Result<Self, String> {
+    fn take(running: &Running) -> Result<Self, Failure> {
         let maps = &running.maps;
-        let manifest = read::manifest(maps).map_err(|error| error.to_string())?.unwrap_or_default();
-        let mut judged = Vec::new();
-        let services =
-            manifest.services.iter().map(|(name, &number)| (name.as_str(), number)).chain([("none", 0)]);
-        for (service, number) in services {
-            let counters = read::verdicts(maps, number).map_err(|error| error.to_string())?;
-            for (slot, counter) in counters.slots.iter().enumerate().take(COUNTER_SLOTS) {
-                let Some((reason, shadow)) = slot_reason(slot) else { continue };
-                let verdict = if shadow { "shadow" } else { reason.verdict().name() };
-                // A reason to drop that never came about is a series nobody asked for, a reason to pass likewise.
-                if counter.packets == 0 && !(number != 0 && reason.verdict() == Verdict::Drop && !shadow) {
-                    continue;
-                }
-                let (packets, bytes) = (counter.packets, counter.bytes);
-                judged.push(Judged {
-                    service: service.to_owned(),
-                    verdict,
-                    reason: reason.name(),
-                    packets,
-                    bytes,
-                });
-            }
-        }
+        let (epoch, judged) = read::consistently(maps, |active| -> Result<_, Failure> {
+            Ok((active.epoch(), judged(maps, &active.manifest()?.unwrap_or_default())?))
+        })?;
         let now = ticks(clock::kernel_ns());
+        let mut interfaces = Vec::new();
+        for attachment in &running.attachments {
+            let is_attached = running.is_attached(attachment)?;
+            interfaces.push((attachment.interface.clone(), attachment.pin.mode.name(), is_attached));
+        }
         Ok(Self {
             judged,
-            counters: read::counters(maps).map_err(|error| error.to_string())?,
+            counters: read::counters(maps)?,
             fills: [("sources", read::fill(&maps.sources, now)), ("parents", read::fill(&maps.parents, now))],
-            epoch: read::epoch(maps),
+            epoch,
             tick_ns: read::settings(maps).clock_tick_ns,
-            interfaces: running
-                .attachments
-                .iter()
-                .map(|attachment| (attachment.interface.clone(), attachment.mode.name()))
-                .collect(),
+            interfaces,
             reloads: [("applied", running.reloads.applied), ("failed", running.reloads.failed)],
             events: running.events,
         })
     }
+}
+
+fn judged(maps: &Maps, manifest: &Manifest) -> Result<Vec<Judged>, MapError> {
+    let mut judged = Vec::new();
+    let services =
+        manifest.services.iter().map(|(name, &number)| (name.as_str(), number)).chain([("none", 0)]);
+    for (service, number) in services {
+        let counters = read::verdicts(maps, number)?;
+        for (slot, counter) in counters.slots.iter().enumerate().take(COUNTER_SLOTS) {
+            let Some((reason, shadow)) = slot_reason(slot) else { continue };
+            let verdict = if shadow { "shadow" } else { reason.verdict().name() };
+            // A reason to drop that never came about is a series nobody asked for, a reason to pass likewise.
+            if counter.packets == 0 && !(number != 0 && reason.verdict() == Verdict::Drop && !shadow) {
+                continue;
+            }
+            let (packets, bytes) = (counter.packets, counter.bytes);
+            judged.push(Judged {
+                service: service.to_owned(),
+                verdict,
+                reason: reason.name(),
+                packets,
+                bytes,
+            });
+        }
+    }
+    Ok(judged)
 }
 
 impl Collector for Snapshot {
@@ -187,10 +200,9 @@ impl Collector for Snapshot {
         counter(encoder, &RELOADS, reloads)?;
         let tick = encoder.encode_descriptor(TICK.name, TICK.help, None, MetricType::Gauge)?;
         ConstGauge::new(self.tick_ns as f64 / 1e9).encode(tick)?;
-        let interfaces = self
-            .interfaces
-            .iter()
-            .map(|(interface, mode)| (vec![("interface", interface.as_str()), ("mode", *mode)], 1));
+        let interfaces = self.interfaces.iter().map(|(name, mode, is_attached)| {
+            (vec![("interface", name.as_str()), ("mode", *mode)], u64::from(*is_attached))
+        });
         gauge(encoder, &ATTACHED, interfaces)?;
         counter(encoder, &DROP_EVENTS, [(Vec::new(), self.events)])?;
         let version = [(vec![("version", env!("CARGO_PKG_VERSION"))], 1)];

@@ -5,13 +5,17 @@ pub mod metrics;
 mod start;
 
 use std::{
+    collections::BTreeSet,
+    io,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use tokio::{
     net::TcpListener,
     signal::unix::{Signal, SignalKind, signal},
+    time::MissedTickBehavior,
 };
 
 use crate::{
@@ -29,9 +33,21 @@ use crate::{
 struct Running {
     maps: Maps,
     attachments: Vec<Attachment>,
+    lock: Lock,
     reloads: Reloads,
     events: u64,
 }
+
+impl Running {
+    /// Whether the program of this daemon runs on an interface.
+    fn is_attached(&self, attachment: &Attachment) -> io::Result<bool> {
+        // Under the name of its pin there may be a successor's.
+        Ok(self.lock.is_current() && attachment.is_attached()?)
+    }
+}
+
+/// Time between two looks at whether the interfaces are still there.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// How often the policy was read again.
 #[derive(Debug, Clone, Copy, Default)]
@@ -49,7 +65,7 @@ fn lock(running: &Shared) -> std::sync::MutexGuard<'_, Running> {
 
 /// Runs until a signal.
 pub fn run(args: &RunArgs) -> Result<u8, Failure> {
-    log::start(args.log);
+    log::start(args.json);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
     runtime.block_on(serve(args))
 }
@@ -69,6 +85,7 @@ async fn serve(args: &RunArgs) -> Result<u8, Failure> {
     let running: Shared = Arc::new(Mutex::new(Running {
         maps: started.maps,
         attachments: started.attachments,
+        lock: started.lock,
         reloads: Reloads::default(),
         events: 0,
     }));
@@ -86,7 +103,6 @@ async fn serve(args: &RunArgs) -> Result<u8, Failure> {
         pins: started.pins,
         keep: args.keep,
         running,
-        lock: started.lock,
         _program: started.ebpf,
     };
     tracing::info!("ready; SIGHUP reads the policy again, SIGTERM ends");
@@ -131,18 +147,45 @@ struct Daemon {
     pins: Pins,
     keep: bool,
     running: Shared,
-    lock: Lock,
     _program: aya::Ebpf,
 }
 
 impl Daemon {
     /// Serves until it is told to end.
     async fn run(&self, mut signals: Signals) {
+        let mut looks = tokio::time::interval(LOOK);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut lost = BTreeSet::new();
         loop {
             tokio::select! {
+                _ = looks.tick() => self.look(&mut lost),
                 _ = signals.terminate.recv() => return,
                 _ = signals.interrupt.recv() => return,
                 _ = signals.hangup.recv() => self.reload(),
+            }
+        }
+    }
+
+    /// Says once of each interface that it is lost.
+    fn look(&self, lost: &mut BTreeSet<String>) {
+        let running = lock(&self.running);
+        for attachment in &running.attachments {
+            // What cannot be read now can at the next look, and is an error of the metrics meanwhile.
+            let is_lost = running.is_attached(attachment).is_ok_and(|is_attached| !is_attached);
+            if !is_lost || !lost.insert(attachment.interface.clone()) {
+                continue;
+            }
+            let interface = &attachment.interface;
+            if running.lock.is_current() {
+                tracing::warn!(
+                    interface = %interface,
+                    "the interface was deleted, nothing is limited on it: when it is there again, restart detector"
+                );
+            } else {
+                tracing::warn!(
+                    interface = %interface,
+                    "the program was unloaded under this daemon, which limits nothing any more: end or restart it"
+                );
             }
         }
     }
@@ -151,6 +194,7 @@ impl Daemon {
     fn reload(&self) {
         let mut running = lock(&self.running);
         let result = read_policy(&self.policy)
+            .and_then(|file| if running.lock.is_current() { Ok(file) } else { Err(unloaded()) })
             .and_then(|file| apply_to(&mut running.maps, &self.pins, &file).map(|epoch| (epoch, file)));
         match result {
             Ok((epoch, file)) => {
@@ -170,7 +214,7 @@ impl Daemon {
             tracing::info!("ended; the program stays attached (--keep), `detector unload` removes it");
             return Ok(());
         }
-        if !self.lock.is_current() {
+        if !lock(&self.running).lock.is_current() {
             tracing::info!("ended: the program was unloaded before, its pins are not this daemon's any more");
             return Ok(());
         }
@@ -178,6 +222,10 @@ impl Daemon {
         tracing::info!("ended: detached, pins removed");
         Ok(())
     }
+}
+
+fn unloaded() -> Failure {
+    Failure::failed("the program was unloaded under this daemon: start `detector run` again")
 }
 
 /// The warnings of a policy, as one text.

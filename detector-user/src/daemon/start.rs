@@ -22,9 +22,10 @@ use crate::{
     commands::{Failure, PolicyFile, apply::apply_to, read_policy},
     kernel::{
         attach::{Attachment, attach, detach, index_of},
+        links::{LinkMode, Namespace, Place},
         load::{Clock, LoadOptions, Loaded, chain, load},
         maps::Maps,
-        pins::{LinkMode, Lock, Pins},
+        pins::{Lock, Pins},
         probe::probe,
     },
 };
@@ -45,6 +46,7 @@ pub(super) struct Prepared {
     file: PolicyFile,
     pins: Pins,
     lock: Lock,
+    namespace: Namespace,
     adopted: bool,
 }
 
@@ -60,8 +62,10 @@ pub(super) fn prepare(args: &RunArgs) -> Result<Prepared, Failure> {
         tracing::info!("mounted a BPF file system at /sys/fs/bpf");
     }
     let lock = pins.lock_daemon()?;
+    let namespace = Namespace::own()?;
+    pins.check_namespace(namespace)?;
     let adopted = pins.is_loaded();
-    Ok(Prepared { file, pins, lock, adopted })
+    Ok(Prepared { file, pins, lock, namespace, adopted })
 }
 
 impl Prepared {
@@ -77,11 +81,12 @@ impl Prepared {
 /// Starts filtering. The order: the maps, the policy, and the interfaces last, so that no packet meets a program without
 /// a policy.
 pub(super) fn start(args: &RunArgs, prepared: Prepared) -> Result<Started, Failure> {
-    let Prepared { file, pins, lock, adopted } = prepared;
-    if !adopted {
-        pins.remove_maps()?;
+    if !prepared.adopted {
+        prepared.pins.remove_maps()?;
     }
-    match load_and_attach(args, &file, &pins, adopted) {
+    let result = load_and_attach(args, &prepared);
+    let Prepared { pins, lock, adopted, .. } = prepared;
+    match result {
         Ok(Filtering { loaded: Loaded { ebpf, maps }, attachments, events, log }) => {
             Ok(Started { maps, attachments, pins, lock, events, log, ebpf })
         }
@@ -101,13 +106,9 @@ struct Filtering {
     log: Option<events::ProgramLog>,
 }
 
-fn load_and_attach(
-    args: &RunArgs,
-    file: &PolicyFile,
-    pins: &Pins,
-    adopted: bool,
-) -> Result<Filtering, Failure> {
-    let directory = pins.directory();
+fn load_and_attach(args: &RunArgs, prepared: &Prepared) -> Result<Filtering, Failure> {
+    let adopted = prepared.adopted;
+    let directory = prepared.pins.directory();
     let settings = if adopted { adopted_settings(&directory)? } else { fresh_settings()? };
     let (map_pins, replaced) = map_pins(args.sources, &directory, adopted)?;
     let options = LoadOptions {
@@ -125,7 +126,7 @@ fn load_and_attach(
         configure(&loaded.maps, args);
         let events = events_of(&mut loaded.ebpf)?;
         let log = if args.kernel_log > 0 { Some(events::program_log(&mut loaded.ebpf)?) } else { None };
-        let attachments = switch(&mut loaded, args, file, pins, adopted, &mut switched)?;
+        let attachments = switch(&mut loaded, args, prepared, &mut switched)?;
         Ok(Filtering { loaded, attachments, events, log })
     });
     finish_replacement(&replaced, switched)?;
@@ -150,12 +151,11 @@ fn configure(maps: &Maps, args: &RunArgs) {
 fn switch(
     loaded: &mut Loaded,
     args: &RunArgs,
-    file: &PolicyFile,
-    pins: &Pins,
-    adopted: bool,
+    prepared: &Prepared,
     switched: &mut bool,
 ) -> Result<Vec<Attachment>, Failure> {
-    let held: Vec<u32> = pins.links().iter().map(|link| link.interface_index).collect();
+    let Prepared { pins, namespace, adopted, .. } = prepared;
+    let held: Vec<u32> = pins.places(*namespace)?.iter().filter_map(|(_, place)| index_here(place)).collect();
     let mut interfaces = Vec::new();
     for interface in &args.interfaces {
         let index = index_of(interface)?;
@@ -167,26 +167,34 @@ fn switch(
     let mut attachments = Vec::new();
     let result = (|| {
         if !adopted {
-            put_policy(loaded, pins, file, adopted)?;
+            put_policy(loaded, prepared)?;
         }
-        attach_each(loaded, &new, pins, &mut attachments)?;
-        if adopted {
-            put_policy(loaded, pins, file, adopted)?;
+        attach_each(loaded, &new, prepared, &mut attachments)?;
+        if *adopted {
+            put_policy(loaded, prepared)?;
         }
-        attach_each(loaded, &kept, pins, &mut attachments)
+        attach_each(loaded, &kept, prepared, &mut attachments)
     })();
     *switched = result.is_ok() || attachments.iter().any(|attachment| attachment.adopted);
     if let Err(failure) = result {
         for attachment in attachments.iter().filter(|attachment| !attachment.adopted) {
-            detach(&pins.link(attachment.index, attachment.mode))?;
+            detach(&attachment.pin)?;
         }
         return Err(failure);
     }
-    let_go(pins, &attachments)?;
+    let_go(prepared, &attachments)?;
     Ok(attachments)
 }
 
-fn put_policy(loaded: &mut Loaded, pins: &Pins, file: &PolicyFile, adopted: bool) -> Result<(), Failure> {
+const fn index_here(place: &Place) -> Option<u32> {
+    match place {
+        Place::Here { index, .. } => Some(*index),
+        Place::Elsewhere | Place::Gone => None,
+    }
+}
+
+fn put_policy(loaded: &mut Loaded, prepared: &Prepared) -> Result<(), Failure> {
+    let Prepared { file, pins, adopted, .. } = prepared;
     let epoch = apply_to(&mut loaded.maps, pins, file)?;
     warn_of(file);
     tracing::info!(policy = epoch, file = %file.name, adopted, "applied the policy");
@@ -277,36 +285,50 @@ fn remove_if_there(path: &Path) -> Result<(), Failure> {
 fn attach_each(
     loaded: &mut Loaded,
     interfaces: &[(u32, &str)],
-    pins: &Pins,
+    prepared: &Prepared,
     attachments: &mut Vec<Attachment>,
 ) -> Result<(), Failure> {
     for (_, interface) in interfaces {
         let program = loaded.program().map_err(|error| Failure::failed(chain(&error)))?;
-        let attachment = attach(program, interface, pins)?;
+        let attachment = attach(program, interface, &prepared.pins, prepared.namespace)?;
         tell(&attachment);
         attachments.push(attachment);
     }
     Ok(())
 }
 
-/// Detaches from interfaces that a predecessor held and that are not asked for.
-fn let_go(pins: &Pins, attachments: &[Attachment]) -> Result<(), Failure> {
-    for link in pins.links() {
-        if !attachments.iter().any(|attachment| attachment.index == link.interface_index) {
-            detach(&link)?;
-            tracing::warn!(
-                interface = link.interface_index,
-                "detached: a predecessor had it, --iface does not name it"
-            );
+/// Detaches from interfaces that a predecessor held and that are not asked for, and from those that are gone.
+fn let_go(prepared: &Prepared, attachments: &[Attachment]) -> Result<(), Failure> {
+    for (link, place) in prepared.pins.places(prepared.namespace)? {
+        if attachments.iter().any(|attachment| attachment.pin == link) {
+            continue;
+        }
+        detach(&link)?;
+        let index = link.interface_index;
+        match place {
+            Place::Here { name, .. } => {
+                tracing::warn!(
+                    interface = %name,
+                    "detached: a predecessor had it, --iface does not name it"
+                );
+            }
+            Place::Elsewhere => {
+                tracing::warn!(
+                    index,
+                    "detached from an interface that was moved to another network namespace"
+                );
+            }
+            Place::Gone => tracing::info!(index, "removed the pin of an interface that was deleted"),
         }
     }
     Ok(())
 }
 
 fn tell(attachment: &Attachment) {
-    let Attachment { interface, mode, adopted, .. } = attachment;
+    let Attachment { interface, adopted, .. } = attachment;
+    let mode = attachment.pin.mode;
     tracing::info!(interface = %interface, mode = mode.name(), adopted, "attached");
-    if *mode == LinkMode::Generic {
+    if mode == LinkMode::Generic {
         let reason = attachment.fallback.as_deref().unwrap_or("a predecessor fell back to it");
         tracing::warn!(
             interface = %interface, reason,

@@ -9,7 +9,7 @@ use detector_common::{
         CELLS_MAX, CLASSES_MAX, DESTINATION_SLOTS, MANIFEST_BYTES, PARENT_CLASSES_MAX, PORT_SLOTS,
         SERVICES_MAX,
     },
-    policy::{PolicyHeader, RuleValue, slot_of, slot_place},
+    policy::{Class, PolicyHeader, RuleValue, slot_of, slot_place},
     table::next_epoch,
     verdict::ServiceCounters,
 };
@@ -18,7 +18,7 @@ use thiserror::Error;
 use super::{
     mapped::Mapped,
     maps::{Maps, RulesV4, RulesV6},
-    read,
+    read::{self, ReadError},
 };
 use crate::policy::compile::{Manifest, Tables};
 
@@ -47,6 +47,9 @@ pub enum ApplyError {
     /// The counters of a service number that another name had before.
     #[error("cannot reset the counters of a service: {0}")]
     Counters(#[source] MapError),
+    /// The policy that is active now.
+    #[error(transparent)]
+    Active(#[from] ReadError),
     /// Something else.
     #[error("cannot apply the policy: {0}")]
     Io(#[from] io::Error),
@@ -76,7 +79,10 @@ pub fn apply(maps: &mut Maps, tables: &Tables) -> Result<u32, ApplyError> {
     fill(&maps.destinations, slot, DESTINATION_SLOTS, &tables.destinations);
     fill(&maps.ports, slot, PORT_SLOTS, &tables.ports);
     fill(&maps.cells, slot, CELLS_MAX, &tables.cells);
-    fill(&maps.classes, slot, CLASSES_MAX, &tables.classes);
+    // To the end: readers walk the classes, and should find none of an earlier policy.
+    let none = std::iter::repeat_n(Class::default(), CLASSES_MAX - tables.classes.len());
+    let classes: Vec<_> = tables.classes.iter().copied().chain(none).collect();
+    fill(&maps.classes, slot, CLASSES_MAX, &classes);
     fill(&maps.parent_classes, slot, PARENT_CLASSES_MAX, &tables.parent_classes);
     fill(&maps.manifest, slot, MANIFEST_BYTES / 4096, &manifest);
     maps.policies.write(slot as usize, &PolicyHeader { epoch: epoch.into(), ..tables.header });
@@ -110,7 +116,7 @@ fn rules_v6(rules: &[(Address, u8, RuleValue)]) -> Result<RulesV6, MapError> {
 
 /// A number that another service had starts from zero, so that no counter of metrics is credited to the wrong name.
 fn reset_reused_counters(maps: &mut Maps, tables: &Tables) -> Result<(), ApplyError> {
-    let before = read::manifest(maps)?.unwrap_or_default();
+    let before = read::consistently(maps, |active| active.manifest())?.unwrap_or_default();
     for (name, &number) in &tables.manifest.services {
         let owner = before.service_name(number);
         if owner == name || owner == "none" || usize::from(number) >= SERVICES_MAX {

@@ -13,8 +13,9 @@ use aya::programs::{
 use thiserror::Error;
 
 use super::{
+    links::{LinkMode, LinkPin, Namespace, Place},
     load::chain,
-    pins::{LinkMode, LinkPin, Pins},
+    pins::{Pins, PinsError},
 };
 
 /// A program on an interface.
@@ -22,14 +23,23 @@ use super::{
 pub struct Attachment {
     /// Name of the interface.
     pub interface: String,
-    /// Its number.
-    pub index: u32,
-    /// How the program runs.
-    pub mode: LinkMode,
+    /// Its link.
+    pub pin: LinkPin,
     /// Whether the link of a predecessor was taken over, without a gap.
     pub adopted: bool,
     /// Why it does not run natively, where it does not.
     pub fallback: Option<String>,
+}
+
+impl Attachment {
+    /// Whether the program still runs there: not after the interface was deleted, or the link unpinned.
+    pub fn is_attached(&self) -> io::Result<bool> {
+        match self.pin.attached_index() {
+            Ok(index) => Ok(index != 0),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
 }
 
 /// Why a program cannot be attached. Nothing is left behind.
@@ -60,6 +70,9 @@ pub enum AttachError {
         /// What the kernel said.
         reason: String,
     },
+    /// The links of a predecessor cannot be read.
+    #[error(transparent)]
+    Pins(#[from] PinsError),
     /// The attachment cannot be kept.
     #[error("cannot pin the link of {name} at {path}: {reason}")]
     Pin {
@@ -100,23 +113,36 @@ fn names() -> Vec<String> {
 }
 
 /// Attaches the program to an interface: over the pinned link of a predecessor, else natively, else generically.
-pub fn attach(program: &mut Xdp, interface: &str, pins: &Pins) -> Result<Attachment, AttachError> {
+pub fn attach(
+    program: &mut Xdp,
+    interface: &str,
+    pins: &Pins,
+    own: Namespace,
+) -> Result<Attachment, AttachError> {
     let index = index_of(interface)?;
-    if let Some(pin) = pins.links().into_iter().find(|pin| pin.interface_index == index)
-        && adopt(program, interface, &pin)?
-    {
-        let (mode, interface) = (pin.mode, interface.to_owned());
-        return Ok(Attachment { interface, index, mode, adopted: true, fallback: None });
+    let name = interface.to_owned();
+    for (pin, place) in pins.places(own)? {
+        if matches!(place, Place::Here { index: held, .. } if held == index) {
+            if adopt(program, interface, &pin)? {
+                return Ok(Attachment { interface: name, pin, adopted: true, fallback: None });
+            }
+        } else if (pin.namespace, pin.interface_index) == (own, index) {
+            // Of an interface that had the number before: its pin is in the way of the new one's.
+            detach(&pin).map_err(|error| pin_failed(interface, &pin, error.to_string()))?;
+        }
     }
-    let (mode, fallback) = match attach_new(program, interface, index, LinkMode::Native, pins) {
-        Ok(()) => (LinkMode::Native, None),
+    let new = |mode| LinkPin::new(&pins.directory(), own, index, mode);
+    let native = new(LinkMode::Native);
+    let (pin, fallback) = match attach_new(program, interface, index, &native) {
+        Ok(()) => (native, None),
         Err(AttachError::Refused { reason, .. }) => {
-            attach_new(program, interface, index, LinkMode::Generic, pins)?;
-            (LinkMode::Generic, Some(reason))
+            let generic = new(LinkMode::Generic);
+            attach_new(program, interface, index, &generic)?;
+            (generic, Some(reason))
         }
         Err(error) => return Err(error),
     };
-    Ok(Attachment { interface: interface.to_owned(), index, mode, adopted: false, fallback })
+    Ok(Attachment { interface: name, pin, adopted: false, fallback })
 }
 
 /// Replaces the program behind a pinned link. `false`: the link is dead (its interface went away); its pin is removed.
@@ -136,14 +162,8 @@ fn adopt(program: &mut Xdp, interface: &str, pin: &LinkPin) -> Result<bool, Atta
     }
 }
 
-fn attach_new(
-    program: &mut Xdp,
-    interface: &str,
-    index: u32,
-    mode: LinkMode,
-    pins: &Pins,
-) -> Result<(), AttachError> {
-    let xdp_mode = match mode {
+fn attach_new(program: &mut Xdp, interface: &str, index: u32, pin: &LinkPin) -> Result<(), AttachError> {
+    let xdp_mode = match pin.mode {
         LinkMode::Native => XdpMode::Driver,
         LinkMode::Generic => XdpMode::Skb,
     };
@@ -151,17 +171,15 @@ fn attach_new(
         .attach_to_if_index(index, xdp_mode)
         .and_then(|id| program.take_link(id))
         .map_err(|error| refused(interface, &error))?;
-    let pin = pins.link(index, mode);
-    let failed = |reason: String| AttachError::Pin {
-        name: interface.to_owned(),
-        path: pin.path.display().to_string(),
-        reason,
-    };
     // Without a link object (aya then used netlink) the attachment would die with this process: not accepted, and
     // taken back by dropping the link.
-    let link = FdLink::try_from(link).map_err(|error| failed(chain(&error)))?;
-    link.pin(&pin.path).map_err(|error| failed(chain(&error)))?;
+    let link = FdLink::try_from(link).map_err(|error| pin_failed(interface, pin, chain(&error)))?;
+    link.pin(&pin.path).map_err(|error| pin_failed(interface, pin, chain(&error)))?;
     Ok(())
+}
+
+fn pin_failed(interface: &str, pin: &LinkPin, reason: String) -> AttachError {
+    AttachError::Pin { name: interface.to_owned(), path: pin.path.display().to_string(), reason }
 }
 
 fn refused(interface: &str, error: &ProgramError) -> AttachError {

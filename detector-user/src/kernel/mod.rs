@@ -7,10 +7,11 @@
 //! | how is the program loaded? | [`load`] |
 //! | what is in its maps? | [`maps`], [`mapped`], [`read`] |
 //! | how does a policy get in? | [`apply`] |
-//! | how is it attached? | [`attach`] |
+//! | how is it attached, and where? | [`attach`], [`links`] |
 
 pub mod apply;
 pub mod attach;
+pub mod links;
 pub mod load;
 pub mod mapped;
 pub mod maps;

@@ -3,7 +3,7 @@
 //! ```text
 //! /sys/fs/bpf/detector/
 //!   lock-daemon/  lock-policy/     directories only to be locked (flock), free again when their holder dies
-//!   abi-1/                         SETTINGS SOURCES …  link-2-native link-5-generic
+//!   abi-1/                         SETTINGS SOURCES …  link-1-2-native link-1-5-generic
 //! ```
 
 use std::{
@@ -19,7 +19,10 @@ use std::{
 use detector_common::abi::ABI_VERSION;
 use thiserror::Error;
 
-use super::maps::NAMES;
+use super::{
+    links::{LinkPin, Namespace, Place},
+    maps::NAMES,
+};
 
 /// Where everything is pinned unless another place is asked for.
 pub const DEFAULT_ROOT: &str = "/sys/fs/bpf/detector";
@@ -77,6 +80,15 @@ pub enum PinsError {
         /// Where the maps would be.
         path: PathBuf,
     },
+    /// The links of another network namespace are there.
+    #[error(
+        "{path} holds links of interfaces in another network namespace: detach them with \
+         `detector unload --pins {path}`, or give this daemon its own place with --pins"
+    )]
+    OtherNamespace {
+        /// The root.
+        path: PathBuf,
+    },
     /// A file operation failed.
     #[error("cannot {what} {path}: {source}")]
     Io {
@@ -87,36 +99,6 @@ pub enum PinsError {
         /// What the kernel said.
         source: io::Error,
     },
-}
-
-/// How a link runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LinkMode {
-    /// In the driver.
-    Native,
-    /// After the kernel allocated a socket buffer: several times slower.
-    Generic,
-}
-
-impl LinkMode {
-    /// The word of pins, metrics and JSON.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Native => "native",
-            Self::Generic => "generic",
-        }
-    }
-}
-
-/// A pinned link.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LinkPin {
-    /// Number of the interface when it was attached.
-    pub interface_index: u32,
-    /// How it runs.
-    pub mode: LinkMode,
-    /// The pin.
-    pub path: PathBuf,
 }
 
 /// A lock on a directory; free when this is dropped or the process dies.
@@ -214,18 +196,34 @@ impl Pins {
         Ok(self.directory())
     }
 
-    /// The pin of a link.
-    pub fn link(&self, interface_index: u32, mode: LinkMode) -> LinkPin {
-        let path = self.directory().join(format!("link-{interface_index}-{}", mode.name()));
-        LinkPin { interface_index, mode, path }
-    }
-
     /// All pinned links, by interface number.
     pub fn links(&self) -> Vec<LinkPin> {
         let entries = fs::read_dir(self.directory()).into_iter().flatten().flatten();
-        let mut links: Vec<_> = entries.filter_map(|entry| parse_link(entry.path())).collect();
+        let mut links: Vec<_> = entries.filter_map(|entry| LinkPin::parse(entry.path())).collect();
         links.sort_by_key(|link| link.interface_index);
         links
+    }
+
+    /// All pinned links and where their interfaces are, seen from a namespace.
+    pub fn places(&self, from: Namespace) -> Result<Vec<(LinkPin, Place)>, PinsError> {
+        let place = |link: LinkPin| match link.place(from) {
+            Ok(place) => Some(Ok((link, place))),
+            // Removed since the directory was read.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(source) => Some(Err(PinsError::Io { what: "read the link", path: link.path, source })),
+        };
+        self.links().into_iter().filter_map(place).collect()
+    }
+
+    /// Refuses links that hold an interface of another network namespace: a daemon here can neither adopt them nor tell
+    /// whether they are still wanted.
+    pub fn check_namespace(&self, own: Namespace) -> Result<(), PinsError> {
+        let places = self.places(own)?;
+        let other = |(link, place): &(LinkPin, Place)| link.namespace != own && *place == Place::Elsewhere;
+        if places.iter().any(other) {
+            return Err(PinsError::OtherNamespace { path: self.root.clone() });
+        }
+        Ok(())
     }
 
     /// Removes every pin: what nobody else holds is gone. The links first, so that no packet meets half a program.
@@ -289,17 +287,6 @@ impl Pins {
     pub fn lock_policy(&self) -> Result<Lock, PinsError> {
         lock(self.lock_path("policy"), "is applying a policy", "try again when it is done")
     }
-}
-
-fn parse_link(path: PathBuf) -> Option<LinkPin> {
-    let name = path.file_name()?.to_str()?.strip_prefix("link-")?.to_owned();
-    let (index, mode) = name.split_once('-')?;
-    let mode = match mode {
-        "native" => LinkMode::Native,
-        "generic" => LinkMode::Generic,
-        _ => return None,
-    };
-    Some(LinkPin { interface_index: index.parse().ok()?, mode, path })
 }
 
 fn remove_file(path: &Path) -> Result<(), PinsError> {

@@ -1,19 +1,53 @@
 //! Reading the maps: what is active, what was counted, what a source has left.
 
-use std::io;
+use std::sync::atomic::{Ordering, fence};
 
 use aya::maps::{MapError, lpm_trie::Key};
 use detector_common::{
     address::{Address, Family},
+    budget::Budget,
     counters::COUNTERS,
     limits::{CELLS_MAX, CLASSES_MAX, MANIFEST_BYTES, PARENT_CLASSES_MAX, SERVICES_MAX, WAYS},
-    policy::{Class, DEFAULT_ROW, ParentClass, RuleValue, Settings, slot_of, slot_place},
+    policy::{Action, Class, DEFAULT_ROW, ParentClass, RuleValue, Settings, slot_of, slot_place},
     table::{Key as SourceKey, Set, Unit, Way, set_of},
     verdict::{COUNTER_SLOTS, ServiceCounters},
 };
 
+use thiserror::Error;
+
 use super::{mapped::Mapped, maps::Maps};
 use crate::policy::compile::Manifest;
+
+/// Looks at the active policy before giving up: each is spoiled only by a policy that is applied meanwhile.
+const LOOKS_MAX: usize = 16;
+
+/// A policy that cannot be read.
+#[derive(Debug, Error)]
+pub enum ReadError {
+    /// It never stayed the same for one look.
+    #[error(
+        "the policy changed {LOOKS_MAX} times while it was read: somebody applies policies without a pause, try again"
+    )]
+    Restless,
+    /// Its names.
+    #[error(
+        "the names of the policy in the kernel cannot be read ({0}): apply it again with `detector apply FILE`"
+    )]
+    Manifest(String),
+    /// A number that is none of a table's.
+    #[error(
+        "the policy in the kernel names {what} {number}, which is none: apply it again with `detector apply FILE`"
+    )]
+    Dangling {
+        /// Of which table.
+        what: &'static str,
+        /// The number.
+        number: u32,
+    },
+    /// A map.
+    #[error("cannot read the maps: {}", super::load::chain(.0))]
+    Map(#[from] MapError),
+}
 
 /// The epoch of the active policy; 0: none.
 pub fn epoch(maps: &Maps) -> u32 {
@@ -25,30 +59,126 @@ pub fn settings(maps: &Maps) -> Settings {
     maps.settings.read(0)
 }
 
-/// The manifest of the active policy; `None` before the first policy.
+/// The active policy, during one look at it; [`consistently`] gives it.
+pub struct Active<'a> {
+    maps: &'a Maps,
+    epoch: u32,
+}
+
+/// Looks at the active policy, again if another one became active meanwhile: what a look returns is of one policy.
 ///
-/// # Errors
-///
-/// The map holds no manifest (`InvalidData`).
-pub fn manifest(maps: &Maps) -> io::Result<Option<Manifest>> {
-    let epoch = epoch(maps);
-    if epoch == 0 {
-        return Ok(None);
+/// The slot of an epoch is filled anew only when the epoch is active no more. So if it still is after the look, all that
+/// was read is its own.
+pub fn consistently<T, E: From<ReadError>>(
+    maps: &Maps,
+    mut look: impl FnMut(&Active<'_>) -> Result<T, E>,
+) -> Result<T, E> {
+    for _ in 0..LOOKS_MAX {
+        let active = Active { maps, epoch: epoch(maps) };
+        fence(Ordering::SeqCst);
+        // What went wrong in a look at two policies is no error of either.
+        let seen = look(&active);
+        fence(Ordering::SeqCst);
+        if epoch(maps) == active.epoch {
+            return seen;
+        }
     }
-    let first = slot_place(slot_of(epoch), MANIFEST_BYTES / 4096, 0) as usize;
-    let mut length = maps.manifest.read(first)[0] as usize;
-    if length + size_of::<u64>() > MANIFEST_BYTES {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidData,
-            "the manifest in the kernel is longer than its map",
-        ));
+    Err(ReadError::Restless.into())
+}
+
+impl Active<'_> {
+    /// Its epoch; 0: there is no policy yet.
+    pub fn epoch(&self) -> u32 {
+        self.epoch
     }
-    length += size_of::<u64>();
-    let chunks = (0..length.div_ceil(4096)).flat_map(|chunk| maps.manifest.read(first + chunk));
-    let bytes: Vec<u8> = chunks.flat_map(u64::to_ne_bytes).take(length).skip(size_of::<u64>()).collect();
-    serde_json::from_slice(&bytes)
-        .map(Some)
-        .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+
+    /// Its manifest; `None` before the first policy.
+    pub fn manifest(&self) -> Result<Option<Manifest>, ReadError> {
+        if self.epoch == 0 {
+            return Ok(None);
+        }
+        let map = &self.maps.manifest;
+        let first = slot_place(slot_of(self.epoch), MANIFEST_BYTES / 4096, 0) as usize;
+        let length = map.read(first)[0];
+        if length > (MANIFEST_BYTES - size_of::<u64>()) as u64 {
+            return Err(ReadError::Manifest(format!("{length} bytes are more than their map has")));
+        }
+        let length = length as usize + size_of::<u64>();
+        let chunks = (0..length.div_ceil(4096)).flat_map(|chunk| map.read(first + chunk));
+        let bytes: Vec<u8> = chunks.flat_map(u64::to_ne_bytes).take(length).skip(size_of::<u64>()).collect();
+        serde_json::from_slice(&bytes).map(Some).map_err(|error| ReadError::Manifest(error.to_string()))
+    }
+
+    /// What it says of a source at a service, by the same lookups as the program's; `None` before the first policy.
+    pub fn classify(&self, source: Address, service: u16) -> Result<Option<Standing>, ReadError> {
+        if self.epoch == 0 {
+            return Ok(None);
+        }
+        let (maps, slot) = (self.maps, slot_of(self.epoch));
+        let rule = match source.family {
+            Family::V4 => {
+                maps.rules_v4.get(&slot, 0).and_then(|rules| rules.get(&Key::new(32, source.v4_bytes()), 0))
+            }
+            Family::V6 => {
+                maps.rules_v6.get(&slot, 0).and_then(|rules| rules.get(&Key::new(128, source.v6_bytes()), 0))
+            }
+        };
+        let value = match rule {
+            Ok(value) => RuleValue(value),
+            Err(MapError::KeyNotFound) => RuleValue(DEFAULT_ROW),
+            Err(error) => return Err(error.into()),
+        };
+        let cell = value.first_cell().saturating_add(service.into());
+        let class_number = self.element(&maps.cells, CELLS_MAX, "cell", cell)?.class;
+        let class = self.element(&maps.classes, CLASSES_MAX, "class", class_number)?;
+        Ok(Some(Standing { class_number: class_number as u16, class }))
+    }
+
+    /// The class of a number.
+    pub fn class(&self, number: u16) -> Result<Class, ReadError> {
+        self.element(&self.maps.classes, CLASSES_MAX, "class", number.into())
+    }
+
+    /// The parent class of a number.
+    pub fn parent_class(&self, number: u16) -> Result<ParentClass, ReadError> {
+        self.element(&self.maps.parent_classes, PARENT_CLASSES_MAX, "parent class", number.into())
+    }
+
+    /// The classes that can refuse a packet, or could in another mode.
+    pub fn refusing_classes(&self) -> impl Iterator<Item = Class> {
+        let first = slot_place(slot_of(self.epoch), CLASSES_MAX, 0) as usize;
+        let classes = if self.epoch == 0 { 0 } else { CLASSES_MAX };
+        (first..first + classes).map(|place| self.maps.classes.read(place)).filter(can_refuse)
+    }
+
+    fn element<T: aya::Pod>(
+        &self,
+        map: &Mapped<T>,
+        size: usize,
+        what: &'static str,
+        number: u32,
+    ) -> Result<T, ReadError> {
+        if number as usize >= size {
+            return Err(ReadError::Dangling { what, number });
+        }
+        Ok(map.read(slot_place(slot_of(self.epoch), size, number) as usize))
+    }
+}
+
+fn can_refuse(class: &Class) -> bool {
+    let budgets = [class.packets, class.bytes, class.connections];
+    let is_limited = budgets.iter().any(Budget::is_limited);
+    let has_parents = [class.v4_24, class.v6_56, class.v6_48].iter().any(|&number| number != 0);
+    class.action == Action::Deny as u8 || class.action == Action::Limit as u8 && (is_limited || has_parents)
+}
+
+/// How a source stands with the active policy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    /// Number of the class.
+    pub class_number: u16,
+    /// The class.
+    pub class: Class,
 }
 
 /// The verdicts of a service, summed over CPUs.
@@ -73,52 +203,6 @@ pub fn counters(maps: &Maps) -> Result<[u64; COUNTERS], MapError> {
         *sum = maps.counters.get(&(number as u32), 0)?.iter().sum();
     }
     Ok(sums)
-}
-
-/// How a source stands with the active policy.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Standing {
-    /// Number of the class.
-    pub class_number: u16,
-    /// The class.
-    pub class: Class,
-}
-
-/// What the active policy says of a source at a service, by the same lookups as the program's.
-pub fn classify(maps: &Maps, source: Address, service: u16) -> Result<Option<Standing>, MapError> {
-    let epoch = epoch(maps);
-    if epoch == 0 {
-        return Ok(None);
-    }
-    let slot = slot_of(epoch);
-    let rule = match source.family {
-        Family::V4 => {
-            maps.rules_v4.get(&slot, 0).and_then(|rules| rules.get(&Key::new(32, source.v4_bytes()), 0))
-        }
-        Family::V6 => {
-            maps.rules_v6.get(&slot, 0).and_then(|rules| rules.get(&Key::new(128, source.v6_bytes()), 0))
-        }
-    };
-    let value = match rule {
-        Ok(value) => RuleValue(value),
-        Err(MapError::KeyNotFound) => RuleValue(DEFAULT_ROW),
-        Err(error) => return Err(error),
-    };
-    let cell = slot_place(slot, CELLS_MAX, value.first_cell() + u32::from(service));
-    let class_number = maps.cells.read(cell as usize).class as u16;
-    Ok(Some(Standing { class_number, class: class(maps, class_number) }))
-}
-
-/// The class of a number under the active policy.
-pub fn class(maps: &Maps, number: u16) -> Class {
-    let slot = slot_of(epoch(maps));
-    maps.classes.read(slot_place(slot, CLASSES_MAX, number.into()) as usize)
-}
-
-/// The parent class of a number under the active policy.
-pub fn parent_class(maps: &Maps, number: u16) -> ParentClass {
-    let slot = slot_of(epoch(maps));
-    maps.parent_classes.read(slot_place(slot, PARENT_CLASSES_MAX, number.into()) as usize)
 }
 
 /// The entry of an address at a service: as a source, or as a prefix around sources.

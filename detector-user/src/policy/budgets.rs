@@ -6,6 +6,7 @@ use super::REFILL_NS_MAX;
 use super::fields::{Field, Fields, Schema};
 use super::model::{Budget, Budgets, ParentBudgets, Parents, Profile, Rate};
 use super::rate::{self, Quantity};
+use super::spelling::meant;
 use super::text::{At, Issue, Report, Span};
 
 /// Packets a TCP client sends at once from its handshake to the end of a connection: SYN, ACK, data, FIN.
@@ -14,6 +15,8 @@ const TCP_PACKETS_MIN: u64 = 4;
 const TICK_NS: u64 = 4_000_000;
 const NS_PER_S: u64 = 1_000_000_000;
 const NS_PER_DAY: u64 = 86_400 * NS_PER_S;
+/// A burst that takes longer to fill is warned of.
+const LONG_BURST_NS: u64 = 3_600 * NS_PER_S;
 
 const PROFILE: Schema = Schema {
     what: "a profile",
@@ -73,9 +76,11 @@ fn budget(field: Field<'_, '_>, quantity: Quantity, report: &mut Report<'_>) -> 
             let rate = rate.and_then(|rate| rate.parsed(quantity.rate_expected(), parse_rate, report));
             (rate, fields.field("burst"))
         }
-        _ => {
+        value => {
             let expected = format!("{}, or a table with `rate` and `burst`", quantity.rate_expected());
-            field.wrong_type(&expected, report);
+            let integer = value.as_integer().map(|integer| format!("{integer}/s"));
+            let help = meant(integer, |text| parse_rate(text));
+            report.error(field.span(), field.wrong_type_issue(&expected).help(help));
             return None;
         }
     };
@@ -88,6 +93,7 @@ fn budget(field: Field<'_, '_>, quantity: Quantity, report: &mut Report<'_>) -> 
     let rate = rate?;
     if let Some(burst) = &written {
         warn_below_two_ticks(rate.value, burst, report);
+        warn_of_long_burst(rate.value, burst, report);
     }
     let burst = written.unwrap_or_else(|| At {
         value: rate.value.over_ns_ceil(NS_PER_S).max(quantity.burst_default_min()),
@@ -108,6 +114,11 @@ fn burst(field: Field<'_, '_>, quantity: Quantity, report: &mut Report<'_>) -> O
             let expected = format!("at least {burst_min} bytes, as an integer or a size such as \"16MB\"");
             field.unsigned(&expected, report)?
         }
+        (DeValue::String(text), _) if text.parse::<u64>().is_ok() => {
+            let issue = field.wrong_type_issue(&format!("an integer of at least {burst_min}"));
+            report.error(field.span(), issue.help(format!("write {text} without quotes")));
+            return None;
+        }
         _ => field.unsigned(&format!("an integer of at least {burst_min}"), report)?,
     };
     if burst.value < burst_min {
@@ -123,12 +134,15 @@ fn refilled_in_time(budget: Budget, span: Span, report: &mut Report<'_>) -> Opti
     if spent <= u128::from(REFILL_NS_MAX) * u128::from(budget.rate.count) {
         return Some(budget);
     }
+    let burst_max =
+        u128::from(REFILL_NS_MAX) * u128::from(budget.rate.count) / u128::from(budget.rate.per_ns);
     let days = spent / u128::from(budget.rate.count) / u128::from(NS_PER_DAY);
     let issue = Issue::new(
         format!("a burst of {} takes at least {days} days to fill at this rate", budget.burst),
         format!("at most {} days", REFILL_NS_MAX / NS_PER_DAY),
     );
-    report.error(span, issue);
+    let help = (burst_max > 0).then(|| format!("at this rate a burst may be at most {burst_max}"));
+    report.error(span, issue.help(help));
     None
 }
 
@@ -141,6 +155,21 @@ fn warn_below_two_ticks(rate: Rate, burst: &At<u64>, report: &mut Report<'_>) {
         "burst smaller than two clock ticks: on a kernel whose coarse clock ticks every 4 ms it is raised to {raised}"
     ));
     report.warning(burst.span.clone(), issue.help(format!("write {raised} or more")));
+}
+
+/// A burst is what a source may send at once: as long as it lasts there is no limit.
+fn warn_of_long_burst(rate: Rate, burst: &At<u64>, report: &mut Report<'_>) {
+    let fill_ns = u128::from(burst.value) * u128::from(rate.per_ns) / u128::from(rate.count);
+    // "10/d" with a burst of 10 is as slow as its rate says; beyond the bound it is an error.
+    let is_long = fill_ns > u128::from(LONG_BURST_NS.max(rate.per_ns));
+    if !is_long || fill_ns > u128::from(REFILL_NS_MAX) {
+        return;
+    }
+    let hours = fill_ns / u128::from(LONG_BURST_NS);
+    let issue = Issue::remark(format!(
+        "large burst: a source may send at once what its rate gives in more than {hours} h"
+    ));
+    report.warning(burst.span.clone(), issue.help("without `burst` it is one second of the rate".to_owned()));
 }
 
 fn warn_below_handshake(burst: &At<u64>, report: &mut Report<'_>) {

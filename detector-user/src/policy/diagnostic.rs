@@ -69,6 +69,16 @@ impl fmt::Display for Diagnostic {
     }
 }
 
+/// A diagnostic with its file, for programs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct FileDiagnostic {
+    /// The path as it was given.
+    pub file: String,
+    /// What is said of it.
+    #[serde(flatten)]
+    pub diagnostic: Diagnostic,
+}
+
 /// A diagnostic with its file, the line it is about and a mark under the place.
 #[derive(Debug, Clone, Copy)]
 pub struct Located<'a> {
@@ -104,6 +114,11 @@ pub fn render(file: &str, text: &str, diagnostics: &[Diagnostic]) -> String {
     let located: Vec<String> =
         diagnostics.iter().map(|diagnostic| format!("{}\n", diagnostic.located(file, text))).collect();
     located.join("\n")
+}
+
+/// Diagnostics with their file.
+pub fn in_file(file: &str, diagnostics: Vec<Diagnostic>) -> Vec<FileDiagnostic> {
+    diagnostics.into_iter().map(|diagnostic| FileDiagnostic { file: file.to_owned(), diagnostic }).collect()
 }
 
 /// A source character that takes one column and cannot steer a terminal.

@@ -102,7 +102,7 @@ impl<'d, 'i> Field<'d, 'i> {
         report.error(self.span(), self.wrong_type_issue(expected));
     }
 
-    fn wrong_type_issue(&self, expected: &str) -> Issue {
+    pub(super) fn wrong_type_issue(&self, expected: &str) -> Issue {
         Issue::new(format!("wrong type for `{}`", quoted(self.name)), expected).found(self.described())
     }
 
@@ -192,7 +192,8 @@ impl<'d, 'i> Field<'d, 'i> {
     /// A table with the fields of a schema.
     pub(super) fn table(&self, schema: &Schema, report: &mut Report<'_>) -> Option<Fields<'d, 'i>> {
         let Some(table) = self.value.get_ref().as_table() else {
-            self.wrong_type("a table", report);
+            let known = one_of(schema.known.iter().copied());
+            self.wrong_type(&format!("a table with {known}"), report);
             return None;
         };
         Some(Fields::new(table, self.span(), schema, report))

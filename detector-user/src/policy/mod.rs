@@ -31,7 +31,7 @@ mod warnings;
 #[cfg(test)]
 mod tests;
 
-pub use diagnostic::{Diagnostic, Located, Severity, render};
+pub use diagnostic::{Diagnostic, FileDiagnostic, Located, Severity, in_file, render};
 pub use model::{
     Action, Budget, Budgets, Mode, ParentBudgets, Parents, Policy, Ports, Profile, Rate, Rule, Service,
 };
@@ -44,6 +44,8 @@ pub const SERVICES_MAX: usize = 255;
 pub const PROFILES_MAX: usize = 1024;
 /// Rules a policy may have at most.
 pub const RULES_MAX: usize = 2048;
+/// Bits of the prefix that is one IPv6 source.
+pub const SOURCE_BITS_V6: u8 = 64;
 /// Characters a name may have at most.
 pub const NAME_CHARS_MAX: usize = 63;
 /// Characters a rule's reason may have at most.

@@ -71,12 +71,20 @@ impl Ports {
         }
     }
 
-    /// Whether some packet is in both sets.
-    pub fn overlaps(self, other: Self) -> bool {
+    /// The packets that are in both sets, if there are some.
+    pub fn shared(self, other: Self) -> Option<Self> {
         let (protocol, first, last) = self.parts();
         let (other_protocol, other_first, other_last) = other.parts();
         let same_protocol = protocol.is_none() || other_protocol.is_none() || protocol == other_protocol;
-        same_protocol && first <= other_last && other_first <= last
+        let (first, last) = (first.max(other_first), last.min(other_last));
+        if !same_protocol || first > last {
+            return None;
+        }
+        Some(match protocol.or(other_protocol) {
+            None => Self::Any,
+            Some(protocol) if (first, last) == (0, u16::MAX) => Self::Protocol(protocol),
+            Some(protocol) => Self::Range { protocol, first, last },
+        })
     }
 }
 
@@ -132,6 +140,13 @@ pub struct Parents {
     pub v6_56: Option<ParentBudgets>,
     /// The IPv6 /48.
     pub v6_48: Option<ParentBudgets>,
+}
+
+impl Parents {
+    /// The /24, the /56 and the /48.
+    pub fn levels(&self) -> [Option<&ParentBudgets>; 3] {
+        [self.v4_24.as_ref(), self.v6_56.as_ref(), self.v6_48.as_ref()]
+    }
 }
 
 /// What the sources of one prefix may spend together.

@@ -1,7 +1,7 @@
 //! Entries of `ports`.
 
 use super::model::Ports;
-use super::spelling::{did_you_mean, quoted};
+use super::spelling::{did_you_mean, meant, quoted};
 use super::text::Issue;
 
 /// What a list of ports holds, for messages.
@@ -26,6 +26,25 @@ const WORDS_WITH_NUMBER: [&str; 3] = ["tcp", "udp", "protocol"];
 
 /// Reads one entry, which may stand for several sets.
 pub(super) fn parse(text: &str) -> Result<Vec<Ports>, Issue> {
+    read(text).map_err(|issue| issue.better_help(instead(text)))
+}
+
+/// What to write for something that stands for ports elsewhere.
+fn instead(text: &str) -> Option<String> {
+    if text.contains(',') {
+        return Some("write one entry for each port or range".to_owned());
+    }
+    let plain = text.to_ascii_lowercase().replace(' ', "").replace(':', "/");
+    if let Ok([Ports::Range { .. }]) = read(&format!("tcp/{plain}")).as_deref() {
+        return Some(format!("write \"tcp/{plain}\" or \"udp/{plain}\""));
+    }
+    let swapped = plain.split_once('/').map(|(port, protocol)| format!("{protocol}/{port}"));
+    let over_udp = plain.strip_prefix("quic").map(|ports| format!("udp{ports}"));
+    let everything = ["any", "all"].contains(&&*plain).then(|| "*".to_owned());
+    meant([Some(plain), swapped, over_udp, everything].into_iter().flatten(), read)
+}
+
+fn read(text: &str) -> Result<Vec<Ports>, Issue> {
     let Some((word, number)) = text.split_once('/') else {
         let Some((_, ports)) = WORDS.iter().find(|(word, _)| *word == text) else {
             let issue = if text == "protocol" { "`protocol` without a number" } else { "unknown protocol" };
@@ -64,7 +83,9 @@ fn with_ports(protocol: u8, ports: &str) -> Result<Vec<Ports>, Issue> {
         return Err(Issue::new("port out of range", "ports from 0 to 65535"));
     };
     if first > last {
-        return Err(Issue::new("port range that ends before it starts", format!("`{last}-{first}`")));
+        let name = if protocol == TCP { "tcp" } else { "udp" };
+        let expected = format!("\"{name}/{last}-{first}\"");
+        return Err(Issue::new("port range that ends before it starts", expected));
     }
     Ok(vec![Ports::Range { protocol, first, last }])
 }
@@ -132,13 +153,18 @@ mod tests {
     }
 
     #[test]
-    fn overlaps() {
-        let overlap = |left: &str, right: &str| {
+    fn shared() {
+        let shared = |left: &str, right: &str| {
             let (left, right) = (parse(left).unwrap()[0], parse(right).unwrap()[0]);
-            assert_eq!(left.overlaps(right), right.overlaps(left));
-            left.overlaps(right)
+            assert_eq!(left.shared(right), right.shared(left));
+            left.shared(right).map(|ports| ports.to_string())
         };
-        assert!(overlap("*", "gre") && overlap("tcp", "tcp/1") && overlap("udp/5-9", "udp/9-12"));
-        assert!(!overlap("tcp", "udp") && !overlap("tcp/1-4", "tcp/5") && !overlap("tcp/1", "udp/1"));
+        let sets =
+            [("*", "gre"), ("tcp", "tcp/1"), ("udp/5-9", "udp/8-12"), ("*", "*"), ("tcp/0-65535", "tcp")];
+        let found = sets.map(|(left, right)| shared(left, right).unwrap_or_default());
+        assert_eq!(found, ["protocol/47", "tcp/1", "udp/8-9", "*", "tcp"]);
+        for (left, right) in [("tcp", "udp"), ("tcp/1-4", "tcp/5"), ("tcp/1", "udp/1")] {
+            assert_eq!(shared(left, right), None);
+        }
     }
 }

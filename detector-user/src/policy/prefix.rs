@@ -1,6 +1,6 @@
 //! Addresses and prefixes.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use ipnet::{IpNet, Ipv4Net};
 
@@ -20,17 +20,18 @@ pub(super) fn parse(text: &str) -> Result<IpNet, Issue> {
         text.split_once('/').map_or((text, None), |(address, bits)| (address, Some(bits)));
     let Ok(address) = address_text.parse::<IpAddr>() else {
         let wrong = if address_text.contains('%') { "an address with a zone" } else { "not an address" };
-        return Err(Issue::new(wrong, "an address or a prefix such as \"192.0.2.1\" or \"2001:db8::/32\""));
+        let issue = Issue::new(wrong, "an address or a prefix such as \"192.0.2.1\" or \"2001:db8::/32\"");
+        return Err(issue.help(instead(text)));
     };
-    let bits_max = if address.is_ipv4() { 32 } else { 128 };
+    let (family, bits_max) = if address.is_ipv4() { ("IPv4", 32) } else { ("IPv6", 128) };
+    let invalid_length = || {
+        Issue::new(format!("invalid length of an {family} prefix"), format!("a length from 0 to {bits_max}"))
+    };
     let Some(bits) = bits_text.map_or(Some(bits_max), |bits| length(bits, bits_max)) else {
         let bits = quoted(bits_text.unwrap_or_default());
-        return Err(Issue::new("invalid prefix length", format!("a length from 0 to {bits_max}"))
-            .found(format!("`/{bits}`")));
+        return Err(invalid_length().found(format!("`/{bits}`")));
     };
-    let Ok(prefix) = IpNet::new(address, bits) else {
-        return Err(Issue::new("invalid prefix length", format!("a length from 0 to {bits_max}")));
-    };
+    let Ok(prefix) = IpNet::new(address, bits) else { return Err(invalid_length()) };
 
     if let Some(v4) = mapped(prefix) {
         return Err(Issue::new("an IPv4-mapped IPv6 prefix matches no packet", format!("\"{v4}\", in IPv4")));
@@ -44,6 +45,32 @@ pub(super) fn parse(text: &str) -> Result<IpNet, Issue> {
         .help(format!("for this address alone write \"{address}\"")));
     }
     Ok(prefix)
+}
+
+/// What to write for something that stands for addresses elsewhere.
+fn instead(text: &str) -> Option<String> {
+    if let Ok(socket) = text.parse::<SocketAddr>() {
+        return Some(format!("write \"{}\"; a port goes into the `ports` of a service", socket.ip()));
+    }
+    let is_address = |text: &str| text.trim().parse::<IpAddr>().is_ok();
+    if let Some((first, last)) = text.split_once('-')
+        && is_address(first)
+        && is_address(last)
+    {
+        return Some("write a range as the prefixes that it is made of".to_owned());
+    }
+    let bare = text.trim().trim_start_matches('[').trim_end_matches(']');
+    if bare != text && is_address(bare) {
+        return Some(format!("write \"{bare}\""));
+    }
+    if let Some(dotted) = text.strip_suffix(".*")
+        && is_address(&format!("{dotted}.0"))
+    {
+        return Some(format!("write \"{dotted}.0/24\""));
+    }
+    let is_name = text.contains('.') && text.chars().any(|character| character.is_ascii_alphabetic());
+    (is_name && !text.contains([':', '/']))
+        .then(|| "host names are not looked up: write the addresses".to_owned())
 }
 
 fn length(text: &str, bits_max: u8) -> Option<u8> {

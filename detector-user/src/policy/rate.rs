@@ -1,7 +1,7 @@
 //! Rates and sizes: decimals, units and periods, without rounding.
 
 use super::model::Rate;
-use super::spelling::did_you_mean;
+use super::spelling::{did_you_mean, meant};
 use super::text::Issue;
 use super::{BURST_BYTES_DEFAULT_MIN, BURST_BYTES_MIN, BYTES_PER_S_MAX, BYTES_PER_S_MIN, COUNT_PER_S_MAX};
 
@@ -96,14 +96,34 @@ const PERIODS: [(&str, u64); 4] =
 
 /// Reads a rate and keeps it within the bounds of its quantity.
 pub(super) fn parse(text: &str, quantity: Quantity) -> Result<Rate, Issue> {
+    read(text, quantity).map_err(|issue| {
+        let help = meant(other_spellings(text), |candidate| read(candidate, quantity));
+        issue.better_help(help)
+    })
+}
+
+/// What other tools write for a rate, as it is written here.
+fn other_spellings(text: &str) -> Vec<String> {
+    let plain = text.trim().replace(" per ", "/").replace([',', '_'], "");
+    // `2000pps/s` and `1Gbps/s` say the second twice.
+    let once = plain.strip_suffix("/s").unwrap_or(&plain);
+    let endings = [("pps", "/s"), ("cps", "/s"), ("bps", "bit/s"), ("Bps", "B/s")];
+    let of_endings =
+        endings.iter().filter_map(|(ending, here)| Some(once.strip_suffix(ending)?.to_owned() + here));
+    let of_period = plain
+        .split_once('/')
+        .and_then(|(amount, period)| Some(format!("{amount}/{}", period_meant(period.trim())?)));
+    of_endings.chain(of_period).chain([plain.clone() + "/s"]).collect()
+}
+
+fn read(text: &str, quantity: Quantity) -> Result<Rate, Issue> {
     let Some((amount_text, period_text)) = text.split_once('/') else {
         return Err(Issue::new("not a rate", quantity.rate_expected()));
     };
     let amount = amount(amount_text, quantity)?;
     let period_text = period_text.trim();
     let Some((_, period_ns)) = PERIODS.iter().find(|(name, _)| *name == period_text) else {
-        return Err(Issue::new("unknown period of a rate", "`s`, `min`, `h` or `d` after the slash")
-            .help(period_meant(period_text).map(|meant| format!("did you mean `{meant}`?"))));
+        return Err(Issue::new("unknown period of a rate", "`s`, `min`, `h` or `d` after the slash"));
     };
 
     let (count, per_ns) = amount.every(u128::from(*period_ns));

@@ -29,6 +29,24 @@ const FLEETS: Schema = Schema { what: "`fleets`", known: &["mode"], later: &[] }
 
 const MODE_EXPECTED: &str = "\"enforce\" or \"shadow\"";
 const ACTION_EXPECTED: &str = "\"allow\", \"drop\" or { limit = \"PROFILE\" }";
+/// What other tools call it.
+const ACTION_SYNONYMS: [(&str, &str); 8] = [
+    ("deny", "drop"),
+    ("block", "drop"),
+    ("reject", "drop"),
+    ("ban", "drop"),
+    ("pass", "allow"),
+    ("accept", "allow"),
+    ("permit", "allow"),
+    ("throttle", "{ limit = \"PROFILE\" }"),
+];
+const MODE_SYNONYMS: [(&str, &str); 5] = [
+    ("dry-run", "shadow"),
+    ("observe", "shadow"),
+    ("monitor", "shadow"),
+    ("off", "shadow"),
+    ("on", "enforce"),
+];
 const FLEET_MODES_LATER: [&str; 3] = ["observe", "suggest", "throttle"];
 
 /// A policy as written.
@@ -44,7 +62,7 @@ pub(super) struct RawPolicy {
 pub(super) struct RawService {
     pub(super) name: Option<At<String>>,
     pub(super) addresses: Vec<At<IpNet>>,
-    pub(super) ports: Vec<Ports>,
+    pub(super) ports: Vec<At<Ports>>,
     pub(super) profile: Option<At<String>>,
 }
 
@@ -124,10 +142,13 @@ fn service(fields: &Fields<'_, '_>, report: &mut Report<'_>) -> RawService {
     let addresses = fields.required("addresses", prefix::EXPECTED, report);
     let addresses = addresses.map(|field| field.parsed_each(prefix::EXPECTED, prefix::parse, report));
     let ports = match fields.field("ports") {
-        None => vec![Ports::Any],
+        None => vec![At { value: Ports::Any, span: fields.span.clone() }],
         Some(field) => {
             let sets = field.parsed_each(ports::EXPECTED, ports::parse, report);
-            sets.into_iter().flat_map(|set| set.value).collect()
+            let each = |set: At<Vec<Ports>>| {
+                set.value.into_iter().map(move |value| At { value, span: set.span.clone() })
+            };
+            sets.into_iter().flat_map(each).collect()
         }
     };
     let profile = fields.field("profile").and_then(|field| reference(field, "the name of a profile", report));
@@ -180,7 +201,10 @@ fn action(field: Field<'_, '_>, report: &mut Report<'_>) -> Option<At<Action>> {
         "allow" => Ok(Action::Allow),
         "drop" => Ok(Action::Drop),
         "limit" => Err(Issue::new("a limit without a profile", "{ limit = \"PROFILE\" }")),
-        _ => Err(Issue::new("unknown action", ACTION_EXPECTED).help(did_you_mean(text, ["allow", "drop"]))),
+        _ => {
+            let help = synonym(text, &ACTION_SYNONYMS).or_else(|| did_you_mean(text, ["allow", "drop"]));
+            Err(Issue::new("unknown action", ACTION_EXPECTED).help(help))
+        }
     };
     match field.value.get_ref() {
         DeValue::Table(_) => {
@@ -191,6 +215,11 @@ fn action(field: Field<'_, '_>, report: &mut Report<'_>) -> Option<At<Action>> {
         }
         _ => field.parsed(ACTION_EXPECTED, parse, report),
     }
+}
+
+fn synonym(text: &str, synonyms: &[(&str, &str)]) -> Option<String> {
+    let (_, here) = synonyms.iter().find(|(elsewhere, _)| *elsewhere == text)?;
+    Some(format!("did you mean `{here}`?"))
 }
 
 fn rule_mode(field: Field<'_, '_>, report: &mut Report<'_>) -> Option<Mode> {
@@ -207,7 +236,10 @@ fn mode(field: Field<'_, '_>, report: &mut Report<'_>) -> Option<Mode> {
     let parse = |text: &str| match text {
         "enforce" => Ok(Mode::Enforce),
         "shadow" => Ok(Mode::Shadow),
-        _ => Err(Issue::new("unknown mode", MODE_EXPECTED).help(did_you_mean(text, ["enforce", "shadow"]))),
+        _ => {
+            let help = synonym(text, &MODE_SYNONYMS).or_else(|| did_you_mean(text, ["enforce", "shadow"]));
+            Err(Issue::new("unknown mode", MODE_EXPECTED).help(help))
+        }
     };
     field.parsed(MODE_EXPECTED, parse, report).map(|mode| mode.value)
 }

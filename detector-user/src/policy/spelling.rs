@@ -52,6 +52,15 @@ pub(super) fn did_you_mean<'a>(word: &str, names: impl IntoIterator<Item = &'a s
     nearest(word, names).map(|name| format!("did you mean `{}`?", quoted(name)))
 }
 
+/// Asks for the first of some candidates that can be read.
+pub(super) fn meant<T, E>(
+    candidates: impl IntoIterator<Item = String>,
+    read: impl Fn(&str) -> Result<T, E>,
+) -> Option<String> {
+    let meant = candidates.into_iter().find(|candidate| read(candidate).is_ok())?;
+    Some(format!("did you mean \"{}\"?", quoted(&meant)))
+}
+
 /// The characters to insert, remove, change or swap with their neighbour (optimal string alignment), or nothing
 /// for words too long to be names.
 fn distance(from: &str, to: &str) -> Option<usize> {

@@ -47,6 +47,11 @@ impl Issue {
     pub(super) fn help(self, help: impl Into<Option<String>>) -> Self {
         Self { help: help.into(), ..self }
     }
+
+    /// With other help, if there is some.
+    pub(super) fn better_help(self, help: Option<String>) -> Self {
+        Self { help: help.or(self.help), ..self }
+    }
 }
 
 /// Collects what is wrong with one text.
@@ -117,7 +122,8 @@ impl<'t> Report<'t> {
         placed
     }
 
-    fn place(&self, span: &Span, severity: Severity, issue: &Issue) -> Diagnostic {
+    /// What there is to say about `span`, with its line and column.
+    pub(super) fn place(&self, span: &Span, severity: Severity, issue: &Issue) -> Diagnostic {
         let line = self.line(span);
         let line_start = self.lines.get(line - 1).copied().unwrap_or_default();
         let start = self.text.floor_char_boundary(span.start.max(line_start));
@@ -134,6 +140,16 @@ impl<'t> Report<'t> {
             expected: issue.expected.clone(),
             help: issue.help.clone(),
         }
+    }
+
+    /// The value without quotes that a place is in.
+    fn word_around(&self, span: &Span) -> Span {
+        let ends = |character: char| character.is_whitespace() || "[]{},=#\"'".contains(character);
+        let start = self.text.floor_char_boundary(span.start);
+        let (before, after) = self.text.split_at(start);
+        let first = before.rfind(ends).map_or(0, |end| self.text.ceil_char_boundary(end + 1));
+        let last = after.find(ends).map_or(self.text.len(), |end| start + end);
+        first..last
     }
 
     /// What the text says at a place, fit for a message.
@@ -166,7 +182,7 @@ pub(super) fn document<'t>(report: &mut Report<'t>) -> Option<DeTable<'t>> {
     for error in errors {
         let span = error.span().unwrap_or_default();
         complete &= error.message() == DUPLICATE_KEY;
-        let issue = syntax(error.message(), &span, report);
+        let (span, issue) = syntax(error.message(), span, report);
         report.error(span, issue);
     }
     complete.then(|| table.into_inner())
@@ -177,16 +193,37 @@ const DUPLICATE_KEY: &str = "duplicate key";
 /// The parser's message for a value that is neither quoted nor anything else, so also for none at all.
 const VALUE_UNQUOTED: &str = "string values must be quoted";
 
+/// The parser's messages for a value that starts like one of a kind and is none: `203.0.113.10`, `tcp/443`.
+const SCALARS_INVALID: [&str; 4] =
+    ["invalid boolean", "invalid date-time", "invalid float", "invalid integer number"];
+const QUOTES_TYPOGRAPHIC: [char; 5] = ['“', '”', '„', '‘', '’'];
+
 /// The parser's message, taken apart: it has only one text for what is wrong and what it expected.
-fn syntax(message: &str, span: &Span, report: &Report<'_>) -> Issue {
+fn syntax(message: &str, span: Span, report: &Report<'_>) -> (Span, Issue) {
     let (wrong, expected) = message.split_once(", expected ").unwrap_or((message, "valid TOML"));
-    match wrong {
+    let in_quotes = "a value, or a text in quotes";
+    let issue = match wrong {
         DUPLICATE_KEY => {
-            let key = report.snippet(span);
+            let key = report.snippet(&span);
             Issue::new(format!("duplicate key `{key}`"), "each key once").found("it a second time")
         }
         VALUE_UNQUOTED if span.is_empty() => Issue::new("invalid TOML, missing value", "a value after `=`"),
-        VALUE_UNQUOTED => Issue::new(format!("invalid TOML, {wrong}"), "a value, or a text in quotes"),
+        VALUE_UNQUOTED => {
+            let text = report.snippet(&span);
+            let issue = Issue::new(format!("invalid TOML, {wrong}"), in_quotes);
+            issue.help(format!("write \"{}\"", text.trim_matches(QUOTES_TYPOGRAPHIC)))
+        }
+        _ if SCALARS_INVALID.contains(&wrong) => {
+            let word = report.word_around(&span);
+            let text = report.snippet(&word);
+            let is_text = text.contains(['/', ':']) || text.matches('.').count() > 1;
+            let issue = Issue::new(
+                format!("invalid TOML, {}", if is_text { VALUE_UNQUOTED } else { wrong }),
+                in_quotes,
+            );
+            return (word, issue.help(is_text.then(|| format!("write \"{text}\""))));
+        }
         _ => Issue::new(format!("invalid TOML, {}", quoted(wrong)), expected),
-    }
+    };
+    (span, issue)
 }

@@ -3,16 +3,19 @@
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
 
+use ipnet::{IpNet, Ipv6Net};
+
 use super::model::{Action, Policy, Rule, Service};
 use super::raw::{RawPolicy, RawRule, RawService};
 use super::spelling::{did_you_mean, one_of, quoted};
 use super::text::{At, Issue, Report};
-use super::{PROFILES_MAX, RULES_MAX, SERVICES_MAX, warnings};
+use super::{PROFILES_MAX, RULES_MAX, SERVICES_MAX, SOURCE_BITS_V6, warnings};
 
 /// Makes a policy, unless there has been any error. Without one, gives its warnings.
 pub(super) fn policy(raw: RawPolicy, report: &mut Report<'_>) -> Option<Policy> {
     names(&raw, report);
     references(&raw, report);
+    raw.rules.iter().for_each(|rule| limits_finer_than_a_source(rule, report));
     if report.has_errors() {
         return None;
     }
@@ -32,7 +35,7 @@ fn service(raw: RawService) -> Option<Service> {
     Some(Service {
         name: raw.name?.value,
         addresses: values(raw.addresses),
-        ports: raw.ports,
+        ports: values(raw.ports),
         profile: raw.profile.map(|profile| profile.value),
     })
 }
@@ -104,6 +107,26 @@ fn references(raw: &RawPolicy, report: &mut Report<'_>) {
         if let Some(action @ At { value: Action::Limit(profile), .. }) = &rule.action {
             profiles.check(action, profile, report);
         }
+    }
+}
+
+/// A budget is an IPv6 source's, so a limit on a part of one would take from the rest of it. `allow` and `drop` have no
+/// budget and are looked up for each packet there.
+fn limits_finer_than_a_source(rule: &RawRule, report: &mut Report<'_>) {
+    let Some(At { value: Action::Limit(_), .. }) = &rule.action else { return };
+    for At { value: source, span } in &rule.sources {
+        let IpNet::V6(source) = source else { continue };
+        if source.prefix_len() <= SOURCE_BITS_V6 {
+            continue;
+        }
+        let around = Ipv6Net::new_assert(source.addr(), SOURCE_BITS_V6).trunc();
+        let issue = Issue::new(
+            format!("limit on a part of an IPv6 source, whose budgets are those of its /{SOURCE_BITS_V6}"),
+            format!("/{SOURCE_BITS_V6} or shorter"),
+        );
+        let help =
+            format!("write \"{around}\" to limit all of it; \"drop\" and \"allow\" work on longer prefixes");
+        report.error(span.clone(), issue.help(help));
     }
 }
 

@@ -1,6 +1,9 @@
 //! What a policy may say and is probably not meant.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 
@@ -8,21 +11,18 @@ use super::model::{Action, ParentBudgets, Ports, Profile};
 use super::raw::{RawPolicy, RawProfile, RawRule, RawService};
 use super::text::{At, Issue, Report, Span};
 
-/// A drop rule for a prefix of fewer bits is broad: a /8 is what a registry holds, an IPv6 /19 the largest block
+/// A prefix of fewer bits is broad: a /8 is what a registry holds, an IPv6 /19 the largest block
 /// it gives to one network.
-const DROP_BITS_MIN_V4: u8 = 8;
-const DROP_BITS_MIN_V6: u8 = 19;
-/// IPv6 sources are told apart by this many bits.
-const SOURCE_BITS_V6: u8 = 64;
+const BROAD_BITS_V4: u8 = 8;
+const BROAD_BITS_V6: u8 = 19;
 
 /// Warns of what looks wrong in a policy without errors.
 pub(super) fn policy(raw: &RawPolicy, report: &mut Report<'_>) {
     services(&raw.services, report);
     profiles(raw, report);
     rules_never_firing(raw, report);
-    for rule in &raw.rules {
-        sources(rule, report);
-    }
+    rules_without_services(raw, report);
+    broad(raw, report);
 }
 
 /// Services that share an address and a port, each pair once.
@@ -47,7 +47,10 @@ fn services(services: &[RawService], report: &mut Report<'_>) {
             if first.1 == second.1 || !seen.insert((first.1, second.1)) {
                 continue;
             }
-            if let (Some(first), Some(later)) = (services.get(first.1), services.get(second.1)) {
+            let is_first = outer.1 < inner.1;
+            let (first_prefix, later_prefix) = if is_first { (outer.0, inner.0) } else { (inner.0, outer.0) };
+            if let (Some(of_first), Some(of_later)) = (services.get(first.1), services.get(second.1)) {
+                let (first, later) = (Side(of_first, first_prefix), Side(of_later, later_prefix));
                 overlap(first, later, inner.0, second.2, report);
             }
         }
@@ -55,15 +58,51 @@ fn services(services: &[RawService], report: &mut Report<'_>) {
     }
 }
 
-fn overlap(first: &RawService, later: &RawService, shared: IpNet, span: &Span, report: &mut Report<'_>) {
-    let meets = |port: &Ports| first.ports.iter().any(|other| port.overlaps(*other));
-    let (Some(port), Some(name)) = (later.ports.iter().find(|port| meets(port)), &first.name) else { return };
+/// A service and the prefix with which it meets another.
+#[derive(Clone, Copy)]
+struct Side<'a>(&'a RawService, IpNet);
+
+fn overlap(first: Side<'_>, later: Side<'_>, prefix: IpNet, span: &Span, report: &mut Report<'_>) {
+    let pairs = later.0.ports.iter().flat_map(|late| first.0.ports.iter().map(move |early| (early, late)));
+    let mut shared = pairs.filter_map(|(early, late)| Some((early, late, early.value.shared(late.value)?)));
+    let (Some((early, late, ports)), Some(name)) = (shared.next(), &first.0.name) else { return };
+    let more = if shared.next().is_some() { " and more" } else { "" };
     let issue = Issue::remark(format!(
-        "overlaps service `{}` of line {} on {shared}, {port}",
+        "overlaps service `{}` of line {} on {prefix}, {ports}{more}",
         name.value,
-        report.line(&name.span)
+        report.line(&name.span),
     ));
-    report.warning(span.clone(), issue);
+    let (winner, reason) = decides(first, early.value, later, late.value);
+    let winner = winner.name.as_ref().map_or("", |name| &name.value);
+    let help = format!("{ports} there belongs to `{winner}`, {reason}");
+    report.warning(span.clone(), issue.help(help));
+}
+
+/// Which of two services has the packets that both name, and why.
+fn decides<'a>(
+    first: Side<'a>,
+    early: Ports,
+    later: Side<'a>,
+    late: Ports,
+) -> (&'a RawService, &'static str) {
+    let by_address = first.1.prefix_len().cmp(&later.1.prefix_len());
+    let by_ports = width(late).cmp(&width(early));
+    match (by_address, by_ports) {
+        (Ordering::Greater, _) => (first.0, "whose prefix is more specific"),
+        (Ordering::Less, _) => (later.0, "whose prefix is more specific"),
+        (Ordering::Equal, Ordering::Greater) => (first.0, "whose ports are more specific"),
+        (Ordering::Equal, Ordering::Less) => (later.0, "whose ports are more specific"),
+        (Ordering::Equal, Ordering::Equal) => (first.0, "which comes first"),
+    }
+}
+
+/// Ports come before protocols, these before everything; a wide range is as specific as one port.
+fn width(ports: Ports) -> u8 {
+    match ports {
+        Ports::Range { .. } => 0,
+        Ports::Protocol(_) => 1,
+        Ports::Any => 2,
+    }
 }
 
 /// Profiles that nothing uses or that limit nothing.
@@ -87,9 +126,8 @@ fn profiles(raw: &RawPolicy, report: &mut Report<'_>) {
 }
 
 fn limits_nothing(profile: &Profile) -> bool {
-    let parents = [&profile.parents.v4_24, &profile.parents.v6_56, &profile.parents.v6_48];
     let empty = |parent: &ParentBudgets| *parent == ParentBudgets::default();
-    profile.budgets.is_empty() && parents.into_iter().flatten().all(empty)
+    profile.budgets.is_empty() && profile.parents.levels().into_iter().flatten().all(empty)
 }
 
 /// What decides about a prefix before others do: the lower, the earlier.
@@ -116,6 +154,8 @@ fn rules_never_firing(raw: &RawPolicy, report: &mut Report<'_>) {
         }
     }
 
+    let of_services = prefixes_of_services(raw);
+
     for (index, rule) in raw.rules.iter().enumerate() {
         let Some(rank) = rank(rule, index) else { continue };
         let covered = |source: &At<IpNet>| {
@@ -126,11 +166,58 @@ fn rules_never_firing(raw: &RawPolicy, report: &mut Report<'_>) {
             let for_all = first.get(&(source.value, None));
             let for_service = first.get(&(source.value, service_of(rule)));
             let winner = for_all.into_iter().chain(for_service).min()?;
-            (*winner < rank).then(|| decides_before(raw, *winner, source.value, report))
+            if *winner < rank {
+                return Some(decides_before(raw, *winner, source.value, report));
+            }
+            let inside = |service| of_services.get(&service).map_or(&[][..], Vec::as_slice);
+            let more_specific = [inside(None), inside(service_of(rule))];
+            let is_covered = more_specific.iter().any(|prefixes| divided(source.value, prefixes));
+            is_covered.then(|| format!("more specific prefixes of rules make up all of {}", source.value))
         };
         let reasons: Vec<_> =
             rule.sources.iter().filter_map(|source| Some((source, covered(source)?))).collect();
         never_fires(rule, reasons, report);
+    }
+}
+
+/// The prefixes that rules decide about, in order, by the service that the rules are about.
+fn prefixes_of_services(raw: &RawPolicy) -> BTreeMap<Option<&str>, Vec<IpNet>> {
+    let mut of_services: BTreeMap<Option<&str>, Vec<IpNet>> = BTreeMap::new();
+    for rule in &raw.rules {
+        of_services
+            .entry(service_of(rule))
+            .or_default()
+            .extend(rule.sources.iter().map(|source| source.value));
+    }
+    of_services.values_mut().for_each(|prefixes| prefixes.sort_unstable());
+    of_services
+}
+
+/// Whether longer prefixes make up all of a prefix. They are in the order of their addresses, the wider first.
+fn divided(whole: IpNet, prefixes: &[IpNet]) -> bool {
+    let first = prefixes.partition_point(|prefix| prefix.network() < whole.network());
+    let mut next = whole.network();
+    for prefix in prefixes.iter().skip(first) {
+        // What starts later leaves a gap; with this first, no more is looked at than lies in `whole`.
+        if prefix.network() > next {
+            return false;
+        }
+        if prefix.prefix_len() <= whole.prefix_len() || prefix.network() < next {
+            continue;
+        }
+        if prefix.broadcast() == whole.broadcast() {
+            return true;
+        }
+        let Some(after) = after(prefix.broadcast()) else { return false };
+        next = after;
+    }
+    false
+}
+
+fn after(address: IpAddr) -> Option<IpAddr> {
+    match address {
+        IpAddr::V4(address) => Some(Ipv4Addr::from_bits(address.to_bits().checked_add(1)?).into()),
+        IpAddr::V6(address) => Some(Ipv6Addr::from_bits(address.to_bits().checked_add(1)?).into()),
     }
 }
 
@@ -164,26 +251,37 @@ fn never_fires(rule: &RawRule, reasons: Vec<(&At<IpNet>, String)>, report: &mut 
     }
 }
 
-/// Broad prefixes that are dropped, and IPv6 prefixes too fine for a budget of their own.
-fn sources(rule: &RawRule, report: &mut Report<'_>) {
-    let Some(action) = &rule.action else { return };
-    for source in &rule.sources {
+/// Broad prefixes whose sources are all dropped, or never limited.
+fn broad(raw: &RawPolicy, report: &mut Report<'_>) {
+    let warn = |what: &str, source: &At<IpNet>, report: &mut Report<'_>| {
         let prefix = source.value;
-        let bits_min = if prefix.addr().is_ipv4() { DROP_BITS_MIN_V4 } else { DROP_BITS_MIN_V6 };
-        let too_fine = prefix.addr().is_ipv6() && prefix.prefix_len() > SOURCE_BITS_V6;
-        match action.value {
-            Action::Drop if prefix.prefix_len() < bits_min => {
-                let issue = Issue::new("drops a very broad prefix", format!("/{bits_min} or longer"));
-                report.warning(source.span.clone(), issue.found(format!("/{}", prefix.prefix_len())));
-            }
-            Action::Limit(_) if too_fine => {
-                let issue = Issue::new(
-                    "budgets are per IPv6 /64: this limit shares the budget of its /64",
-                    "/64 or shorter",
-                );
-                report.warning(source.span.clone(), issue.found(format!("/{}", prefix.prefix_len())));
-            }
-            Action::Allow | Action::Drop | Action::Limit(_) => {}
+        let bits_min = if prefix.addr().is_ipv4() { BROAD_BITS_V4 } else { BROAD_BITS_V6 };
+        if prefix.prefix_len() < bits_min {
+            let issue = Issue::new(what, format!("/{bits_min} or longer"));
+            report.warning(source.span.clone(), issue.found(format!("/{}", prefix.prefix_len())));
         }
+    };
+    for source in &raw.allow {
+        warn("never limits a very broad prefix", source, report);
+    }
+    for rule in &raw.rules {
+        let what = match rule.action.as_ref().map(|action| &action.value) {
+            Some(Action::Drop) => "drops a very broad prefix",
+            Some(Action::Allow) => "does not limit a very broad prefix",
+            Some(Action::Limit(_)) | None => continue,
+        };
+        for source in &rule.sources {
+            warn(what, source, report);
+        }
+    }
+}
+
+/// Rules of a policy without services: a packet to no service passes before its source is looked up.
+fn rules_without_services(raw: &RawPolicy, report: &mut Report<'_>) {
+    let Some(name) = raw.rules.iter().find_map(|rule| rule.name.as_ref()) else { return };
+    if raw.services.is_empty() {
+        let issue = Issue::remark("no rule can fire: the policy has no service, so every packet passes");
+        let help = "add a [[service]]; addresses = [\"0.0.0.0/0\", \"::/0\"] is every destination";
+        report.warning(name.span.clone(), issue.help(help.to_owned()));
     }
 }

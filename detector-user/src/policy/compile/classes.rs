@@ -8,8 +8,10 @@ use detector_common::{
     policy::{Action as ClassAction, Class, NO_PROFILE, NO_RULE, ParentClass},
 };
 
-use super::{CompileError, check_size};
-use crate::policy::{self, Action, Budgets, Mode, ParentBudgets, Policy};
+use super::{CompileError, Place};
+use crate::policy::{
+    self, Action, Budgets, Mode, PROFILES_MAX, ParentBudgets, Policy, RULES_MAX, SERVICES_MAX,
+};
 
 /// Names of profiles by number, classes, parent classes.
 pub(super) type Finished = (Vec<String>, Vec<Class>, Vec<ParentClass>);
@@ -39,8 +41,7 @@ impl<'a> Classes<'a> {
             parents: Vec::new(),
         };
         for profile in policy.profiles.values() {
-            let levels = [&profile.parents.v4_24, &profile.parents.v6_56, &profile.parents.v6_48];
-            let numbers = levels.map(|level| classes.parent(level.as_ref()));
+            let numbers = profile.parents.levels().map(|level| classes.parent(level));
             classes.parents.push(numbers);
         }
         classes
@@ -117,17 +118,24 @@ impl<'a> Classes<'a> {
 
     /// Everything that was asked for, if it fits.
     pub(super) fn finish(self) -> Result<Finished, CompileError> {
-        check_size("classes of sources", self.classes.len(), CLASSES_MAX, "merge rules that do the same")?;
-        let most = PARENT_CLASSES_MAX;
-        check_size(
-            "parents of profiles",
-            self.parent_classes.len(),
-            most,
-            "merge profiles that do the same",
-        )?;
+        let (parents, most) = (self.parent_classes.len() - 1, PARENT_CLASSES_MAX - 1);
+        if parents > most {
+            return Err(CompileError {
+                place: Place::Parent(most),
+                message: "too many parents of profiles",
+                found: format!("{parents} of v4_24, v6_56 and v6_48 in all profiles"),
+                expected: format!("at most {most}"),
+                help: "from this profile on they do not fit: merge profiles that do the same".to_owned(),
+            });
+        }
         Ok((self.profiles, self.classes, self.parent_classes))
     }
 }
+
+// Those of `defaults.allow` and of services without a profile, one for each profile that a service names, one for each
+// rule, and class 0. A class has room for the number of its profile and its rule.
+const _: () = assert!(3 + SERVICES_MAX + RULES_MAX <= CLASSES_MAX, "no policy has too many classes");
+const _: () = assert!(PROFILES_MAX <= NO_PROFILE as usize && RULES_MAX <= NO_RULE as usize);
 
 fn units(budget: Option<policy::Budget>, clock_tick_ns: u64) -> Budget {
     budget.map_or(Budget::UNLIMITED, |budget| {

@@ -3,19 +3,22 @@
 //! Pure: the same policy, numbers and clock give the same tables. `kernel::apply` writes them.
 
 mod classes;
+mod error;
 mod services;
 mod sources;
+
+pub use error::CompileError;
+use error::Place;
 
 use std::collections::BTreeMap;
 
 use detector_common::{
     address::Address,
-    limits::SERVICES_MAX,
+    limits::{MANIFEST_BYTES, SERVICES_MAX},
     policy::{Cell, Class, ParentClass, PolicyHeader, RuleValue},
     service::{DestinationSlot, PortSlot},
 };
 use serde::{Deserialize, Serialize};
-use thiserror::Error;
 
 use super::{Action, Mode, Policy};
 
@@ -80,47 +83,10 @@ impl Manifest {
     }
 }
 
-/// A policy that is well formed but larger than the kernel's tables.
-#[derive(Debug, Error, PartialEq, Eq)]
-pub enum CompileError {
-    /// A bound of [`detector_common::limits`].
-    #[error("the policy needs {needed} {what}, at most {most} fit: {help}")]
-    TooMany {
-        /// What there is too much of.
-        what: &'static str,
-        /// How many the policy needs, or the first number found to be too many.
-        needed: usize,
-        /// How many there may be.
-        most: usize,
-        /// What to do.
-        help: &'static str,
-    },
-    /// The two hashes of services could not be arranged.
-    #[error(
-        "no arrangement of the services' addresses and ports was found in {seeds} tries: merge prefixes or port ranges"
-    )]
-    Unarranged {
-        /// Seeds that were tried.
-        seeds: u64,
-    },
-}
-
-pub(crate) fn check_size(
-    what: &'static str,
-    needed: usize,
-    most: usize,
-    help: &'static str,
-) -> Result<(), CompileError> {
-    if needed > most {
-        return Err(CompileError::TooMany { what, needed, most, help });
-    }
-    Ok(())
-}
-
 /// Compiles a policy. `previous` is the manifest of the active one: services keep their numbers, and with them their
 /// sources keep their budgets. `clock_tick_ns` is the step of the clock that the budgets have to tolerate.
 pub fn compile(policy: &Policy, previous: &Manifest, clock_tick_ns: u64) -> Result<Tables, CompileError> {
-    let numbers = number_services(policy, previous)?;
+    let numbers = number_services(policy, previous);
     let mut classes = classes::Classes::new(policy, clock_tick_ns);
     let sources = sources::compile(policy, &numbers.services, &mut classes)?;
     let services = services::compile(policy, &numbers.services)?;
@@ -131,6 +97,8 @@ pub fn compile(policy: &Policy, previous: &Manifest, clock_tick_ns: u64) -> Resu
     };
     let (profiles, classes, parent_classes) = classes.finish()?;
     let rules = policy.rules.iter().map(manifest_rule).collect();
+    let manifest = Manifest { shadow: policy.mode == Mode::Shadow, profiles, rules, ..numbers };
+    check_manifest(&manifest)?;
     Ok(Tables {
         header,
         destinations: services.destinations,
@@ -140,7 +108,7 @@ pub fn compile(policy: &Policy, previous: &Manifest, clock_tick_ns: u64) -> Resu
         parent_classes,
         rules_v4: sources.v4,
         rules_v6: sources.v6,
-        manifest: Manifest { shadow: policy.mode == Mode::Shadow, profiles, rules, ..numbers },
+        manifest,
     })
 }
 
@@ -153,12 +121,39 @@ fn manifest_rule(rule: &super::Rule) -> ManifestRule {
     ManifestRule { name: rule.name.clone(), action, reason: rule.reason.clone() }
 }
 
+/// Bytes of a manifest that are known only when it is applied: its length, the path of the file and the time.
+const MANIFEST_LATER_BYTES: usize = 8 + 4096 + 20;
+
+fn check_manifest(manifest: &Manifest) -> Result<(), CompileError> {
+    let bytes_of = |json: serde_json::Result<Vec<u8>>| json.map_or(0, |json| json.len());
+    let bytes_max = MANIFEST_BYTES - MANIFEST_LATER_BYTES;
+    let bytes = bytes_of(serde_json::to_vec(manifest));
+    if bytes <= bytes_max {
+        return Ok(());
+    }
+    let each: Vec<usize> = manifest.rules.iter().map(|rule| bytes_of(serde_json::to_vec(rule)) + 1).collect();
+    let mut taken = bytes - each.iter().sum::<usize>();
+    let beyond = each.iter().position(|rule_bytes| {
+        taken += rule_bytes;
+        taken > bytes_max
+    });
+    Err(CompileError {
+        place: Place::Rule(beyond.unwrap_or_default()),
+        message: "names and reasons of the policy take too much room",
+        found: format!("{bytes} bytes, {} of them of rules", each.iter().sum::<usize>()),
+        expected: format!("at most {bytes_max} bytes"),
+        help: "from this rule on they do not fit: shorten reasons and names, or merge rules that do the same"
+            .to_owned(),
+    })
+}
+
+const _: () = assert!(super::SERVICES_MAX < SERVICES_MAX, "every service has a number, and 0 is none");
+
 /// Names of earlier policies that keep their numbers.
 const RETIRED_MAX: usize = 32;
 
 /// Numbers for the services: the ones they had, else one that was never used, else that of a retired service.
-fn number_services(policy: &Policy, previous: &Manifest) -> Result<Manifest, CompileError> {
-    check_size("services", policy.services.len(), SERVICES_MAX - 1, "merge services")?;
+fn number_services(policy: &Policy, previous: &Manifest) -> Manifest {
     let mut known: BTreeMap<String, u16> = previous.retired.clone();
     known.extend(previous.services.clone());
     let mut numbers = Manifest::default();
@@ -185,7 +180,7 @@ fn number_services(policy: &Policy, previous: &Manifest) -> Result<Manifest, Com
         known.pop_first();
     }
     numbers.retired = known;
-    Ok(numbers)
+    numbers
 }
 
 #[cfg(test)]
@@ -206,12 +201,12 @@ mod tests {
 
     #[test]
     fn services_keep_their_numbers_and_returning_ones_get_theirs_back() {
-        let first = number_services(&policy(&["a", "bb"]), &Manifest::default()).unwrap();
+        let first = number_services(&policy(&["a", "bb"]), &Manifest::default());
         assert_eq!(first.services, BTreeMap::from([("a".into(), 1), ("bb".into(), 2)]));
-        let second = number_services(&policy(&["ccc", "bb"]), &first).unwrap();
+        let second = number_services(&policy(&["ccc", "bb"]), &first);
         assert_eq!(second.services, BTreeMap::from([("bb".into(), 2), ("ccc".into(), 3)]));
         assert_eq!(second.service_name(1), "a");
-        let third = number_services(&policy(&["a"]), &second).unwrap();
+        let third = number_services(&policy(&["a"]), &second);
         assert_eq!(third.services, BTreeMap::from([("a".into(), 1)]));
     }
 
@@ -219,7 +214,7 @@ mod tests {
     fn numbers_run_out_only_for_retired_names() {
         let retired = (1..SERVICES_MAX as u16).map(|number| (format!("old{number:03}"), number)).collect();
         let previous = Manifest { retired, ..Manifest::default() };
-        let numbers = number_services(&policy(&["new"]), &previous).unwrap();
+        let numbers = number_services(&policy(&["new"]), &previous);
         assert_eq!(numbers.services, BTreeMap::from([("new".into(), 1)]));
         assert_eq!(numbers.retired.len(), RETIRED_MAX);
     }

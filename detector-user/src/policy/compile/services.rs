@@ -9,11 +9,15 @@ use detector_common::{
     service::{DestinationSlot, PortKind, PortSlot, destination_place, port_key, port_place},
 };
 
-use super::{CompileError, check_size};
+use super::{CompileError, Place};
 use crate::policy::{Policy, Ports, Service};
 
 /// Seeds that are tried before giving up; hashes a quarter full need a handful (tested at their bounds).
 const SEEDS_MAX: u64 = 10_000;
+
+/// Destination prefixes, and keys of ports at them, that a policy may have.
+const DESTINATIONS_MAX: usize = DESTINATION_SLOTS / 4;
+const PORTS_MAX: usize = PORT_SLOTS / 4;
 
 /// What [`compile`] makes.
 pub(super) struct Services {
@@ -23,15 +27,24 @@ pub(super) struct Services {
 }
 
 pub(super) fn compile(policy: &Policy, numbers: &BTreeMap<String, u16>) -> Result<Services, CompileError> {
-    let prefixes: BTreeSet<(Address, u8)> = policy.services.iter().flat_map(prefixes_of).collect();
-    let help = "name wider prefixes";
-    check_size("destination prefixes", prefixes.len(), DESTINATION_SLOTS / 4, help)?;
+    let (prefixes, beyond) = distinct(placed_prefixes(policy), DESTINATIONS_MAX);
+    if let Some(place) = beyond {
+        return Err(CompileError {
+            place,
+            message: "too many destination prefixes",
+            found: format!("{} in all services", prefixes.len()),
+            expected: format!("at most {DESTINATIONS_MAX}"),
+            help: "from this one on they do not fit: name the wider prefixes that they lie in".to_owned(),
+        });
+    }
+    let (lengths_v4, lengths_v6) = (lengths(Family::V4, policy)?, lengths(Family::V6, policy)?);
     let mut destinations = Vec::new();
     let mut ports = Vec::new();
     for (index, &(prefix, length)) in prefixes.iter().enumerate() {
         let destination = index as u16 + 1;
         let mut entries = Entries::default();
         for (service, outer_length) in services_around(policy, prefix, length) {
+            let service = &policy.services[service];
             entries.add(service, numbers[&service.name], outer_length);
         }
         let kinds = entries.ports.keys().fold(0, |kinds, (kind, _, _)| kinds | 1 << kind);
@@ -49,22 +62,87 @@ pub(super) fn compile(policy: &Policy, numbers: &BTreeMap<String, u16>) -> Resul
                 service: service.into(),
             });
         }
-        let help = "write wide port ranges as tcp/* or udp/*, or name wider prefixes";
-        check_size("ports (destination prefixes × ports)", ports.len(), PORT_SLOTS / 4, help)?;
+        if ports.len() > PORTS_MAX {
+            let most = "in all services, each counted at every destination prefix of its service";
+            let expected = format!("at most {PORTS_MAX} ports {most}");
+            return Err(ports_error(policy, &prefixes, "too many ports", expected));
+        }
     }
-    arrange(&prefixes, &destinations, &ports)
+    let header = PolicyHeader { epoch: 0, service_seed: 0, lengths_v4, lengths_v6, rules_v4: 0, rules_v6: 0 };
+    arrange(header, &destinations, &ports).ok_or_else(|| {
+        let expected =
+            format!("a policy for which one of {SEEDS_MAX} arrangements suits the kernel's hashes");
+        ports_error(policy, &prefixes, "addresses and ports of the services cannot be arranged", expected)
+    })
+}
+
+/// Every entry of `addresses` in the file's order, with its place.
+fn placed_prefixes(policy: &Policy) -> impl Iterator<Item = ((Address, u8), Place)> {
+    policy.services.iter().enumerate().flat_map(|(service, of)| {
+        let place = move |(entry, prefix)| (prefix, Place::Address { service, entry });
+        prefixes_of(of).enumerate().map(place)
+    })
+}
+
+/// All different keys, and the place of the first that is more than `most`.
+fn distinct<K: Ord>(keys: impl Iterator<Item = (K, Place)>, most: usize) -> (BTreeSet<K>, Option<Place>) {
+    let mut found = BTreeSet::new();
+    let mut beyond = None;
+    for (key, place) in keys {
+        if found.insert(key) && found.len() == most + 1 {
+            beyond = Some(place);
+        }
+    }
+    (found, beyond)
+}
+
+/// An error at the entry of `ports` that takes the most room: its ports at every prefix that its service holds.
+fn ports_error(
+    policy: &Policy,
+    prefixes: &BTreeSet<(Address, u8)>,
+    message: &'static str,
+    expected: String,
+) -> CompileError {
+    let mut held = vec![0; policy.services.len()];
+    for &(prefix, length) in prefixes {
+        for (service, _) in services_around(policy, prefix, length) {
+            held[service] += 1;
+        }
+    }
+    let entries = policy.services.iter().zip(held).enumerate().flat_map(|(service, (of, held))| {
+        let entries = of.ports.iter().enumerate();
+        entries.map(move |(entry, ports)| (ports_in(*ports), held, Place::Ports { service, entry }))
+    });
+    // The first of the largest.
+    let largest = entries.rev().max_by_key(|&(ports, held, _)| ports * held);
+    let (ports, held, place) = largest.unwrap_or((0, 0, Place::Ports { service: 0, entry: 0 }));
+    CompileError {
+        place,
+        message,
+        found: format!("{ports} here × {held} destination prefixes, the most of all"),
+        expected,
+        help: "write wide ranges as tcp/* or udp/*, or name fewer and wider prefixes".to_owned(),
+    }
+}
+
+fn ports_in(ports: Ports) -> usize {
+    match ports {
+        Ports::Any | Ports::Protocol(_) => 1,
+        Ports::Range { first, last, .. } => usize::from(last - first) + 1,
+    }
 }
 
 fn prefixes_of(service: &Service) -> impl Iterator<Item = (Address, u8)> {
     service.addresses.iter().map(|net| (Address::from(net.network()), net.prefix_len()))
 }
 
-/// The services that hold a prefix, the one with the most specific prefix around it first, then in the file's order.
-fn services_around(policy: &Policy, prefix: Address, length: u8) -> Vec<(&Service, u8)> {
+/// The services that hold a prefix, by their place in the file: the one with the most specific prefix around it first, then in the file's order.
+fn services_around(policy: &Policy, prefix: Address, length: u8) -> Vec<(usize, u8)> {
     let mut around: Vec<_> = policy
         .services
         .iter()
-        .filter_map(|service| {
+        .enumerate()
+        .filter_map(|(number, service)| {
             let contains = |&(outer, outer_length): &(Address, u8)| {
                 outer.family == prefix.family
                     && outer_length <= length
@@ -72,7 +150,7 @@ fn services_around(policy: &Policy, prefix: Address, length: u8) -> Vec<(&Servic
             };
             let outer_length =
                 prefixes_of(service).filter(contains).map(|(_, outer_length)| outer_length).max()?;
-            Some((service, outer_length))
+            Some((number, outer_length))
         })
         .collect();
     around.sort_by_key(|&(_, outer_length)| std::cmp::Reverse(outer_length));
@@ -138,13 +216,7 @@ impl Entries {
 }
 
 /// Finds a seed for which every key lies within [`PROBES_MAX`] slots of its place.
-fn arrange(
-    prefixes: &BTreeSet<(Address, u8)>,
-    destinations: &[DestinationSlot],
-    ports: &[PortSlot],
-) -> Result<Services, CompileError> {
-    let lengths_v4 = lengths(Family::V4, prefixes)?;
-    let lengths_v6 = lengths(Family::V6, prefixes)?;
+fn arrange(header: PolicyHeader, destinations: &[DestinationSlot], ports: &[PortSlot]) -> Option<Services> {
     for seed in 1..=SEEDS_MAX {
         let service_seed = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let placed_destinations = place_all(
@@ -163,12 +235,11 @@ fn arrange(
         let placed_ports =
             place_all(ports, PORT_SLOTS, |slot| port_place(service_seed, slot.key), |slot| slot.key == 0);
         if let (Some(destinations), Some(ports)) = (placed_destinations, placed_ports) {
-            let header =
-                PolicyHeader { epoch: 0, service_seed, lengths_v4, lengths_v6, rules_v4: 0, rules_v6: 0 };
-            return Ok(Services { header, destinations, ports });
+            let header = PolicyHeader { service_seed, ..header };
+            return Some(Services { header, destinations, ports });
         }
     }
-    Err(CompileError::Unarranged { seeds: SEEDS_MAX })
+    None
 }
 
 fn place_all<T: Copy + Default>(
@@ -186,19 +257,23 @@ fn place_all<T: Copy + Default>(
     Some(table)
 }
 
-fn lengths(
-    family: Family,
-    prefixes: &BTreeSet<(Address, u8)>,
-) -> Result<[u8; PREFIX_LENGTHS_MAX], CompileError> {
-    let found: BTreeSet<u8> =
-        prefixes.iter().filter(|(prefix, _)| prefix.family == family).map(|&(_, length)| length).collect();
-    let help = "every length costs each packet a lookup: split the odd ones into prefixes of another length";
-    check_size(
-        "distinct lengths of the services' prefixes in one family",
-        found.len(),
-        PREFIX_LENGTHS_MAX,
-        help,
-    )?;
+/// The lengths of a family's prefixes, longest first.
+fn lengths(family: Family, policy: &Policy) -> Result<[u8; PREFIX_LENGTHS_MAX], CompileError> {
+    let keys = placed_prefixes(policy)
+        .filter(|((prefix, _), _)| prefix.family == family)
+        .map(|((_, length), place)| (length, place));
+    let (found, beyond) = distinct(keys, PREFIX_LENGTHS_MAX);
+    if let Some(place) = beyond {
+        let listed: Vec<_> = found.iter().map(|length| format!("/{length}")).collect();
+        return Err(CompileError {
+            place,
+            message: "too many different prefix lengths in the addresses of services",
+            found: format!("{}: {}", found.len(), listed.join(", ")),
+            expected: format!("at most {PREFIX_LENGTHS_MAX} for each of IPv4 and IPv6"),
+            help: "each length costs every packet a lookup: split this prefix into ones of a length in use"
+                .to_owned(),
+        });
+    }
     let mut lengths = [NO_LENGTH; PREFIX_LENGTHS_MAX];
     for (place, length) in lengths.iter_mut().zip(found.into_iter().rev()) {
         *place = length;

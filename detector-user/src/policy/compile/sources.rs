@@ -12,7 +12,7 @@ use detector_common::{
 };
 use ipnet::IpNet;
 
-use super::{CompileError, check_size, classes::Classes};
+use super::{CompileError, Place, classes::Classes};
 use crate::policy::{Action, Policy};
 
 /// Length of the prefix that is one IPv6 source.
@@ -44,16 +44,15 @@ pub(super) fn compile(
     classes: &mut Classes<'_>,
 ) -> Result<Sources, CompileError> {
     let mut rows = Rows::new(policy, numbers, classes);
-    let v4 = compile_family(Family::V4, policy, &mut rows)?;
-    let v6 = compile_family(Family::V6, policy, &mut rows)?;
-    Ok(Sources { cells: rows.cells, v4, v6 })
+    let v4 = compile_family(Family::V4, policy, &mut rows);
+    let v6 = compile_family(Family::V6, policy, &mut rows);
+    match rows.too_many() {
+        Some(error) => Err(error),
+        None => Ok(Sources { cells: rows.cells, v4, v6 }),
+    }
 }
 
-fn compile_family(
-    family: Family,
-    policy: &Policy,
-    rows: &mut Rows<'_, '_>,
-) -> Result<Vec<(Address, u8, RuleValue)>, CompileError> {
+fn compile_family(family: Family, policy: &Policy, rows: &mut Rows<'_, '_>) -> Vec<(Address, u8, RuleValue)> {
     // Ordered by address, then length: a prefix comes after those that contain it.
     let prefixes = prefixes_of(family, policy);
     let divided = divided_sources(family, &prefixes);
@@ -64,13 +63,13 @@ fn compile_family(
             around.pop();
         }
         let parent = around.last().map_or(NOTHING, |&(_, _, selector)| selector);
-        let selector = rows.selector(own, parent)?;
+        let selector = rows.selector(own, parent);
         around.push((address, length, selector));
         let cached =
             length < V6_SOURCE_LENGTH || divided.binary_search(&address.prefix(V6_SOURCE_LENGTH)).is_err();
         compiled.push((address, length, RuleValue::new(rows.first_cell(selector), cached)));
     }
-    Ok(compiled)
+    compiled
 }
 
 /// IPv6 sources inside which longer prefixes lie: their class depends on more than the source unit.
@@ -165,25 +164,65 @@ impl<'r, 'p> Rows<'r, 'p> {
     }
 
     /// The selector of a prefix at which `own` stands, inside a prefix of selector `parent`.
-    fn selector(&mut self, own: Own, parent: u32) -> Result<u32, CompileError> {
+    fn selector(&mut self, own: Own, parent: u32) -> u32 {
         let next = self.own_list.len() as u32;
         let own_number = *self.owns.entry(own.clone()).or_insert(next);
         if own_number == next {
             self.own_list.push(own);
         }
         if own_number == NOTHING {
-            return Ok(parent);
+            return parent;
         }
         if let Some(&selector) = self.selectors.get(&(own_number, parent)) {
-            return Ok(selector);
+            return selector;
         }
         let selector = self.lineages.len() as u32;
         self.selectors.insert((own_number, parent), selector);
         self.lineages.push((own_number, parent));
-        self.push_row(selector);
-        let help = "use fewer services, or fewer rules whose prefixes lie inside each other";
-        check_size("cells (combinations of rules × services)", self.cells.len(), CELLS_MAX, help)?;
-        Ok(selector)
+        // Selectors that do not fit are counted for the error.
+        if self.lineages.len() * self.row_length <= CELLS_MAX {
+            self.push_row(selector);
+        }
+        selector
+    }
+
+    /// The error of a policy with more cells than fit, at the first rule of the file with which they are too many.
+    fn too_many(&self) -> Option<CompileError> {
+        let rows = self.lineages.len();
+        let cells = rows * self.row_length;
+        if cells <= CELLS_MAX {
+            return None;
+        }
+        let mut rows_of_rules = vec![0; self.policy.rules.len()];
+        for &(own, _) in &self.lineages {
+            if let Some(&rule) = self.own_list[own as usize].rules.first() {
+                rows_of_rules[rule as usize] += 1;
+            }
+        }
+        let mut taken = rows - rows_of_rules.iter().sum::<usize>();
+        let beyond = rows_of_rules.iter().position(|rows| {
+            taken += rows;
+            taken * self.row_length > CELLS_MAX
+        });
+        let (services, number_max) = (self.policy.services.len(), self.row_length - 1);
+        let mut help =
+            "from this rule on they do not fit: merge rules that do the same, use fewer services, or fewer \
+                        rules whose prefixes lie inside each other"
+                .to_owned();
+        if number_max > services {
+            let cells = rows * (services + 1);
+            help += &format!(
+                "; services of earlier policies hold numbers up to {number_max}: {cells} cells are needed after \
+                 `detector unload`"
+            );
+        }
+        Some(CompileError {
+            place: Place::Rule(beyond.unwrap_or_default()),
+            message: "too many combinations of rules and services",
+            found: format!("{cells} cells, {rows} combinations of rules × service numbers 0 to {number_max}"),
+            expected: format!("at most {CELLS_MAX} cells"),
+            help,
+        })
     }
 
     fn push_row(&mut self, selector: u32) {

@@ -136,7 +136,7 @@ name = "a"
     service_element_not_a_table: "version = 1
 service = [5]
 " => [
-        "2:12: error: wrong type for `service`: found the integer 5, expected a table",
+        "2:12: error: wrong type for `service`: found the integer 5, expected a table with `name`, `addresses`, `ports` or `profile`",
     ];
     profile_not_a_table: "version = 1
 [[profile]]
@@ -146,12 +146,12 @@ service = [5]
     one_profile_not_a_table: r#"version = 1
 profile.p = "9/s"
 "# => [
-        r#"2:13: error: wrong type for `p`: found the text "9/s", expected a table"#,
+        r#"2:13: error: wrong type for `p`: found the text "9/s", expected a table with `packets`, `bytes`, `connections` or `parents`"#,
     ];
     defaults_not_a_table: "version = 1
 defaults = true
 " => [
-        "2:12: error: wrong type for `defaults`: found the boolean true, expected a table",
+        "2:12: error: wrong type for `defaults`: found the boolean true, expected a table with `mode`, `allow` or `unknown`",
     ];
     missing_fields_of_a_service: "version = 1
 [[service]]
@@ -200,6 +200,17 @@ source = ["192.0.2.1"]
 action = { limit = "strict" }
 "# => [
         r#"5:20: error: undefined profile: found "strict", expected a profile of this policy, which has none"#,
+    ];
+    limit_on_a_part_of_a_source: r#"version = 1
+[profile.p]
+packets = "9/s"
+[[rule]]
+name = "r"
+source = ["2001:db8::/64", "192.0.2.1", "2001:db8::1:1", "2001:db8:1:8000::/65"]
+action = { limit = "p" }
+"# => [
+        r#"6:41: error: limit on a part of an IPv6 source, whose budgets are those of its /64: found "2001:db8::1:1", expected /64 or shorter [write "2001:db8::/64" to limit all of it; "drop" and "allow" work on longer prefixes]"#,
+        r#"6:58: error: limit on a part of an IPv6 source, whose budgets are those of its /64: found "2001:db8:1:8000::/65", expected /64 or shorter [write "2001:db8:1:8000::/64" to limit all of it; "drop" and "allow" work on longer prefixes]"#,
     ];
     undefined_service: r#"version = 1
 [[rule]]

@@ -3,6 +3,24 @@
 use super::refused;
 
 refused! {
+    number_with_a_slip: "version = 1.x
+" => [
+        "1:11: error: invalid TOML, invalid float: found 1.x, expected a value, or a text in quotes",
+        "1:13: error: invalid TOML, invalid fraction: found `x`, expected digits",
+    ];
+    addresses_and_ports_without_quotes: r#"version = 1
+[[service]]
+name = “a”
+addresses = [203.0.113.10, 192.0.2.0/24]
+ports = [tcp/443, 80/tcp]
+"# => [
+        r#"3:8: error: invalid TOML, string values must be quoted: found “a”, expected a value, or a text in quotes [write "a"]"#,
+        r#"4:14: error: invalid TOML, string values must be quoted: found 203.0.113.10, expected a value, or a text in quotes [write "203.0.113.10"]"#,
+        r#"4:28: error: invalid TOML, string values must be quoted: found 192.0.2.0/24, expected a value, or a text in quotes [write "192.0.2.0/24"]"#,
+        r#"5:10: error: invalid TOML, string values must be quoted: found tcp/443, expected a value, or a text in quotes [write "tcp/443"]"#,
+        r#"5:19: error: invalid TOML, string values must be quoted: found 80/tcp, expected a value, or a text in quotes [write "80/tcp"]"#,
+    ];
+
     missing_value: "version = 1
 [defaults]
 mode =
@@ -13,7 +31,7 @@ mode =
 [defaults]
 mode = enforce
 " => [
-        "3:8: error: invalid TOML, string values must be quoted: found enforce, expected a value, or a text in quotes",
+        r#"3:8: error: invalid TOML, string values must be quoted: found enforce, expected a value, or a text in quotes [write "enforce"]"#,
     ];
     missing_assignment: "version = 1
 defaults
@@ -56,13 +74,13 @@ dé = 1
 mode = shadow
 " => [
         "1:10: error: invalid TOML, missing value: found end of line, expected a value after `=`",
-        "3:8: error: invalid TOML, string values must be quoted: found shadow, expected a value, or a text in quotes",
+        r#"3:8: error: invalid TOML, string values must be quoted: found shadow, expected a value, or a text in quotes [write "shadow"]"#,
     ];
     columns_count_characters: r#"version = 1 # é
 [defaults]
 "é" = é
 "# => [
-        "3:7: error: invalid TOML, string values must be quoted: found é, expected a value, or a text in quotes",
+        r#"3:7: error: invalid TOML, string values must be quoted: found é, expected a value, or a text in quotes [write "é"]"#,
     ];
     a_byte_order_mark_has_no_column: "\u{feff}version = 2\n" => [
         "1:11: error: unsupported version of the policy language: found 2, expected version = 1",

@@ -63,7 +63,7 @@ packets = "9/s"
 name = "a"
 addresses = ["example.org"]
 "# => [
-        r#"4:14: error: not an address: found "example.org", expected an address or a prefix such as "192.0.2.1" or "2001:db8::/32""#,
+        r#"4:14: error: not an address: found "example.org", expected an address or a prefix such as "192.0.2.1" or "2001:db8::/32" [host names are not looked up: write the addresses]"#,
     ];
     address_with_a_zone: r#"version = 1
 [[service]]
@@ -77,7 +77,7 @@ addresses = ["fe80::1%eth0"]
 name = "a"
 addresses = ["192.0.2.1/33"]
 "# => [
-        "4:14: error: invalid prefix length: found `/33`, expected a length from 0 to 32",
+        "4:14: error: invalid length of an IPv4 prefix: found `/33`, expected a length from 0 to 32",
     ];
     host_bits_v4: r#"version = 1
 [[service]]
@@ -207,7 +207,7 @@ name = "a"
 addresses = ["192.0.2.1"]
 ports = ["tcp/9-8"]
 "# => [
-        r#"5:10: error: port range that ends before it starts: found "tcp/9-8", expected `8-9`"#,
+        r#"5:10: error: port range that ends before it starts: found "tcp/9-8", expected "tcp/8-9""#,
     ];
     unknown_action: r#"version = 1
 [[rule]]
@@ -248,7 +248,7 @@ action = { limit = 5 }
 [profile.p]
 packets = "2000"
 "# => [
-        r#"3:11: error: not a rate: found "2000", expected a rate such as "2000/s", "1.5M/s", "100/min", "10/h" or "10/d""#,
+        r#"3:11: error: not a rate: found "2000", expected a rate such as "2000/s", "1.5M/s", "100/min", "10/h" or "10/d" [did you mean "2000/s"?]"#,
     ];
     rate_not_a_number: r#"version = 1
 [profile.p]
@@ -260,7 +260,7 @@ packets = "fast/s"
 [profile.p]
 packets = "9/m"
 "# => [
-        r#"3:11: error: unknown period of a rate: found "9/m", expected `s`, `min`, `h` or `d` after the slash [did you mean `min`?]"#,
+        r#"3:11: error: unknown period of a rate: found "9/m", expected `s`, `min`, `h` or `d` after the slash [did you mean "9/min"?]"#,
     ];
     unknown_unit: r#"version = 1
 [profile.p]
@@ -332,7 +332,7 @@ bytes = "63B/s"
 [profile.p]
 packets = 2000
 " => [
-        r#"3:11: error: wrong type for `packets`: found the integer 2000, expected a rate such as "2000/s", "1.5M/s", "100/min", "10/h" or "10/d", or a table with `rate` and `burst`"#,
+        r#"3:11: error: wrong type for `packets`: found the integer 2000, expected a rate such as "2000/s", "1.5M/s", "100/min", "10/h" or "10/d", or a table with `rate` and `burst` [did you mean "2000/s"?]"#,
     ];
     budget_without_a_rate: "version = 1
 [profile.p]
@@ -356,7 +356,7 @@ packets = { rate = "9/s", burst = -5 }
 [profile.p]
 packets = { rate = "9/s", burst = "9" }
 "# => [
-        r#"3:35: error: wrong type for `burst`: found the text "9", expected an integer of at least 1"#,
+        r#"3:35: error: wrong type for `burst`: found the text "9", expected an integer of at least 1 [write 9 without quotes]"#,
     ];
     burst_below_a_frame: r#"version = 1
 [profile.p]
@@ -380,7 +380,7 @@ bytes = { rate = "9kB/s", burst = "999999999999TiB" }
 [profile.p]
 packets = { rate = "1/d", burst = 31 }
 "# => [
-        "3:35: error: a burst of 31 takes at least 31 days to fill at this rate: found 31, expected at most 30 days",
+        "3:35: error: a burst of 31 takes at least 31 days to fill at this rate: found 31, expected at most 30 days [at this rate a burst may be at most 30]",
     ];
     default_burst_too_slow_to_fill: r#"version = 1
 [profile.p]
@@ -393,7 +393,102 @@ packets = "0.03/d"
 [profile.p]
 packets = { rate = "9/m", burst = 0 }
 "# => [
-        r#"3:20: error: unknown period of a rate: found "9/m", expected `s`, `min`, `h` or `d` after the slash [did you mean `min`?]"#,
+        r#"3:20: error: unknown period of a rate: found "9/m", expected `s`, `min`, `h` or `d` after the slash [did you mean "9/min"?]"#,
         "3:35: error: burst too small: found 0, expected at least 1",
     ];
+}
+
+/// A policy with one value, and the help that comes with its error.
+#[track_caller]
+fn helped(with: impl Fn(&str) -> String, rows: &[(&str, &str)]) {
+    for (value, help) in rows {
+        let diagnostics = crate::policy::parse(&with(value)).expect_err(value);
+        let said: Vec<_> = diagnostics.iter().map(|diagnostic| diagnostic.help.as_deref()).collect();
+        assert_eq!(said, [Some(*help)], "{value}");
+    }
+}
+
+#[test]
+fn rates_of_other_tools() {
+    let packets = |value: &str| format!("version = 1\n[profile.p]\npackets = \"{value}\"\n");
+    helped(
+        packets,
+        &[
+            ("2000pps", "did you mean \"2000/s\"?"),
+            ("2kpps/s", "did you mean \"2k/s\"?"),
+            ("20 per second", "did you mean \"20/s\"?"),
+            ("20 / sec", "did you mean \"20 /s\"?"),
+            ("1,000/s", "did you mean \"1000/s\"?"),
+            ("5/minute", "did you mean \"5/min\"?"),
+        ],
+    );
+    let bytes = |value: &str| format!("version = 1\n[profile.p]\nbytes = \"{value}\"\n");
+    helped(
+        bytes,
+        &[
+            ("100Mbps", "did you mean \"100Mbit/s\"?"),
+            ("1Gbps/s", "did you mean \"1Gbit/s\"?"),
+            ("8MBps", "did you mean \"8MB/s\"?"),
+            ("8MB", "did you mean \"8MB/s\"?"),
+            // Bits or bytes: no guess.
+            ("8Mb/s", "bytes end in `B`, bits in `bit`"),
+            ("8000/s", "bytes end in `B`, bits in `bit`"),
+        ],
+    );
+}
+
+#[test]
+fn addresses_of_other_tools() {
+    let address =
+        |value: &str| format!("version = 1\n[[service]]\nname = \"a\"\naddresses = [\"{value}\"]\n");
+    helped(
+        address,
+        &[
+            ("192.0.2.1:443", "write \"192.0.2.1\"; a port goes into the `ports` of a service"),
+            ("[2001:db8::1]:443", "write \"2001:db8::1\"; a port goes into the `ports` of a service"),
+            ("[2001:db8::1]", "write \"2001:db8::1\""),
+            (" 192.0.2.1", "write \"192.0.2.1\""),
+            ("192.0.2.*", "write \"192.0.2.0/24\""),
+            ("192.0.2.1-192.0.2.9", "write a range as the prefixes that it is made of"),
+            ("api.example.org", "host names are not looked up: write the addresses"),
+        ],
+    );
+}
+
+#[test]
+fn ports_of_other_tools() {
+    let ports = |value: &str| {
+        format!("version = 1\n[[service]]\nname = \"a\"\naddresses = [\"::1\"]\nports = [\"{value}\"]\n")
+    };
+    helped(
+        ports,
+        &[
+            ("443", "write \"tcp/443\" or \"udp/443\""),
+            ("8000-8010", "write \"tcp/8000-8010\" or \"udp/8000-8010\""),
+            ("443/tcp", "did you mean \"tcp/443\"?"),
+            ("tcp:443", "did you mean \"tcp/443\"?"),
+            ("TCP/443", "did you mean \"tcp/443\"?"),
+            ("tcp/80 - 90", "did you mean \"tcp/80-90\"?"),
+            ("tcp/80,443", "write one entry for each port or range"),
+            ("quic/443", "did you mean \"udp/443\"?"),
+            ("any", "did you mean \"*\"?"),
+        ],
+    );
+}
+
+#[test]
+fn actions_and_modes_of_other_tools() {
+    let action = |value: &str| {
+        format!("version = 1\n[[rule]]\nname = \"r\"\nsource = [\"::1\"]\naction = \"{value}\"\n")
+    };
+    helped(
+        action,
+        &[
+            ("deny", "did you mean `drop`?"),
+            ("accept", "did you mean `allow`?"),
+            ("throttle", "did you mean `{ limit = \"PROFILE\" }`?"),
+        ],
+    );
+    let mode = |value: &str| format!("version = 1\ndefaults.mode = \"{value}\"\n");
+    helped(mode, &[("dry-run", "did you mean `shadow`?"), ("on", "did you mean `enforce`?")]);
 }

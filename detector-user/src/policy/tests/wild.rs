@@ -3,7 +3,11 @@
 use proptest::prelude::*;
 
 use super::SAMPLE;
-use crate::policy::{Severity, parse, render};
+use crate::policy::{
+    Severity,
+    compile::{Manifest, compile},
+    parse, render,
+};
 
 /// Pieces that together are often nearly a policy.
 const PIECES: [&str; 40] = [
@@ -79,7 +83,10 @@ const VALUES: [&str; 24] = [
 
 fn check(text: &str) {
     let (diagnostics, errors_wanted) = match parse(text) {
-        Ok(checked) => (checked.warnings, false),
+        Ok(checked) => match compile(&checked.policy, &Manifest::default(), 0) {
+            Ok(_) => (checked.warnings, false),
+            Err(error) => (vec![error.diagnostic(text)], true),
+        },
         Err(diagnostics) => (diagnostics, true),
     };
     let errors = diagnostics.iter().filter(|diagnostic| diagnostic.severity == Severity::Error);

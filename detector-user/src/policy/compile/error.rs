@@ -1,0 +1,68 @@
+//! What of a policy does not fit, and where that stands in its file.
+
+use thiserror::Error;
+
+use crate::policy::{
+    Diagnostic, Severity,
+    raw::{self, RawPolicy},
+    text::{self, Issue, Report, Span},
+};
+
+/// A policy that is well formed but larger than the kernel's tables.
+#[derive(Debug, Clone, Error, PartialEq, Eq)]
+#[error("{message}: found {found}, expected {expected}; {help}")]
+pub struct CompileError {
+    /// What the policy says too much with.
+    pub(super) place: Place,
+    /// What there is too much of.
+    pub(super) message: &'static str,
+    /// How much of it.
+    pub(super) found: String,
+    /// How much there may be.
+    pub(super) expected: String,
+    /// What to do.
+    pub(super) help: String,
+}
+
+/// Something in a policy, by its number in the order of the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    /// An entry of a service's `addresses`.
+    Address { service: usize, entry: usize },
+    /// One of the sets that a service's `ports` stand for.
+    Ports { service: usize, entry: usize },
+    /// A prefix length under the `parents` of a profile, counted over all profiles.
+    Parent(usize),
+    /// A rule.
+    Rule(usize),
+}
+
+impl Place {
+    fn span(self, raw: &RawPolicy) -> Option<Span> {
+        Some(match self {
+            Self::Address { service, entry } => raw.services.get(service)?.addresses.get(entry)?.span.clone(),
+            Self::Ports { service, entry } => raw.services.get(service)?.ports.get(entry)?.span.clone(),
+            Self::Parent(number) => {
+                let names = raw.profiles.iter().flat_map(|raw| {
+                    let levels = raw.profile.parents.levels().into_iter().flatten();
+                    levels.map(|_| &raw.name)
+                });
+                names.into_iter().nth(number)?.span.clone()
+            }
+            Self::Rule(number) => raw.rules.get(number)?.name.as_ref()?.span.clone(),
+        })
+    }
+}
+
+impl CompileError {
+    /// The error with its place in `text`, which the policy was read from. The text is read again for it: a policy that
+    /// fits carries no places.
+    pub fn diagnostic(&self, text: &str) -> Diagnostic {
+        let mut report = Report::new(text);
+        let document = text::document(&mut report);
+        let raw = document.and_then(|document| raw::policy(&document, &mut report));
+        let span = raw.and_then(|raw| self.place.span(&raw)).unwrap_or_default();
+        let issue = Issue::new(self.message, &*self.expected).found(&*self.found).help(self.help.clone());
+        report.place(&span, Severity::Error, &issue)
+    }
+}
