@@ -8,7 +8,7 @@
 //! to whole ticks errs by less than 0.4 %, at 1 M/s by less than 0.004 %. Times stay below 2^63, which the search for an
 //! idle way relies on: 18 years of uptime.
 
-use crate::abi_struct;
+use crate::{abi_struct, limits::SWAP_ATTEMPTS_MAX};
 
 /// Ticks of a nanosecond, as a power of two.
 pub const TICKS_PER_NS_LOG2: u32 = 4;
@@ -119,11 +119,176 @@ pub const fn left(tat: u64, now: u64, burst: u64) -> u64 {
     if tat <= now { burst } else { burst.saturating_sub(tat - now) }
 }
 
+/// A word that several CPUs read and change at once. Operations are atomic, and full barriers.
+pub trait Word {
+    /// Reads it.
+    fn load(&self) -> u64;
+
+    /// Puts `new` in place of `expected`.
+    ///
+    /// # Errors
+    ///
+    /// The word that was there, if it was another.
+    fn swap(&self, expected: u64, new: u64) -> Result<(), u64>;
+
+    /// Adds, wrapping; the word that was there.
+    fn add(&self, amount: u64) -> u64;
+}
+
+/// What a state may be ahead of its budget's own bound before the rest is taken for the debt of an earlier policy.
+const FOREIGN_DEBT_TICKS: u64 = ticks(1_000_000_000);
+
+/// Whether a cost conforms; nothing is charged.
+///
+/// A state that is further ahead than this budget could ever bring it is an earlier policy's debt: it counts as spent, no
+/// more. A second of slack, since other CPUs may have read a later clock.
+///
+/// # Errors
+///
+/// It does not conform.
+#[inline(always)]
+pub fn ask(tat: &impl Word, budget: &Budget, cost: u64, now: u64) -> Result<(), Wait> {
+    if !budget.is_limited() {
+        return Ok(());
+    }
+    let seen = tat.load();
+    match take(seen, now, cost, budget.burst_ticks) {
+        Ok(_) => Ok(()),
+        Err(wait) => {
+            if wait.ticks > cost + FOREIGN_DEBT_TICKS {
+                // A lost swap leaves it to the next packet.
+                let _ = tat.swap(seen, now + budget.burst_ticks);
+            }
+            Err(wait)
+        }
+    }
+}
+
+/// Charges a cost if it conforms.
+///
+/// Compare-and-swap; after [`SWAP_ATTEMPTS_MAX`] lost races, which `contended` is told, an addition that is taken back
+/// when it went too far. The addition does not raise a state that lies in the past to now, but a state that other CPUs
+/// just moved does not.
+///
+/// # Errors
+///
+/// It does not conform.
+#[inline(always)]
+pub fn charge(
+    tat: &impl Word,
+    budget: &Budget,
+    cost: u64,
+    now: u64,
+    contended: impl FnOnce(),
+) -> Result<(), Wait> {
+    if !budget.is_limited() {
+        return Ok(());
+    }
+    let mut seen = tat.load();
+    for _ in 0..SWAP_ATTEMPTS_MAX {
+        let new = take(seen, now, cost, budget.burst_ticks)?;
+        match tat.swap(seen, new) {
+            Ok(()) => return Ok(()),
+            Err(other) => seen = other,
+        }
+    }
+    contended();
+    let before = tat.add(cost);
+    take(before, now, cost, budget.burst_ticks).map(drop).inspect_err(|_| {
+        tat.add(cost.wrapping_neg());
+    })
+}
+
+/// Notes when an entry was last used, where no budget does. Says nothing of budgets: the time is not ahead.
+#[inline(always)]
+pub fn stamp(tat: &impl Word, now: u64) {
+    let seen = tat.load();
+    if seen < now {
+        // Lost only to somebody who dated it too.
+        let _ = tat.swap(seen, now);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use core::cell::Cell;
     use proptest::prelude::*;
     use std::vec::Vec;
+
+    /// A word that another CPU changes before each of the next swaps.
+    struct Contended {
+        word: Cell<u64>,
+        /// What the other CPU charges before each swap, as long as there is something.
+        others: Cell<Vec<u64>>,
+    }
+
+    impl Word for Contended {
+        fn load(&self) -> u64 {
+            self.word.get()
+        }
+
+        fn swap(&self, expected: u64, new: u64) -> Result<(), u64> {
+            let mut others = self.others.take();
+            if let Some(cost) = others.pop() {
+                self.word.set(self.word.get() + cost);
+            }
+            self.others.set(others);
+            let seen = self.word.get();
+            if seen != expected {
+                return Err(seen);
+            }
+            self.word.set(new);
+            Ok(())
+        }
+
+        fn add(&self, amount: u64) -> u64 {
+            let before = self.word.get();
+            self.word.set(before.wrapping_add(amount));
+            before
+        }
+    }
+
+    /// Ten units at once, one interval each.
+    const INTERVAL: u64 = 1000;
+    const TEN: Budget = Budget { interval: INTERVAL, burst_ticks: 10 * INTERVAL };
+
+    /// Charges one unit while others charge theirs: whether it conformed, the state after, whether it was contended.
+    fn charge_among(spent: u64, others: &[u64]) -> (bool, u64, bool) {
+        let now = ticks(1_000_000);
+        let word = Contended { word: Cell::new(now + spent), others: Cell::new(others.to_vec()) };
+        let mut contended = false;
+        let charged = charge(&word, &TEN, INTERVAL, now, || contended = true);
+        (charged.is_ok(), word.load() - now, contended)
+    }
+
+    #[test]
+    fn a_lost_race_is_run_again() {
+        assert_eq!(charge_among(0, &[]), (true, INTERVAL, false));
+        assert_eq!(charge_among(0, &[INTERVAL; 3]), (true, 4 * INTERVAL, false));
+        // The race was for the last unit.
+        assert_eq!(charge_among(9 * INTERVAL, &[INTERVAL]), (false, 10 * INTERVAL, false));
+    }
+
+    #[test]
+    fn after_four_lost_races_an_addition_keeps_the_limit() {
+        assert_eq!(charge_among(0, &[INTERVAL; 4]), (true, 5 * INTERVAL, true));
+        assert_eq!(charge_among(5 * INTERVAL, &[INTERVAL; 4]), (true, 10 * INTERVAL, true));
+        // It went too far and is taken back.
+        assert_eq!(charge_among(6 * INTERVAL, &[INTERVAL; 4]), (false, 10 * INTERVAL, true));
+    }
+
+    #[test]
+    fn a_stamp_never_goes_back_and_loses_no_charge() {
+        let stamped = |word: u64, others: &[u64]| {
+            let word = Contended { word: Cell::new(word), others: Cell::new(others.to_vec()) };
+            stamp(&word, 500);
+            word.load()
+        };
+        assert_eq!(stamped(0, &[]), 500);
+        assert_eq!(stamped(700, &[]), 700);
+        assert_eq!(stamped(100, &[900]), 1000, "what was charged meanwhile stays");
+    }
 
     const SECOND: u64 = 1_000_000_000;
 

@@ -22,9 +22,10 @@ counters! {
         Ipv4Options "ipv4_options" "IPv4 header with options, skipped."
         Ipv6Extensions "ipv6_extensions" "IPv6 extension headers, walked."
         FirstFragment "first_fragment" "First fragment, judged by its ports."
-        LaterFragment "later_fragment" "Later fragment, judged by source and protocol."
-        ExtensionLimit "extension_limit" "More IPv6 extension headers than are walked, judged by source."
+        LaterFragment "later_fragment" "Later fragment, judged by source (IPv4: and protocol)."
+        ExtensionLimit "extension_limit" "More IPv6 extension headers than are walked, judged by source, as a new connection."
         TinyFragment "tiny_fragment" "First fragment that ends before the TCP flags, judged as a new connection."
+        SplitHeaders "split_headers" "Headers beyond the frame's first buffer, judged by what was read, as a new connection."
     }
 }
 
@@ -73,6 +74,7 @@ mod tests {
             (FrameKind::LaterFragment, notes::LATER_FRAGMENT),
             (FrameKind::ExtensionLimit, notes::EXTENSION_LIMIT),
             (FrameKind::TinyFragment, notes::TINY_FRAGMENT),
+            (FrameKind::SplitHeaders, notes::SPLIT_HEADERS),
         ];
         assert_eq!(bits.len(), FRAME_KINDS.len());
         for (kind, bit) in bits {

@@ -10,7 +10,7 @@ pub const WAYS: usize = 8;
 /// just under 0.001 (tested in [`crate::table`]).
 pub const SOURCES_PER_SET_HUNDREDTHS: u64 = 270;
 
-/// Sources that a table may be sized for: 2^26 sets of 512 bytes are far beyond what a node has memory for.
+/// Sources that a table may be sized for: 19 GB, far beyond what an edge node gives.
 pub const SOURCES_MAX: u32 = 100_000_000;
 
 /// Sources that the table is sized for when nothing is asked for; with it all maps stay under 100 MB on four CPUs. Each

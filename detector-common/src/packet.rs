@@ -30,7 +30,7 @@ pub enum Ports {
     None = 1,
     /// A later fragment of IPv4: the protocol is known, the ports are in another packet.
     InFirstFragment = 2,
-    /// A later fragment of IPv6, or more extension headers than are walked: not even the protocol is known.
+    /// A later fragment of IPv6, or headers that are not read to their end: not even the protocol is known.
     Unread = 3,
 }
 
@@ -72,12 +72,14 @@ pub mod notes {
     pub const IPV6_EXTENSIONS: u32 = 1 << 3;
     /// First fragment: judged by its ports.
     pub const FIRST_FRAGMENT: u32 = 1 << 4;
-    /// Later fragment: judged by its source and protocol.
+    /// Later fragment: judged by its source, of IPv4 also by its protocol.
     pub const LATER_FRAGMENT: u32 = 1 << 5;
-    /// More extension headers than are walked: judged by its source.
+    /// More extension headers than are walked: judged by its source, as a new connection.
     pub const EXTENSION_LIMIT: u32 = 1 << 6;
     /// First fragment that ends before the TCP flags (RFC 1858): judged as a new connection.
     pub const TINY_FRAGMENT: u32 = 1 << 7;
+    /// Headers that go on beyond the frame's first buffer: judged by what was read, as a new connection.
+    pub const SPLIT_HEADERS: u32 = 1 << 8;
 }
 
 const TCP: u8 = IpProto::Tcp as u8;
@@ -246,7 +248,9 @@ fn walk_extensions<F: Frame>(frame: &F, network: &mut Network) -> Result<Option<
         if network.transport + ExtensionHdr::LEN > network.end {
             return Err(Reason::Malformed);
         }
-        let extension = frame.read::<ExtensionHdr>(network.transport).ok_or(Reason::Truncated)?;
+        let Some(extension) = frame.read::<ExtensionHdr>(network.transport) else {
+            return Ok(Some(unread(network, notes::SPLIT_HEADERS)));
+        };
         let length = match network.protocol {
             FRAGMENT => ExtensionHdr::LEN,
             AUTHENTICATION => (extension.length as usize + 2) * 4,
@@ -265,7 +269,7 @@ fn walk_extensions<F: Frame>(frame: &F, network: &mut Network) -> Result<Option<
         network.transport += length;
     }
     if is_extension(network.protocol) {
-        return Ok(Some(without_ports(network, Ports::Unread, notes::EXTENSION_LIMIT)));
+        return Ok(Some(unread(network, notes::EXTENSION_LIMIT)));
     }
     Ok(None)
 }
@@ -294,6 +298,13 @@ fn without_ports(network: &Network, ports: Ports, note: u32) -> Packet {
     }
 }
 
+/// A packet whose transport header is out of reach. It could ask for a connection, and is charged as if it did: otherwise
+/// a sender would choose what its packets count as.
+#[inline(always)]
+fn unread(network: &Network, note: u32) -> Packet {
+    Packet { connection: true, ..without_ports(network, Ports::Unread, note) }
+}
+
 #[inline(always)]
 fn parse_transport<F: Frame>(frame: &F, network: Network) -> Result<Packet, Reason> {
     let first_fragment = if network.first_fragment { notes::FIRST_FRAGMENT } else { 0 };
@@ -303,7 +314,9 @@ fn parse_transport<F: Frame>(frame: &F, network: Network) -> Result<Packet, Reas
     if network.transport + size_of::<PortBytes>() > network.end {
         return Err(Reason::Malformed);
     }
-    let ports = frame.read::<PortBytes>(network.transport).ok_or(Reason::Truncated)?;
+    let Some(ports) = frame.read::<PortBytes>(network.transport) else {
+        return Ok(unread(&network, first_fragment | notes::SPLIT_HEADERS));
+    };
     let mut packet = without_ports(&network, Ports::Known, first_fragment);
     packet.source_port = u16::from_be_bytes([ports[0], ports[1]]);
     packet.destination_port = u16::from_be_bytes([ports[2], ports[3]]);
@@ -320,7 +333,11 @@ fn parse_transport<F: Frame>(frame: &F, network: Network) -> Result<Packet, Reas
         packet.notes |= notes::TINY_FRAGMENT;
         return Ok(packet);
     }
-    let header = frame.read::<TcpStart>(network.transport).ok_or(Reason::Truncated)?;
+    let Some(header) = frame.read::<TcpStart>(network.transport) else {
+        packet.connection = true;
+        packet.notes |= notes::SPLIT_HEADERS;
+        return Ok(packet);
+    };
     // Byte 12 holds the data offset in its upper half, byte 13 the flags (RFC 9293, 3.1).
     let (header_length, flags) = ((header[12] >> 4) as usize * 4, header[13]);
     if header_length < TcpHdr::LEN || (header_length > length && !network.first_fragment) {
@@ -343,7 +360,7 @@ fn check_udp<F: Frame>(frame: &F, network: &Network) -> Result<(), Reason> {
     if length < UdpHdr::LEN {
         return Err(Reason::Malformed);
     }
-    let header = frame.read::<UdpHdr>(network.transport).ok_or(Reason::Truncated)?;
+    let Some(header) = frame.read::<UdpHdr>(network.transport) else { return Ok(()) };
     let claimed = u16::from_be_bytes(header.len) as usize;
     // 0 stands for "to the end of the jumbogram" (RFC 2675, 4).
     if claimed > length || (claimed < UdpHdr::LEN && claimed != 0) {

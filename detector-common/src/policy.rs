@@ -43,7 +43,7 @@ pub const NO_LENGTH: u8 = 255;
 abi_struct! {
     /// The first thing read of a policy.
     pub struct PolicyHeader: 40 {
-        /// Epoch of this policy, for readers that want to know whether the slot was filled again meanwhile.
+        /// Epoch of this policy: for whoever looks at the maps from outside.
         pub epoch: u64,
         /// Seed for which every key of the hashes of destinations and ports is found in few probes.
         pub service_seed: u64,

@@ -200,6 +200,18 @@ impl Meta {
         Self(self.0 & 0xff << GENERATION_SHIFT | tag).with_class(class, epoch)
     }
 
+    /// The word of the owner that a claimed way had, for which it was meant to be emptied.
+    #[inline(always)]
+    pub const fn returned(self, owner: Self) -> Self {
+        Self(self.0 & 0xff << GENERATION_SHIFT | owner.0 & !(0xff << GENERATION_SHIFT))
+    }
+
+    /// The tag of the owner, see [`Key::tag`].
+    #[inline(always)]
+    pub const fn tag(self) -> u64 {
+        self.0 & TAG_MASK
+    }
+
     /// The word of a way that its owner gives back.
     #[inline(always)]
     pub const fn released(self) -> Self {
@@ -236,7 +248,7 @@ abi_struct! {
         pub bytes_tat: u64,
         /// Theoretical arrival time of the connection budget, ticks.
         pub connections_tat: u64,
-        /// Theoretical arrival time of the handshake budget; in a parent's entry, of the budget of new sources. Ticks.
+        /// In a parent's entry the theoretical arrival time of the budget of new sources, ticks; else 0.
         pub special_tat: u64,
         /// Packets seen in the lower half, bytes in the upper: one addition counts both. Both wrap; every 2^32 packets
         /// carry one byte over.
@@ -400,6 +412,10 @@ mod tests {
             prop_assert_eq!((owned.class(), owned.epoch(), owned.service()), (class, epoch, service));
             prop_assert_eq!(owned.generation(), claimed.generation());
             prop_assert_eq!(owned.unit(), Some(Unit::V4Source));
+            let returned = owned.claimed().returned(owned);
+            prop_assert_eq!(returned.0 << 8, owned.0 << 8, "all but the generation");
+            prop_assert_ne!(returned.generation(), owned.generation());
+            prop_assert_eq!(returned.tag(), key.tag);
             let other = owned.with_class(class ^ 1, next_epoch(epoch));
             prop_assert!(other.has_tag(key.tag));
             prop_assert_eq!((other.class(), other.epoch()), (class ^ 1, next_epoch(epoch)));

@@ -4,6 +4,7 @@ use aya_ebpf::{bindings::xdp_action, programs::XdpContext};
 use detector_common::{
     counters::{TableEvent, frame_kind_slot, table_event_slot},
     packet::Packet,
+    policy::Trace,
     table::{Unit, incidents_of, traffic_of},
     verdict::{COUNTER_SLOTS_ROOM, Counter, FIRST_DROP, counter_slot},
 };
@@ -100,16 +101,22 @@ fn trace(packet: Option<&Packet>, decision: u64, bytes: u32) {
         }
         None => (0, 0, 0),
     };
-    // SAFETY: the element is inside its map; under the virtual clock one CPU runs the program at a time.
-    let trace = unsafe { &mut *trace };
-    trace.sequence += 1;
-    trace.prefix = prefix;
-    trace.bytes = bytes;
-    trace.service = service;
-    trace.class = class;
-    trace.reason = reason;
-    trace.dropped = (refused && shadow == 0) as u8;
-    trace.unit = unit;
-    trace.connection = connection;
-    trace.shadow = (refused && shadow != 0) as u8;
+    // SAFETY: the element is inside its map; a test that runs two CPUs does not read it.
+    let sequence = unsafe { (*trace).sequence };
+    let dropped = refused && shadow == 0;
+    let trace_of = Trace {
+        sequence: sequence + 1,
+        prefix,
+        bytes,
+        service,
+        class,
+        reason,
+        dropped: dropped as u8,
+        unit,
+        connection,
+        shadow: (refused && !dropped) as u8,
+        reserved: [0; 3],
+    };
+    // SAFETY: as above.
+    unsafe { trace.write(trace_of) };
 }

@@ -5,6 +5,8 @@ use core::{
     ptr,
 };
 
+use detector_common::budget::Word;
+
 /// The address of a word of a map value.
 macro_rules! word {
     ($value:expr, $field:ident) => {
@@ -15,6 +17,27 @@ macro_rules! word {
 }
 
 pub(crate) use word;
+
+/// A word of a map value, for the budgets of `detector-common`.
+#[derive(Clone, Copy)]
+pub(crate) struct MapWord(pub(crate) *mut u64);
+
+impl Word for MapWord {
+    #[inline(always)]
+    fn load(&self) -> u64 {
+        load(self.0)
+    }
+
+    #[inline(always)]
+    fn swap(&self, expected: u64, new: u64) -> Result<(), u64> {
+        swap(self.0, expected, new)
+    }
+
+    #[inline(always)]
+    fn add(&self, amount: u64) -> u64 {
+        add(self.0, amount)
+    }
+}
 
 /// Reads a word that other CPUs and the daemon may write. A volatile load: the BPF back end has no atomic one, and an
 /// aligned load of 8 bytes is one access.

@@ -1,9 +1,8 @@
 //! Charging budgets: every budget is asked first, then every one is charged, so a packet that is dropped costs nothing.
 
 use detector_common::{
-    budget::{Budget, take, ticks},
+    budget::{self, Budget},
     counters::TableEvent,
-    limits::SWAP_ATTEMPTS_MAX,
     policy::{Class, ParentClass},
     table::Way,
     verdict::Reason,
@@ -11,7 +10,7 @@ use detector_common::{
 
 use crate::{
     account,
-    atomic::{self, word},
+    atomic::{MapWord, word},
 };
 
 /// What a packet asks for.
@@ -36,36 +35,75 @@ pub(crate) enum Step {
     Both = 2,
 }
 
-/// Asks and charges the budgets of a source.
-#[inline(always)]
-pub(crate) fn own(class: &Class, way: *mut Way, demand: &Demand, step: Step) -> Result<(), Reason> {
-    let what = demand.bytes as u64 | (demand.connection as u64) << 32 | (step as u64) << 40;
-    match charge_own(class, way, demand.now, what) {
-        0 => Ok(()),
-        1 => Err(Reason::Packets),
-        2 => Err(Reason::Bytes),
-        _ => Err(Reason::Connections),
+impl Step {
+    /// The step of a number.
+    #[inline(always)]
+    pub(crate) fn of(number: u8) -> Self {
+        match number {
+            0 => Self::Ask,
+            1 => Self::Charge,
+            _ => Self::Both,
+        }
     }
 }
 
-/// Not inlined, for its stack. `what`: bytes (32 bits), whether a connection (8), a [`Step`].
+/// Asks and charges the budgets of a source.
+#[inline(always)]
+pub(crate) fn own(class: &Class, way: *mut Way, demand: &Demand, step: Step) -> Result<(), Reason> {
+    let what = What { bytes: demand.bytes, connection: demand.connection, step };
+    result_of(charge_own(class, way, demand.now, what.pack()))
+}
+
+/// A demand but its time, and what to do with it, in one word: for a function that is not inlined.
+struct What {
+    bytes: u32,
+    connection: bool,
+    step: Step,
+}
+
+impl What {
+    #[inline(always)]
+    fn pack(&self) -> u64 {
+        self.bytes as u64 | (self.connection as u64) << 32 | (self.step as u64) << 40
+    }
+
+    #[inline(always)]
+    fn unpack(word: u64) -> Self {
+        Self { bytes: word as u32, connection: word >> 32 & 1 != 0, step: Step::of((word >> 40) as u8) }
+    }
+}
+
+/// Not inlined, for its stack. `what`: see [`What`]; the result: see [`number_of`].
 #[inline(never)]
 fn charge_own(class: &Class, way: *mut Way, now: u64, what: u64) -> u64 {
-    let demand = Demand { now, bytes: what as u32, connection: what >> 32 & 1 != 0 };
-    let step = (what >> 40) as u8;
+    let What { bytes, connection, step } = What::unpack(what);
+    let demand = Demand { now, bytes, connection };
     let budgets = Budgets::of_class(class);
     let mut result = Ok(());
-    if step != Step::Charge as u8 {
+    if step != Step::Charge {
         result = budgets.ask(way, &demand);
     }
-    if result.is_ok() && step != Step::Ask as u8 {
+    if result.is_ok() && step != Step::Ask {
         result = budgets.charge(way, &demand);
     }
+    number_of(result)
+}
+
+/// The outcome of a charge as a number, for functions that are not inlined: the reason's, or that of "conforming".
+#[inline(always)]
+pub(crate) fn number_of(result: Result<(), Reason>) -> u64 {
     match result {
-        Ok(()) => 0,
-        Err(Reason::Packets) => 1,
-        Err(Reason::Bytes) => 2,
-        Err(_) => 3,
+        Ok(()) => Reason::Conforming as u64,
+        Err(reason) => reason as u64,
+    }
+}
+
+/// The outcome of such a number.
+#[inline(always)]
+pub(crate) fn result_of(number: u64) -> Result<(), Reason> {
+    match Reason::from_number(number as u8) {
+        None | Some(Reason::Conforming) => Ok(()),
+        Some(reason) => Err(reason),
     }
 }
 
@@ -151,85 +189,53 @@ impl Budgets {
 }
 
 #[inline(always)]
-fn packets_tat(way: *mut Way) -> *mut u64 {
-    word!(way, packets_tat)
+fn packets_tat(way: *mut Way) -> MapWord {
+    MapWord(word!(way, packets_tat))
 }
 
 #[inline(always)]
-fn bytes_tat(way: *mut Way) -> *mut u64 {
-    word!(way, bytes_tat)
+fn bytes_tat(way: *mut Way) -> MapWord {
+    MapWord(word!(way, bytes_tat))
 }
 
 #[inline(always)]
-fn connections_tat(way: *mut Way) -> *mut u64 {
-    word!(way, connections_tat)
+fn connections_tat(way: *mut Way) -> MapWord {
+    MapWord(word!(way, connections_tat))
 }
 
 /// Where an entry keeps the state of a parent's budget of new sources.
 #[inline(always)]
-pub(crate) fn new_sources_tat(way: *mut Way) -> *mut u64 {
-    word!(way, special_tat)
+pub(crate) fn new_sources_tat(way: *mut Way) -> MapWord {
+    MapWord(word!(way, special_tat))
 }
 
-/// Notes when an entry was last used, where no packet budget does. Says nothing of budgets: the time is not ahead.
+/// Notes when an entry was last used.
 #[inline(always)]
 pub(crate) fn stamp(way: *mut Way, now: u64) {
-    if atomic::load(packets_tat(way)) < now {
-        atomic::store(packets_tat(way), now);
-    }
+    budget::stamp(&packets_tat(way), now);
 }
-
-/// What a state may be ahead of its budget's own bound before the rest is taken for the debt of an earlier policy.
-const FOREIGN_DEBT_TICKS: u64 = ticks(1_000_000_000);
 
 /// Whether a cost conforms; nothing is charged.
 #[inline(always)]
-pub(crate) fn ask(tat: *mut u64, budget: &Budget, cost: u64, now: u64, reason: Reason) -> Result<(), Reason> {
-    if !budget.is_limited() {
-        return Ok(());
-    }
-    let seen = atomic::load(tat);
-    match take(seen, now, cost, budget.burst_ticks) {
-        Ok(_) => Ok(()),
-        Err(wait) => {
-            // More than this budget could ever owe: the debt is an earlier policy's. It counts as spent, no more. A
-            // second of slack, since other CPUs may have read a later clock. A lost swap leaves it to the next packet.
-            if wait.ticks > cost + FOREIGN_DEBT_TICKS {
-                let _ = atomic::swap(tat, seen, now + budget.burst_ticks);
-            }
-            Err(reason)
-        }
-    }
-}
-
-/// Charges a cost if it conforms.
-///
-/// Compare-and-swap; after [`SWAP_ATTEMPTS_MAX`] lost races an addition that is taken back when it went too far. The
-/// addition does not raise a state that lies in the past to now, but a state that other CPUs just moved does not.
-#[inline(always)]
-pub(crate) fn charge(
-    tat: *mut u64,
+pub(crate) fn ask(
+    tat: MapWord,
     budget: &Budget,
     cost: u64,
     now: u64,
     reason: Reason,
 ) -> Result<(), Reason> {
-    if !budget.is_limited() {
-        return Ok(());
-    }
-    let mut seen = atomic::load(tat);
-    for _ in 0..SWAP_ATTEMPTS_MAX {
-        let Ok(new) = take(seen, now, cost, budget.burst_ticks) else { return Err(reason) };
-        match atomic::swap(tat, seen, new) {
-            Ok(()) => return Ok(()),
-            Err(other) => seen = other,
-        }
-    }
-    account::table_event(TableEvent::Contended);
-    let before = atomic::add(tat, cost);
-    if take(before, now, cost, budget.burst_ticks).is_ok() {
-        return Ok(());
-    }
-    atomic::add(tat, cost.wrapping_neg());
-    Err(reason)
+    budget::ask(&tat, budget, cost, now).map_err(|_| reason)
+}
+
+/// Charges a cost if it conforms.
+#[inline(always)]
+pub(crate) fn charge(
+    tat: MapWord,
+    budget: &Budget,
+    cost: u64,
+    now: u64,
+    reason: Reason,
+) -> Result<(), Reason> {
+    let contended = || account::table_event(TableEvent::Contended);
+    budget::charge(&tat, budget, cost, now, contended).map_err(|_| reason)
 }

@@ -1,4 +1,4 @@
-//! Sampled drops, at most so many a second on all CPUs together.
+//! Sampled drops, at most so many a second on all CPUs together, and those of two clock steps at once.
 
 use aya_ebpf::{bindings::xdp_md, programs::XdpContext};
 use detector_common::{
@@ -15,9 +15,6 @@ use crate::{
     judge::{Decision, Packed},
     maps::{EVENTS, SETTINGS},
 };
-
-/// A second of events may come at once.
-const BURST_TICKS: u64 = ticks(1_000_000_000);
 
 /// Sends an event for a refused packet, if the budget of events allows.
 #[inline(always)]
@@ -68,7 +65,10 @@ fn may_send(now: u64) -> bool {
     }
     let tat = word!(settings, event_tat);
     let seen = atomic::load(tat);
-    match take(seen, now, interval, BURST_TICKS) {
+    // Less could not reach the rate: all packets within a step of the clock come at one time.
+    let two_steps = ticks(2 * atomic::load(word!(settings, clock_tick_ns)));
+    let burst = if two_steps > interval { two_steps } else { interval };
+    match take(seen, now, interval, burst) {
         Ok(new) => atomic::swap(tat, seen, new).is_ok(),
         Err(_) => false,
     }

@@ -12,11 +12,12 @@ use detector_common::{
 };
 
 use crate::{
+    atomic::MapWord,
     charge::{self, Demand, Step},
     maps::OVERFLOW,
     parent::{self, Around, Purpose},
     policy::{Classification, Policy},
-    source::{self, Found, Place},
+    source::{self, Created, Found, Place},
 };
 
 /// What was decided of a packet.
@@ -173,13 +174,17 @@ fn admit(
     if has_parents && around.step(Purpose::NewSource, Step::Ask, demand).is_err() {
         return Admission::Refused;
     }
-    let created = source::create(place, key, demand.now, classification.class, classification.epoch, false);
-    let Some(way) = created else { return Admission::Full };
-    if has_parents {
-        // Refused only if another CPU spent the rest since it was asked; the entry is there all the same.
-        let _ = around.step(Purpose::NewSource, Step::Charge, demand);
+    match source::create(place, key, demand.now, classification.class, classification.epoch, false) {
+        Created::Made(way) => {
+            if has_parents {
+                // Refused only if another CPU spent the rest since it was asked; the entry is there all the same.
+                let _ = around.step(Purpose::NewSource, Step::Charge, demand);
+            }
+            Admission::Entry(way)
+        }
+        Created::Met(way) => Admission::Entry(way),
+        Created::Full => Admission::Full,
     }
-    Admission::Entry(way)
 }
 
 /// The verdict on a source with an entry.
@@ -227,7 +232,7 @@ fn charge(
 /// A budget, its state and what a packet costs of it.
 #[derive(Clone, Copy)]
 struct Shared<'a> {
-    tat: *mut u64,
+    tat: MapWord,
     budget: &'a Budget,
     cost: u64,
 }
@@ -243,7 +248,7 @@ fn shared_budget<'a>(
 ) -> Option<Shared<'a>> {
     // Another word for another class: a slow class must not stop a fast one.
     let word = place.set_number ^ (class_number as u32).wrapping_mul(0x9e37_79b1);
-    let tat = OVERFLOW.get_ptr_mut(word & (OVERFLOW_BUDGETS as u32 - 1))?;
+    let tat = MapWord(OVERFLOW.get_ptr_mut(word & (OVERFLOW_BUDGETS as u32 - 1))?);
     if class.packets.is_limited() {
         Some(Shared { tat, budget: &class.packets, cost: class.packets.unit_cost() })
     } else if class.bytes.is_limited() {

@@ -103,7 +103,7 @@ pub(crate) static PARENT_CLASSES: Array<ParentClass, { POLICY_SLOTS * PARENT_CLA
 pub(crate) static VERDICTS: PerCpuArray<ServiceCounters, { SERVICES_MAX }> = PerCpuArray::new();
 
 /// Writer: program, each CPU its own. Reader: daemon, commands.
-/// Size: 16 words a CPU. Full: cannot be. Error: none.
+/// Size: 17 words a CPU. Full: cannot be. Error: none.
 #[btf_map]
 pub(crate) static COUNTERS: PerCpuArray<u64, { COUNTERS_LEN }> = PerCpuArray::new();
 

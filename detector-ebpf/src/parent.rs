@@ -14,7 +14,7 @@ use crate::{
     account,
     charge::{self, Budgets, Demand, Step},
     policy::Policy,
-    source,
+    source::{self, Created},
 };
 
 /// Whether a class names any parent. Most do not, and pay one test.
@@ -89,53 +89,71 @@ impl<'a> Around<'a> {
             return Ok(());
         }
         let key = Key::new(self.source, unit, self.service);
-        let what = key.tag
-            | (class as u64) << 16
+        let what = What { tag: key.tag as u16, class, slot: self.slot as u8, purpose, step };
+        charge::result_of(charge_parent(key.prefix, what.pack(), demand.now, demand.bytes as u64))
+    }
+}
+
+/// Which parent, and what to do with it, in one word: for a function that the verifier walks once.
+struct What {
+    tag: u16,
+    class: u16,
+    slot: u8,
+    purpose: Purpose,
+    step: Step,
+}
+
+impl What {
+    #[inline(always)]
+    fn pack(&self) -> u64 {
+        self.tag as u64
+            | (self.class as u64) << 16
             | (self.slot as u64) << 32
-            | (purpose as u64) << 40
-            | (step as u64) << 48;
-        match charge_parent(key.prefix, what, demand.now, demand.bytes as u64) {
-            0 => Ok(()),
-            1 => Err(Reason::ParentPackets),
-            2 => Err(Reason::ParentBytes),
-            3 => Err(Reason::ParentConnections),
-            _ => Err(Reason::NewSources),
+            | (self.purpose as u64) << 40
+            | (self.step as u64) << 48
+    }
+
+    #[inline(always)]
+    fn unpack(word: u64) -> Self {
+        Self {
+            tag: word as u16,
+            class: (word >> 16) as u16,
+            slot: (word >> 32) as u8,
+            purpose: match (word >> 40) as u8 {
+                0 => Purpose::Packet,
+                1 => Purpose::Connection,
+                _ => Purpose::NewSource,
+            },
+            step: Step::of((word >> 48) as u8),
         }
     }
 }
 
-/// Asks or charges one parent: 0, or the number of the reason as [`Around::step_of`] reads it. `what` is the tag of its
-/// key (16 bits), its class (16), the slot of the policy (8), the [`Purpose`] (8) and the [`Step`].
+/// Asks or charges one parent. `what`: see [`What`]; the result: see [`charge::number_of`].
 ///
 /// A function of numbers with external linkage, so that the verifier walks it once and not once for every path to it.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn charge_parent(prefix: u64, what: u64, now: u64, bytes: u64) -> u64 {
-    let key = Key { prefix, tag: what & 0xffff };
-    let Some(class) = Policy::parent_class_in((what >> 32) as u32 & 1, (what >> 16) as u16) else { return 0 };
+    let What { tag, class, slot, purpose, step } = What::unpack(what);
+    let key = Key { prefix, tag: tag as u64 };
+    let conforming = charge::number_of(Ok(()));
+    let Some(class) = Policy::parent_class_in(slot as u32 & 1, class) else { return conforming };
     let Some(way) = entry(&key, now) else {
         // Counted once a packet, where it is asked.
-        if what >> 48 == Step::Ask as u64 {
+        if step == Step::Ask {
             account::table_event(TableEvent::ParentsFull);
         }
-        return 0;
+        return conforming;
     };
-    let purpose = (what >> 40) as u8;
-    let demand = Demand { now, bytes: bytes as u32, connection: purpose == Purpose::Connection as u8 };
-    let is_new_source = purpose == Purpose::NewSource as u8;
+    let demand = Demand { now, bytes: bytes as u32, connection: purpose == Purpose::Connection };
+    let is_new_source = purpose == Purpose::NewSource;
     let parent = Parent { class, way };
-    let result = if what >> 48 == Step::Ask as u64 {
+    charge::number_of(if step == Step::Ask {
         parent.ask(&demand, is_new_source)
     } else {
         parent.charge(&demand, is_new_source)
-    };
-    match result {
-        Ok(()) => 0,
-        Err(Reason::ParentPackets) => 1,
-        Err(Reason::ParentBytes) => 2,
-        Err(Reason::ParentConnections) => 3,
-        Err(_) => 4,
-    }
+    })
 }
 
 /// A prefix around a source: its class and its entry.
@@ -148,7 +166,13 @@ struct Parent {
 #[inline(always)]
 fn entry(key: &Key, now: u64) -> Option<*mut Way> {
     let place = source::parent_place(key)?;
-    source::find(&place, key).map(|found| found.way).or_else(|| source::create(&place, key, now, 0, 0, true))
+    if let Some(found) = source::find(&place, key) {
+        return Some(found.way);
+    }
+    match source::create(&place, key, now, 0, 0, true) {
+        Created::Made(way) | Created::Met(way) => Some(way),
+        Created::Full => None,
+    }
 }
 
 impl Parent {

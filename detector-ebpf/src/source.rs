@@ -11,6 +11,7 @@ use detector_common::{
 use crate::{
     account,
     atomic::{self, word},
+    charge,
     maps::{PARENTS, SOURCES},
 };
 
@@ -110,9 +111,8 @@ pub(crate) struct Found {
 pub(crate) fn find(place: &Place, key: &Key) -> Option<Found> {
     for attempt in 0..ways() {
         let way = way(place, attempt);
-        let prefix = atomic::load(word!(way, prefix));
         let meta = meta(way);
-        if prefix == key.prefix && meta.has_tag(key.tag) {
+        if is_entry_of(way, meta, key) {
             return Some(Found { way, meta });
         }
     }
@@ -167,7 +167,17 @@ const fn latest(a: u64, b: u64) -> u64 {
     a ^ (a ^ b) & is_less(a, b)
 }
 
-/// The entry of a key that had none a moment ago: made by us or, meanwhile, by another CPU. `None`: no way is idle.
+/// What became of a key that had no entry a moment ago.
+pub(crate) enum Created {
+    /// It has one now.
+    Made(*mut Way),
+    /// Another CPU made one meanwhile.
+    Met(*mut Way),
+    /// No way is idle.
+    Full,
+}
+
+/// Makes the entry of a key.
 #[inline(always)]
 pub(crate) fn create(
     place: &Place,
@@ -176,15 +186,23 @@ pub(crate) fn create(
     class: u16,
     epoch: u32,
     is_parent: bool,
-) -> Option<*mut Way> {
+) -> Created {
     let class_and_epoch = (epoch as u64) << 32 | class as u64;
-    match create_entry(key.prefix, key.tag, now, class_and_epoch, is_parent as u64) {
-        attempt if attempt < WAYS as u64 => Some(way(place, attempt as usize)),
-        _ => None,
+    let created = create_entry(key.prefix, key.tag, now, class_and_epoch, is_parent as u64);
+    if created == NO_WAY {
+        return Created::Full;
     }
+    let way = way(place, created as usize & (WAYS - 1));
+    if created & MADE != 0 { Created::Made(way) } else { Created::Met(way) }
 }
 
-/// Makes an entry and returns the attempt at which the search meets it; [`WAYS`]: no way is idle.
+/// Returned by [`create_entry`]: no way is idle.
+const NO_WAY: u64 = WAYS as u64;
+
+/// A bit of what [`create_entry`] returns: the entry was not there before.
+const MADE: u64 = WAYS as u64 * 2;
+
+/// Makes an entry and returns the attempt at which the search meets it, with [`MADE`] or without; or [`NO_WAY`].
 ///
 /// A function of numbers with external linkage, so that the verifier walks it once and not once for every path to it.
 ///
@@ -193,16 +211,15 @@ pub(crate) fn create(
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn create_entry(prefix: u64, tag: u64, now: u64, class_and_epoch: u64, is_parent: u64) -> u64 {
-    const NONE: u64 = WAYS as u64;
     let key = Key { prefix, tag };
     let place = if is_parent == 0 { place(&key) } else { parent_place(&key) };
-    let Some(place) = place else { return NONE };
+    let Some(place) = place else { return NO_WAY };
     for _ in 0..SEARCHES_MAX {
         let found = attempt_of(&place, &key);
-        if found != NONE {
+        if found != NO_WAY {
             return found;
         }
-        let Some(chosen) = victim(&place, now) else { return NONE };
+        let Some(chosen) = victim(&place, now) else { return NO_WAY };
         let way = way(&place, chosen);
         let seen = meta(way);
         // Another CPU made it since the search and may not have charged it yet: to be shared, not to be made again.
@@ -219,23 +236,30 @@ extern "C" fn create_entry(prefix: u64, tag: u64, now: u64, class_and_epoch: u64
             account::table_event(TableEvent::CreationRaced);
             continue;
         }
+        // Its owner sent on another CPU before the claim was seen: it keeps the way.
+        if busy_until(way) > now {
+            give_back(&place, way, chosen, seen, claimed);
+            account::table_event(TableEvent::CreationRaced);
+            continue;
+        }
         fill(way, key.prefix);
         let owned = claimed.owned(key.tag, class_and_epoch as u16, (class_and_epoch >> 32) as u32);
         // Nobody else changes a claimed word. By a swap since that is a full barrier: what the entry was filled with is
         // seen before it, and the search below reads after it. A plain store may linger in the store buffer, so that
         // two CPUs miss each other.
         if atomic::swap(meta_of(way), claimed.0, owned.0).is_err() {
-            return NONE;
+            return NO_WAY;
         }
         count_creation(seen.is_occupied(), is_parent != 0);
         let attempt = settle_with_others(&place, &key, chosen);
-        stamp(self::way(&place, attempt), now);
-        return attempt as u64;
+        // Dated, so that it is not the next newcomer's choice before its first packet is charged.
+        charge::stamp(self::way(&place, attempt), now);
+        return attempt as u64 | MADE;
     }
-    NONE
+    NO_WAY
 }
 
-/// The attempt at which the search meets the entry of a key; [`WAYS`]: there is none.
+/// The attempt at which the search meets the entry of a key; [`NO_WAY`]: it has none.
 #[inline(always)]
 fn attempt_of(place: &Place, key: &Key) -> u64 {
     for attempt in 0..ways() {
@@ -244,10 +268,11 @@ fn attempt_of(place: &Place, key: &Key) -> u64 {
             return attempt as u64;
         }
     }
-    WAYS as u64
+    NO_WAY
 }
 
-/// Whether a way, whose meta word was read, is the entry of a key.
+/// Whether a way, whose meta word was read before, is the entry of a key. In this order: a prefix that is read after the
+/// word of its owner, or of an earlier one, and a swap from that word fails once the way has changed hands.
 #[inline(always)]
 fn is_entry_of(way: *mut Way, meta: Meta, key: &Key) -> bool {
     let prefix = atomic::load(word!(way, prefix));
@@ -264,6 +289,18 @@ fn fill(way: *mut Way, prefix: u64) {
     atomic::store(word!(way, traffic), 0);
     atomic::store(word!(way, incidents), 0);
     atomic::store(word!(way, prefix), prefix);
+}
+
+/// Gives a claimed way back to the owner it had, which may have made another entry meanwhile.
+#[inline(always)]
+fn give_back(place: &Place, way: *mut Way, chosen: usize, seen: Meta, claimed: Meta) {
+    if atomic::swap(meta_of(way), claimed.0, claimed.returned(seen).0).is_ok() && seen.is_occupied() {
+        let owner = Key { prefix: atomic::load(word!(way, prefix)), tag: seen.tag() };
+        let number = way_of(place.hash, chosen);
+        let hash = owner.hash(&seed());
+        let place = Place { hash, set_number: place.set_number, set: place.set };
+        settle_with_others(&place, &owner, number.wrapping_sub(hash as usize) & (WAYS - 1));
+    }
 }
 
 /// Settles with a CPU that published the same key in another way: the first in the order of search stays, since every
@@ -293,13 +330,6 @@ fn settle_with_others(place: &Place, key: &Key, mine: usize) -> usize {
 fn release(way: *mut Way, seen: Meta) {
     // Lost only if the way has changed hands meanwhile: then it is somebody else's.
     let _ = atomic::swap(meta_of(way), seen.0, seen.released().0);
-}
-
-/// Dates an entry that was just made, so that it is not the next newcomer's choice before its first packet is charged.
-#[inline(always)]
-fn stamp(way: *mut Way, now: u64) {
-    // Lost only to a CPU that charged it meanwhile, which dates it too.
-    let _ = atomic::swap(word!(way, packets_tat), 0, now);
 }
 
 #[inline(always)]

@@ -65,7 +65,7 @@ fn ipv6_extension_headers() {
     let behind = |protocol, bytes| ack.clone().extension(protocol, bytes).frame();
     let many = |count| (0..count).fold(ack.clone(), |ack, _| ack.extension(protocol::DESTINATION_OPTIONS, 8));
     let unread = "pass conforming; api.conforming 1; ipv6_extensions 1; extension_limit 1; source_created 1; \
-                  2001:db8:a:b::/64@api packets 1";
+                  2001:db8:a:b::/64@api packets 1 connections 1";
     let jumbogram = ack.clone().extension(protocol::HOP_BY_HOP, 8).frame();
     let one = ack.clone().extension(protocol::ROUTING, 24);
     Rig::under(POLICY).check_each(&[
