@@ -29,8 +29,11 @@ pub const SERVICES_MAX: usize = 256;
 /// Classes of a policy: one for each profile and each rule in use. Class 0 is never given to a source.
 pub const CLASSES_MAX: usize = 2560;
 
-/// Parent classes of a policy: up to three for each profile in use. Parent class 0 means "not limited".
-pub const PARENT_CLASSES_MAX: usize = 1024;
+/// Profiles of a policy that may name parents: their numbers have one byte in a parent's key, and 0 is none.
+pub const LINEAGES_MAX: usize = 255;
+
+/// Parent classes of a policy: up to three for each such profile. Parent class 0 means "not limited".
+pub const PARENT_CLASSES_MAX: usize = 3 * LINEAGES_MAX + 1;
 
 /// Cells (selector × service) of a policy: what the most specific source prefix means for each service.
 pub const CELLS_MAX: usize = 16_384;
@@ -62,7 +65,7 @@ pub const SEARCHES_MAX: usize = 3;
 /// Compare-and-swap attempts on one budget before the wait-free way is taken.
 pub const SWAP_ATTEMPTS_MAX: usize = 4;
 
-/// Budgets shared by the newcomers that find their set full; sets share one when there are more sets than these.
+/// Words of the budgets that newcomers share when they find their set full, divided among the classes of a policy.
 pub const OVERFLOW_BUDGETS: usize = 16_384;
 
 /// Bytes of the ring buffer of sampled events.
@@ -79,5 +82,9 @@ const _: () = assert!(SERVICES_MAX <= 1 << 12, "the service number has 12 bits i
 const _: () = assert!(CLASSES_MAX <= 1 << 12, "the class number has 12 bits in a way");
 const _: () = assert!(CELLS_MAX < 1 << 31, "a rule's value has 31 bits for its first cell");
 const _: () = assert!(DESTINATION_SLOTS.is_power_of_two() && PORT_SLOTS.is_power_of_two());
-const _: () = assert!(OVERFLOW_BUDGETS.is_power_of_two());
+const _: () = assert!(OVERFLOW_BUDGETS.is_power_of_two() && OVERFLOW_BUDGETS <= 1 << 16);
+const _: () = assert!(
+    OVERFLOW_BUDGETS / CLASSES_MAX >= 2,
+    "every class has a word for packets and one for connections"
+);
 const _: () = assert!(EVENTS_BYTES.is_power_of_two() && EVENTS_BYTES.is_multiple_of(4096));

@@ -96,8 +96,12 @@ abi_struct! {
         pub v6_56: u16,
         /// Parent class of the /48 of IPv6, or 0.
         pub v6_48: u16,
-        /// 0.
-        pub reserved: u32,
+        /// First of the words that sources of this class share when they find no way.
+        pub overflow_first: u16,
+        /// How many of them there are, as a power of two.
+        pub overflow_words_log2: u8,
+        /// The [`crate::table::Lineage`] of its profile, 0 without parents.
+        pub lineage: u8,
         /// Budget of packets.
         pub packets: Budget,
         /// Budget of bytes of frames.

@@ -73,10 +73,18 @@ impl Unit {
     }
 }
 
+/// Number of a profile among those that name parents. A prefix has a budget for each of them: budgets of different
+/// rates must not share a state. Profiles keep their numbers over policies, and with them parents keep their budgets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lineage(pub u8);
+
+const _: () = assert!(Unit::V6Net56.length() <= 56, "the lowest byte of a parent's prefix is free");
+
 /// Which entry of a table: a prefix at a service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Key {
-    /// The prefix, left-aligned: see [`Address::high`].
+    /// The prefix, left-aligned: see [`Address::high`]. Of a parent with the number of its [`Lineage`] in the lowest byte,
+    /// which no prefix of that length reaches.
     pub prefix: u64,
     /// Service and unit, as the lowest 16 bits of [`Meta`] hold them.
     pub tag: u64,
@@ -88,6 +96,13 @@ impl Key {
     pub const fn new(address: Address, unit: Unit, service: u16) -> Self {
         let prefix = address.high & crate::address::mask(unit.length());
         Self { prefix, tag: OCCUPIED | (unit as u64) << UNIT_SHIFT | service as u64 & SERVICE_MASK }
+    }
+
+    /// The entry of a parent, for the profile of that lineage.
+    #[inline(always)]
+    pub const fn of_parent(address: Address, unit: Unit, service: u16, lineage: Lineage) -> Self {
+        let Self { prefix, tag } = Self::new(address, unit, service);
+        Self { prefix: prefix | lineage.0 as u64, tag }
     }
 
     /// The hash that picks set and first way.
@@ -297,7 +312,8 @@ impl Way {
     /// The owner's prefix as an address; `None` in a way without owner.
     pub const fn owner(&self) -> Option<(Address, Unit)> {
         let Some(unit) = self.meta().unit() else { return None };
-        Some((Address { family: unit.family(), high: self.prefix, low: 0 }, unit))
+        let high = self.prefix & crate::address::mask(unit.length());
+        Some((Address { family: unit.family(), high, low: 0 }, unit))
     }
 }
 

@@ -217,13 +217,7 @@ pub(crate) fn stamp(way: *mut Way, now: u64) {
 
 /// Whether a cost conforms; nothing is charged.
 #[inline(always)]
-pub(crate) fn ask(
-    tat: MapWord,
-    budget: &Budget,
-    cost: u64,
-    now: u64,
-    reason: Reason,
-) -> Result<(), Reason> {
+pub(crate) fn ask(tat: MapWord, budget: &Budget, cost: u64, now: u64, reason: Reason) -> Result<(), Reason> {
     budget::ask(&tat, budget, cost, now).map_err(|_| reason)
 }
 

@@ -124,7 +124,7 @@ pub(crate) fn judge<'a>(
             Admission::Refused => return Decision { reason: Reason::NewSources, ..decided },
             Admission::Full => {
                 log_full(ctx, place.set_number);
-                let shared = shared_budget(&place, classification.class, class, &demand);
+                let shared = shared_budget(&place, class, &demand);
                 let reason = without_entry(policy, packet, service, class, shared, &demand);
                 return Decision { reason, ..decided };
             }
@@ -237,24 +237,22 @@ struct Shared<'a> {
     cost: u64,
 }
 
-/// The budget that a source without an entry shares with the others of its class and set: the first that the class has.
-/// Without packets or bytes, connections are what is limited.
+/// The budget that a source without an entry shares with others of its class: of connections for a packet that asks for
+/// one, else of packets, else of bytes, whichever the class has.
 #[inline(always)]
-fn shared_budget<'a>(
-    place: &Place,
-    class_number: u16,
-    class: &'a Class,
-    demand: &Demand,
-) -> Option<Shared<'a>> {
-    // Another word for another class: a slow class must not stop a fast one.
-    let word = place.set_number ^ (class_number as u32).wrapping_mul(0x9e37_79b1);
+fn shared_budget<'a>(place: &Place, class: &'a Class, demand: &Demand) -> Option<Shared<'a>> {
+    let is_connection = demand.connection && class.connections.is_limited();
+    // No two classes share a word, nor do packets and connections: states of different rates do not mix.
+    let word = place.set_number << 1 | is_connection as u32;
+    let mask = (1 << (class.overflow_words_log2 & 31)) - 1;
+    let word = class.overflow_first as u32 + (word & mask);
     let tat = MapWord(OVERFLOW.get_ptr_mut(word & (OVERFLOW_BUDGETS as u32 - 1))?);
-    if class.packets.is_limited() {
+    if is_connection {
+        Some(Shared { tat, budget: &class.connections, cost: class.connections.unit_cost() })
+    } else if class.packets.is_limited() {
         Some(Shared { tat, budget: &class.packets, cost: class.packets.unit_cost() })
     } else if class.bytes.is_limited() {
         Some(Shared { tat, budget: &class.bytes, cost: class.bytes.bytes_cost(demand.bytes) })
-    } else if demand.connection {
-        Some(Shared { tat, budget: &class.connections, cost: class.connections.unit_cost() })
     } else {
         None
     }

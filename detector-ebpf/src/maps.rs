@@ -50,8 +50,9 @@ pub(crate) static SOURCES: Array<Set, 1, MAPPABLE> = Array::new();
 pub(crate) static PARENTS: Array<Set, 1, MAPPABLE> = Array::new();
 
 /// Writer: program. Reader: program.
-/// Size: 16,384 words, one for each set (shared when there are more sets). Full: cannot be. Error: newcomers of one
-/// class to a full set share one budget; classes and sets that meet in a word share it too.
+/// Size: 16,384 words, as many for each class as for the others. Full: cannot be. Error: newcomers of one class to full
+/// sets share one budget, where more sets are full than the class has words; until a second after a policy change they
+/// may meet what another class spent.
 #[btf_map]
 pub(crate) static OVERFLOW: Array<u64, { OVERFLOW_BUDGETS }> = Array::new();
 
@@ -92,7 +93,7 @@ pub(crate) static CELLS: Array<Cell, { POLICY_SLOTS * CELLS_MAX }, MAPPABLE> = A
 pub(crate) static CLASSES: Array<Class, { POLICY_SLOTS * CLASSES_MAX }, MAPPABLE> = Array::new();
 
 /// Writer: daemon, the slot that is not active. Reader: program, commands.
-/// Size: 2 × 1,024 classes. Full: the policy is refused. Error: none.
+/// Size: 2 × 766 classes. Full: the policy is refused. Error: none.
 #[btf_map]
 pub(crate) static PARENT_CLASSES: Array<ParentClass, { POLICY_SLOTS * PARENT_CLASSES_MAX }, MAPPABLE> =
     Array::new();

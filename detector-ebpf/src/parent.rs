@@ -6,7 +6,7 @@ use detector_common::{
     counters::TableEvent,
     packet::Packet,
     policy::{Class, ParentClass},
-    table::{Key, Unit, Way},
+    table::{Key, Lineage, Unit, Way},
     verdict::Reason,
 };
 
@@ -88,7 +88,7 @@ impl<'a> Around<'a> {
         if class == 0 {
             return Ok(());
         }
-        let key = Key::new(self.source, unit, self.service);
+        let key = Key::of_parent(self.source, unit, self.service, Lineage(self.class.lineage));
         let what = What { tag: key.tag as u16, class, slot: self.slot as u8, purpose, step };
         charge::result_of(charge_parent(key.prefix, what.pack(), demand.now, demand.bytes as u64))
     }

@@ -179,14 +179,7 @@ pub(crate) enum Created {
 
 /// Makes the entry of a key.
 #[inline(always)]
-pub(crate) fn create(
-    place: &Place,
-    key: &Key,
-    now: u64,
-    class: u16,
-    epoch: u32,
-    is_parent: bool,
-) -> Created {
+pub(crate) fn create(place: &Place, key: &Key, now: u64, class: u16, epoch: u32, is_parent: bool) -> Created {
     let class_and_epoch = (epoch as u64) << 32 | class as u64;
     let created = create_entry(key.prefix, key.tag, now, class_and_epoch, is_parent as u64);
     if created == NO_WAY {

@@ -20,7 +20,7 @@ use detector_common::{
     budget::ticks,
     counters::COUNTERS,
     limits::SERVICES_MAX,
-    table::{Set, Unit, Way},
+    table::{Set, Way},
     verdict::{Counter, Reason, ServiceCounters, Verdict},
 };
 use detector_user::{
@@ -256,14 +256,14 @@ impl Rig {
         read::counters(self.maps()).expect("counters")[slot]
     }
 
-    /// The entry of a source, or of a prefix around sources.
+    /// The entry of a source.
     ///
     /// # Panics
     ///
     /// The address is none, or there is no such service.
-    pub fn entry(&self, address: &str, unit: Unit, service: &str) -> Option<Way> {
+    pub fn entry(&self, address: &str, service: &str) -> Option<Way> {
         let address: IpAddr = address.parse().expect("an address");
-        read::entry(self.maps(), Address::from(address), unit, self.service(service))
+        read::source(self.maps(), Address::from(address), self.service(service))
     }
 
     /// Empties the tables of sources and parents.

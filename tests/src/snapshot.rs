@@ -81,8 +81,9 @@ impl Snapshot {
 
     fn add_entries(&mut self, table: &Mapped<Set>) {
         for way in read::entries(table) {
-            let Some((_, unit)) = way.owner() else { continue };
-            let key = EntryKey { service: way.meta().service(), unit, prefix: way.prefix };
+            let Some((owner, unit)) = way.owner() else { continue };
+            let lineage = way.prefix ^ owner.high;
+            let key = EntryKey { service: way.meta().service(), unit, prefix: owner.high, lineage };
             let entry = Entry {
                 packets: way.packets(),
                 bytes: way.bytes(),
@@ -100,6 +101,8 @@ struct EntryKey {
     service: u16,
     unit: Unit,
     prefix: u64,
+    /// Of a parent; see `Lineage`.
+    lineage: u64,
 }
 
 impl EntryKey {

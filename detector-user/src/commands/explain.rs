@@ -6,7 +6,7 @@ use detector_common::{
     address::Address,
     budget::{BYTE_INTERVAL_FRACTION_BITS, Budget, TICKS_PER_NS, left, ticks},
     policy::{Action, Class, NO_PROFILE, NO_RULE},
-    table::{Unit, Way},
+    table::{Lineage, Unit, Way},
 };
 use serde::Serialize;
 
@@ -109,7 +109,7 @@ fn standing(
     let rule = (class.rule != NO_RULE).then(|| manifest.rules.get(usize::from(class.rule))).flatten();
     let profile =
         (class.profile != NO_PROFILE).then(|| manifest.profiles.get(usize::from(class.profile))).flatten();
-    let way = read::entry(maps, address, Unit::of_source(address.family), number);
+    let way = read::source(maps, address, number);
     Ok(Some(Standing {
         service: name.to_owned(),
         action: action_name(class.action),
@@ -159,8 +159,8 @@ fn budgets(
     for (unit, number) in
         levels.into_iter().filter(|(unit, number)| unit.family() == address.family && *number != 0)
     {
+        let way = read::parent(maps, address, unit, service, Lineage(class.lineage)).unwrap_or_default();
         let class = active.parent_class(number)?;
-        let way = read::entry(maps, address, unit, service).unwrap_or_default();
         let prefix = source_prefix(unit, address.high).to_string();
         let parent = [
             state(&prefix, "packets", &class.packets, way.packets_tat, now, 0),

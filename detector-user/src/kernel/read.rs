@@ -9,7 +9,7 @@ use detector_common::{
     counters::COUNTERS,
     limits::{CELLS_MAX, CLASSES_MAX, MANIFEST_BYTES, PARENT_CLASSES_MAX, SERVICES_MAX, WAYS},
     policy::{Action, Class, DEFAULT_ROW, ParentClass, RuleValue, Settings, slot_of, slot_place},
-    table::{Key as SourceKey, Set, Unit, Way, set_of},
+    table::{Key as SourceKey, Lineage, Set, Unit, Way, set_of},
     verdict::{COUNTER_SLOTS, ServiceCounters},
 };
 
@@ -205,15 +205,19 @@ pub fn counters(maps: &Maps) -> Result<[u64; COUNTERS], MapError> {
     Ok(sums)
 }
 
-/// The entry of an address at a service: as a source, or as a prefix around sources.
-pub fn entry(maps: &Maps, address: Address, unit: Unit, service: u16) -> Option<Way> {
-    let key = SourceKey::new(address, unit, service);
+/// The entry of a source at a service.
+pub fn source(maps: &Maps, address: Address, service: u16) -> Option<Way> {
+    entry(maps, &maps.sources, &SourceKey::new(address, Unit::of_source(address.family), service))
+}
+
+/// The entry of a prefix around an address at a service, for the profile of a lineage.
+pub fn parent(maps: &Maps, address: Address, unit: Unit, service: u16, lineage: Lineage) -> Option<Way> {
+    entry(maps, &maps.parents, &SourceKey::of_parent(address, unit, service, lineage))
+}
+
+fn entry(maps: &Maps, table: &Mapped<Set>, key: &SourceKey) -> Option<Way> {
     let hash = key.hash(&maps.settings.read(0).seed);
-    let table = match unit {
-        Unit::V4Source | Unit::V6Source => &maps.sources,
-        Unit::V4Net24 | Unit::V6Net56 | Unit::V6Net48 => &maps.parents,
-    };
-    table.read(set_of(hash, table.len() as u32) as usize).find(&key, hash).copied()
+    table.read(set_of(hash, table.len() as u32) as usize).find(key, hash).copied()
 }
 
 /// Every entry of a table that has an owner.

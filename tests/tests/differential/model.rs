@@ -35,15 +35,15 @@ impl Expected {
     }
 }
 
-/// A prefix at a service.
-type Key = (usize, u8, Address);
+/// A prefix at a service; of a parent also the name of the profile that names it.
+type Key<'a> = (usize, u8, Address, &'a str);
 
 /// A policy, and what every source spent.
 pub(crate) struct Model<'a> {
     policy: &'a Policy,
-    known: HashSet<Key>,
+    known: HashSet<Key<'a>>,
     /// Theoretical arrival times: packets, bytes, connections, new sources.
-    spent: HashMap<Key, [u64; 4]>,
+    spent: HashMap<Key<'a>, [u64; 4]>,
 }
 
 /// What the policy says of a source.
@@ -69,16 +69,30 @@ impl<'a> Model<'a> {
         service as u16 + 1
     }
 
-    /// The service that a packet is for: the longest prefix, then the most exact kind of port, then the file's order.
+    /// The service that a packet is for: the longest prefix, then the most exact kind of port, then the file's order. Of
+    /// those whose ports a packet hides, one with a profile before others.
     pub(crate) fn service(&self, packet: &Packet) -> Option<usize> {
         let destination = packet.destination.to_ip();
+        let services = || self.policy.services.iter().enumerate();
+        let length_of = |service: &Service| longest(&service.addresses, destination);
         let candidate = |(index, service): (usize, &Service)| {
-            let length = longest(&service.addresses, destination)?;
             let kind = service.ports.iter().filter_map(|ports| match_of(*ports, packet)).min()?;
-            Some((Reverse(length), kind, index))
+            Some((Reverse(length_of(service)?), kind, index))
         };
-        let best = self.policy.services.iter().enumerate().filter_map(candidate).min();
-        best.map(|(_, _, index)| index)
+        let best = services().filter_map(candidate).min();
+        if matches!(packet.ports, Ports::Known | Ports::None) {
+            return best.map(|(_, _, index)| index);
+        }
+        // A more specific service of all ports leaves the wider ones nothing.
+        let is_of_all = |(_, service): &(usize, &Service)| service.ports.contains(&policy::Ports::Any);
+        let length_min = services().filter(is_of_all).filter_map(|(_, service)| length_of(service)).max();
+        let hidden = |(index, service): (usize, &Service)| {
+            let (Reverse(length), kind, _) = candidate((index, service))?;
+            let may_be = kind != ALL_PORTS && Some(length) >= length_min;
+            may_be.then_some((service.profile.is_none(), Reverse(length), index))
+        };
+        let hidden = services().filter_map(hidden).min();
+        hidden.map(|(_, _, index)| index).or(best.map(|(_, _, index)| index))
     }
 
     /// `defaults.allow`, then the most specific prefix; within equal ones allow, drop, limit; then the profile.
@@ -122,7 +136,7 @@ impl<'a> Model<'a> {
             (ALLOW, _) => self.count(packet, service, Reason::Allowed),
             (DENY, _) => self.count(packet, service, Reason::Denied),
             (COUNT, _) => self.count(packet, service, Reason::Unlimited),
-            (_, Some((_, profile))) => self.limit(packet, service, profile, bytes, now),
+            (_, Some((name, profile))) => self.limit(packet, service, name, profile, bytes, now),
             (_, None) => unreachable!("a limit has a profile"),
         };
         let name = |name: Option<&str>| name.unwrap_or("-").to_owned();
@@ -141,9 +155,17 @@ impl<'a> Model<'a> {
         reason
     }
 
-    fn limit(&mut self, packet: &Packet, service: usize, profile: &Profile, bytes: u32, now: u64) -> Reason {
+    fn limit(
+        &mut self,
+        packet: &Packet,
+        service: usize,
+        name: &'a str,
+        profile: &'a Profile,
+        bytes: u32,
+        now: u64,
+    ) -> Reason {
         let source = source_key(packet, service);
-        let parents = parents_of(packet, service, profile);
+        let parents = parents_of(packet, service, name, profile);
         if !self.known.contains(&source) {
             let charges: Vec<_> = parents
                 .iter()
@@ -173,7 +195,7 @@ impl<'a> Model<'a> {
     }
 
     /// Charges all, or none and says which failed first.
-    fn charge(&mut self, charges: &[Charge], now: u64) -> Result<(), usize> {
+    fn charge(&mut self, charges: &[Charge<'a>], now: u64) -> Result<(), usize> {
         let mut states = Vec::new();
         for (index, charge) in charges.iter().enumerate() {
             let state = self.spent.get(&charge.key).map_or(0, |states| states[charge.kind]);
@@ -197,8 +219,8 @@ impl<'a> Model<'a> {
 }
 
 /// What a packet costs of one budget.
-struct Charge {
-    key: Key,
+struct Charge<'a> {
+    key: Key<'a>,
     kind: usize,
     budget: Budget,
     cost: u64,
@@ -209,7 +231,7 @@ const BYTES: usize = 1;
 const CONNECTIONS: usize = 2;
 const NEW_SOURCES: usize = 3;
 
-fn charges_of(key: Key, budgets: &Budgets, packet: &Packet, bytes: u32) -> Vec<Charge> {
+fn charges_of<'a>(key: Key<'a>, budgets: &Budgets, packet: &Packet, bytes: u32) -> Vec<Charge<'a>> {
     let mut charges = Vec::new();
     charges.extend(budgets.packets.map(|budget| unit_of(key, PACKETS, budget)));
     charges.extend(budgets.bytes.map(|budget| {
@@ -222,24 +244,29 @@ fn charges_of(key: Key, budgets: &Budgets, packet: &Packet, bytes: u32) -> Vec<C
     charges
 }
 
-fn unit_of(key: Key, kind: usize, budget: policy::Budget) -> Charge {
+fn unit_of(key: Key<'_>, kind: usize, budget: policy::Budget) -> Charge<'_> {
     let budget = Budget::of_units(budget.rate.count, budget.rate.per_ns, budget.burst, 0);
     Charge { key, kind, budget, cost: budget.unit_cost() }
 }
 
-fn source_key(packet: &Packet, service: usize) -> Key {
+fn source_key(packet: &Packet, service: usize) -> Key<'static> {
     let length = if packet.source.family == Family::V4 { 32 } else { 64 };
-    (service, length, packet.source.prefix(length))
+    (service, length, packet.source.prefix(length), "")
 }
 
 /// The prefixes around a source that the profile limits, the nearest first.
-fn parents_of<'a>(packet: &Packet, service: usize, profile: &'a Profile) -> Vec<(Key, &'a ParentBudgets)> {
+fn parents_of<'a>(
+    packet: &Packet,
+    service: usize,
+    name: &'a str,
+    profile: &'a Profile,
+) -> Vec<(Key<'a>, &'a ParentBudgets)> {
     let parents = &profile.parents;
     let levels: &[_] = match packet.source.family {
         Family::V4 => &[(24, &parents.v4_24)],
         Family::V6 => &[(56, &parents.v6_56), (48, &parents.v6_48)],
     };
-    let key = |length| (service, length, packet.source.prefix(length));
+    let key = |length| (service, length, packet.source.prefix(length), name);
     levels.iter().filter_map(|&(length, level)| Some((key(length), level.as_ref()?))).collect()
 }
 
@@ -248,6 +275,9 @@ fn longest(nets: &[IpNet], address: IpAddr) -> Option<u8> {
     nets.iter().filter(|net| net.contains(&address)).map(IpNet::prefix_len).max()
 }
 
+/// How little an entry for all ports says of a packet, see [`match_of`].
+const ALL_PORTS: u8 = 2;
+
 /// How exactly an entry of `ports` names a packet, 0 the most; `None`: it does not.
 fn match_of(ports: policy::Ports, packet: &Packet) -> Option<u8> {
     use policy::Ports::{Any, Protocol, Range};
@@ -255,7 +285,7 @@ fn match_of(ports: policy::Ports, packet: &Packet) -> Option<u8> {
     match (packet.ports, ports) {
         // Nothing of the packet can be compared: every service of the destination could be meant.
         (Ports::Unread, _) => Some(0),
-        (_, Any) => Some(2),
+        (_, Any) => Some(ALL_PORTS),
         (Ports::Known, Range { protocol, first, last }) => {
             (protocol_matches(protocol) && (first..=last).contains(&packet.destination_port)).then_some(0)
         }

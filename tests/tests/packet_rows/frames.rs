@@ -208,14 +208,12 @@ fn frames_in_several_buffers_count_whole() {
         ("a packet that claims more than the frame has", &cut(jumbo.frame(), 9013), TRUNCATED),
     ]);
     // Behind the first buffer may stand whatever its sender wants to hide: it counts as a new connection.
-    Rig::under(POLICY).check_each(&[
-        (
-            "a transport header behind the first buffer",
-            &far.frame(),
-            "pass conforming; api.conforming 1; ipv6_extensions 1; split_headers 1; source_created 1; \
+    Rig::under(POLICY).check_each(&[(
+        "a transport header behind the first buffer",
+        &far.frame(),
+        "pass conforming; api.conforming 1; ipv6_extensions 1; split_headers 1; source_created 1; \
              2001:db8:a:b::/64@api packets 1 connections 1",
-        ),
-    ]);
+    )]);
 }
 
 /// Every place where a frame may be cut. What is judged behind the cut is not in the way.

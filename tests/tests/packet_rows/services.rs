@@ -129,3 +129,60 @@ fn before_the_first_policy_everything_passes() {
         ("malformed", &udp(SOURCE, API).cut_transport(2).frame(), MALFORMED),
     ]);
 }
+
+/// What hides its ports counts for the service that is limited, though another stands before it in the file.
+#[test]
+fn hidden_ports_are_no_way_to_a_service_without_limits() {
+    let mut rig = Rig::under(
+        r#"
+        version = 1
+        [[service]]
+        name = "dns"
+        addresses = ["203.0.113.10", "2001:db8::10"]
+        ports = ["udp/53", "tcp/53"]
+        [[service]]
+        name = "api"
+        addresses = ["203.0.113.10", "2001:db8::10"]
+        ports = ["tcp/443"]
+        profile = "customer"
+        [[service]]
+        name = "voice"
+        addresses = ["2001:db8::10"]
+        ports = ["udp/5060"]
+        profile = "customer"
+        [profile.customer]
+        connections = { rate = "1/h", burst = 1 }
+        "#,
+    );
+    let syn = tcp("[2001:db8:a:b::7]:4000", "[2001:db8::10]:443", flags::SYN);
+    let many = (0..9).fold(syn, |syn, _| syn.extension(protocol::DESTINATION_OPTIONS, 8)).frame();
+    let fragment = |source| udp(source, "203.0.113.10:53").fragment(64, false).frame();
+    let entry = "2001:db8:a:b::/64@api packets 1";
+    let kinds = "ipv6_extensions 1; extension_limit 1";
+    rig.check_sequence(&[
+        (
+            0,
+            "a hidden SYN",
+            &many,
+            &format!("pass conforming; api.conforming 1; {kinds}; source_created 1; {entry} connections 1"),
+        ),
+        (
+            1,
+            "another",
+            &many,
+            &format!("drop connections; api.connections 1; {kinds}; {entry} dropped 1 connections 1"),
+        ),
+        (
+            1,
+            "a later fragment of UDP, which only dns has",
+            &fragment("10.1.2.3:4000"),
+            "pass unlimited; dns.unlimited 1; later_fragment 1; source_created 1; 10.1.2.3/32@dns packets 1",
+        ),
+        (
+            1,
+            "a later fragment of TCP",
+            &tcp("10.1.2.3:4000", "203.0.113.10:53", flags::ACK).fragment(64, false).frame(),
+            "pass conforming; api.conforming 1; later_fragment 1; source_created 1; 10.1.2.3/32@api packets 1",
+        ),
+    ]);
+}

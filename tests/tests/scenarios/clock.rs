@@ -1,6 +1,6 @@
 //! A clock that goes back, as another CPU's may: refused packets stay refused, nothing wraps around.
 
-use detector_common::{table::Unit, verdict::Reason};
+use detector_common::verdict::Reason;
 use detector_tests::{
     packet::flags,
     random::Random,
@@ -64,7 +64,7 @@ fn an_entry_ahead_of_the_clock_is_not_idle() {
     for source in 0..8 {
         let source = v4(source);
         assert_eq!(rig.reason(&ack(source)), Reason::Packets, "{source}");
-        assert!(rig.entry(&source.to_string(), Unit::V4Source, "api").is_some());
+        assert!(rig.entry(&source.to_string(), "api").is_some());
     }
 }
 

@@ -100,6 +100,33 @@ fn new_sources_are_paid_for_with_the_entry() {
     assert_eq!(rig.reason(&ack(v4(101))), Reason::NewSources, "the tenth");
 }
 
+/// The shared budgets of two classes are apart, and so are those of packets and connections: a slow one stops no other.
+#[test]
+fn classes_without_a_way_do_not_share_a_budget() {
+    let text = policy_of(
+        "packets = { rate = \"10/s\", burst = 4 }\nconnections = { rate = \"1/h\", burst = 2 }\n\
+         [profile.slow]\npackets = { rate = \"1/h\", burst = 3 }",
+    ) + "[[rule]]\nname = \"slow\"\nsource = [\"10.0.1.0/24\"]\naction = { limit = \"slow\" }\n";
+    let mut rig = Rig::new(1);
+    rig.apply(&text);
+    for source in 0..8 {
+        // Busy beyond the test.
+        while rig.passes(&segment(v4(source), flags::SYN)) {}
+    }
+    let passed =
+        |rig: &mut Rig, source, flags| (0..10).filter(|_| rig.passes(&segment(v4(source), flags))).count();
+    for round in 0..5 {
+        assert_eq!(
+            passed(&mut rig, 0x100, flags::ACK),
+            if round == 0 { 3 } else { 0 },
+            "slow, round {round}"
+        );
+        assert_eq!(passed(&mut rig, 0x200, flags::SYN), if round == 0 { 2 } else { 0 }, "SYN, round {round}");
+        assert_eq!(passed(&mut rig, 0x200, flags::ACK), 4, "data, round {round}");
+        rig.advance(SECOND);
+    }
+}
+
 #[test]
 fn a_full_set_in_shadow_drops_nothing() {
     let mut rig = Rig::new(1);

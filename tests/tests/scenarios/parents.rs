@@ -107,3 +107,29 @@ fn parents_of_two_services_are_apart() {
     assert_eq!(rig.reason(&other), Reason::Conforming);
     assert_eq!(rig.reason(&other), Reason::ParentPackets);
 }
+
+/// Two profiles in one /24, a slow one for some of its sources: each limits its own, and neither is in the other's debt.
+#[test]
+fn profiles_have_parents_of_their_own() {
+    let text = policy_of(
+        "packets = \"1000/s\"\n[profile.customer.parents]\nv4_24 = { packets = { rate = \"1000/s\", burst = 10 } }\n\
+         [profile.strict]\npackets = \"1000/s\"\n[profile.strict.parents]\n\
+         v4_24 = { packets = { rate = \"1/h\", burst = 3 } }",
+    ) + "[[rule]]\nname = \"wave\"\nsource = [\"10.0.0.0/28\"]\naction = { limit = \"strict\" }\n";
+    let mut rig = Rig::under(&text);
+    let (strict, customer) = (ack(v4(1)), ack(v4(100)));
+    for round in 0..10 {
+        // The three of the slow one are spent once, whatever the others are given.
+        let passed = (0..5).filter(|_| rig.passes(&strict)).count();
+        assert_eq!(passed, if round == 0 { 3 } else { 0 }, "the slow profile in round {round}");
+        let passed = (0..15).filter(|_| rig.passes(&customer)).count();
+        assert_eq!(passed, 10, "the fast profile in round {round}");
+        rig.advance(SECOND);
+    }
+    // Another profile with parents, before both by name, takes neither's place.
+    let other = "[profile.a.parents]\nv4_24 = { packets = \"1/s\" }\n[[rule]]\nname = \"a\"\nsource = [\"10.9.0.0/16\"]\n\
+                 action = { limit = \"a\" }\n";
+    rig.apply(&(text + other));
+    assert_eq!(rig.reason(&strict), Reason::ParentPackets);
+    assert_eq!(rig.reason(&customer), Reason::Conforming);
+}

@@ -1,9 +1,6 @@
 //! A change of policy keeps what every source has spent.
 
-use detector_common::{
-    table::{EPOCH_MAX, Unit},
-    verdict::Reason,
-};
+use detector_common::{table::EPOCH_MAX, verdict::Reason};
 use detector_tests::rows::{EPOCH_WORD, MILLISECOND, Rig, SECOND};
 
 use crate::*;
@@ -121,7 +118,7 @@ fn a_source_is_looked_up_once_a_policy() {
         }
         assert_eq!(rig.counter("source_refreshed") - before, 20 * change);
     }
-    assert_eq!(rig.entry("10.0.0.1", Unit::V4Source, "api").unwrap().meta().epoch(), 5);
+    assert_eq!(rig.entry("10.0.0.1", "api").unwrap().meta().epoch(), 5);
 }
 
 /// A rule that comes, changes and goes is in force with the next packet of a source that is known.
@@ -177,12 +174,12 @@ fn epochs_wrap_around_and_keep_budgets() {
     rig.bench().loaded.maps.settings.write_word(0, EPOCH_WORD, EPOCH_MAX.into());
     assert_eq!(rig.reason(&ack(v4(1))), Reason::Conforming);
     spend(&mut rig, v4(1));
-    assert_eq!(rig.entry("10.0.0.1", Unit::V4Source, "api").unwrap().meta().epoch(), EPOCH_MAX);
+    assert_eq!(rig.entry("10.0.0.1", "api").unwrap().meta().epoch(), EPOCH_MAX);
     rig.apply(&text.replace("burst = 5", "burst = 6"));
-    assert_eq!(rig.entry("10.0.0.1", Unit::V4Source, "api").unwrap().meta().epoch(), EPOCH_MAX);
+    assert_eq!(rig.entry("10.0.0.1", "api").unwrap().meta().epoch(), EPOCH_MAX);
     assert_eq!(rig.reason(&ack(v4(1))), Reason::Conforming);
     assert_eq!(rig.reason(&ack(v4(1))), Reason::Packets);
-    assert_eq!(rig.entry("10.0.0.1", Unit::V4Source, "api").unwrap().meta().epoch(), 2);
+    assert_eq!(rig.entry("10.0.0.1", "api").unwrap().meta().epoch(), 2);
     rig.advance(10 * SECOND);
     assert_eq!(rig.reason(&ack(v4(1))), Reason::Conforming);
 }

@@ -1,6 +1,6 @@
 //! Idle entries are given away, and nothing is forgotten.
 
-use detector_common::{table::Unit, verdict::Reason};
+use detector_common::verdict::Reason;
 use detector_tests::{
     random::Random,
     rows::{MILLISECOND, Rig, SECOND},
@@ -81,7 +81,7 @@ fn the_longest_idle_entry_goes_first() {
     assert!(rig.passes(&ack(v4(0))));
     rig.advance(SECOND);
     assert!(rig.passes(&ack(v4(100))));
-    let is_known = |source: u32| rig.entry(&v4(source).to_string(), Unit::V4Source, "api").is_some();
+    let is_known = |source: u32| rig.entry(&v4(source).to_string(), "api").is_some();
     assert!(!is_known(1), "the longest idle source kept its way");
     for source in [0, 2, 3, 4, 5, 6, 7, 100] {
         assert!(is_known(source), "source {source} lost its way");
@@ -99,7 +99,7 @@ fn a_limited_source_is_not_pushed_out_by_a_flood_of_others() {
     let limited = ack("192.0.2.66".parse().unwrap());
     let mut bucket = Bucket::a_second(100, BURST);
     let generation = |rig: &Rig| {
-        let entry = rig.entry("192.0.2.66", Unit::V4Source, "api").expect("the limited source has an entry");
+        let entry = rig.entry("192.0.2.66", "api").expect("the limited source has an entry");
         entry.meta().generation()
     };
     let (mut admitted, mut refused) = (0, 0);

@@ -4,11 +4,10 @@ use std::collections::BTreeMap;
 
 use detector_common::{
     budget::Budget,
-    limits::{CLASSES_MAX, PARENT_CLASSES_MAX},
+    limits::{CLASSES_MAX, OVERFLOW_BUDGETS},
     policy::{Action as ClassAction, Class, NO_PROFILE, NO_RULE, ParentClass},
 };
 
-use super::{CompileError, Place};
 use crate::policy::{
     self, Action, Budgets, Mode, PROFILES_MAX, ParentBudgets, Policy, RULES_MAX, SERVICES_MAX,
 };
@@ -27,10 +26,12 @@ pub(super) struct Classes<'a> {
     parent_classes: Vec<ParentClass>,
     /// Parent classes of each profile: /24, /56, /48.
     parents: Vec<[u16; 3]>,
+    /// Numbers of the profiles that name parents.
+    lineages: &'a BTreeMap<String, u16>,
 }
 
 impl<'a> Classes<'a> {
-    pub(super) fn new(policy: &'a Policy, clock_tick_ns: u64) -> Self {
+    pub(super) fn new(policy: &'a Policy, lineages: &'a BTreeMap<String, u16>, clock_tick_ns: u64) -> Self {
         let mut classes = Self {
             policy,
             clock_tick_ns,
@@ -39,6 +40,7 @@ impl<'a> Classes<'a> {
             classes: vec![Class::default()],
             parent_classes: vec![ParentClass::default()],
             parents: Vec::new(),
+            lineages,
         };
         for profile in policy.profiles.values() {
             let numbers = profile.parents.levels().map(|level| classes.parent(level));
@@ -103,6 +105,7 @@ impl<'a> Classes<'a> {
             let budgets = &self.policy.profiles[&self.profiles[number]].budgets;
             self.limit(&mut class, budgets);
             [class.v4_24, class.v6_56, class.v6_48] = self.parents[number];
+            class.lineage = self.lineages.get(&self.profiles[number]).map_or(0, |&lineage| lineage as u8);
         }
         self.classes.push(class);
         let number = (self.classes.len() - 1) as u16;
@@ -116,19 +119,19 @@ impl<'a> Classes<'a> {
         class.connections = units(budgets.connections, self.clock_tick_ns);
     }
 
-    /// Everything that was asked for, if it fits.
-    pub(super) fn finish(self) -> Result<Finished, CompileError> {
-        let (parents, most) = (self.parent_classes.len() - 1, PARENT_CLASSES_MAX - 1);
-        if parents > most {
-            return Err(CompileError {
-                place: Place::Parent(most),
-                message: "too many parents of profiles",
-                found: format!("{parents} of v4_24, v6_56 and v6_48 in all profiles"),
-                expected: format!("at most {most}"),
-                help: "from this profile on they do not fit: merge profiles that do the same".to_owned(),
-            });
-        }
-        Ok((self.profiles, self.classes, self.parent_classes))
+    /// Everything that was asked for.
+    pub(super) fn finish(mut self) -> Finished {
+        share_overflow(&mut self.classes);
+        (self.profiles, self.classes, self.parent_classes)
+    }
+}
+
+/// Gives every class its words of the overflow budgets.
+fn share_overflow(classes: &mut [Class]) {
+    let words_log2 = (OVERFLOW_BUDGETS / classes.len()).ilog2();
+    for (number, class) in classes.iter_mut().enumerate() {
+        class.overflow_first = (number << words_log2) as u16;
+        class.overflow_words_log2 = words_log2 as u8;
     }
 }
 

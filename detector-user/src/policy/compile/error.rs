@@ -31,8 +31,8 @@ pub(super) enum Place {
     Address { service: usize, entry: usize },
     /// One of the sets that a service's `ports` stand for.
     Ports { service: usize, entry: usize },
-    /// A prefix length under the `parents` of a profile, counted over all profiles.
-    Parent(usize),
+    /// A profile that names parents, counted among those.
+    Lineage(usize),
     /// A rule.
     Rule(usize),
 }
@@ -42,12 +42,10 @@ impl Place {
         Some(match self {
             Self::Address { service, entry } => raw.services.get(service)?.addresses.get(entry)?.span.clone(),
             Self::Ports { service, entry } => raw.services.get(service)?.ports.get(entry)?.span.clone(),
-            Self::Parent(number) => {
-                let names = raw.profiles.iter().flat_map(|raw| {
-                    let levels = raw.profile.parents.levels().into_iter().flatten();
-                    levels.map(|_| &raw.name)
-                });
-                names.into_iter().nth(number)?.span.clone()
+            Self::Lineage(number) => {
+                let has_parents =
+                    |raw: &&raw::RawProfile| raw.profile.parents.levels().iter().any(Option::is_some);
+                raw.profiles.iter().filter(has_parents).nth(number)?.name.span.clone()
             }
             Self::Rule(number) => raw.rules.get(number)?.name.as_ref()?.span.clone(),
         })

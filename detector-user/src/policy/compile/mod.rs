@@ -14,13 +14,13 @@ use std::collections::BTreeMap;
 
 use detector_common::{
     address::Address,
-    limits::{MANIFEST_BYTES, SERVICES_MAX},
+    limits::{LINEAGES_MAX, MANIFEST_BYTES, SERVICES_MAX},
     policy::{Cell, Class, ParentClass, PolicyHeader, RuleValue},
     service::{DestinationSlot, PortSlot},
 };
 use serde::{Deserialize, Serialize};
 
-use super::{Action, Mode, Policy};
+use super::{Action, Mode, Policy, Profile};
 
 /// The tables of one policy, ready for a slot.
 #[derive(Debug, Clone)]
@@ -62,6 +62,10 @@ pub struct Manifest {
     pub services: BTreeMap<String, u16>,
     /// Numbers of services that earlier policies had, so that a name that comes back finds its budgets.
     pub retired: BTreeMap<String, u16>,
+    /// Numbers of the profiles that name parents, see [`Lineage`](detector_common::table::Lineage).
+    pub lineages: BTreeMap<String, u16>,
+    /// Those of earlier policies.
+    pub retired_lineages: BTreeMap<String, u16>,
 }
 
 /// A rule as commands print it.
@@ -86,8 +90,8 @@ impl Manifest {
 /// Compiles a policy. `previous` is the manifest of the active one: services keep their numbers, and with them their
 /// sources keep their budgets. `clock_tick_ns` is the step of the clock that the budgets have to tolerate.
 pub fn compile(policy: &Policy, previous: &Manifest, clock_tick_ns: u64) -> Result<Tables, CompileError> {
-    let numbers = number_services(policy, previous);
-    let mut classes = classes::Classes::new(policy, clock_tick_ns);
+    let numbers = number(policy, previous)?;
+    let mut classes = classes::Classes::new(policy, &numbers.lineages, clock_tick_ns);
     let sources = sources::compile(policy, &numbers.services, &mut classes)?;
     let services = services::compile(policy, &numbers.services)?;
     let header = PolicyHeader {
@@ -95,7 +99,7 @@ pub fn compile(policy: &Policy, previous: &Manifest, clock_tick_ns: u64) -> Resu
         rules_v6: u32::from(!sources.v6.is_empty()),
         ..services.header
     };
-    let (profiles, classes, parent_classes) = classes.finish()?;
+    let (profiles, classes, parent_classes) = classes.finish();
     let rules = policy.rules.iter().map(manifest_rule).collect();
     let manifest = Manifest { shadow: policy.mode == Mode::Shadow, profiles, rules, ..numbers };
     check_manifest(&manifest)?;
@@ -152,35 +156,64 @@ const _: () = assert!(super::SERVICES_MAX < SERVICES_MAX, "every service has a n
 /// Names of earlier policies that keep their numbers.
 const RETIRED_MAX: usize = 32;
 
-/// Numbers for the services: the ones they had, else one that was never used, else that of a retired service.
-fn number_services(policy: &Policy, previous: &Manifest) -> Manifest {
-    let mut known: BTreeMap<String, u16> = previous.retired.clone();
-    known.extend(previous.services.clone());
-    let mut numbers = Manifest::default();
-    for service in &policy.services {
-        if let Some(number) = known.remove(&service.name) {
-            numbers.services.insert(service.name.clone(), number);
+/// Numbers for the services, and for the profiles that name parents.
+fn number(policy: &Policy, previous: &Manifest) -> Result<Manifest, CompileError> {
+    let services = policy.services.iter().map(|service| &service.name);
+    let (services, retired) =
+        keep_numbers(services, &previous.services, &previous.retired, SERVICES_MAX as u16 - 1);
+    let has_parents = |profile: &Profile| profile.parents.levels().iter().any(Option::is_some);
+    let lineages = policy.profiles.iter().filter(|(_, profile)| has_parents(profile)).map(|(name, _)| name);
+    let count = lineages.clone().count();
+    if count > LINEAGES_MAX {
+        return Err(CompileError {
+            place: Place::Lineage(LINEAGES_MAX),
+            message: "too many profiles with parents",
+            found: format!("{count} of them"),
+            expected: format!("at most {LINEAGES_MAX}"),
+            help: "from this one on they do not fit: merge profiles that do the same".to_owned(),
+        });
+    }
+    let (active, retired_active) = (&previous.lineages, &previous.retired_lineages);
+    let (lineages, retired_lineages) = keep_numbers(lineages, active, retired_active, LINEAGES_MAX as u16);
+    Ok(Manifest { services, retired, lineages, retired_lineages, ..Manifest::default() })
+}
+
+/// Numbers by name.
+type Numbers = BTreeMap<String, u16>;
+
+/// Numbers from 1 to `most` for some names: the ones they had, else one that was never used, else that of a retired name.
+/// Then the retired names with theirs.
+fn keep_numbers<'a>(
+    names: impl Iterator<Item = &'a String> + Clone,
+    active: &Numbers,
+    retired: &Numbers,
+    most: u16,
+) -> (Numbers, Numbers) {
+    let mut known = retired.clone();
+    known.extend(active.clone());
+    let mut numbers = Numbers::new();
+    for name in names.clone() {
+        if let Some(number) = known.remove(name) {
+            numbers.insert(name.clone(), number);
         }
     }
-    for service in &policy.services {
-        if numbers.services.contains_key(&service.name) {
+    for name in names {
+        if numbers.contains_key(name) {
             continue;
         }
-        let in_use =
-            |number: &u16| numbers.services.values().chain(known.values()).any(|used| used == number);
-        let number = match (1..SERVICES_MAX as u16).find(|number| !in_use(number)) {
+        let in_use = |number: &u16| numbers.values().chain(known.values()).any(|used| used == number);
+        let number = match (1..=most).find(|number| !in_use(number)) {
             Some(number) => number,
             // As many names as numbers exist: the first retired one by name gives its number up.
             None => known.pop_first().map_or(0, |(_, number)| number),
         };
-        numbers.services.insert(service.name.clone(), number);
+        numbers.insert(name.clone(), number);
     }
-    // Few enough that rows of cells, which are as long as the highest number, stay short.
+    // Few enough that rows of cells, which are as long as the highest number of a service, stay short.
     while known.len() > RETIRED_MAX {
         known.pop_first();
     }
-    numbers.retired = known;
-    numbers
+    (numbers, known)
 }
 
 #[cfg(test)]
@@ -201,12 +234,12 @@ mod tests {
 
     #[test]
     fn services_keep_their_numbers_and_returning_ones_get_theirs_back() {
-        let first = number_services(&policy(&["a", "bb"]), &Manifest::default());
+        let first = number(&policy(&["a", "bb"]), &Manifest::default()).unwrap();
         assert_eq!(first.services, BTreeMap::from([("a".into(), 1), ("bb".into(), 2)]));
-        let second = number_services(&policy(&["ccc", "bb"]), &first);
+        let second = number(&policy(&["ccc", "bb"]), &first).unwrap();
         assert_eq!(second.services, BTreeMap::from([("bb".into(), 2), ("ccc".into(), 3)]));
         assert_eq!(second.service_name(1), "a");
-        let third = number_services(&policy(&["a"]), &second);
+        let third = number(&policy(&["a"]), &second).unwrap();
         assert_eq!(third.services, BTreeMap::from([("a".into(), 1)]));
     }
 
@@ -214,7 +247,7 @@ mod tests {
     fn numbers_run_out_only_for_retired_names() {
         let retired = (1..SERVICES_MAX as u16).map(|number| (format!("old{number:03}"), number)).collect();
         let previous = Manifest { retired, ..Manifest::default() };
-        let numbers = number_services(&policy(&["new"]), &previous);
+        let numbers = number(&policy(&["new"]), &previous).unwrap();
         assert_eq!(numbers.services, BTreeMap::from([("new".into(), 1)]));
         assert_eq!(numbers.retired.len(), RETIRED_MAX);
     }

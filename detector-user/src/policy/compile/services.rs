@@ -1,6 +1,6 @@
 //! Destinations and ports: the two hashes behind [`detector_common::service::find`].
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, btree_map::Entry as Slot};
 
 use detector_common::{
     address::{Address, Family},
@@ -56,10 +56,10 @@ pub(super) fn compile(policy: &Policy, numbers: &BTreeMap<String, u16>) -> Resul
             family: prefix.family as u8,
             kinds,
         });
-        for ((kind, protocol, port), (service, _)) in entries.ports {
+        for ((kind, protocol, port), entry) in entries.ports {
             ports.push(PortSlot {
                 key: port_key(destination, kind_of(kind), protocol, port),
-                service: service.into(),
+                service: entry.number.into(),
             });
         }
         if ports.len() > PORTS_MAX {
@@ -167,22 +167,34 @@ fn kind_of(number: u8) -> PortKind {
     }
 }
 
-/// The ports of one destination: by kind, protocol and port the service and the length of its prefix.
+/// The ports of one destination, by kind, protocol and port.
 #[derive(Default)]
 struct Entries {
-    ports: BTreeMap<(u8, u8, u16), (u16, u8)>,
+    ports: BTreeMap<(u8, u8, u16), Entry>,
+}
+
+/// The service of a key.
+struct Entry {
+    number: u16,
+    /// Length of the service's prefix.
+    length: u8,
+    is_limited: bool,
 }
 
 impl Entries {
     /// Adds a service, all of whose competitors with more specific prefixes are in already.
     fn add(&mut self, service: &Service, number: u16, length: u8) {
+        let is_limited = service.profile.is_some();
+        let mut enter = |kind, protocol, port| {
+            self.enter((kind, protocol, port), Entry { number, length, is_limited });
+        };
         for ports in &service.ports {
             match *ports {
-                Ports::Any => self.enter(PortKind::Any, 0, 0, number, length),
-                Ports::Protocol(protocol) => self.enter(PortKind::Protocol, protocol, 0, number, length),
+                Ports::Any => enter(PortKind::Any, 0, 0),
+                Ports::Protocol(protocol) => enter(PortKind::Protocol, protocol, 0),
                 Ports::Range { protocol, first, last } => {
                     for port in first..=last {
-                        self.enter(PortKind::Port, protocol, port, number, length);
+                        enter(PortKind::Port, protocol, port);
                     }
                 }
             }
@@ -192,25 +204,34 @@ impl Entries {
                 // Fragments of protocols that others name find "any" after their own protocol.
                 Ports::Any => {}
                 Ports::Protocol(protocol) | Ports::Range { protocol, .. } => {
-                    self.enter(PortKind::Fragment, protocol, 0, number, length);
+                    enter(PortKind::Fragment, protocol, 0);
                 }
             }
         }
-        self.enter(PortKind::Unread, 0, 0, number, length);
+        enter(PortKind::Unread, 0, 0);
     }
 
-    /// Enters a key unless it is there, or a more specific prefix has it under a wider key.
-    fn enter(&mut self, kind: PortKind, protocol: u8, port: u16, number: u16, length: u8) {
+    /// Enters a key unless it is there, or a more specific prefix has it under a wider key. Of the services whose ports
+    /// a packet may hide, the first with a profile stays: else hiding them would be a way to the one without.
+    fn enter(&mut self, (kind, protocol, port): (PortKind, u8, u16), entry: Entry) {
         let wider: &[(PortKind, u8)] = match kind {
             PortKind::Port => &[(PortKind::Protocol, protocol), (PortKind::Any, 0)],
-            PortKind::Protocol | PortKind::Fragment => &[(PortKind::Any, 0)],
-            PortKind::Any | PortKind::Unread => &[],
+            PortKind::Protocol | PortKind::Fragment | PortKind::Unread => &[(PortKind::Any, 0)],
+            PortKind::Any => &[],
         };
         let is_covered = wider.iter().any(|&(kind, protocol)| {
-            self.ports.get(&(kind as u8, protocol, 0)).is_some_and(|&(_, other_length)| other_length > length)
+            self.ports.get(&(kind as u8, protocol, 0)).is_some_and(|other| other.length > entry.length)
         });
-        if !is_covered {
-            self.ports.entry((kind as u8, protocol, port)).or_insert((number, length));
+        if is_covered {
+            return;
+        }
+        let is_hidden = matches!(kind, PortKind::Fragment | PortKind::Unread);
+        match self.ports.entry((kind as u8, protocol, port)) {
+            Slot::Vacant(slot) => _ = slot.insert(entry),
+            Slot::Occupied(mut slot) if is_hidden && entry.is_limited && !slot.get().is_limited => {
+                slot.insert(entry);
+            }
+            Slot::Occupied(_) => {}
         }
     }
 }
