@@ -194,11 +194,19 @@ impl<'a> Site<'a> {
     ///
     /// It ends, or is not ready in time; the error holds its log.
     pub fn start(&self, interfaces: &[&str], arguments: &[&str]) -> Result<Daemon<'_>> {
+        self.start_with(&mut self.run_command(interfaces, arguments)?)
+    }
+
+    /// The same with a command made before.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::start`].
+    pub fn start_with(&self, command: &mut Command) -> Result<Daemon<'_>> {
         let log = self.files.path().join(crate::netns::unique("log"));
         let file = fs::File::create(&log).context("making a log file")?;
-        let mut command = self.run_command(interfaces, arguments)?;
         command.stdout(file.try_clone().context("duplicating a descriptor")?).stderr(file);
-        let mut daemon = Daemon { process: Running::start(&mut command)?, site: self, log };
+        let mut daemon = Daemon { process: Running::start(command)?, site: self, log };
         daemon.wait_until_ready().with_context(|| format!("its log:\n{}", daemon.log()))?;
         Ok(daemon)
     }

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Result, bail};
 
-use crate::command::{self, say};
+use crate::command::say;
 use crate::paths;
 use crate::setup::setup;
 use crate::test::{DETECTOR_BIN, build};
@@ -21,14 +21,6 @@ pub(crate) fn run(args: &[OsString]) -> Result<()> {
     // On success this does not return.
     let error = child.exec();
     bail!("cannot start {child:?}: {error}\n  next: see whether `cargo build --release` makes that file")
-}
-
-/// Runs the lab for a moment, as a test: it fails when what it shows is not what it promises.
-pub(crate) fn smoke(seconds: u32) -> Result<()> {
-    let seconds = seconds.to_string();
-    say("run", format!("the lab, for {seconds} seconds"));
-    let mut lab = lab(&["--seconds".into(), seconds.into()]);
-    command::run("running the lab", &mut lab, "`cargo xtask run` shows it live")
 }
 
 /// Whether the arguments name an interface.

@@ -1,9 +1,11 @@
 //! `cargo xtask tidy`: format, lints, documentation.
 
+use std::process::Command;
+
 use anyhow::Result;
 
 use crate::command::{cargo, run, say};
-use crate::ebpf;
+use crate::ebpf::{self, Toolchain};
 use crate::paths;
 use crate::test::HOST_CRATES;
 
@@ -11,8 +13,10 @@ use crate::test::HOST_CRATES;
 pub(crate) fn tidy(check: bool) -> Result<()> {
     format(check)?;
     lint_host()?;
-    lint_ebpf()?;
-    document()
+    document_host()?;
+    let toolchain = ebpf::find()?;
+    lint_ebpf(&toolchain)?;
+    document_ebpf(&toolchain)
 }
 
 fn format(check: bool) -> Result<()> {
@@ -33,16 +37,18 @@ fn lint_host() -> Result<()> {
     run("linting the host crates", &mut clippy, "mend what clippy reports above")
 }
 
-/// As aya-build compiles it, with the toolchain that can.
-fn lint_ebpf() -> Result<()> {
-    let toolchain = ebpf::find()?;
+fn document_host() -> Result<()> {
+    say("tidy", "documentation of the host crates");
+    let mut doc = cargo("doc");
+    doc.args(["--release", "--no-deps", "--document-private-items"]).args(HOST_CRATES);
+    doc.env("RUSTDOCFLAGS", "-D warnings");
+    run("building the documentation", &mut doc, "mend what rustdoc reports above")
+}
+
+fn lint_ebpf(toolchain: &Toolchain) -> Result<()> {
     say("tidy", format!("clippy on detector-ebpf with toolchain `{}`", toolchain.name));
-    let mut clippy = ebpf::program(&toolchain.name, "cargo");
-    clippy.args(["clippy", "--release", "--package", "detector-ebpf", "--target", "bpfel-unknown-none"]);
-    clippy.args(["-Z", "build-std=core", "--target-dir"]).arg(paths::target().join("ebpf-clippy"));
+    let mut clippy = cargo_ebpf(toolchain, "clippy");
     clippy.args(["--", "-D", "warnings"]);
-    clippy.env("RUSTC_BOOTSTRAP", "1");
-    clippy.env("RUSTFLAGS", format!("--cfg=bpf_target_arch=\"{}\"", std::env::consts::ARCH));
     run(
         "linting detector-ebpf",
         &mut clippy,
@@ -50,10 +56,24 @@ fn lint_ebpf() -> Result<()> {
     )
 }
 
-fn document() -> Result<()> {
-    say("tidy", "documentation");
-    let mut doc = cargo("doc");
-    doc.args(["--release", "--no-deps", "--document-private-items"]).args(HOST_CRATES);
-    doc.env("RUSTDOCFLAGS", "-D warnings");
-    run("building the documentation", &mut doc, "mend what rustdoc reports above")
+fn document_ebpf(toolchain: &Toolchain) -> Result<()> {
+    say("tidy", "documentation of detector-ebpf");
+    let mut doc = cargo_ebpf(toolchain, "doc");
+    doc.args(["--no-deps", "--document-private-items"]);
+    doc.env("RUSTDOCFLAGS", format!("-D warnings {}", architecture()));
+    run("building the documentation of detector-ebpf", &mut doc, "mend what rustdoc reports above")
+}
+
+/// A subcommand of cargo on detector-ebpf, as aya-build compiles it: for its target, with the toolchain that can.
+fn cargo_ebpf(toolchain: &Toolchain, subcommand: &str) -> Command {
+    let mut cargo = ebpf::program(&toolchain.name, "cargo");
+    cargo.args([subcommand, "--release", "--package", "detector-ebpf", "--target", "bpfel-unknown-none"]);
+    cargo.args(["-Z", "build-std=core", "--target-dir"]).arg(paths::target().join("ebpf-tidy"));
+    cargo.env("RUSTC_BOOTSTRAP", "1").env("RUSTFLAGS", architecture());
+    cargo
+}
+
+/// The architecture whose kernel structs aya-ebpf's bindings are to have.
+fn architecture() -> String {
+    format!("--cfg=bpf_target_arch=\"{}\"", std::env::consts::ARCH)
 }
