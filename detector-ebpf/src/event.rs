@@ -3,7 +3,7 @@
 use aya_ebpf::{bindings::xdp_md, programs::XdpContext};
 use detector_common::{
     address::Family,
-    budget::{TICKS_PER_NS_LOG2, take, ticks},
+    budget::{TICKS_PER_NS_LOG2, burst_ticks_min, take, ticks},
     counters::TableEvent,
     packet::Packet,
     policy::DropEvent,
@@ -65,10 +65,8 @@ fn may_send(now: u64) -> bool {
     }
     let tat = word!(settings, event_tat);
     let seen = atomic::load(tat);
-    // Less could not reach the rate: all packets within a step of the clock come at one time.
-    let two_steps = ticks(2 * atomic::load(word!(settings, clock_tick_ns)));
-    let burst = if two_steps > interval { two_steps } else { interval };
-    match take(seen, now, interval, burst) {
+    let step = ticks(atomic::load(word!(settings, clock_tick_ns)));
+    match take(seen, now, interval, burst_ticks_min(interval, step)) {
         Ok(new) => atomic::swap(tat, seen, new).is_ok(),
         Err(_) => false,
     }

@@ -289,7 +289,7 @@ fn the_daemon_logs_a_sample_of_what_is_dropped() -> Result<()> {
         assert_eq!(event["reason"], "packets", "{event}");
         assert_eq!(event["shadow"], false, "{event}");
         // The policy's only service.
-        assert_eq!(event["service"], 1, "{event}");
+        assert_eq!(event["service"], "edge", "{event}");
     }
     let received = site.metrics()?.sum("detector_drop_events_total", &[]);
     assert!(received >= 10, "{received} events in the metrics");

@@ -15,7 +15,14 @@ use detector_common::{
 use tokio::io::{Interest, unix::AsyncFd};
 
 use super::{Shared, lock};
-use crate::commands::Failure;
+use crate::{
+    commands::Failure,
+    kernel::{
+        maps::Maps,
+        read::{self, ReadError},
+    },
+    policy::compile::Manifest,
+};
 
 /// The ring buffer of drops.
 pub(super) struct Events {
@@ -30,8 +37,31 @@ impl Events {
     }
 }
 
+/// Names of services, read anew when the policy has changed.
+#[derive(Default)]
+struct Names {
+    epoch: u32,
+    manifest: Manifest,
+}
+
+impl Names {
+    /// Those of the active policy. Numbers stay with their names, so those of the last one will do where it cannot be read.
+    fn refresh(&mut self, maps: &Maps) {
+        if read::epoch(maps) == self.epoch {
+            return;
+        }
+        match read::consistently(maps, |active| Ok::<_, ReadError>((active.epoch(), active.manifest()?))) {
+            Ok((epoch, manifest)) => {
+                *self = Self { epoch, manifest: manifest.unwrap_or_default() };
+            }
+            Err(error) => tracing::warn!("sampled drops may name services of an earlier policy: {error}"),
+        }
+    }
+}
+
 /// Reads events as they come. They are counted, and logged at level `trace`.
 pub(super) async fn follow(mut events: Events, running: Shared) {
+    let mut names = Names::default();
     loop {
         let mut guard = match events.ring.readable_mut().await {
             Ok(guard) => guard,
@@ -40,11 +70,14 @@ pub(super) async fn follow(mut events: Events, running: Shared) {
                 return;
             }
         };
+        if tracing::enabled!(tracing::Level::TRACE) {
+            names.refresh(&lock(&running).maps);
+        }
         let mut count = 0;
         while let Some(item) = guard.get_inner_mut().next() {
             count += 1;
             if let Some(event) = decode(&item) {
-                tell(&event);
+                tell(&event, &names.manifest);
             }
         }
         guard.clear_ready();
@@ -60,7 +93,7 @@ fn decode(bytes: &[u8]) -> Option<DropEvent> {
     Some(unsafe { bytes.as_ptr().cast::<DropEvent>().read_unaligned() })
 }
 
-fn tell(event: &DropEvent) {
+fn tell(event: &DropEvent, manifest: &Manifest) {
     let family = if event.version == 6 { Family::V6 } else { Family::V4 };
     let address = |[high, low]: [u64; 2]| Address { family, high, low }.to_ip();
     tracing::trace!(
@@ -71,7 +104,7 @@ fn tell(event: &DropEvent) {
         protocol = event.protocol,
         bytes = event.bytes,
         interface = event.interface,
-        service = event.service,
+        service = manifest.service_name(event.service),
         reason = Reason::from_number(event.reason).map_or("unknown", Reason::name),
         shadow = event.shadow != 0,
         "dropped"
