@@ -83,16 +83,21 @@ impl<'a> Model<'a> {
         if matches!(packet.ports, Ports::Known | Ports::None) {
             return best.map(|(_, _, index)| index);
         }
-        // A more specific service of all ports leaves the wider ones nothing.
-        let is_of_all = |(_, service): &(usize, &Service)| service.ports.contains(&policy::Ports::Any);
-        let length_min = services().filter(is_of_all).filter_map(|(_, service)| length_of(service)).max();
+        // A more specific service of all ports leaves the wider ones nothing; of several, the first has what nobody names.
+        let of_all = |(index, service): (usize, &Service)| {
+            let is_of_all = service.ports.contains(&policy::Ports::Any);
+            Some((Reverse(length_of(service).filter(|_| is_of_all)?), index))
+        };
+        let of_all = services().filter_map(of_all).min();
         let hidden = |(index, service): (usize, &Service)| {
-            let (Reverse(length), kind, _) = candidate((index, service))?;
-            let may_be = kind != ALL_PORTS && Some(length) >= length_min;
-            may_be.then_some((service.profile.is_none(), Reverse(length), index))
+            let (length, kind, _) = candidate((index, service))?;
+            let is_left_some = of_all.is_none_or(|(most, _)| length <= most);
+            let may_be = is_left_some && (kind != ALL_PORTS || of_all == Some((length, index)));
+            // Between services of equal standing, one that names the protocol comes first.
+            may_be.then_some((service.profile.is_none(), kind == ALL_PORTS, length, index))
         };
         let hidden = services().filter_map(hidden).min();
-        hidden.map(|(_, _, index)| index).or(best.map(|(_, _, index)| index))
+        hidden.map(|(.., index)| index)
     }
 
     /// `defaults.allow`, then the most specific prefix; within equal ones allow, drop, limit; then the profile.

@@ -186,3 +186,34 @@ fn hidden_ports_are_no_way_to_a_service_without_limits() {
         ),
     ]);
 }
+
+/// A service of all ports has every protocol: fragments of one that another service names without limits are limited.
+#[test]
+fn fragments_are_no_way_around_a_limited_service_of_all_ports() {
+    let mut rig = Rig::under(
+        r#"
+        version = 1
+        [[service]]
+        name = "dns"
+        addresses = ["203.0.113.10"]
+        ports = ["udp/53"]
+        [[service]]
+        name = "rest"
+        addresses = ["203.0.113.10"]
+        ports = ["*"]
+        profile = "customer"
+        [profile.customer]
+        packets = "1/s"
+        "#,
+    );
+    let fragment = udp("10.1.2.3:4000", "203.0.113.10:53").fragment(64, false).frame();
+    let whole = udp("10.1.2.3:4000", "203.0.113.10:53").frame();
+    rig.check_each(&[
+        (
+            "a later fragment",
+            &fragment,
+            "pass conforming; rest.conforming 1; later_fragment 1; source_created 1; 10.1.2.3/32@rest packets 1",
+        ),
+        ("a whole packet", &whole, "pass unlimited; dns.unlimited 1; source_created 1; 10.1.2.3/32@dns packets 1"),
+    ]);
+}

@@ -47,6 +47,7 @@ pub(super) fn compile(policy: &Policy, numbers: &BTreeMap<String, u16>) -> Resul
             let service = &policy.services[service];
             entries.add(service, numbers[&service.name], outer_length);
         }
+        entries.leave_hidden_to_any();
         let kinds = entries.ports.keys().fold(0, |kinds, (kind, _, _)| kinds | 1 << kind);
         destinations.push(DestinationSlot {
             high: prefix.high,
@@ -209,6 +210,14 @@ impl Entries {
             }
         }
         enter(PortKind::Unread, 0, 0);
+    }
+
+    /// Where a service of all ports is limited, fragments of the protocols of services without a profile are its, too: a
+    /// packet finds "any" after its own protocol.
+    fn leave_hidden_to_any(&mut self) {
+        if self.ports.get(&(PortKind::Any as u8, 0, 0)).is_some_and(|any| any.is_limited) {
+            self.ports.retain(|&(kind, _, _), entry| kind != PortKind::Fragment as u8 || entry.is_limited);
+        }
     }
 
     /// Enters a key unless it is there, or a more specific prefix has it under a wider key. Of the services whose ports
