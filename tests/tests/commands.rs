@@ -425,6 +425,40 @@ fn an_interface_without_native_xdp_is_served_generically_with_a_warning() -> Res
 }
 
 #[test]
+fn warnings_are_part_of_the_answer() -> Result<()> {
+    if !may_run() {
+        return Ok(());
+    }
+    let _turn = turn();
+    let stage = Stage::new(1, MTU)?;
+    let site = Site::new(&stage.edge, &policy(LIMIT))?;
+    let file = site.policy().to_string_lossy().into_owned();
+    let _daemon = site.start(&["edge0"], &[])?;
+    let (_, answer) = site.ask_json(&["apply", &file])?;
+    assert_eq!(answer["warnings"], serde_json::json!([]), "{answer}");
+    site.write_policy("version = 1\n")?;
+    let (code, out, err) = site.ask(&["apply", &file, "--json"])?;
+    assert_eq!((code, err.as_str()), (0, ""), "{out}");
+    let answer: Value = serde_json::from_str(&out).context("JSON")?;
+    let (code, out, _) = answer_of(&site, &["check", &file, "--json"])?;
+    let check: Value = serde_json::from_str(&out).context("JSON")?;
+    assert_eq!((code, &answer["warnings"]), (0, &check["warnings"]));
+    let warning = &answer["warnings"][0];
+    assert_eq!((&warning["file"], &warning["line"]), (&file.as_str().into(), &1.into()), "{answer}");
+    assert!(warning["message"].as_str().is_some_and(|said| said.contains("no service")), "{answer}");
+    let (code, out, err) = site.ask(&["apply", &file])?;
+    assert!(
+        code == 0 && out.contains("applied") && err.contains("warning: nothing is limited"),
+        "{out}{err}"
+    );
+    Ok(())
+}
+
+fn answer_of(site: &Site<'_>, arguments: &[&str]) -> Result<(i32, String, String)> {
+    answer(&mut site.detector(arguments)?)
+}
+
+#[test]
 fn top_ranks_by_the_rate_between_two_looks() -> Result<()> {
     if !may_run() {
         return Ok(());
