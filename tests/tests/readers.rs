@@ -319,6 +319,46 @@ fn status_tells_shadow_from_rules_that_are_carried_out() -> Result<()> {
     Ok(())
 }
 
+/// A file cut down to its first line, a service without a profile, a profile whose parents have no budget: no packet can be
+/// refused, and only rules in shadow are not enforced either.
+#[test]
+fn status_tells_a_policy_that_limits_nothing() -> Result<()> {
+    if !may_run() {
+        return Ok(());
+    }
+    let _turn = turn();
+    let stage = Stage::new(1, MTU)?;
+    let site = Site::new(&stage.edge, &policy("packets = \"1000/s\""))?;
+    let mut daemon = site.start(&["edge0"], &[])?;
+    let open = policy("").replace("profile = \"each\"", "").replace("[profile.each]", "");
+    let rule =
+        |rest: &str| format!("[[rule]]\nname = \"it\"\nsource = [\"192.0.2.1\"]\naction = \"drop\"\n{rest}");
+    let no_service = format!("version = 1\n{}", rule(""));
+    let cases = [
+        ("version = 1\n".to_owned(), 10, "limits_nothing", "not enforcing: the policy has no service"),
+        (no_service, 10, "limits_nothing", "not enforcing: the policy has no service"),
+        (open.clone(), 10, "limits_nothing", "not enforcing: no service has a limit"),
+        (policy("parents.v4_24 = {}"), 10, "limits_nothing", "not enforcing: no service has a limit"),
+        (
+            open.clone() + &rule("mode = \"shadow\""),
+            10,
+            "shadow",
+            "not enforcing: every rule that could drop",
+        ),
+        (open + &rule(""), 0, "enforcing", "enforcing"),
+        (policy("parents.v4_24 = { new_sources = \"9/s\" }"), 0, "enforcing", "enforcing"),
+    ];
+    for (number, (text, code, state, said)) in cases.into_iter().enumerate() {
+        site.write_policy(&text)?;
+        assert_eq!(daemon.reload()?, (number as u64 + 1, 0), "{}", daemon.log());
+        let (found, status) = site.status()?;
+        assert_eq!((found, &status["state"]), (code, &state.into()), "{text}");
+        let (_, out, _) = site.ask(&["status"])?;
+        assert!(out.contains(said), "{said:?} is missing in {out}");
+    }
+    Ok(())
+}
+
 /// Without an entry: the next packet gets one, or the prefix may bring no new source, or the set is full of busy ones.
 #[test]
 fn explain_tells_why_a_source_has_no_entry() -> Result<()> {
