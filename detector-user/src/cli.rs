@@ -44,15 +44,20 @@ Example:
   detector check new.toml && detector apply new.toml";
 
 const STATUS_NOTES: &str = "\
-Exit codes: 0 enforcing, 10 not enforcing (shadow or not loaded), 11 degraded (needs a hand),
+Exit codes: 0 enforcing, 10 not enforcing (shadow, limits nothing, not loaded), 11 degraded (needs a hand),
 1 could not tell.";
 
 const EXPLAIN_NOTES: &str = "\
+What was seen of a source is counted from its entry on, modulo 2^32: bytes start again every 4 GiB.
+
 Examples:
   detector explain 198.51.100.7
   detector explain 2001:db8::1 --json     # an IPv6 address is counted with its /64";
 
 const TOP_NOTES: &str = "\
+Packets, bytes and connections are counted modulo 2^32: bytes start again every 4 GiB. Rates are not
+affected.
+
 Examples:
   detector top                            # a table every second, until Ctrl-C
   detector top --once --rows 5 --json";

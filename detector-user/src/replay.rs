@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, io, path::Path};
 
 use aya::programs::{ProgramError, TestRun as _, TestRunOptions};
 use detector_common::{
+    budget::{BURST_TICKS_MAX, ticks},
     limits::FRAME_BYTES_MAX,
     policy::Trace,
     table::Unit,
@@ -14,7 +15,7 @@ use serde::Serialize;
 use thiserror::Error;
 
 use crate::{
-    capture::{CaptureError, Frame, Merge},
+    capture::{CaptureError, Frame, Merge, SPAN_NS_MAX},
     kernel::{
         apply::{ApplyError, apply},
         load::{LoadError, LoadOptions, Loaded, chain, load},
@@ -27,6 +28,11 @@ use crate::{
 
 /// Where virtual time starts: an hour after boot, so that every budget starts full.
 const START_NS: u64 = 3600 * 1_000_000_000;
+
+const _: () = assert!(
+    START_NS + SPAN_NS_MAX < u64::MAX >> 5 && ticks(START_NS + SPAN_NS_MAX) + BURST_TICKS_MAX < 1 << 63,
+    "times of budgets stay below 2^63 ticks however long the captures are"
+);
 
 /// A replay that could not be done.
 #[derive(Debug, Error)]

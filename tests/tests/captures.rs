@@ -15,6 +15,7 @@ use detector_tests::{
     rows::{SECOND, policy},
 };
 use detector_user::{
+    commands::{EXIT_INVALID, Failure},
     policy::Policy,
     replay::{Report, replay},
 };
@@ -201,6 +202,21 @@ fn captures_are_one_stream_in_any_order() {
     for order in [["a", "b", "c"], ["c", "a", "b"], ["b", "c", "a"]] {
         assert_eq!(replayed(&order.map(path), &policy), whole, "{order:?}");
     }
+}
+
+/// The clock of the budgets ends after 18 years: further on, a time would be in the past of a full budget.
+#[test]
+fn a_capture_of_decades_is_refused_with_its_packet() {
+    let directory = TempDir::new().expect("a temporary directory");
+    let path = directory.path().join("zero.pcap");
+    let ack = tcp("10.0.0.1:4000", "203.0.113.10:443", flags::ACK).frame();
+    write_pcap(&path, &[(0, ack.clone()), (0, ack.clone()), (START_NS, ack.clone()), (START_NS + 1, ack)]);
+    let error = replay(&[&path], &policy(STRICT), SOURCES, |_| {}).expect_err("53 years");
+    let said = error.to_string();
+    for part in ["zero.pcap: packet 3 is 53 years after the first", "at most 18", "editcap IN OUT 1"] {
+        assert!(said.contains(part), "{part:?} is missing in: {said}");
+    }
+    assert_eq!(Failure::from(error).code, EXIT_INVALID);
 }
 
 /// An empty capture is a report of nothing, in which every service has its line.

@@ -423,3 +423,72 @@ fn an_interface_without_native_xdp_is_served_generically_with_a_warning() -> Res
     assert_eq!((attached("native"), attached("generic")), (1, 1));
     Ok(())
 }
+
+#[test]
+fn warnings_are_part_of_the_answer() -> Result<()> {
+    if !may_run() {
+        return Ok(());
+    }
+    let _turn = turn();
+    let stage = Stage::new(1, MTU)?;
+    let site = Site::new(&stage.edge, &policy(LIMIT))?;
+    let file = site.policy().to_string_lossy().into_owned();
+    let _daemon = site.start(&["edge0"], &[])?;
+    let (_, answer) = site.ask_json(&["apply", &file])?;
+    assert_eq!(answer["warnings"], serde_json::json!([]), "{answer}");
+    site.write_policy("version = 1\n")?;
+    let (code, out, err) = site.ask(&["apply", &file, "--json"])?;
+    assert_eq!((code, err.as_str()), (0, ""), "{out}");
+    let answer: Value = serde_json::from_str(&out).context("JSON")?;
+    let (code, out, _) = answer_of(&site, &["check", &file, "--json"])?;
+    let check: Value = serde_json::from_str(&out).context("JSON")?;
+    assert_eq!((code, &answer["warnings"]), (0, &check["warnings"]));
+    let warning = &answer["warnings"][0];
+    assert_eq!((&warning["file"], &warning["line"]), (&file.as_str().into(), &1.into()), "{answer}");
+    assert!(warning["message"].as_str().is_some_and(|said| said.contains("no service")), "{answer}");
+    let (code, out, err) = site.ask(&["apply", &file])?;
+    assert!(
+        code == 0 && out.contains("applied") && err.contains("warning: nothing is limited"),
+        "{out}{err}"
+    );
+    Ok(())
+}
+
+fn answer_of(site: &Site<'_>, arguments: &[&str]) -> Result<(i32, String, String)> {
+    answer(&mut site.detector(arguments)?)
+}
+
+#[test]
+fn top_ranks_by_the_rate_between_two_looks() -> Result<()> {
+    if !may_run() {
+        return Ok(());
+    }
+    let _turn = turn();
+    let stage = Stage::new(1, MTU)?;
+    let site = Site::new(&stage.edge, &policy(LIMIT))?;
+    let _daemon = site.start(&["edge0"], &[])?;
+    let (quiet, busy) = (Net::v4(0), Net::v6(0));
+    let flood = |net: &Net, rate| {
+        let frame = net.flow(Who::Offender).datagram();
+        Flood::start(&stage.outside, &outside_interface(0), frame, Pace::per_second(rate))
+    };
+    let packets = |net: &Net| Ok::<_, anyhow::Error>(site.source(&net.prefix(Who::Offender))?.packets);
+    let first = flood(&quiet, 20_000)?;
+    wait_until("the first has sent much", PATIENCE, || Ok((packets(&quiet)? > 20_000).then_some(())))?;
+    first.stop()?;
+    stage.fence(0)?;
+    let second = flood(&busy, 2_000)?;
+    let before = packets(&busy)?;
+    let (_, answer) = site.ask_json(&["top", "--once", "--interval", "1"])?;
+    let sent = packets(&busy)? - before;
+    second.stop()?;
+    let row = |net: &Net| {
+        let rows = answer["top"].as_array().into_iter().flatten().enumerate();
+        let mut rows = rows.filter(|(_, row)| row["source"] == net.prefix(Who::Offender).as_str());
+        rows.next().map(|(place, row)| (place, row["packets_per_s"].as_u64())).context("a row")
+    };
+    let (place, rate) = row(&busy)?;
+    assert!(place == 0 && rate.is_some_and(|rate| (1..=sent).contains(&rate)), "{sent} sent: {answer}");
+    assert_eq!(row(&quiet)?.1, Some(0), "{answer}");
+    Ok(())
+}

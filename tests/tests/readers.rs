@@ -3,10 +3,12 @@
 use std::{fs, net::UdpSocket, path::PathBuf, sync::mpsc, thread};
 
 use anyhow::{Context as _, Result};
-use detector_common::{address::Address, budget::Budget};
+use aya::programs::{TestRun as _, TestRunOptions};
+use detector_common::{address::Address, budget::Budget, policy::Settings};
 use detector_tests::{
     daemon::Site,
     netns::{may_run, remove_pins, turn, unique_pins},
+    packet::udp,
     process::{PATIENCE, wait_until},
     rows::{self, Rig},
     stage::{MTU, Net, Stage, Who, policy},
@@ -14,14 +16,15 @@ use detector_tests::{
 use detector_user::{
     kernel::{
         apply::{ApplyError, apply},
-        load::{LoadOptions, Loaded, load},
+        load::{Clock, LoadOptions, Loaded, load},
         mapped::Access,
         maps::Maps,
+        pins::Pins,
         read::{self, Active, ReadError},
     },
     policy::compile::{Manifest, Tables, compile},
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// A program whose maps are pinned, so that they can be opened twice: once to apply, once to read.
 struct Pinned {
@@ -314,4 +317,115 @@ fn status_tells_shadow_from_rules_that_are_carried_out() -> Result<()> {
         assert_eq!(text.contains("enforcing some rules"), is_partial, "{text}");
     }
     Ok(())
+}
+
+/// A file cut down to its first line, a service without a profile, a profile whose parents have no budget: no packet can be
+/// refused, and only rules in shadow are not enforced either.
+#[test]
+fn status_tells_a_policy_that_limits_nothing() -> Result<()> {
+    if !may_run() {
+        return Ok(());
+    }
+    let _turn = turn();
+    let stage = Stage::new(1, MTU)?;
+    let site = Site::new(&stage.edge, &policy("packets = \"1000/s\""))?;
+    let mut daemon = site.start(&["edge0"], &[])?;
+    let open = policy("").replace("profile = \"each\"", "").replace("[profile.each]", "");
+    let rule =
+        |rest: &str| format!("[[rule]]\nname = \"it\"\nsource = [\"192.0.2.1\"]\naction = \"drop\"\n{rest}");
+    let no_service = format!("version = 1\n{}", rule(""));
+    let cases = [
+        ("version = 1\n".to_owned(), 10, "limits_nothing", "not enforcing: the policy has no service"),
+        (no_service, 10, "limits_nothing", "not enforcing: the policy has no service"),
+        (open.clone(), 10, "limits_nothing", "not enforcing: no service has a limit"),
+        (policy("parents.v4_24 = {}"), 10, "limits_nothing", "not enforcing: no service has a limit"),
+        (
+            open.clone() + &rule("mode = \"shadow\""),
+            10,
+            "shadow",
+            "not enforcing: every rule that could drop",
+        ),
+        (open + &rule(""), 0, "enforcing", "enforcing"),
+        (policy("parents.v4_24 = { new_sources = \"9/s\" }"), 0, "enforcing", "enforcing"),
+    ];
+    for (number, (text, code, state, said)) in cases.into_iter().enumerate() {
+        site.write_policy(&text)?;
+        assert_eq!(daemon.reload()?, (number as u64 + 1, 0), "{}", daemon.log());
+        let (found, status) = site.status()?;
+        assert_eq!((found, &status["state"]), (code, &state.into()), "{text}");
+        let (_, out, _) = site.ask(&["status"])?;
+        assert!(out.contains(said), "{said:?} is missing in {out}");
+    }
+    Ok(())
+}
+
+/// Without an entry: the next packet gets one, or the prefix may bring no new source, or the set is full of busy ones.
+#[test]
+fn explain_tells_why_a_source_has_no_entry() -> Result<()> {
+    if !may_run() {
+        return Ok(());
+    }
+    let _turn = turn();
+    let stage = Stage::new(1, MTU)?;
+    let site = Site::new(&stage.edge, "")?;
+    let pins = Pins::new(site.pins());
+    pins.prepare()?;
+    // A table of one set, under the clock that `explain` reads too.
+    let options = LoadOptions {
+        pins: Some(LoadOptions::pins_in(&pins.directory())),
+        clock: Clock::Kernel,
+        ..LoadOptions::isolated(1)
+    };
+    let mut loaded = load(&options)?;
+    let settings = loaded.maps.settings.read(0);
+    loaded.maps.settings.write(0, &Settings { seed: options.seed, ..settings });
+    let text = policy(
+        "packets = { rate = \"1/h\", burst = 10 }\nparents.v4_24.new_sources = { rate = \"1/h\", burst = 1 }",
+    ) + "\n[[rule]]\nname = \"it\"\nsource = [\"192.0.2.1\"]\naction = \"drop\"\n";
+    apply(&mut loaded.maps, &compile(&rows::policy(&text), &Manifest::default(), 0)?)?;
+    let mut send = |source: &str| -> Result<()> {
+        let frame = udp(&format!("{source}:1"), "198.18.0.9:443").frame();
+        let options = TestRunOptions { data_in: Some(&frame), ..TestRunOptions::new() };
+        loaded.program()?.test_run(options)?;
+        Ok(())
+    };
+    let explained = |source: &str| -> Result<(Value, String)> {
+        let (_, answer) = site.ask_json(&["explain", source])?;
+        let (_, text, _) = site.ask(&["explain", source])?;
+        Ok((answer["services"][0].clone(), text))
+    };
+    let assert_newcomer = |source: &str, expected: Value, said: &str| -> Result<()> {
+        let (standing, text) = explained(source)?;
+        assert_eq!((&standing["seen"], &standing["newcomer"]), (&Value::Null, &expected), "{standing}");
+        assert!(text.contains(said), "{said:?} is missing in {text}");
+        Ok(())
+    };
+    let spent = json!({ "state": "new_sources", "prefix": "10.0.0.0/24" });
+    let spent_said = "none to be had: 10.0.0.0/24 has spent its budget new_sources";
+
+    assert_newcomer(
+        "10.0.0.1",
+        json!({ "state": "admitted" }),
+        "nothing lately, every budget of its own is full",
+    )?;
+    assert_newcomer("192.0.2.1", json!({ "state": "admitted" }), "seen: nothing lately\n")?;
+    send("10.0.0.1")?;
+    let (standing, text) = explained("10.0.0.1")?;
+    assert_eq!(
+        (&standing["seen"]["packets"], &standing["newcomer"]),
+        (&1.into(), &Value::Null),
+        "{standing}"
+    );
+    assert!(text.contains("seen: 1 packets") && text.contains("modulo 2^32"), "{text}");
+    send("10.0.0.2")?;
+    assert_newcomer("10.0.0.2", spent.clone(), spent_said)?;
+    assert_newcomer("10.0.1.2", json!({ "state": "admitted" }), "nothing lately")?;
+
+    // Seven more make the set full.
+    (1..8).try_for_each(|net| send(&format!("10.0.{net}.1")))?;
+    send("10.0.99.1")?;
+    let full = json!({ "state": "table_full" });
+    assert_newcomer("10.0.99.1", full.clone(), "it shares the overflow budget of its class")?;
+    assert_newcomer("192.0.2.1", full, "no entry: all ways of its set are busy")?;
+    assert_newcomer("10.0.0.2", spent, spent_said)
 }

@@ -1,8 +1,8 @@
 //! Several captures as one stream of frames.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use super::{CaptureError, Frame, Reader};
+use super::{CaptureError, Frame, Reader, SPAN_NS_MAX};
 
 /// Several captures as one stream ordered by time.
 ///
@@ -10,6 +10,8 @@ use super::{CaptureError, Frame, Reader};
 /// kept, also where its time goes backwards. Holds one frame of each capture.
 pub struct Merge {
     sources: Vec<Source>,
+    /// The time of the first frame, and its capture.
+    first: Option<(u64, PathBuf)>,
 }
 
 struct Source {
@@ -30,16 +32,15 @@ impl Merge {
 
     /// Merges captures that are open.
     pub fn new(readers: Vec<Reader>) -> Self {
-        Self {
-            sources: readers.into_iter().map(|reader| Source { reader, head: None, ended: false }).collect(),
-        }
+        let sources = readers.into_iter().map(|reader| Source { reader, head: None, ended: false });
+        Self { sources: sources.collect(), first: None }
     }
 
     /// The next frame. None at the end of all captures and ever after.
     ///
     /// # Errors
     /// As soon as one capture cannot be read further: what it lacks would have its place in the order. Called
-    /// again, the other captures go on without it.
+    /// again, the other captures go on without it. Also for a frame more than [`SPAN_NS_MAX`] after the first one.
     pub fn next_frame(&mut self) -> Result<Option<Frame>, CaptureError> {
         for source in &mut self.sources {
             source.fill()?;
@@ -49,7 +50,16 @@ impl Merge {
             .sources
             .iter_mut()
             .filter_map(|source| source.head.as_ref().map(|f| f.time_ns).map(|t| (t, source)));
-        Ok(with_head.min_by_key(|(time_ns, _)| *time_ns).and_then(|(_, source)| source.head.take()))
+        let Some((_, source)) = with_head.min_by_key(|(time_ns, _)| *time_ns) else { return Ok(None) };
+        let Some(frame) = source.head.take() else { return Ok(None) };
+        let (path, packet) = source.reader.place();
+        let (first_ns, first) = self.first.get_or_insert_with(|| (frame.time_ns, path.to_owned()));
+        let after_ns = frame.time_ns.saturating_sub(*first_ns);
+        if after_ns > SPAN_NS_MAX {
+            let (path, first) = (path.to_owned(), first.clone());
+            return Err(CaptureError::Span { path, packet, after_ns, first });
+        }
+        Ok(Some(frame))
     }
 }
 
@@ -129,6 +139,24 @@ mod tests {
         assert_eq!(merge.next_frame().unwrap().unwrap().time_ns, 5_000);
         assert_eq!(merge.next_frame().unwrap(), None);
     }
+
+    #[test]
+    fn a_packet_beyond_the_clock_is_told_with_its_capture() {
+        let whole = order(vec![capture(1, &[7]), capture(2, &[5, 5 + YEARS_18])]);
+        assert_eq!(whole, [(2, 5), (1, 7), (2, 5 + YEARS_18)]);
+        let mut merge = Merge::new(vec![capture(1, &[0]), capture(2, &[5, 7, 1 + YEARS_18])]);
+        for _ in 0..3 {
+            assert!(merge.next_frame().unwrap().is_some());
+        }
+        let error = merge.next_frame().unwrap_err();
+        assert!(matches!(error, CaptureError::Span { packet: 3, .. }), "{error}");
+        let said = error.to_string();
+        for part in ["test.pcap: packet 3 is 18 years", "at most 18", "editcap"] {
+            assert!(said.contains(part), "{part:?} is missing in: {said}");
+        }
+    }
+
+    const YEARS_18: u64 = 18 * 365 * 86_400 * 1_000_000_000;
 
     #[test]
     fn opening_names_the_missing_capture() {

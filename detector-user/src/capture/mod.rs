@@ -31,6 +31,12 @@ pub const MAX_CAPTURED_BYTES: usize = 256 * 1024;
 /// carry no packet are skipped without being held, whatever their length.
 pub const MAX_BLOCK_BYTES: usize = 1024 * 1024;
 
+/// The longest time from the first packet to another, in nanoseconds: 18 years. The clock of the budgets has little more.
+pub const SPAN_NS_MAX: u64 = SPAN_YEARS_MAX * YEAR_NS;
+
+const SPAN_YEARS_MAX: u64 = 18;
+const YEAR_NS: u64 = 365 * 24 * 3600 * 1_000_000_000;
+
 /// The most interfaces that one section of a pcapng file may describe.
 pub const MAX_INTERFACES: usize = 65_536;
 
@@ -139,6 +145,24 @@ pub enum CaptureError {
         offset: u64,
         /// What was found and what was expected.
         what: String,
+    },
+    /// A packet comes later than the clock reaches.
+    #[error(
+        "read capture {}: packet {packet} is {} years after the first packet, which is of capture {}; expected at most \
+         {SPAN_YEARS_MAX}: one of the two has a wrong time, or none; leave it out, the first one with `editcap IN OUT 1`",
+        path.display(),
+        after_ns / YEAR_NS,
+        first.display()
+    )]
+    Span {
+        /// The capture.
+        path: PathBuf,
+        /// The packet, from 1.
+        packet: u64,
+        /// The time since the first packet of all captures, in nanoseconds.
+        after_ns: u64,
+        /// The capture that the first packet is of.
+        first: PathBuf,
     },
     /// The packets start with a header that is not turned into an Ethernet header.
     #[error(

@@ -88,6 +88,11 @@ impl Reader {
         Ok(Self { input, format, ended: false })
     }
 
+    /// The capture, and the number of the last frame, from 1.
+    pub(super) fn place(&self) -> (&Path, u64) {
+        (self.input.path(), self.input.packets)
+    }
+
     /// The next frame. None at the end of the capture, and ever after an end or an error.
     ///
     /// # Errors

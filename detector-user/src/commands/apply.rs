@@ -7,7 +7,7 @@ use crate::{
     cli::ApplyArgs,
     clock,
     kernel::{apply::apply as put, mapped::Access, maps::Maps, pins::Pins, probe::probe, read},
-    policy,
+    policy::{self, FileDiagnostic, in_file},
 };
 
 /// The answer.
@@ -19,6 +19,7 @@ struct Answer {
     services: usize,
     rules: usize,
     source_prefixes: usize,
+    warnings: Vec<FileDiagnostic>,
 }
 
 /// Applies a policy to the pinned maps.
@@ -28,20 +29,22 @@ pub fn apply(args: &ApplyArgs) -> Result<u8, Failure> {
     let pins = Pins::new(&args.read.pins);
     let mut maps = Maps::pinned(&pins.loaded()?, Access::Write)?;
     let epoch = apply_to(&mut maps, &pins, &file)?;
+    let checked = &file.checked.policy;
+    let source_prefixes = checked.rules.iter().map(|rule| rule.sources.len()).sum();
+    let (services, rules) = (checked.services.len(), checked.rules.len());
+    if args.read.json {
+        let warnings = in_file(&file.name, file.checked.warnings);
+        let file = file.name;
+        print_json(&Answer { applied: true, file, epoch, services, rules, source_prefixes, warnings })?;
+        return Ok(EXIT_DONE);
+    }
     if !file.checked.warnings.is_empty() {
         anstream::eprintln!("{}", policy::render(&file.name, &file.text, &file.checked.warnings).trim_end());
     }
-    let policy = &file.checked.policy;
-    let source_prefixes = policy.rules.iter().map(|rule| rule.sources.len()).sum();
-    let (services, rules) = (policy.services.len(), policy.rules.len());
-    if args.read.json {
-        print_json(&Answer { applied: true, file: file.name, epoch, services, rules, source_prefixes })?;
-    } else {
-        print_line(&format!(
-            "applied {} as policy {epoch}: {services} services, {rules} rules, {source_prefixes} source prefixes",
-            file.name
-        ));
-    }
+    print_line(&format!(
+        "applied {} as policy {epoch}: {services} services, {rules} rules, {source_prefixes} source prefixes",
+        file.name
+    ));
     Ok(EXIT_DONE)
 }
 

@@ -4,8 +4,8 @@ use std::net::IpAddr;
 
 use detector_common::{
     address::Address,
-    budget::{BYTE_INTERVAL_FRACTION_BITS, Budget, TICKS_PER_NS, left, ticks},
-    policy::{Action, Class, NO_PROFILE, NO_RULE},
+    budget::{BYTE_INTERVAL_FRACTION_BITS, Budget, TICKS_PER_NS, left, take, ticks},
+    policy::{Action, Class, NO_PROFILE, NO_RULE, ParentClass},
     table::{Lineage, Unit, Way},
 };
 use serde::Serialize;
@@ -19,7 +19,7 @@ use crate::{
         maps::Maps,
         pins::Pins,
         probe::probe,
-        read::{self, Active},
+        read::{self, Active, ReadError},
     },
     policy::compile::Manifest,
     replay::source_prefix,
@@ -47,6 +47,8 @@ struct Standing {
     profile: Option<String>,
     /// What was seen since the source got its entry; none while it has none.
     seen: Option<Seen>,
+    /// What awaits the next packet while it has none.
+    newcomer: Option<Newcomer>,
     budgets: Vec<BudgetState>,
 }
 
@@ -56,6 +58,18 @@ struct Seen {
     bytes: u32,
     dropped: u32,
     connections: u32,
+}
+
+/// What awaits the next packet of a source without an entry.
+#[derive(Debug, Serialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+enum Newcomer {
+    /// It gets an entry, with every budget of its own full.
+    Admitted,
+    /// It is refused: the prefix has spent its budget `new_sources`.
+    NewSources { prefix: String },
+    /// It gets none, since every way of its set is busy. If its class limits, it shares the overflow budget.
+    TableFull,
 }
 
 /// One budget and what is left of it.
@@ -109,7 +123,10 @@ fn standing(
     let rule = (class.rule != NO_RULE).then(|| manifest.rules.get(usize::from(class.rule))).flatten();
     let profile =
         (class.profile != NO_PROFILE).then(|| manifest.profiles.get(usize::from(class.profile))).flatten();
+    let now = ticks(clock::kernel_ns());
     let way = read::source(maps, address, number);
+    let parents = parents(maps, active, &class, address, number)?;
+    let newcomer = || newcomer(&parents, read::is_full(maps, address, number, now), now);
     Ok(Some(Standing {
         service: name.to_owned(),
         action: action_name(class.action),
@@ -123,7 +140,8 @@ fn standing(
             dropped: way.dropped(),
             connections: way.connections(),
         }),
-        budgets: budgets(maps, active, &class, address, number, way)?,
+        newcomer: way.is_none().then(newcomer),
+        budgets: budgets(&class, &way.unwrap_or_default(), &parents, address, now),
     }))
 }
 
@@ -136,16 +154,45 @@ const fn action_name(action: u8) -> &'static str {
     }
 }
 
-fn budgets(
+/// A prefix around a source that the class has budgets for.
+struct Parent {
+    prefix: String,
+    class: ParentClass,
+    way: Way,
+}
+
+fn parents(
     maps: &Maps,
     active: &Active<'_>,
     class: &Class,
     address: Address,
     service: u16,
-    way: Option<Way>,
-) -> Result<Vec<BudgetState>, Failure> {
-    let now = ticks(clock::kernel_ns());
-    let way = way.unwrap_or_default();
+) -> Result<Vec<Parent>, ReadError> {
+    let levels = [(Unit::V4Net24, class.v4_24), (Unit::V6Net56, class.v6_56), (Unit::V6Net48, class.v6_48)];
+    let named = levels.into_iter().filter(|(unit, number)| unit.family() == address.family && *number != 0);
+    let parent = |(unit, number)| {
+        let prefix = source_prefix(unit, address.high).to_string();
+        let way = read::parent(maps, address, unit, service, Lineage(class.lineage)).unwrap_or_default();
+        Ok(Parent { prefix, class: active.parent_class(number)?, way })
+    };
+    named.map(parent).collect()
+}
+
+/// In the order in which the program asks.
+fn newcomer(parents: &[Parent], is_full: bool, now: u64) -> Newcomer {
+    let has_spent = |parent: &&Parent| {
+        let budget = &parent.class.new_sources;
+        budget.is_limited()
+            && take(parent.way.special_tat, now, budget.unit_cost(), budget.burst_ticks).is_err()
+    };
+    match parents.iter().find(has_spent) {
+        Some(parent) => Newcomer::NewSources { prefix: parent.prefix.clone() },
+        None if is_full => Newcomer::TableFull,
+        None => Newcomer::Admitted,
+    }
+}
+
+fn budgets(class: &Class, way: &Way, parents: &[Parent], address: Address, now: u64) -> Vec<BudgetState> {
     let source = source_prefix(Unit::of_source(address.family), address.high).to_string();
     let mut states: Vec<_> = [
         state(&source, "packets", &class.packets, way.packets_tat, now, 0),
@@ -155,22 +202,16 @@ fn budgets(
     .into_iter()
     .flatten()
     .collect();
-    let levels = [(Unit::V4Net24, class.v4_24), (Unit::V6Net56, class.v6_56), (Unit::V6Net48, class.v6_48)];
-    for (unit, number) in
-        levels.into_iter().filter(|(unit, number)| unit.family() == address.family && *number != 0)
-    {
-        let way = read::parent(maps, address, unit, service, Lineage(class.lineage)).unwrap_or_default();
-        let class = active.parent_class(number)?;
-        let prefix = source_prefix(unit, address.high).to_string();
+    for Parent { prefix, class, way } in parents {
         let parent = [
-            state(&prefix, "packets", &class.packets, way.packets_tat, now, 0),
-            state(&prefix, "bytes", &class.bytes, way.bytes_tat, now, BYTE_INTERVAL_FRACTION_BITS),
-            state(&prefix, "connections", &class.connections, way.connections_tat, now, 0),
-            state(&prefix, "new_sources", &class.new_sources, way.special_tat, now, 0),
+            state(prefix, "packets", &class.packets, way.packets_tat, now, 0),
+            state(prefix, "bytes", &class.bytes, way.bytes_tat, now, BYTE_INTERVAL_FRACTION_BITS),
+            state(prefix, "connections", &class.connections, way.connections_tat, now, 0),
+            state(prefix, "new_sources", &class.new_sources, way.special_tat, now, 0),
         ];
         states.extend(parent.into_iter().flatten());
     }
-    Ok(states)
+    states
 }
 
 fn state(
@@ -212,13 +253,28 @@ fn text(answer: &Answer) -> String {
         if let Some(reason) = &standing.reason {
             lines.push(format!("  because: {reason}"));
         }
-        lines.push(match &standing.seen {
-            Some(seen) => format!(
-                "  seen: {} packets, {} bytes, {} connections; {} packets dropped",
+        lines.extend(standing.seen.as_ref().map(|seen| {
+            format!(
+                "  seen: {} packets, {} bytes, {} connections; {} packets dropped (each modulo 2^32)",
                 seen.packets, seen.bytes, seen.connections, seen.dropped
-            ),
-            None => "  seen: nothing lately, every budget is full".to_owned(),
-        });
+            )
+        }));
+        lines.extend(standing.newcomer.as_ref().map(|newcomer| {
+            match newcomer {
+                Newcomer::Admitted if standing.action == "limit" => {
+                    "  seen: nothing lately, every budget of its own is full".to_owned()
+                }
+                Newcomer::Admitted => "  seen: nothing lately".to_owned(),
+                Newcomer::NewSources { prefix } => {
+                    format!("  no entry, and none to be had: {prefix} has spent its budget new_sources")
+                }
+                Newcomer::TableFull if standing.action == "limit" => {
+                    "  no entry: all ways of its set are busy, so it shares the overflow budget of its class"
+                        .to_owned()
+                }
+                Newcomer::TableFull => "  no entry: all ways of its set are busy".to_owned(),
+            }
+        }));
         if !standing.budgets.is_empty() {
             let rows = standing.budgets.iter().map(|state| {
                 vec![

@@ -31,8 +31,10 @@ use crate::{
 enum State {
     /// The policy is carried out, or some of its rules are.
     Enforcing,
-    /// Attached, but the policy only counts, and so do all of its rules.
+    /// Attached, but all that could drop a packet only counts.
     Shadow,
+    /// Attached, with a policy that drops no packet in any mode.
+    LimitsNothing,
     /// Loaded, attached to no interface.
     Detached,
     /// Loaded and attached, without a policy.
@@ -122,7 +124,9 @@ pub fn status(args: &ReadArgs) -> Result<u8, Failure> {
     Ok(match answer.state {
         State::Enforcing if answer.degraded.is_empty() => EXIT_DONE,
         State::Enforcing => EXIT_DEGRADED,
-        State::Shadow | State::Detached | State::NoPolicy | State::Unloaded => EXIT_NOT_ENFORCING,
+        State::Shadow | State::LimitsNothing | State::Detached | State::NoPolicy | State::Unloaded => {
+            EXIT_NOT_ENFORCING
+        }
     })
 }
 
@@ -144,18 +148,15 @@ fn loaded(pins: &Pins, maps: &Maps) -> Result<Answer, Failure> {
     let daemon = pins.is_daemon_alive();
     let places = pins.places(Namespace::own()?)?;
     let interfaces: Vec<_> = places.into_iter().map(|(link, place)| interface(&link, place)).collect();
-    let (policy, services, reasons) = read::consistently(maps, |active| -> Result<_, Failure> {
+    let (attached, policy, services, reasons) = read::consistently(maps, |active| -> Result<_, Failure> {
         let manifest = active.manifest()?;
+        let state = manifest.as_ref().map_or(State::NoPolicy, |manifest| state(active, manifest));
         let policy = manifest.as_ref().map(|manifest| policy(active, manifest));
         let (services, reasons) = packets(maps, &manifest.unwrap_or_default().services)?;
-        Ok((policy, services, reasons))
+        Ok((state, policy, services, reasons))
     })?;
-    let state = match &policy {
-        _ if interfaces.iter().all(|interface| interface.place == GONE) => State::Detached,
-        None => State::NoPolicy,
-        Some(policy) if policy.mode == "shadow" && policy.exceptions.is_empty() => State::Shadow,
-        Some(_) => State::Enforcing,
-    };
+    let is_detached = interfaces.iter().all(|interface| interface.place == GONE);
+    let state = if is_detached { State::Detached } else { attached };
     let now = ticks(clock::kernel_ns());
     let tables = [("sources", &maps.sources), ("parents", &maps.parents)].map(|(name, table)| {
         let read::Fill { ways, occupied, busy } = read::fill(table, now);
@@ -184,6 +185,17 @@ fn interface(link: &LinkPin, place: Place) -> Interface {
         Place::Gone => (None, link.interface_index, GONE),
     };
     Interface { name, index, mode: link.mode.name(), place }
+}
+
+/// What a policy does where it is attached.
+fn state(active: &Active<'_>, manifest: &Manifest) -> State {
+    // Without a service no class is anybody's.
+    let classes = active.refusing_classes().filter(|_| !manifest.services.is_empty());
+    match classes.map(|class| class.shadow).min() {
+        Some(0) => State::Enforcing,
+        Some(_) => State::Shadow,
+        None => State::LimitsNothing,
+    }
 }
 
 fn policy(active: &Active<'_>, manifest: &Manifest) -> Policy {
@@ -265,6 +277,7 @@ fn mode(policy: &Policy) -> String {
 fn text(answer: &Answer) -> String {
     use anstyle::{AnsiColor, Style};
     let is_exceptional = answer.policy.as_ref().is_some_and(|policy| policy.mode == "shadow");
+    let has_no_service = answer.policy.as_ref().is_some_and(|policy| policy.services == 0);
     let (word, color) = match answer.state {
         State::Enforcing if is_exceptional && answer.degraded.is_empty() => {
             ("enforcing some rules: the policy is in mode shadow", AnsiColor::Yellow)
@@ -274,7 +287,14 @@ fn text(answer: &Answer) -> String {
         }
         State::Enforcing if answer.degraded.is_empty() => ("enforcing", AnsiColor::Green),
         State::Enforcing => ("enforcing, degraded", AnsiColor::Yellow),
-        State::Shadow => ("not enforcing: the policy is in mode shadow", AnsiColor::Yellow),
+        State::Shadow if is_exceptional => ("not enforcing: the policy is in mode shadow", AnsiColor::Yellow),
+        State::Shadow => ("not enforcing: every rule that could drop is in mode shadow", AnsiColor::Yellow),
+        State::LimitsNothing if has_no_service => {
+            ("not enforcing: the policy has no service", AnsiColor::Red)
+        }
+        State::LimitsNothing => {
+            ("not enforcing: no service has a limit, and no rule drops or limits", AnsiColor::Red)
+        }
         State::Detached => ("not enforcing: attached to no interface", AnsiColor::Red),
         State::NoPolicy => ("not enforcing: no policy is applied", AnsiColor::Red),
         State::Unloaded => {

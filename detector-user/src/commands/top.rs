@@ -52,14 +52,24 @@ struct Answer {
     top: Vec<Row>,
 }
 
-type Counts = HashMap<(u64, u16, u8, u8), u32>;
+/// Prefix, service, unit and generation, which tells an owner of a way from the next.
+type Owner = (u64, u16, u8, u8);
+
+/// The packets of every owner, modulo 2^32.
+type Packets = HashMap<Owner, u32>;
+
+/// An earlier look.
+struct Counted {
+    packets: Packets,
+    at: Instant,
+}
 
 /// Shows the top sources, once or until interrupted.
 pub fn top(args: &TopArgs) -> Result<u8, Failure> {
     probe()?;
     let maps = Maps::pinned(&Pins::new(&args.read.pins).loaded()?, Access::Read)?;
     let interval = Duration::from_secs(if args.once { args.interval } else { args.interval.max(1) });
-    let mut before = if interval.is_zero() { None } else { Some((counts(&maps), Instant::now())) };
+    let mut before = if interval.is_zero() { None } else { Some(count(&maps)) };
     loop {
         thread::sleep(interval);
         let answer = look(&maps, args.rows, before.as_ref())?;
@@ -74,21 +84,21 @@ pub fn top(args: &TopArgs) -> Result<u8, Failure> {
         if args.once {
             return Ok(EXIT_DONE);
         }
-        before = Some((counts(&maps), Instant::now()));
+        before = Some(count(&maps));
     }
 }
 
-/// The packets of every owner of a way; the generation tells an owner from the next.
-fn counts(maps: &Maps) -> Counts {
-    read::entries(&maps.sources).map(|way| (owner(&way), way.packets())).collect()
+fn count(maps: &Maps) -> Counted {
+    let packets = read::entries(&maps.sources).map(|way| (owner(&way), way.packets())).collect();
+    Counted { packets, at: Instant::now() }
 }
 
-fn owner(way: &Way) -> (u64, u16, u8, u8) {
+fn owner(way: &Way) -> Owner {
     let meta = way.meta();
     (way.prefix, meta.service(), meta.unit().unwrap_or(Unit::V4Source) as u8, meta.generation())
 }
 
-fn look(maps: &Maps, rows: usize, before: Option<&(Counts, Instant)>) -> Result<Answer, Failure> {
+fn look(maps: &Maps, rows: usize, before: Option<&Counted>) -> Result<Answer, Failure> {
     read::consistently(maps, |active| look_at(maps, active, rows, before))
 }
 
@@ -96,21 +106,30 @@ fn look_at(
     maps: &Maps,
     active: &Active<'_>,
     rows: usize,
-    before: Option<&(Counts, Instant)>,
+    before: Option<&Counted>,
 ) -> Result<Answer, Failure> {
     let manifest = active.manifest()?.unwrap_or_default();
     let now = ticks(clock::kernel_ns());
-    let mut ways: Vec<Way> = read::entries(&maps.sources).collect();
+    let ways: Vec<Way> = read::entries(&maps.sources).collect();
+    let before = before.map(|before| (&before.packets, before.at.elapsed()));
     let sources = ways.len();
-    let rate = |way: &Way| {
-        let (counts, since) = before?;
-        let packets = way.packets().wrapping_sub(counts.get(&owner(way)).copied().unwrap_or(0));
-        Some((f64::from(packets) / since.elapsed().as_secs_f64()).round() as u64)
-    };
-    ways.sort_by_key(|way| std::cmp::Reverse((rate(way), way.packets(), way.prefix)));
+    let mut ways = ranked(ways, before);
     ways.truncate(rows);
-    let top = ways.iter().map(|way| row(active, &manifest, way, rate(way), now)).collect::<Result<_, _>>()?;
-    Ok(Answer { sources, top })
+    let rows = ways.iter().map(|(rate, way)| row(active, &manifest, way, *rate, now));
+    Ok(Answer { sources, top: rows.collect::<Result<_, _>>()? })
+}
+
+/// The ways with their packets a second since an earlier look: those with the highest rate first, then those with the most
+/// packets.
+fn ranked(ways: Vec<Way>, before: Option<(&Packets, Duration)>) -> Vec<(Option<u64>, Way)> {
+    let rate = |way: &Way| {
+        let (packets, elapsed) = before?;
+        let packets = way.packets().wrapping_sub(packets.get(&owner(way)).copied().unwrap_or(0));
+        Some((f64::from(packets) / elapsed.as_secs_f64()).round() as u64)
+    };
+    let mut ranked: Vec<_> = ways.into_iter().map(|way| (rate(&way), way)).collect();
+    ranked.sort_by_key(|(rate, way)| std::cmp::Reverse((*rate, way.packets(), way.prefix)));
+    ranked
 }
 
 fn row(
@@ -153,5 +172,54 @@ fn text(answer: &Answer) -> String {
             row.rule.clone().unwrap_or_else(|| "-".to_owned()),
         ]
     });
-    format!("{} sources known\n\n{}", answer.sources, table(&header, &[2, 3, 4, 5, 6], rows))
+    format!(
+        "{} sources known; their counters are modulo 2^32\n\n{}",
+        answer.sources,
+        table(&header, &[2, 3, 4, 5, 6], rows)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use detector_common::{
+        address::Address,
+        table::{Key, Meta},
+    };
+
+    /// The entry of 192.0.2.`source` after so many packets, the `generation`-th owner of its way.
+    fn way(source: u8, generation: u8, packets: u32) -> Way {
+        let key = Key::new(Address::v4([192, 0, 2, source]), Unit::V4Source, 1);
+        let meta = Meta(u64::from(generation) << 56).owned(key.tag, 1, 1).0;
+        Way { prefix: key.prefix, meta, traffic: packets.into(), ..Way::default() }
+    }
+
+    /// Last byte of the source and rate, in the order of the ranking.
+    fn rates(ways: &[Way], before: Option<(&[Way], Duration)>) -> Vec<(u8, Option<u64>)> {
+        let before = before.map(|(ways, elapsed)| {
+            (ways.iter().map(|way| (owner(way), way.packets())).collect::<Packets>(), elapsed)
+        });
+        let ranked = ranked(ways.to_vec(), before.as_ref().map(|(packets, elapsed)| (packets, *elapsed)));
+        ranked.iter().map(|(rate, way)| ((way.prefix >> 32) as u8, *rate)).collect()
+    }
+
+    #[test]
+    fn rates_are_packets_since_the_look_before_by_the_time_since() {
+        let before = [way(1, 0, 1000), way(2, 0, 5), way(3, 7, 900), way(4, 0, u32::MAX)];
+        // The way of the third has another owner, the counter of the fourth has wrapped, the fifth is new.
+        let now = [way(1, 0, 1000), way(2, 0, 1005), way(3, 8, 30), way(4, 0, 99), way(5, 0, 501)];
+        assert_eq!(
+            rates(&now, Some((&before, Duration::from_millis(2000)))),
+            [(2, Some(500)), (5, Some(251)), (4, Some(50)), (3, Some(15)), (1, Some(0))]
+        );
+        assert_eq!(rates(&now, Some((&before, Duration::from_millis(500))))[0], (2, Some(2000)));
+    }
+
+    #[test]
+    fn equal_rates_and_single_looks_are_ranked_by_packets() {
+        let now = [way(1, 0, 10), way(2, 0, 30), way(3, 0, 20)];
+        assert_eq!(rates(&now, None), [(2, None), (3, None), (1, None)]);
+        let quiet = rates(&now, Some((&now, Duration::from_secs(1))));
+        assert_eq!(quiet, [(2, Some(0)), (3, Some(0)), (1, Some(0))]);
+    }
 }

@@ -215,9 +215,23 @@ pub fn parent(maps: &Maps, address: Address, unit: Unit, service: u16, lineage: 
     entry(maps, &maps.parents, &SourceKey::of_parent(address, unit, service, lineage))
 }
 
+/// Whether a source without an entry at a service gets none: every way of its set is limiting its owner or changing hands
+/// at `now`, in ticks.
+pub fn is_full(maps: &Maps, address: Address, service: u16, now: u64) -> bool {
+    let key = SourceKey::new(address, Unit::of_source(address.family), service);
+    let (set, _) = set(maps, &maps.sources, &key);
+    set.ways.iter().all(|way| way.busy_until() > now || way.meta().is_busy())
+}
+
 fn entry(maps: &Maps, table: &Mapped<Set>, key: &SourceKey) -> Option<Way> {
+    let (set, hash) = set(maps, table, key);
+    set.find(key, hash).copied()
+}
+
+/// The set of a key and its hash.
+fn set(maps: &Maps, table: &Mapped<Set>, key: &SourceKey) -> (Set, u64) {
     let hash = key.hash(&maps.settings.read(0).seed);
-    table.read(set_of(hash, table.len() as u32) as usize).find(key, hash).copied()
+    (table.read(set_of(hash, table.len() as u32) as usize), hash)
 }
 
 /// Every entry of a table that has an owner.

@@ -7,7 +7,7 @@
 //! 2. `raw` (with `budgets`, `rate`, `ports` and `prefix` for the values) walks that table by hand, so that one
 //!    broken value does not hide the next;
 //! 3. `validate` resolves names and counts, and makes a [`Policy`];
-//! 4. `warnings` looks for what is allowed but unlikely to be meant. It needs a policy without errors; warnings
+//! 4. `warnings` (with `effect` for the policy as a whole) looks for what is allowed but unlikely to be meant. It needs a policy without errors; warnings
 //!    about a single budget are given in any case.
 //!
 //! A [`Policy`] holds these promises: names are unique within their kind and match `[A-Za-z0-9_.:-]{1,63}`, every
@@ -17,6 +17,7 @@
 mod budgets;
 pub mod compile;
 mod diagnostic;
+mod effect;
 mod fields;
 mod model;
 mod ports;

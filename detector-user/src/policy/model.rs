@@ -113,6 +113,13 @@ pub struct Profile {
     pub parents: Parents,
 }
 
+impl Profile {
+    /// Whether nothing is limited.
+    pub fn is_empty(&self) -> bool {
+        self.budgets.is_empty() && self.parents.levels().into_iter().flatten().all(ParentBudgets::is_empty)
+    }
+}
+
 /// What may be spent; nothing where a budget is absent means no limit.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Budgets {
@@ -156,6 +163,13 @@ pub struct ParentBudgets {
     pub budgets: Budgets,
     /// Sources of this prefix that were not known before.
     pub new_sources: Option<Budget>,
+}
+
+impl ParentBudgets {
+    /// Whether nothing is limited.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// A rate, and how much may be spent at once after a pause.

@@ -7,7 +7,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 
-use super::model::{Action, ParentBudgets, Ports, Profile};
+use super::effect;
+use super::model::{Action, Ports};
 use super::raw::{RawPolicy, RawProfile, RawRule, RawService};
 use super::text::{At, Issue, Report, Span};
 
@@ -21,7 +22,8 @@ pub(super) fn policy(raw: &RawPolicy, report: &mut Report<'_>) {
     services(&raw.services, report);
     profiles(raw, report);
     rules_never_firing(raw, report);
-    rules_without_services(raw, report);
+    effect::nothing(raw, report);
+    effect::lifted(raw, report);
     broad(raw, report);
 }
 
@@ -118,22 +120,17 @@ fn profiles(raw: &RawPolicy, report: &mut Report<'_>) {
             let issue = Issue::remark(format!("profile `{}` is not used", name.value));
             report.warning(name.span.clone(), issue);
         }
-        if limits_nothing(profile) {
+        if profile.is_empty() {
             let issue = Issue::remark(format!("profile `{}` limits nothing", name.value));
             report.warning(name.span.clone(), issue);
         }
     }
 }
 
-fn limits_nothing(profile: &Profile) -> bool {
-    let empty = |parent: &ParentBudgets| *parent == ParentBudgets::default();
-    profile.budgets.is_empty() && profile.parents.levels().into_iter().flatten().all(empty)
-}
-
 /// What decides about a prefix before others do: the lower, the earlier.
-type Rank = (u8, usize);
+pub(super) type Rank = (u8, usize);
 
-fn rank(rule: &RawRule, index: usize) -> Option<Rank> {
+pub(super) fn rank(rule: &RawRule, index: usize) -> Option<Rank> {
     let action = match rule.action.as_ref()?.value {
         Action::Allow => 0,
         Action::Drop => 1,
@@ -221,12 +218,12 @@ fn after(address: IpAddr) -> Option<IpAddr> {
     }
 }
 
-fn service_of(rule: &RawRule) -> Option<&str> {
+pub(super) fn service_of(rule: &RawRule) -> Option<&str> {
     rule.service.as_ref().map(|service| service.value.as_str())
 }
 
 /// The prefix and all that contain it.
-fn ancestors(prefix: IpNet) -> impl Iterator<Item = IpNet> {
+pub(super) fn ancestors(prefix: IpNet) -> impl Iterator<Item = IpNet> {
     std::iter::successors(Some(prefix), IpNet::supernet)
 }
 
@@ -273,15 +270,5 @@ fn broad(raw: &RawPolicy, report: &mut Report<'_>) {
         for source in &rule.sources {
             warn(what, source, report);
         }
-    }
-}
-
-/// Rules of a policy without services: a packet to no service passes before its source is looked up.
-fn rules_without_services(raw: &RawPolicy, report: &mut Report<'_>) {
-    let Some(name) = raw.rules.iter().find_map(|rule| rule.name.as_ref()) else { return };
-    if raw.services.is_empty() {
-        let issue = Issue::remark("no rule can fire: the policy has no service, so every packet passes");
-        let help = "add a [[service]]; addresses = [\"0.0.0.0/0\", \"::/0\"] is every destination";
-        report.warning(name.span.clone(), issue.help(help.to_owned()));
     }
 }

@@ -50,7 +50,7 @@ impl<'a> Classes<'a> {
     }
 
     fn parent(&mut self, level: Option<&ParentBudgets>) -> u16 {
-        let Some(level) = level else { return 0 };
+        let Some(level) = level.filter(|level| !level.is_empty()) else { return 0 };
         let tick = self.clock_tick_ns;
         let class = ParentClass {
             packets: units(level.budgets.packets, tick),

@@ -173,3 +173,26 @@ fn names_and_reasons_have_a_bound() {
          rules that do the same]",
     );
 }
+
+/// The table of docs/policy.md against the limits.
+#[test]
+fn the_manual_tells_what_fits() {
+    use crate::policy::{PROFILES_MAX, RULES_MAX, SERVICES_MAX};
+    use detector_common::limits;
+
+    let manual = include_str!("../../../../docs/policy.md");
+    let ports = limits::PORT_SLOTS / 4;
+    for row in [
+        format!("| services, profiles, rules | {SERVICES_MAX}, {PROFILES_MAX}, {RULES_MAX} |"),
+        format!("| different destination prefixes of all services | {} |", limits::DESTINATION_SLOTS / 4),
+        format!(
+            "| different prefix lengths of services' addresses | {} for each of IPv4 and IPv6 |",
+            limits::PREFIX_LENGTHS_MAX
+        ),
+        format!("and one or two more for fragments and unreadable packets there | {ports} |"),
+        format!("| profiles with `parents` | {} |", limits::LINEAGES_MAX),
+        format!("make combinations | {},{:03} |", limits::CELLS_MAX / 1000, limits::CELLS_MAX % 1000),
+    ] {
+        assert!(manual.lines().any(|line| line.ends_with(&row)), "docs/policy.md lacks: {row}");
+    }
+}

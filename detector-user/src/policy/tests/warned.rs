@@ -19,6 +19,9 @@ fn with_rules(rules: &[&str]) -> String {
     format!("{SERVICES}{}", tables.collect::<String>())
 }
 
+/// Something that drops, so that the policy does.
+const DROP: &str = "[[rule]]\nname = \"drop\"\nsource = [\"192.0.2.99\"]\naction = \"drop\"\n";
+
 /// A limit somewhere else, so that the profile is used.
 const LIMIT: &str = "source = [\"192.0.2.99\"]\naction.limit = \"p\"";
 
@@ -100,7 +103,7 @@ addresses = ["203.0.113.7"]
 ports = ["tcp/91"]
 "#;
     assert_warned(
-        text,
+        &format!("{text}{DROP}"),
         &["8:14: warning: overlaps service `a` of line 3 on 203.0.113.0/24, tcp/90 \
            [tcp/90 there belongs to `a`, whose prefix is more specific]"],
     );
@@ -111,7 +114,7 @@ fn an_overlap_tells_who_has_the_packets() {
     let with = |first: (&str, &str), later: (&str, &str)| {
         format!(
             "version = 1\n[[service]]\nname = \"a\"\naddresses = [\"{}\"]\nports = [{}]\n\
-             [[service]]\nname = \"b\"\naddresses = [\"{}\"]\nports = [{}]\n",
+             [[service]]\nname = \"b\"\naddresses = [\"{}\"]\nports = [{}]\n{DROP}",
             first.0, first.1, later.0, later.1
         )
     };
@@ -144,7 +147,8 @@ fn an_overlap_tells_who_has_the_packets() {
 
 #[test]
 fn a_service_may_name_an_address_twice() {
-    assert_warned("version = 1\n[[service]]\nname = \"a\"\naddresses = [\"::1\", \"::1\", \"::/64\"]\n", &[]);
+    let service = "[[service]]\nname = \"a\"\naddresses = [\"::1\", \"::1\", \"::/64\"]\n";
+    assert_warned(&format!("version = 1\n{service}{DROP}"), &[]);
 }
 
 #[test]
@@ -168,7 +172,9 @@ fn broad_prefixes() {
     let limit = "source = [\"0.0.0.0/0\", \"::/0\"]\naction.limit = \"p\"";
     assert_warned(&with_rules(&[limit]), &[]);
     assert_warned(
-        "version = 1\ndefaults.allow = [\"10.0.0.0/8\", \"0.0.0.0/1\"]\n",
+        &SERVICES
+            .replacen('\n', "\ndefaults.allow = [\"10.0.0.0/8\", \"0.0.0.0/1\"]\n", 1)
+            .replace("9/s\"\n", &format!("9/s\"\n[[rule]]\nname = \"r\"\n{LIMIT}\n")),
         &["2:33: warning: never limits a very broad prefix: found /1, expected /8 or longer"],
     );
 }
@@ -283,10 +289,15 @@ fn bursts_of_hours() {
 #[test]
 fn profiles_not_used_or_empty() {
     assert_warned(
-        "version = 1\n[profile.a]\npackets = \"9/s\"\n",
+        &format!(
+            "version = 1\n[profile.a]\npackets = \"9/s\"\n[[service]]\nname = \"s\"\naddresses = [\"::/0\"]\n{DROP}"
+        ),
         &["2:10: warning: profile `a` is not used"],
     );
-    assert_warned(&with_profile("parents.v4_24 = {}"), &["2:10: warning: profile `p` limits nothing"]);
+    assert_warned(
+        &(with_profile("parents.v4_24 = {}") + DROP),
+        &["2:10: warning: profile `p` limits nothing"],
+    );
 }
 
 #[test]
@@ -300,4 +311,100 @@ fn warnings_come_with_errors() {
              or \"100Mbit/s\"",
         ],
     );
+}
+
+const UNLIMITED: &str = "4:8: warning: nothing is limited: no service has a profile that limits, and no rule drops or \
+                         limits [give a service a profile with budgets]";
+
+#[test]
+fn policies_that_limit_nothing() {
+    assert_warned(
+        "version = 1\n",
+        &["1:1: warning: nothing is limited: the policy has no service, so every packet passes \
+           [add a [[service]]; addresses = [\"0.0.0.0/0\", \"::/0\"] is every destination]"],
+    );
+    let with =
+        |rest: &str| format!("version = 1\n\n[[service]]\nname = \"s\"\naddresses = [\"192.0.2.1\"]\n{rest}");
+    let rule = |action| format!("[[rule]]\nname = \"r\"\nsource = [\"192.0.2.9\"]\naction = {action}\n");
+    let empty = "[profile.p]\nparents.v4_24 = {}\n";
+    let limiting = "[profile.p]\nparents.v4_24.packets = \"9/s\"\n";
+    let nothing = "warning: profile `p` limits nothing";
+    assert_warned(&with(""), &[UNLIMITED]);
+    assert_warned(&with(&rule("\"allow\"")), &[UNLIMITED]);
+    assert_warned(&with(&format!("profile = \"p\"\n{empty}")), &[UNLIMITED, &format!("7:10: {nothing}")]);
+    let limit = rule("{ limit = \"p\" }");
+    assert_warned(&with(&format!("{empty}{limit}")), &[UNLIMITED, &format!("6:10: {nothing}")]);
+    for limited in [
+        rule("\"drop\""),
+        rule("\"drop\"\nmode = \"shadow\""),
+        format!("{limiting}{limit}"),
+        format!("profile = \"p\"\n{limiting}"),
+        format!("profile = \"p\"\n{limiting}[defaults]\nmode = \"shadow\"\n"),
+    ] {
+        assert_warned(&with(&limited), &[]);
+    }
+}
+
+/// What warnings say of rules in mode `shadow`: name of the rule, by what it would be limited, where.
+#[track_caller]
+fn assert_lifts(text: &str, expected: &[&str]) {
+    let all = super::lines(&super::accepted(text).warnings);
+    let found: Vec<_> = all.iter().filter(|line| line.contains("in mode shadow")).collect();
+    let expected: Vec<_> = expected
+        .iter()
+        .map(|expected| {
+            format!("{expected} [one rule or profile decides about a source: while this one is tried, it passes without a limit]")
+        })
+        .collect();
+    assert_eq!(found, expected.iter().collect::<Vec<_>>(), "{all:#?} in:\n{text}");
+}
+
+#[test]
+fn a_rule_in_shadow_lifts_the_limits_of_a_service() {
+    let of_api =
+        SERVICES.replacen("[[service]]\nname = \"dns\"", "profile = \"p\"\n[[service]]\nname = \"dns\"", 1);
+    let with = |rule: &str| format!("{of_api}[[rule]]\nname = \"r\"\nsource = [\"192.0.2.0/24\"]\n{rule}\n");
+    let lifts = "12:8: warning: rule `r` in mode shadow lifts what service `api` enforces on 192.0.2.0/24";
+    let shadow = "mode = \"shadow\"";
+    for (rule, is_told) in [
+        (format!("action = \"drop\"\n{shadow}"), true),
+        (format!("action.limit = \"p\"\n{shadow}"), true),
+        (format!("action = \"drop\"\nservice = \"api\"\n{shadow}"), true),
+        (format!("action = \"drop\"\nservice = \"dns\"\n{shadow}"), false),
+        (format!("action = \"allow\"\n{shadow}"), false),
+        ("action = \"drop\"".to_owned(), false),
+        (format!("action = \"drop\"\n{shadow}\n[defaults]\nallow = [\"192.0.0.0/16\"]"), false),
+        (format!("action = \"drop\"\n[defaults]\n{shadow}"), false),
+    ] {
+        let expected: &[&str] = if is_told { &[lifts] } else { &[] };
+        assert_lifts(&with(&rule), expected);
+    }
+}
+
+#[test]
+fn a_rule_in_shadow_lifts_rules_around_it() {
+    let rule = |prefix: &str, action: &str, mode: &str| {
+        format!("source = [\"{prefix}\"]\naction = \"{action}\"\nmode = \"{mode}\"")
+    };
+    let wide = rule("10.0.0.0/8", "drop", "enforce");
+    let inner = rule("10.1.0.0/16", "drop", "shadow");
+    let lifts = "warning: rule `r1` in mode shadow lifts what rule `r0` of line 11 enforces on 10.1.0.0/16";
+    assert_lifts(&with_rules(&[&wide, &inner]), &[&format!("16:8: {lifts}")]);
+    let shadow = "[defaults]\nmode = \"shadow\"\n";
+    assert_lifts(&(with_rules(&[&wide, &inner]) + shadow), &[&format!("16:8: {lifts}")]);
+    // Between them one that passes already, for the same services or for one of them.
+    let between = rule("10.0.0.0/12", "allow", "enforce");
+    assert_lifts(&with_rules(&[&wide, &inner, &between]), &[]);
+    let of_one = format!("{between}\nservice = \"api\"");
+    assert_lifts(&with_rules(&[&wide, &inner, &of_one]), &[&format!("16:8: {lifts}")]);
+    // Of another service.
+    let of = |rule: &str, service| format!("{rule}\nservice = \"{service}\"");
+    assert_lifts(&with_rules(&[&of(&wide, "api"), &of(&inner, "dns")]), &[]);
+    // At the same prefix the order of actions decides.
+    let drop = rule("10.0.0.0/8", "drop", "shadow");
+    let limit = "source = [\"10.0.0.0/8\"]\naction.limit = \"p\"";
+    let same =
+        "11:8: warning: rule `r0` in mode shadow lifts what rule `r1` of line 16 enforces on 10.0.0.0/8";
+    assert_lifts(&with_rules(&[&drop, limit]), &[same]);
+    assert_lifts(&with_rules(&[&wide, &format!("{limit}\nmode = \"shadow\"")]), &[]);
 }
