@@ -1,6 +1,6 @@
 //! Daemons come and go; limits stay, as long as they are asked for and no longer.
 
-use std::{fmt::Write as _, net::SocketAddr, thread, time::Duration};
+use std::{fmt::Write as _, net::SocketAddr};
 
 use anyhow::{Context as _, Result};
 use detector_tests::{
@@ -211,7 +211,9 @@ fn every_interface_is_limited_and_a_successor_lets_go_of_those_it_is_not_given()
         let receiver = Receiver::start(&stage.edge, net.service())?;
         floods.push((Flood::start(&stage.outside, &interface, frame, Pace::per_second(20_000))?, receiver));
     }
-    thread::sleep(Duration::from_secs(2));
+    for net in nets {
+        more_judged(&site, net, 20 * BURST)?;
+    }
     for ((link, net), (flood, receiver)) in nets.iter().enumerate().zip(floods) {
         flood.stop()?;
         stage.fence(link as u8)?;
