@@ -153,6 +153,28 @@ fn unload_leaves_a_living_daemon_alone_unless_forced() -> Result<()> {
 }
 
 #[test]
+fn unload_removes_what_another_version_left() -> Result<()> {
+    if !may_run() {
+        return Ok(());
+    }
+    let _turn = turn();
+    let stage = Stage::new(1, MTU)?;
+    let site = Site::new(&stage.edge, &limit())?;
+    site.start(&[&edge_interface(0)], &[])?.end(libc::SIGKILL)?;
+    fs::rename(site.pins().join("abi-1"), site.pins().join("abi-0"))
+        .context("giving pins another version")?;
+    let (code, said) = site.refused(&[&edge_interface(0)], &[])?;
+    assert_eq!(code, 1, "{said}");
+    assert!(said.contains("abi-0") && said.contains("detector unload --pins"), "{said}");
+    assert!(stage.is_attached(0)?, "the limits of the other version go on");
+    let (code, answer) = site.ask_json(&["unload"])?;
+    assert_eq!((code, &answer["unloaded"]), (0, &true.into()), "{answer}");
+    assert_eq!((&answer["interfaces"][0], &answer["versions"][0]), (&"edge0".into(), &"abi-0".into()));
+    assert!(!stage.is_attached(0)? && !site.is_pinned());
+    Ok(())
+}
+
+#[test]
 fn a_first_start_that_was_ended_half_way_is_not_adopted() -> Result<()> {
     if !may_run() {
         return Ok(());

@@ -26,7 +26,7 @@ use crate::{
         load::{Clock, LoadOptions, Loaded, chain, load},
         mapped::Access,
         maps::Maps,
-        pins::{Lock, Pins},
+        pins::{Lock, Pins, remove_file},
         probe::probe,
     },
 };
@@ -60,10 +60,7 @@ pub(super) fn prepare(args: &RunArgs) -> Result<Prepared, Failure> {
     }
     probe()?;
     let pins = Pins::new(&args.pins);
-    if pins.prepare()? {
-        tracing::info!("mounted a BPF file system at /sys/fs/bpf");
-    }
-    let lock = pins.lock_daemon()?;
+    let lock = pins.prepare()?;
     let namespace = Namespace::own()?;
     pins.check_namespace(namespace)?;
     let predecessor = predecessor(&pins)?;
@@ -267,7 +264,7 @@ fn map_pins(sources: u32, directory: &Path, adopted: bool) -> Result<(MapPins, V
             "--sources differs from the adopted table's: it is made anew, its sources start with full budgets"
         );
         let new = directory.join(format!("{name}-next"));
-        remove_if_there(&new)?;
+        remove_file(&new)?;
         replaced.push(Replaced { new: new.clone(), old: path.clone() });
         *path = new;
     }
@@ -277,7 +274,7 @@ fn map_pins(sources: u32, directory: &Path, adopted: bool) -> Result<(MapPins, V
 fn finish_replacement(replaced: &[Replaced], switched: bool) -> Result<(), Failure> {
     for Replaced { new, old } in replaced {
         if !switched {
-            remove_if_there(new)?;
+            remove_file(new)?;
             continue;
         }
         fs::rename(new, old).map_err(|error| {
@@ -289,15 +286,6 @@ fn finish_replacement(replaced: &[Replaced], switched: bool) -> Result<(), Failu
         })?;
     }
     Ok(())
-}
-
-fn remove_if_there(path: &Path) -> Result<(), Failure> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(Failure::failed(format_args!("cannot remove the pin {}: {error}", path.display())))
-        }
-        _ => Ok(()),
-    }
 }
 
 fn attach_each(
@@ -358,7 +346,12 @@ fn tell(attachment: &Attachment) {
 fn events_of(ebpf: &mut aya::Ebpf) -> Result<Option<events::Events>, Failure> {
     let Some(map) = ebpf.take_map("EVENTS") else { return Ok(None) };
     let ring = RingBuf::try_from(map)?;
-    Ok(Some(events::Events::new(ring)?))
+    let events = events::Events::new(ring).map_err(|error| {
+        Failure::failed(format_args!(
+            "cannot wait for the program's events: {error}; look at the limit of open files (`ulimit -n`)"
+        ))
+    })?;
+    Ok(Some(events))
 }
 
 /// Logs the warnings of a policy.
