@@ -1,14 +1,20 @@
 //! Daemons come and go; limits stay, as long as they are asked for and no longer.
 
-use std::{fmt::Write as _, net::SocketAddr, thread, time::Duration};
+use std::{fmt::Write as _, fs, net::SocketAddr};
 
 use anyhow::{Context as _, Result};
+use detector_common::{hash::Seed, policy::Settings};
 use detector_tests::{
     daemon::Site,
     netns::{may_run, turn},
     process::{PATIENCE, wait_until},
     stage::{MTU, Net, Stage, Who, edge_interface, outside_interface, policy},
     traffic::{Flood, Pace, Receiver, Sender},
+};
+use detector_user::kernel::{
+    load::{LoadOptions, load},
+    mapped::Access,
+    maps::Maps,
 };
 
 /// The limit of most tests here.
@@ -147,6 +153,62 @@ fn unload_leaves_a_living_daemon_alone_unless_forced() -> Result<()> {
 }
 
 #[test]
+fn unload_removes_what_another_version_left() -> Result<()> {
+    if !may_run() {
+        return Ok(());
+    }
+    let _turn = turn();
+    let stage = Stage::new(1, MTU)?;
+    let site = Site::new(&stage.edge, &limit())?;
+    site.start(&[&edge_interface(0)], &[])?.end(libc::SIGKILL)?;
+    fs::rename(site.pins().join("abi-1"), site.pins().join("abi-0"))
+        .context("giving pins another version")?;
+    let (code, said) = site.refused(&[&edge_interface(0)], &[])?;
+    assert_eq!(code, 1, "{said}");
+    assert!(said.contains("abi-0") && said.contains("detector unload --pins"), "{said}");
+    assert!(stage.is_attached(0)?, "the limits of the other version go on");
+    let (code, answer) = site.ask_json(&["unload"])?;
+    assert_eq!((code, &answer["unloaded"]), (0, &true.into()), "{answer}");
+    assert_eq!((&answer["interfaces"][0], &answer["versions"][0]), (&"edge0".into(), &"abi-0".into()));
+    assert!(!stage.is_attached(0)? && !site.is_pinned());
+    Ok(())
+}
+
+#[test]
+fn a_first_start_that_was_ended_half_way_is_not_adopted() -> Result<()> {
+    if !may_run() {
+        return Ok(());
+    }
+    let _turn = turn();
+    let stage = Stage::new(1, MTU)?;
+    let site = Site::new(&stage.edge, &limit())?;
+    let directory = site.pins().join("abi-1");
+    let none = Seed { offsets: [0; 2], multipliers: [0; 2] };
+    let drawn = Seed::new([1, 2, 3, 4]);
+    // Ended while the program was verified, before the policy was there, and with a policy from `apply` meanwhile.
+    for (epoch, seed) in [(0, none), (0, drawn), (1, none)] {
+        fs::create_dir_all(&directory).context("making a directory for pins")?;
+        let pins = Some(LoadOptions::pins_in(&directory));
+        let half = load(&LoadOptions { pins, ..LoadOptions::isolated(10_000) })?;
+        half.maps.settings.write(0, &Settings { epoch, seed, ..half.maps.settings.read(0) });
+        drop(half);
+        let daemon = site.start(&[&edge_interface(0)], &[])?;
+        let log = daemon.log();
+        assert!(log.contains("ended before it had a policy") && !log.contains("adopted=true"), "{log}");
+        let settings = Maps::pinned(&directory, Access::Read)?.settings.read(0);
+        assert_ne!(settings.seed, seed, "a seed of its own");
+        assert!(
+            settings.seed.multipliers.iter().all(|multiplier| multiplier & 1 == 1),
+            "{:?}",
+            settings.seed
+        );
+        assert_eq!(settings.epoch, 1, "its policy is the first");
+        assert_eq!(daemon.end(libc::SIGTERM)?.code(), Some(0));
+    }
+    Ok(())
+}
+
+#[test]
 fn a_bad_policy_on_sighup_keeps_the_old_one() -> Result<()> {
     if !may_run() {
         return Ok(());
@@ -168,7 +230,7 @@ fn a_bad_policy_on_sighup_keeps_the_old_one() -> Result<()> {
     assert_eq!(epoch(&site)?, before);
     more_judged(&site, net, 100_000)?;
 
-    std::fs::remove_file(site.policy()).context("removing the policy")?;
+    fs::remove_file(site.policy()).context("removing the policy")?;
     assert_eq!(daemon.reload()?, (0, 2), "a missing file is a bad one");
     assert_eq!(epoch(&site)?, before);
     more_judged(&site, net, 100_000)?;
@@ -211,7 +273,9 @@ fn every_interface_is_limited_and_a_successor_lets_go_of_those_it_is_not_given()
         let receiver = Receiver::start(&stage.edge, net.service())?;
         floods.push((Flood::start(&stage.outside, &interface, frame, Pace::per_second(20_000))?, receiver));
     }
-    thread::sleep(Duration::from_secs(2));
+    for net in nets {
+        more_judged(&site, net, 20 * BURST)?;
+    }
     for ((link, net), (flood, receiver)) in nets.iter().enumerate().zip(floods) {
         flood.stop()?;
         stage.fence(link as u8)?;

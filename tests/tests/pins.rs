@@ -1,6 +1,11 @@
 //! Pins outlive daemons, interfaces and network namespaces, and what is read from them stays true.
 
-use std::fs;
+use std::{
+    fs,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result};
 use detector_tests::{
@@ -10,6 +15,7 @@ use detector_tests::{
     process::{PATIENCE, wait_until},
     stage::{MTU, Stage, policy},
 };
+use detector_user::kernel::pins::Pins;
 use serde_json::Value;
 
 const LIMIT: &str = "packets = { rate = \"1000/s\", burst = 1000 }";
@@ -163,6 +169,54 @@ fn an_unloaded_daemon_leaves_the_pins_of_its_successor() -> Result<()> {
     let (code, said) = site.refused(&["edge0"], &["--metrics", "off"])?;
     assert!(code == 1 && said.contains("another detector daemon runs here"), "its lock too: {said}");
     Ok(())
+}
+
+/// So many that removing them takes longer than to start.
+const MANY: usize = 2000;
+
+#[test]
+fn who_starts_while_another_unloads_keeps_its_pins() -> Result<()> {
+    if !may_run() {
+        return Ok(());
+    }
+    let _turn = turn();
+    let stage = Stage::new(1, MTU)?;
+    let site = Site::new(&stage.edge, &policy(LIMIT))?;
+    let pins = Pins::new(site.pins());
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| -> Result<()> {
+        let starting = scope.spawn(|| -> Result<u32> {
+            let mut starts = 0;
+            while !is_over.load(Ordering::Relaxed) {
+                let lock = pins.prepare()?;
+                let directory = pins.directory();
+                let count = || fs::read_dir(&directory).map_or(0, Iterator::count);
+                let found = count();
+                assert!(found == 0 || found == MANY, "{found} pins of {MANY} are left");
+                for number in found..MANY {
+                    let pin = directory.join(format!("pin{number}"));
+                    std::os::unix::fs::symlink("nothing", pin).context("making a pin")?;
+                }
+                thread::sleep(Duration::from_millis(2));
+                assert!(lock.is_current() && count() == MANY, "removed under their holder");
+                drop(lock);
+                starts += 1;
+                thread::sleep(Duration::from_millis(2));
+            }
+            Ok(starts)
+        });
+        let unloads: Result<Vec<_>> = (0..50).map(|_| site.ask(&["unload"])).collect();
+        is_over.store(true, Ordering::Relaxed);
+        let starts = starting.join().map_err(|_| anyhow::anyhow!("a start was disturbed"))??;
+        let mut unloaded = 0;
+        for (code, out, err) in unloads? {
+            assert!(code == 0 || err.contains("a daemon runs"), "{out}{err}");
+            unloaded += u32::from(code == 0);
+        }
+        println!("{starts} starts, {unloaded} times unloaded");
+        assert!(starts > 1 && unloaded > 1, "{starts} starts, {unloaded} times unloaded");
+        Ok(())
+    })
 }
 
 #[test]

@@ -1,9 +1,12 @@
 //! What commands read is of one policy, whatever is applied meanwhile; what cannot be applied changes nothing.
 
-use std::{fs, net::UdpSocket, path::PathBuf, sync::mpsc, thread};
+use std::{collections::BTreeMap, fs, net::UdpSocket, path::PathBuf, sync::mpsc, thread};
 
 use anyhow::{Context as _, Result};
-use aya::programs::{TestRun as _, TestRunOptions};
+use aya::{
+    maps::PerCpuValues,
+    programs::{TestRun as _, TestRunOptions},
+};
 use detector_common::{address::Address, budget::Budget, policy::Settings};
 use detector_tests::{
     daemon::Site,
@@ -224,6 +227,47 @@ fn a_policy_that_fails_half_way_changes_no_verdict() {
     assert_eq!(read.expect("mended").as_ref(), Some(&active), "the names of the active policy are whole");
     apply(&mut rig.bench_mut().loaded.maps, &other).expect("nothing is in its way any more");
     assert_eq!(rig.reason(&frame).name(), "allowed");
+}
+
+#[test]
+fn a_number_that_goes_to_another_name_counts_from_zero_and_a_name_that_stays_counts_on() -> Result<()> {
+    if !may_run() {
+        return Ok(());
+    }
+    let mut pinned = Pinned::new()?;
+    let maps = &mut pinned.writer.maps;
+    let mut previous = Manifest::default();
+    let mut owners = BTreeMap::new();
+    // One service stays, the other has a new name each time: more names than are remembered.
+    for number in 0..50 {
+        let name = format!("service{number}");
+        let text = format!(
+            "version = 1\n[[service]]\nname = \"stays\"\naddresses = [\"203.0.113.1\"]\n\
+             [[service]]\nname = \"{name}\"\naddresses = [\"203.0.113.2\"]\n"
+        );
+        let tables = compile(&rows::policy(&text), &previous, 0)?;
+        apply(maps, &tables)?;
+        previous = tables.manifest;
+        let packets = |maps: &Maps, service: &str| -> Result<u64> {
+            let counters = read::verdicts(maps, previous.services[service])?;
+            Ok(counters.slots.iter().map(|slot| slot.packets).sum())
+        };
+        assert_eq!(packets(maps, "stays")?, number, "{name}");
+        assert_eq!(packets(maps, &name)?, 0, "{name} is credited with what another name had");
+        owners.entry(previous.services[&name]).or_insert_with(Vec::new).push(name.clone());
+        count(maps, previous.services["stays"], number + 1)?;
+        count(maps, previous.services[&name], 1000 + number)?;
+    }
+    assert!(owners.values().any(|names| names.len() > 1), "no number was given twice: {owners:?}");
+    Ok(())
+}
+
+/// Has the first CPU count so many packets of a service.
+fn count(maps: &mut Maps, service: u16, packets: u64) -> Result<()> {
+    let mut each = maps.verdicts.get(&service.into(), 0)?.to_vec();
+    each[0].slots[0].packets = packets;
+    maps.verdicts.set(service.into(), PerCpuValues::try_from(each)?, 0)?;
+    Ok(())
 }
 
 #[test]

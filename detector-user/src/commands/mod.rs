@@ -13,8 +13,8 @@ use std::{fmt, fs, path::Path};
 use crate::{
     capture::CaptureError,
     kernel::{
-        apply::ApplyError, attach::AttachError, load::LoadError, maps::MapsError, pins::PinsError,
-        probe::ProbeError, read::ReadError,
+        apply::ApplyError, attach::AttachError, links::NamespaceError, load::LoadError, maps::MapsError,
+        pins::PinsError, probe::ProbeError, read::ReadError,
     },
     policy::{
         self, Checked, Diagnostic, FileDiagnostic,
@@ -138,8 +138,8 @@ impl From<aya::maps::MapError> for Failure {
     }
 }
 
-impl From<std::io::Error> for Failure {
-    fn from(error: std::io::Error) -> Self {
+impl From<NamespaceError> for Failure {
+    fn from(error: NamespaceError) -> Self {
         Self::failed(error)
     }
 }

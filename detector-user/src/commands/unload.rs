@@ -1,5 +1,7 @@
 //! `detector unload`: nothing of detector stays in the kernel.
 
+use std::path::PathBuf;
+
 use serde::Serialize;
 
 use super::{EXIT_DONE, Failure, print_json, print_line};
@@ -7,7 +9,7 @@ use crate::{
     cli::UnloadArgs,
     kernel::{
         links::{LinkPin, Namespace, Place},
-        pins::Pins,
+        pins::{Pins, PinsError, file_name},
         probe::probe,
     },
 };
@@ -17,36 +19,51 @@ use crate::{
 struct Answer {
     unloaded: bool,
     interfaces: Vec<String>,
+    /// The directories of pins, one of each version.
+    versions: Vec<String>,
 }
 
 /// Detaches and removes the pins.
 pub fn unload(args: &UnloadArgs) -> Result<u8, Failure> {
     probe()?;
     let pins = Pins::new(&args.read.pins);
-    if pins.is_daemon_alive() && !args.force {
-        return Err(Failure::failed(format_args!(
-            "a daemon runs on {}: stop it (it detaches on SIGTERM), or unload under it with --force",
-            pins.root().display()
-        )));
-    }
+    // Until everything is removed: a daemon that starts meanwhile waits, and finds nothing.
+    let lock = match pins.lock_for_removal() {
+        Err(PinsError::Locked { .. }) if args.force => None,
+        Err(PinsError::Locked { .. }) => {
+            return Err(Failure::failed(format_args!(
+                "a daemon runs on {}: stop it (it detaches on SIGTERM), or unload under it with --force",
+                pins.root().display()
+            )));
+        }
+        lock => lock?,
+    };
     let own = Namespace::own()?;
-    let interfaces: Vec<_> = pins.links().iter().map(|link| name(link, own)).collect();
-    let was_there = pins.directory().exists();
-    if was_there {
+    let links = pins.links_of_every_version();
+    let interfaces: Vec<_> = links.into_iter().map(|link| name(link, own)).collect();
+    let versions: Vec<_> = pins.versions().iter().map(|directory| file_name(directory)).collect();
+    let was_there = !versions.is_empty();
+    // Also where another removed the rest and the lock is what is left.
+    if was_there || lock.is_some() {
         pins.remove()?;
     }
+    drop(lock);
     if args.read.json {
-        print_json(&Answer { unloaded: was_there, interfaces })?;
+        print_json(&Answer { unloaded: was_there, interfaces, versions })?;
     } else if !was_there {
         print_line(&format!("nothing to unload in {}", pins.root().display()));
     } else {
         let from = if interfaces.is_empty() { "no interface".to_owned() } else { interfaces.join(", ") };
-        print_line(&format!("unloaded: detached from {from}, pins removed"));
+        print_line(&format!("unloaded {}: detached from {from}, pins removed", versions.join(", ")));
     }
     Ok(EXIT_DONE)
 }
 
-fn name(link: &LinkPin, own: Namespace) -> String {
+fn name(path: PathBuf, own: Namespace) -> String {
+    let Some(link) = LinkPin::parse(path.clone()) else {
+        // Another version named it.
+        return format!("the interface of {}", file_name(&path));
+    };
     let index = link.interface_index;
     match link.place(own) {
         Ok(Place::Here { name, .. }) => name,

@@ -6,7 +6,6 @@ mod start;
 
 use std::{
     collections::BTreeSet,
-    io,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -24,7 +23,7 @@ use crate::{
     kernel::{
         attach::Attachment,
         maps::Maps,
-        pins::{Lock, Pins},
+        pins::{Lock, Pins, PinsError},
     },
     log, policy,
 };
@@ -40,7 +39,7 @@ struct Running {
 
 impl Running {
     /// Whether the program of this daemon runs on an interface.
-    fn is_attached(&self, attachment: &Attachment) -> io::Result<bool> {
+    fn is_attached(&self, attachment: &Attachment) -> Result<bool, PinsError> {
         // Under the name of its pin there may be a successor's.
         Ok(self.lock.is_current() && attachment.is_attached()?)
     }
@@ -66,7 +65,12 @@ fn lock(running: &Shared) -> std::sync::MutexGuard<'_, Running> {
 /// Runs until a signal.
 pub fn run(args: &RunArgs) -> Result<u8, Failure> {
     log::start(args.json);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build();
+    let runtime = runtime.map_err(|error| {
+        Failure::failed(format_args!(
+            "cannot wait for signals and events: {error}; look at the limit of open files (`ulimit -n`)"
+        ))
+    })?;
     runtime.block_on(serve(args))
 }
 

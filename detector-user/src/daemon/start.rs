@@ -24,8 +24,9 @@ use crate::{
         attach::{Attachment, attach, detach, index_of},
         links::{LinkMode, Namespace, Place},
         load::{Clock, LoadOptions, Loaded, chain, load},
+        mapped::Access,
         maps::Maps,
-        pins::{Lock, Pins},
+        pins::{Lock, Pins, remove_file},
         probe::probe,
     },
 };
@@ -47,7 +48,8 @@ pub(super) struct Prepared {
     pins: Pins,
     lock: Lock,
     namespace: Namespace,
-    adopted: bool,
+    /// The settings of the maps that are adopted.
+    predecessor: Option<Settings>,
 }
 
 /// Reads the policy, looks for the interfaces, and becomes the only daemon here.
@@ -58,20 +60,36 @@ pub(super) fn prepare(args: &RunArgs) -> Result<Prepared, Failure> {
     }
     probe()?;
     let pins = Pins::new(&args.pins);
-    if pins.prepare()? {
-        tracing::info!("mounted a BPF file system at /sys/fs/bpf");
-    }
-    let lock = pins.lock_daemon()?;
+    let lock = pins.prepare()?;
     let namespace = Namespace::own()?;
     pins.check_namespace(namespace)?;
-    let adopted = pins.is_loaded();
-    Ok(Prepared { file, pins, lock, namespace, adopted })
+    let predecessor = predecessor(&pins)?;
+    Ok(Prepared { file, pins, lock, namespace, predecessor })
+}
+
+/// What a predecessor filters with. Maps are pinned before the verifier has seen the program, the seed is written after it
+/// and the policy last: where one of them is missing, the predecessor was ended before it filtered anything.
+fn predecessor(pins: &Pins) -> Result<Option<Settings>, Failure> {
+    if !pins.is_loaded() {
+        return Ok(None);
+    }
+    let settings = Maps::pinned(&pins.directory(), Access::Read)?.settings.read(0);
+    let is_whole =
+        settings.epoch != 0 && settings.seed.multipliers.iter().all(|multiplier| multiplier & 1 == 1);
+    if !is_whole {
+        tracing::warn!("a daemon was ended before it had a policy: its maps are made anew");
+    }
+    Ok(is_whole.then_some(settings))
 }
 
 impl Prepared {
+    const fn adopted(&self) -> bool {
+        self.predecessor.is_some()
+    }
+
     /// Leaves nothing behind, where nothing was.
     pub(super) fn abandon(self) -> Result<(), Failure> {
-        if !self.adopted {
+        if !self.adopted() {
             self.pins.remove()?;
         }
         Ok(())
@@ -81,11 +99,12 @@ impl Prepared {
 /// Starts filtering. The order: the maps, the policy, and the interfaces last, so that no packet meets a program without
 /// a policy.
 pub(super) fn start(args: &RunArgs, prepared: Prepared) -> Result<Started, Failure> {
-    if !prepared.adopted {
+    if !prepared.adopted() {
         prepared.pins.remove_maps()?;
     }
     let result = load_and_attach(args, &prepared);
-    let Prepared { pins, lock, adopted, .. } = prepared;
+    let adopted = prepared.adopted();
+    let Prepared { pins, lock, .. } = prepared;
     match result {
         Ok(Filtering { loaded: Loaded { ebpf, maps }, attachments, events, log }) => {
             Ok(Started { maps, attachments, pins, lock, events, log, ebpf })
@@ -107,9 +126,9 @@ struct Filtering {
 }
 
 fn load_and_attach(args: &RunArgs, prepared: &Prepared) -> Result<Filtering, Failure> {
-    let adopted = prepared.adopted;
+    let adopted = prepared.adopted();
     let directory = prepared.pins.directory();
-    let settings = if adopted { adopted_settings(&directory)? } else { fresh_settings()? };
+    let settings = prepared.predecessor.map_or_else(fresh_settings, Ok)?;
     let (map_pins, replaced) = map_pins(args.sources, &directory, adopted)?;
     let options = LoadOptions {
         sources: args.sources,
@@ -154,7 +173,8 @@ fn switch(
     prepared: &Prepared,
     switched: &mut bool,
 ) -> Result<Vec<Attachment>, Failure> {
-    let Prepared { pins, namespace, adopted, .. } = prepared;
+    let Prepared { pins, namespace, .. } = prepared;
+    let adopted = prepared.adopted();
     let held: Vec<u32> = pins.places(*namespace)?.iter().filter_map(|(_, place)| index_here(place)).collect();
     let mut interfaces = Vec::new();
     for interface in &args.interfaces {
@@ -170,7 +190,7 @@ fn switch(
             put_policy(loaded, prepared)?;
         }
         attach_each(loaded, &new, prepared, &mut attachments)?;
-        if *adopted {
+        if adopted {
             put_policy(loaded, prepared)?;
         }
         attach_each(loaded, &kept, prepared, &mut attachments)
@@ -194,10 +214,10 @@ const fn index_here(place: &Place) -> Option<u32> {
 }
 
 fn put_policy(loaded: &mut Loaded, prepared: &Prepared) -> Result<(), Failure> {
-    let Prepared { file, pins, adopted, .. } = prepared;
+    let Prepared { file, pins, .. } = prepared;
     let epoch = apply_to(&mut loaded.maps, pins, file)?;
     warn_of(file);
-    tracing::info!(policy = epoch, file = %file.name, adopted, "applied the policy");
+    tracing::info!(policy = epoch, file = %file.name, adopted = prepared.adopted(), "applied the policy");
     Ok(())
 }
 
@@ -212,11 +232,6 @@ fn fresh_settings() -> Result<Settings, Failure> {
     }
     let seed = Seed::new(words);
     Ok(Settings { epoch: 0, event_interval: 0, event_tat: 0, seed, clock_tick_ns: 0 })
-}
-
-fn adopted_settings(directory: &Path) -> Result<Settings, Failure> {
-    let maps = Maps::pinned(directory, crate::kernel::mapped::Access::Read)?;
-    Ok(maps.settings.read(0))
 }
 
 /// A pin under another name until the new program is attached.
@@ -249,7 +264,7 @@ fn map_pins(sources: u32, directory: &Path, adopted: bool) -> Result<(MapPins, V
             "--sources differs from the adopted table's: it is made anew, its sources start with full budgets"
         );
         let new = directory.join(format!("{name}-next"));
-        remove_if_there(&new)?;
+        remove_file(&new)?;
         replaced.push(Replaced { new: new.clone(), old: path.clone() });
         *path = new;
     }
@@ -259,7 +274,7 @@ fn map_pins(sources: u32, directory: &Path, adopted: bool) -> Result<(MapPins, V
 fn finish_replacement(replaced: &[Replaced], switched: bool) -> Result<(), Failure> {
     for Replaced { new, old } in replaced {
         if !switched {
-            remove_if_there(new)?;
+            remove_file(new)?;
             continue;
         }
         fs::rename(new, old).map_err(|error| {
@@ -271,15 +286,6 @@ fn finish_replacement(replaced: &[Replaced], switched: bool) -> Result<(), Failu
         })?;
     }
     Ok(())
-}
-
-fn remove_if_there(path: &Path) -> Result<(), Failure> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(Failure::failed(format_args!("cannot remove the pin {}: {error}", path.display())))
-        }
-        _ => Ok(()),
-    }
 }
 
 fn attach_each(
@@ -340,7 +346,12 @@ fn tell(attachment: &Attachment) {
 fn events_of(ebpf: &mut aya::Ebpf) -> Result<Option<events::Events>, Failure> {
     let Some(map) = ebpf.take_map("EVENTS") else { return Ok(None) };
     let ring = RingBuf::try_from(map)?;
-    Ok(Some(events::Events::new(ring)?))
+    let events = events::Events::new(ring).map_err(|error| {
+        Failure::failed(format_args!(
+            "cannot wait for the program's events: {error}; look at the limit of open files (`ulimit -n`)"
+        ))
+    })?;
+    Ok(Some(events))
 }
 
 /// Logs the warnings of a policy.

@@ -115,11 +115,16 @@ fn rules_v6(rules: &[(Address, u8, RuleValue)]) -> Result<RulesV6, MapError> {
 }
 
 /// A number that another service had starts from zero, so that no counter of metrics is credited to the wrong name.
+///
+/// The budgets behind a number stay, also behind that of a lineage: a source that was seen under the name before starts
+/// under the new one with what it has spent, at most a burst. The program brings every state down to the bound of the
+/// budget it is used for.
 fn reset_reused_counters(maps: &mut Maps, tables: &Tables) -> Result<(), ApplyError> {
     let before = read::consistently(maps, |active| active.manifest())?.unwrap_or_default();
     for (name, &number) in &tables.manifest.services {
-        let owner = before.service_name(number);
-        if owner == name || owner == "none" || usize::from(number) >= SERVICES_MAX {
+        // A number without an owner may be that of a name that was forgotten.
+        let is_its_own = [&before.services, &before.retired].iter().any(|had| had.get(name) == Some(&number));
+        if is_its_own || usize::from(number) >= SERVICES_MAX {
             continue;
         }
         let cpus = aya::util::nr_cpus().map_err(|(_, error)| error)?;

@@ -15,7 +15,7 @@ use thiserror::Error;
 use super::{
     links::{LinkMode, LinkPin, Namespace, Place},
     load::chain,
-    pins::{Pins, PinsError},
+    pins::{Pins, PinsError, remove_file},
 };
 
 /// A program on an interface.
@@ -33,11 +33,11 @@ pub struct Attachment {
 
 impl Attachment {
     /// Whether the program still runs there: not after the interface was deleted, or the link unpinned.
-    pub fn is_attached(&self) -> io::Result<bool> {
+    pub fn is_attached(&self) -> Result<bool, PinsError> {
         match self.pin.attached_index() {
             Ok(index) => Ok(index != 0),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(error),
+            Err(source) => Err(PinsError::Io { what: "read the link", path: self.pin.path.clone(), source }),
         }
     }
 }
@@ -70,7 +70,7 @@ pub enum AttachError {
         /// What the kernel said.
         reason: String,
     },
-    /// The links of a predecessor cannot be read.
+    /// The links of a predecessor cannot be read, or not removed.
     #[error(transparent)]
     Pins(#[from] PinsError),
     /// The attachment cannot be kept.
@@ -128,7 +128,7 @@ pub fn attach(
             }
         } else if (pin.namespace, pin.interface_index) == (own, index) {
             // Of an interface that had the number before: its pin is in the way of the new one's.
-            detach(&pin).map_err(|error| pin_failed(interface, &pin, error.to_string()))?;
+            detach(&pin)?;
         }
     }
     let new = |mode| LinkPin::new(&pins.directory(), own, index, mode);
@@ -155,7 +155,7 @@ fn adopt(program: &mut Xdp, interface: &str, pin: &LinkPin) -> Result<bool, Atta
         // Dropping the link closes a descriptor; the pin holds the attachment.
         Ok(_link) => Ok(true),
         Err(error) if os_error(&error) == Some(libc::ENOLINK) => {
-            detach(pin).map_err(|error| failed(error.to_string()))?;
+            detach(pin)?;
             Ok(false)
         }
         Err(error) => Err(failed(chain(&error))),
@@ -202,6 +202,6 @@ fn os_error(error: &ProgramError) -> Option<i32> {
 }
 
 /// Detaches from an interface: with its pin the last holder of the link goes.
-pub fn detach(pin: &LinkPin) -> io::Result<()> {
-    std::fs::remove_file(&pin.path)
+pub fn detach(pin: &LinkPin) -> Result<(), PinsError> {
+    remove_file(&pin.path)
 }

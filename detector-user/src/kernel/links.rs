@@ -14,6 +14,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use thiserror::Error;
+
 use super::attach::name_of;
 
 /// How a link runs.
@@ -35,14 +37,19 @@ impl LinkMode {
     }
 }
 
+/// Nobody says which namespace this is.
+#[derive(Debug, Error)]
+#[error("cannot tell the network namespace of this process: {0}; its cookie is asked for on a Unix socket")]
+pub struct NamespaceError(#[source] io::Error);
+
 /// A network namespace, by its cookie.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Namespace(u64);
 
 impl Namespace {
     /// That of this process.
-    pub fn own() -> io::Result<Self> {
-        let socket = UnixDatagram::unbound()?;
+    pub fn own() -> Result<Self, NamespaceError> {
+        let socket = UnixDatagram::unbound().map_err(NamespaceError)?;
         let mut cookie = 0_u64;
         let mut bytes = size_of::<u64>() as libc::socklen_t;
         // SAFETY: an open socket, and room for the eight bytes that the kernel writes.
@@ -55,7 +62,7 @@ impl Namespace {
                 &raw mut bytes,
             )
         };
-        if result == 0 { Ok(Self(cookie)) } else { Err(io::Error::last_os_error()) }
+        if result == 0 { Ok(Self(cookie)) } else { Err(NamespaceError(io::Error::last_os_error())) }
     }
 }
 
@@ -95,7 +102,7 @@ impl LinkPin {
     }
 
     /// The pin at a path; `None` where the name is not that of a link.
-    pub(super) fn parse(path: PathBuf) -> Option<Self> {
+    pub(crate) fn parse(path: PathBuf) -> Option<Self> {
         let name = path.file_name()?.to_str()?.strip_prefix("link-")?.to_owned();
         let (namespace, rest) = name.split_once('-')?;
         let (index, mode) = rest.split_once('-')?;
@@ -133,6 +140,11 @@ impl LinkPin {
             io::Error::new(io::ErrorKind::InvalidData, text)
         })
     }
+}
+
+/// Whether a pin is that of a link, by its name; also one of a version that named links otherwise.
+pub(super) fn is_link(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.as_bytes().starts_with(b"link-"))
 }
 
 /// The beginning of `union bpf_attr` for `BPF_OBJ_GET`.

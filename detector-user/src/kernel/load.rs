@@ -1,14 +1,18 @@
 //! Loading the program: sizes, clock and seed are fixed here.
 
-use std::path::{Path, PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use aya::{
     Ebpf, EbpfError, EbpfLoader,
+    maps::MapError,
     programs::{ProgramError, Xdp},
 };
 use detector_common::{
     hash::Seed,
-    table::{sets_for_parents, sets_for_sources},
+    table::{Set, sets_for_parents, sets_for_sources},
 };
 use thiserror::Error;
 
@@ -66,6 +70,21 @@ pub enum LoadError {
     /// The object, its maps or its pins.
     #[error("cannot load the eBPF object: {}", chain(.0))]
     Object(#[from] EbpfError),
+    /// The tables whose size was asked for.
+    #[error(
+        "cannot make the map {map} for --sources {sources}, {megabytes} MB: {}; ask for fewer sources, or free memory",
+        .source
+    )]
+    Table {
+        /// The map.
+        map: String,
+        /// What was asked for.
+        sources: u32,
+        /// Memory of the map.
+        megabytes: u64,
+        /// What the kernel said.
+        source: io::Error,
+    },
     /// The verifier.
     #[error("the kernel refuses the XDP program: {}", chain(.0))]
     Program(#[from] ProgramError),
@@ -110,6 +129,21 @@ fn xdp(ebpf: &mut Ebpf) -> Result<&mut Xdp, ProgramError> {
     }
 }
 
+/// Names the option that a map owes its size to, where one is refused.
+fn not_loaded(error: EbpfError, sources: u32) -> LoadError {
+    let sets_of = |map: &str| match map {
+        "SOURCES" => Some(sets_for_sources(sources)),
+        "PARENTS" => Some(sets_for_parents(sources)),
+        _ => None,
+    };
+    let EbpfError::MapError(MapError::CreateError { name, io_error }) = error else { return error.into() };
+    let Some(sets) = sets_of(&name) else {
+        return EbpfError::MapError(MapError::CreateError { name, io_error }).into();
+    };
+    let megabytes = (u64::from(sets) * size_of::<Set>() as u64).div_ceil(1_000_000);
+    LoadError::Table { map: name, sources, megabytes, source: io_error }
+}
+
 /// Loads the program and creates its maps, or adopts those that are pinned.
 pub fn load(options: &LoadOptions) -> Result<Loaded, LoadError> {
     let source_sets = sets_for_sources(options.sources);
@@ -130,9 +164,31 @@ pub fn load(options: &LoadOptions) -> Result<Loaded, LoadError> {
     for (name, path) in options.pins.iter().flatten() {
         loader.map_pin_path(name, path.clone());
     }
-    let mut ebpf = loader.load(OBJECT)?;
+    let mut ebpf = loader.load(OBJECT).map_err(|error| not_loaded(error, options.sources))?;
     // Before the maps are taken: those that are only mapped close their descriptors, which the program names.
     xdp(&mut ebpf)?.load()?;
     let maps = Maps::of(&mut ebpf)?;
     Ok(Loaded { ebpf, maps })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_that_is_too_large_names_the_option_and_others_do_not() {
+        let refused = |map: &str| {
+            let io_error = io::Error::from_raw_os_error(libc::ENOMEM);
+            let error = MapError::CreateError { name: map.to_owned(), io_error };
+            not_loaded(EbpfError::MapError(error), 50_000_000).to_string()
+        };
+        assert_eq!(
+            refused("SOURCES"),
+            "cannot make the map SOURCES for --sources 50000000, 9482 MB: Cannot allocate memory (os error 12); ask for \
+             fewer sources, or free memory"
+        );
+        assert!(refused("PARENTS").contains("--sources 50000000"), "{}", refused("PARENTS"));
+        let other = refused("EVENTS");
+        assert!(other.contains("EVENTS") && !other.contains("--sources"), "{other}");
+    }
 }

@@ -20,7 +20,7 @@ use detector_common::abi::ABI_VERSION;
 use thiserror::Error;
 
 use super::{
-    links::{LinkPin, Namespace, Place},
+    links::{LinkPin, Namespace, Place, is_link},
     maps::NAMES,
 };
 
@@ -55,8 +55,8 @@ pub enum PinsError {
     },
     /// Another version's pins are there.
     #[error(
-        "{path} holds the maps of another version ({found}, this one is abi-{ABI_VERSION}): \
-         run `detector unload` of that version first; its limits start anew"
+        "{path} holds the maps of another version ({found}, this one is abi-{ABI_VERSION}), whose limits go on: \
+         run `detector unload --pins {path}` first, then the limits start anew"
     )]
     OtherVersion {
         /// The root.
@@ -117,6 +117,17 @@ impl Lock {
             _ => false,
         }
     }
+
+    fn removed(self) -> PinsError {
+        PinsError::Io { what: "lock", path: self.path, source: io::ErrorKind::NotFound.into() }
+    }
+}
+
+impl PinsError {
+    /// Whether a directory was not there (any more): somebody else removed it meanwhile.
+    fn is_gone(&self) -> bool {
+        matches!(self, Self::NoBpffs { source, .. } | Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
+    }
 }
 
 impl Pins {
@@ -135,9 +146,16 @@ impl Pins {
         self.root.join(format!("abi-{ABI_VERSION}"))
     }
 
-    /// Makes the directories, mounting bpffs at /sys/fs/bpf if nothing is mounted there. Says whether it did.
-    pub fn prepare(&self) -> Result<bool, PinsError> {
-        let mounted = self.mount_if_absent()?;
+    /// Makes the directories and locks them for a daemon, as long as it lives. Again, for a while, when somebody unloads
+    /// between the two.
+    pub fn prepare(&self) -> Result<Lock, PinsError> {
+        if self.mount_if_absent()? {
+            tracing::info!("mounted a BPF file system at /sys/fs/bpf");
+        }
+        self.lock_daemon(|| self.make_directories())
+    }
+
+    fn make_directories(&self) -> Result<(), PinsError> {
         self.check_version()?;
         for directory in [self.directory(), self.lock_path("daemon"), self.lock_path("policy")] {
             let no_bpffs = |source| PinsError::NoBpffs { path: self.root.clone(), source };
@@ -149,7 +167,7 @@ impl Pins {
                 return Err(no_bpffs(io::Error::other("another file system is mounted there")));
             }
         }
-        Ok(mounted)
+        Ok(())
     }
 
     fn mount_if_absent(&self) -> Result<bool, PinsError> {
@@ -172,14 +190,17 @@ impl Pins {
 
     /// Refuses pins of another version, which this one can neither adopt nor replace without a gap.
     fn check_version(&self) -> Result<(), PinsError> {
-        let own = format!("abi-{ABI_VERSION}");
-        for entry in fs::read_dir(&self.root).into_iter().flatten().flatten() {
-            let name = entry.file_name().to_string_lossy().into_owned();
-            if name.starts_with("abi-") && name != own {
-                return Err(PinsError::OtherVersion { path: self.root.clone(), found: name });
-            }
+        match self.versions().into_iter().find(|directory| *directory != self.directory()) {
+            Some(other) => Err(PinsError::OtherVersion { path: self.root.clone(), found: file_name(&other) }),
+            None => Ok(()),
         }
-        Ok(())
+    }
+
+    /// The directories of maps and links, of every version.
+    pub fn versions(&self) -> Vec<PathBuf> {
+        let mut versions = entries(&self.root);
+        versions.retain(|path| file_name(path).starts_with("abi-"));
+        versions
     }
 
     /// Whether all maps are pinned.
@@ -198,10 +219,18 @@ impl Pins {
 
     /// All pinned links, by interface number.
     pub fn links(&self) -> Vec<LinkPin> {
-        let entries = fs::read_dir(self.directory()).into_iter().flatten().flatten();
-        let mut links: Vec<_> = entries.filter_map(|entry| LinkPin::parse(entry.path())).collect();
+        let mut links: Vec<_> = entries(&self.directory()).into_iter().filter_map(LinkPin::parse).collect();
         links.sort_by_key(|link| link.interface_index);
         links
+    }
+
+    /// The pins of links, of every version.
+    pub fn links_of_every_version(&self) -> Vec<PathBuf> {
+        self.pins().into_iter().filter(|path| is_link(path)).collect()
+    }
+
+    fn pins(&self) -> Vec<PathBuf> {
+        self.versions().iter().flat_map(|version| entries(version)).collect()
     }
 
     /// All pinned links and where their interfaces are, seen from a namespace.
@@ -226,24 +255,20 @@ impl Pins {
         Ok(())
     }
 
-    /// Removes every pin: what nobody else holds is gone. The links first, so that no packet meets half a program.
+    /// Removes every pin, of every version: what nobody else holds is gone. The links first, so that no packet meets half
+    /// a program; the locks last, so that nobody starts over what is being removed.
     pub fn remove(&self) -> Result<(), PinsError> {
-        for link in self.links() {
-            remove_file(&link.path)?;
+        let versions = self.versions();
+        let (links, maps): (Vec<_>, Vec<_>) = self.pins().into_iter().partition(|path| is_link(path));
+        links.iter().chain(&maps).try_for_each(|path| remove_file(path))?;
+        versions.iter().try_for_each(|version| remove_directory(version))?;
+        remove_directory(&self.lock_path("policy"))?;
+        remove_directory(&self.lock_path("daemon"))?;
+        match remove_directory(&self.root) {
+            // Of a daemon that starts at this moment.
+            Err(PinsError::Io { source, .. }) if source.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
+            other => other,
         }
-        for entry in fs::read_dir(self.directory()).into_iter().flatten().flatten() {
-            remove_file(&entry.path())?;
-        }
-        for directory in
-            [self.directory(), self.lock_path("daemon"), self.lock_path("policy"), self.root.clone()]
-        {
-            match fs::remove_dir(&directory) {
-                Ok(()) => {}
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(source) => return Err(PinsError::Io { what: "remove", path: directory, source }),
-            }
-        }
-        Ok(())
     }
 
     fn lock_path(&self, name: &str) -> PathBuf {
@@ -255,25 +280,47 @@ impl Pins {
         NAMES.iter().try_for_each(|name| remove_file(&self.directory().join(name)))
     }
 
-    /// Held by a daemon as long as it lives. Tries for a while: [`Self::is_daemon_alive`] holds it for a moment.
-    pub fn lock_daemon(&self) -> Result<Lock, PinsError> {
-        let mut attempt = self.try_lock_daemon();
-        for _ in 0..LOCK_ATTEMPTS {
-            match attempt {
-                Err(PinsError::Locked { .. }) => std::thread::sleep(LOCK_PAUSE),
-                other => return other,
+    /// Keeps daemons away while everything is removed; `None`: there is nothing to remove.
+    pub fn lock_for_removal(&self) -> Result<Option<Lock>, PinsError> {
+        let path = self.lock_path("daemon");
+        let make_lock = || match fs::create_dir(&path) {
+            Err(source) if source.kind() != io::ErrorKind::AlreadyExists => {
+                Err(PinsError::Io { what: "make", path: path.clone(), source })
             }
-            attempt = self.try_lock_daemon();
+            _ => Ok(()),
+        };
+        if self.versions().is_empty() {
+            return Ok(None);
         }
-        attempt
+        match self.lock_daemon(make_lock) {
+            // Somebody else removed the last of it.
+            Err(_) if self.versions().is_empty() => Ok(None),
+            other => other.map(Some),
+        }
     }
 
-    fn try_lock_daemon(&self) -> Result<Lock, PinsError> {
-        lock(
-            self.lock_path("daemon"),
-            "daemon runs here",
-            "stop it first, or give this one its own place with --pins",
-        )
+    /// Locks the daemon's directory, made before. Tries for a while: [`Self::is_daemon_alive`] holds the lock for a
+    /// moment, and who unloads takes directory and lock away.
+    fn lock_daemon(&self, make: impl Fn() -> Result<(), PinsError>) -> Result<Lock, PinsError> {
+        let (what, help) = ("daemon runs here", "stop it first, or give this one its own place with --pins");
+        let attempt = || {
+            make()?;
+            let lock = lock(self.lock_path("daemon"), what, help)?;
+            // Under the lock nobody removes directories: they were made again, or are gone.
+            make()?;
+            if lock.is_current() { Ok(lock) } else { Err(lock.removed()) }
+        };
+        let mut result = attempt();
+        for _ in 0..LOCK_ATTEMPTS {
+            match &result {
+                Err(PinsError::Locked { .. }) => {}
+                Err(error) if error.is_gone() => {}
+                _ => return result,
+            }
+            std::thread::sleep(LOCK_PAUSE);
+            result = attempt();
+        }
+        result
     }
 
     /// Whether a daemon lives.
@@ -289,8 +336,30 @@ impl Pins {
     }
 }
 
-fn remove_file(path: &Path) -> Result<(), PinsError> {
-    match fs::remove_file(path) {
+/// What is in a directory, by name.
+fn entries(directory: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    let mut paths: Vec<_> = entries.map(|entry| entry.path()).collect();
+    paths.sort();
+    paths
+}
+
+/// The last part of a path.
+pub fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+fn remove_directory(path: &Path) -> Result<(), PinsError> {
+    removed(path, fs::remove_dir(path))
+}
+
+/// Removes a pin; it may be gone already.
+pub fn remove_file(path: &Path) -> Result<(), PinsError> {
+    removed(path, fs::remove_file(path))
+}
+
+fn removed(path: &Path, result: io::Result<()>) -> Result<(), PinsError> {
+    match result {
         Err(source) if source.kind() != io::ErrorKind::NotFound => {
             Err(PinsError::Io { what: "remove", path: path.to_owned(), source })
         }
