@@ -188,15 +188,17 @@ fn assert_consistent(packet: &Packet) {
     let is_known = packet.ports == Ports::Known;
     assert!(is_known || (packet.source_port, packet.destination_port) == (0, 0), "{packet:?}");
     assert!(!is_known || matches!(packet.protocol, TCP | UDP), "{packet:?}");
-    assert!(!packet.connection || (is_known && packet.protocol == TCP), "{packet:?}");
+    let is_hidden = packet.ports == Ports::Unread && !has(notes::LATER_FRAGMENT);
+    assert!(!packet.connection || is_hidden || (is_known && packet.protocol == TCP), "{packet:?}");
+    assert!(!is_hidden || packet.connection, "{packet:?}");
     assert!(!(has(notes::VLAN) && has(notes::QINQ)), "{packet:?}");
     assert!(!has(notes::TINY_FRAGMENT) || (has(notes::FIRST_FRAGMENT) && packet.connection), "{packet:?}");
     assert!(!(has(notes::FIRST_FRAGMENT) && has(notes::LATER_FRAGMENT)), "{packet:?}");
     let is_later = matches!(packet.ports, Ports::InFirstFragment);
     assert!(!is_later || has(notes::LATER_FRAGMENT), "{packet:?}");
-    let is_unread = packet.ports == Ports::Unread;
-    assert!(!is_unread || has(notes::LATER_FRAGMENT) || has(notes::EXTENSION_LIMIT), "{packet:?}");
-    assert!(packet.notes < 1 << 8, "{packet:?}");
+    let is_out_of_reach = has(notes::EXTENSION_LIMIT) || has(notes::SPLIT_HEADERS);
+    assert!(!is_hidden || is_out_of_reach, "{packet:?}");
+    assert!(packet.notes < 1 << 9, "{packet:?}");
     let family = packet.source.family;
     assert_eq!(family, packet.destination.family);
     assert!(family == Family::V6 || (packet.source.low, packet.destination.low) == (0, 0), "{packet:?}");
@@ -249,7 +251,7 @@ proptest! {
     }
 
     /// What the first buffer does not hold is charged as if it asked for a connection; without addresses it is unjudged.
-    /// Only neighbour discovery that cannot be read is judged like any ICMPv6.
+    /// Neighbour discovery that cannot be read is judged like any ICMPv6, a defect that cannot be read is not seen.
     #[test]
     fn a_first_buffer_that_ends_early_never_makes_a_cheaper_packet(frame in damaged(), first in 0_usize..200) {
         let whole = parsed(&frame);
@@ -262,6 +264,7 @@ proptest! {
                     prop_assert_eq!((packet.source, packet.destination), (whole.source, whole.destination));
                 }
             }
+            Ok(_) if whole == Err(Reason::Malformed) => {}
             Ok(packet) if whole == Err(Reason::NeighbourDiscovery) => prop_assert_eq!(packet.protocol, ICMPV6),
             other => prop_assert_eq!(other, whole),
         }
