@@ -1,51 +1,5 @@
 //! Builds the eBPF object, so that a plain `cargo build` makes a complete binary.
 
-use std::{env, process::Command};
-
-use anyhow::{Context as _, Result, bail};
-use aya_build::{Package, Toolchain};
-
-/// Names the rustup toolchain to build the eBPF object with, where the choice below is not wanted.
-const TOOLCHAIN_VARIABLE: &str = "DETECTOR_EBPF_TOOLCHAIN";
-
-fn main() -> Result<()> {
-    println!("cargo:rerun-if-env-changed={TOOLCHAIN_VARIABLE}");
-    let manifest = env::var("CARGO_MANIFEST_DIR").context("cargo sets CARGO_MANIFEST_DIR")?;
-    let root = format!("{manifest}/..");
-    println!("cargo:rerun-if-changed={root}/detector-common/src");
-    let toolchain = toolchain()?;
-    let linker = format!("{root}/detector-ebpf/bpf-linker-v3");
-    // SAFETY: a build script has one thread.
-    unsafe { env::set_var("CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER", linker) };
-    // SAFETY: as above. Unlocks `-Z build-std` and `core_intrinsics` on a toolchain that is not nightly.
-    unsafe { env::set_var("RUSTC_BOOTSTRAP", "1") };
-    let package = Package {
-        name: "detector-ebpf",
-        root_dir: &format!("{root}/detector-ebpf"),
-        no_default_features: false,
-        features: &[],
-    };
-    aya_build::build_ebpf([package], Toolchain::Custom(&toolchain))
-        .context("cannot build the eBPF object; `cargo xtask setup` installs what it needs")
-}
-
-/// The first toolchain that has the source of `core`: the one asked for, `bpf` (made by `cargo xtask setup`), nightly.
-fn toolchain() -> Result<String> {
-    if let Ok(asked) = env::var(TOOLCHAIN_VARIABLE) {
-        return Ok(asked);
-    }
-    for name in ["bpf", "nightly"] {
-        if has_core_source(name) {
-            return Ok(name.to_owned());
-        }
-    }
-    bail!("no toolchain can build eBPF (neither `bpf` nor a nightly with rust-src): run `cargo xtask setup`")
-}
-
-fn has_core_source(toolchain: &str) -> bool {
-    let output = Command::new("rustup").args(["run", toolchain, "rustc", "--print", "sysroot"]).output();
-    let Ok(output) = output else { return false };
-    let sysroot = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-    output.status.success()
-        && std::path::Path::new(&sysroot).join("lib/rustlib/src/rust/library/core").is_dir()
+fn main() -> anyhow::Result<()> {
+    ebpf_build::build("detector-ebpf", "detector-ebpf")
 }

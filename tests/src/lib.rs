@@ -1,6 +1,7 @@
 //! Harness.
 
 pub mod bpf;
+pub mod cpus;
 pub mod daemon;
 pub mod https;
 pub mod lab;

@@ -166,6 +166,16 @@ impl Namespace {
         self.classify(interface, "ingress", &Program::untagging()?)
     }
 
+    /// Lets a veth interface take frames that a program sends, as one with an XDP program of its own does: with GRO on
+    /// it has a queue that is polled.
+    ///
+    /// # Errors
+    ///
+    /// The driver refuses.
+    pub fn poll_received(&self, interface: &str) -> Result<()> {
+        self.within(|| ethtool(interface, ETHTOOL_SGRO, 1))?.map(drop)
+    }
+
     fn classify(&self, interface: &str, direction: &str, program: &Program) -> Result<()> {
         // Not `tc -n`, which remounts /sys and hides the pin.
         let tc = |arguments: &[&str]| run(self.command("tc")?.args(arguments));
@@ -382,6 +392,7 @@ fn fetch(server: SocketAddr, path: &str) -> Result<String> {
 const SIOCETHTOOL: libc::c_ulong = 0x8946;
 const ETHTOOL_GFLAGS: u32 = 0x25;
 const ETHTOOL_SFLAGS: u32 = 0x26;
+const ETHTOOL_SGRO: u32 = 0x2c;
 const ETH_FLAG_TXVLAN: u32 = 1 << 7;
 
 /// Switches the insertion of VLAN tags by the device off.
@@ -402,11 +413,11 @@ fn ethtool(interface: &str, command: u32, value: u32) -> Result<u32> {
         ifr_name: name,
         ifr_ifru: libc::__c_anonymous_ifr_ifru { ifru_data: exchange.as_mut_ptr().cast() },
     };
-    // SAFETY: both commands read and write two words, which `exchange` has, for the time of the call.
+    // SAFETY: these commands read and write two words, which `exchange` has, for the time of the call.
     let result = unsafe { libc::ioctl(socket.as_raw_fd(), SIOCETHTOOL, &raw const request) };
     if result != 0 {
         return Err(io::Error::last_os_error())
-            .with_context(|| format!("changing the VLAN offload of {interface}"));
+            .with_context(|| format!("changing an offload of {interface}"));
     }
     Ok(exchange[1])
 }

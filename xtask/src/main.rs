@@ -3,6 +3,7 @@
 //! This crate builds with nothing but a stable toolchain, because `setup` installs everything else. It therefore knows
 //! detector-user only as a binary that cargo builds.
 
+mod bench;
 mod ci;
 mod command;
 mod ebpf;
@@ -57,6 +58,12 @@ enum Habit {
         #[arg(long)]
         check: bool,
     },
+    /// Measure what detector costs, beside what people would use instead; a whole run writes docs/performance.md
+    Bench {
+        /// Arguments of the bench: `--quick`, `--json`, `--only PART`
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
     /// Do what continuous integration does: set up, check, test, and run the lab for a moment
     Ci,
 }
@@ -69,6 +76,7 @@ fn main() -> ExitCode {
         Habit::Kernels(options) => kernels::kernels(&options),
         Habit::Ebpf => ebpf::tell(),
         Habit::Tidy { check } => tidy::tidy(check),
+        Habit::Bench { args } => bench::bench(&args),
         Habit::Ci => ci::ci(),
     };
     match done {

@@ -17,7 +17,7 @@ pub(crate) enum Part {
     Toolchain,
     /// Compiling bpf-linker, where there is none yet.
     Linker,
-    /// The tests and the lab.
+    /// The tests, the lab and the bench.
     Tests,
 }
 
@@ -70,6 +70,8 @@ pub(crate) const PACKAGES: &[Package] = &[
     package(Part::Tests, "busybox-static", Installed, "the shell in the booted kernel"),
     package(Part::Tests, "cpio", Program("cpio"), "packing what the booted kernel runs"),
     package(Part::Tests, "xz-utils", Program("xz"), "unpacking modules of the booted kernel"),
+    package(Part::Tests, "nftables", Program("nft"), "what the bench compares with: dynamic sets"),
+    package(Part::Tests, "iptables", Program("iptables"), "what the bench compares with: hashlimit"),
 ];
 
 impl Package {

@@ -114,11 +114,11 @@ fn linker(toolchain: &Toolchain) -> Result<()> {
     Ok(())
 }
 
-/// The programs of the tests and of the lab.
+/// The programs of the tests, of the lab and of the bench.
 fn for_tests() -> Result<()> {
     let missing = packages::missing(Part::Tests)?;
     if missing.is_empty() {
-        there("packages for tests and lab");
+        there("packages for tests, lab and bench");
         return Ok(());
     }
     packages::install(&missing)

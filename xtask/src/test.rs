@@ -16,7 +16,8 @@ use crate::tally::{Counter, Tally};
 pub(crate) const DETECTOR_BIN: &str = "DETECTOR_BIN";
 
 /// All host crates. Always the same selection, so that cargo resolves the same features and builds nothing twice.
-pub(crate) const HOST_CRATES: [&str; 3] = ["--workspace", "--exclude", "detector-ebpf"];
+pub(crate) const HOST_CRATES: [&str; 5] =
+    ["--workspace", "--exclude", "detector-ebpf", "--exclude", "detector-bench-ebpf"];
 
 const SUM_UP: &str = "mend the tests named above; `cargo xtask test -- NAME` runs some of them";
 

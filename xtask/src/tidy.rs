@@ -46,28 +46,29 @@ fn document_host() -> Result<()> {
 }
 
 fn lint_ebpf(toolchain: &Toolchain) -> Result<()> {
-    say("tidy", format!("clippy on detector-ebpf with toolchain `{}`", toolchain.name));
+    say("tidy", format!("clippy on the eBPF crates with toolchain `{}`", toolchain.name));
     let mut clippy = cargo_ebpf(toolchain, "clippy");
     clippy.args(["--", "-D", "warnings"]);
     run(
-        "linting detector-ebpf",
+        "linting the eBPF crates",
         &mut clippy,
         "mend what clippy reports above; if the toolchain has no clippy, add it (Debian: rust-web-clippy)",
     )
 }
 
 fn document_ebpf(toolchain: &Toolchain) -> Result<()> {
-    say("tidy", "documentation of detector-ebpf");
+    say("tidy", "documentation of the eBPF crates");
     let mut doc = cargo_ebpf(toolchain, "doc");
     doc.args(["--no-deps", "--document-private-items"]);
     doc.env("RUSTDOCFLAGS", format!("-D warnings {}", architecture()));
-    run("building the documentation of detector-ebpf", &mut doc, "mend what rustdoc reports above")
+    run("building the documentation of the eBPF crates", &mut doc, "mend what rustdoc reports above")
 }
 
-/// A subcommand of cargo on detector-ebpf, as aya-build compiles it: for its target, with the toolchain that can.
+/// A subcommand of cargo on the eBPF crates, as aya-build compiles it: for its target, with the toolchain that can.
 fn cargo_ebpf(toolchain: &Toolchain, subcommand: &str) -> Command {
     let mut cargo = ebpf::program(&toolchain.name, "cargo");
-    cargo.args([subcommand, "--release", "--package", "detector-ebpf", "--target", "bpfel-unknown-none"]);
+    cargo.args([subcommand, "--release", "--package", "detector-ebpf", "--package", "detector-bench-ebpf"]);
+    cargo.args(["--target", "bpfel-unknown-none"]);
     cargo.args(["-Z", "build-std=core", "--target-dir"]).arg(paths::target().join("ebpf-tidy"));
     cargo.env("RUSTC_BOOTSTRAP", "1").env("RUSTFLAGS", architecture());
     cargo

@@ -84,20 +84,50 @@ impl<T: Pod> Mapped<T> {
     ///
     /// The index is not below [`Self::len`].
     pub fn read(&self, index: usize) -> T {
-        let mut element = std::mem::MaybeUninit::<T>::uninit();
+        self.read_part(index, 0)
+    }
+
+    /// The part of an element that starts so many words into it.
+    ///
+    /// # Panics
+    ///
+    /// The index is not below [`Self::len`], or the part is not inside the element.
+    pub fn read_part<U: Pod>(&self, index: usize, first_word: usize) -> U {
+        let part_words = const {
+            assert!(size_of::<U>().is_multiple_of(WORD) && align_of::<U>() <= WORD, "parts are whole words");
+            size_of::<U>() / WORD
+        };
+        assert!(first_word + part_words <= Self::WORDS, "{part_words} words from {first_word}");
         let words = self.words_of(index);
-        for word in 0..Self::WORDS {
+        let mut part = std::mem::MaybeUninit::<U>::uninit();
+        for word in 0..part_words {
             // SAFETY: `words_of` gives the start of an element of WORDS words inside the mapping.
-            let from = unsafe { words.add(word) };
+            let from = unsafe { words.add(first_word + word) };
             // SAFETY: inside the mapping, aligned since pages and elements are.
             let value = unsafe { from.read_volatile() };
-            // SAFETY: `element` has WORDS words.
-            let to = unsafe { element.as_mut_ptr().cast::<u64>().add(word) };
-            // SAFETY: inside `element`, maybe unaligned for a word.
+            // SAFETY: `part` has so many words.
+            let to = unsafe { part.as_mut_ptr().cast::<u64>().add(word) };
+            // SAFETY: inside `part`, maybe unaligned for a word.
             unsafe { to.write_unaligned(value) };
         }
-        // SAFETY: all words are written and every bit pattern is a `T` (`Pod`).
-        unsafe { element.assume_init() }
+        // SAFETY: all words are written and every bit pattern is a `U` (`Pod`).
+        unsafe { part.assume_init() }
+    }
+
+    /// Asks the processor to have a word at hand, since it will be read soon. Beyond the end nothing happens.
+    #[inline]
+    pub fn prefetch(&self, index: usize, word: usize) {
+        if index >= self.elements {
+            return;
+        }
+        let at = self.words_of(index).wrapping_add(word);
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: a hint, which reads nothing; SSE is part of x86-64.
+        unsafe {
+            std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(at.cast());
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = at;
     }
 
     /// Replaces the element at an index.

@@ -16,6 +16,7 @@ use detector_common::{
     verdict::Reason,
 };
 use detector_tests::{
+    cpus::{bind, usable},
     random::Random,
     rows::{MILLISECOND, Rig, SECOND},
 };
@@ -28,36 +29,12 @@ const XDP_PASS: u32 = 2;
 
 /// Two CPUs of this machine that this process may use; where there is one, says that the test is skipped.
 fn two_cpus() -> Option<[usize; 2]> {
-    let cpus = cpus();
+    let cpus = usable();
     if let [first, second, ..] = cpus[..] {
         return Some([first, second]);
     }
     println!("skipped: needs two CPUs, and this process may use {}", cpus.len());
     None
-}
-
-/// CPUs of this machine that this process may use.
-fn cpus() -> Vec<usize> {
-    // SAFETY: an empty set is all zeros.
-    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
-    // SAFETY: `set` has the size that is stated.
-    let result = unsafe { libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &raw mut set) };
-    assert_eq!(result, 0, "the CPUs of this thread");
-    (0..libc::CPU_SETSIZE as usize)
-        // SAFETY: below CPU_SETSIZE.
-        .filter(|&cpu| unsafe { libc::CPU_ISSET(cpu, &set) })
-        .collect()
-}
-
-/// Binds this thread to a CPU.
-fn bind(cpu: usize) {
-    // SAFETY: an empty set is all zeros.
-    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
-    // SAFETY: a CPU of a set that the kernel gave.
-    unsafe { libc::CPU_SET(cpu, &mut set) };
-    // SAFETY: `set` has the size that is stated.
-    let result = unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set) };
-    assert_eq!(result, 0, "binding a thread to CPU {cpu}");
 }
 
 /// Runs `work` on each CPU at once, each with the program.

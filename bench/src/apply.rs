@@ -1,0 +1,185 @@
+//! Replacing the policy while another CPU judges packets: how long it takes, and whether every packet was judged by the
+//! one policy or the other.
+//!
+//! Three policies take turns in the two slots that the kernel has: so the slot that is filled always holds the third one,
+//! and a packet that is judged too early shows.
+
+use std::{
+    fs,
+    os::fd::{AsFd as _, AsRawFd as _},
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::Instant,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use aya::maps::{IterableMap as _, MapData};
+use detector_common::{policy::slot_of, verdict::Reason};
+use detector_tests::cpus;
+use detector_user::{
+    kernel::{apply::apply, load::Clock, maps::Maps, read},
+    policy::{self, Action, Policy, compile::compile},
+};
+
+use crate::{
+    mix::{Counted, FIRST, Mixer, service, services},
+    report,
+    sampling::Samples,
+    say,
+    subject::{CLOCK_TICK_NS, Subject},
+};
+
+/// Sources whose packets are judged meanwhile. All are in the first prefixes of the rule.
+const PROBES: u64 = 10_000;
+
+/// The first address of the rule, that of the first probe.
+const FIRST_ADDRESS: u32 = 0xc612_0000;
+
+/// Addresses of each prefix of the rule, a /28.
+const PREFIX_ADDRESSES: u32 = 16;
+
+/// Packets of one call, some milliseconds: a grace period, which a swap waits for, does not end before the call does.
+const CALL: u32 = 10_000;
+
+/// Measures swaps of a small policy, many of them, and of a large one.
+pub(crate) fn measure(quick: bool) -> Result<Vec<report::Apply>> {
+    let cases = if quick { [(1_000, 30), (50_000, 6)] } else { [(1_000, 99), (1_000_000, 6)] };
+    cases.into_iter().map(|(prefixes, swaps)| swapped(prefixes, swaps)).collect()
+}
+
+/// What the policies do with the probes, and the reason that the packets then get.
+const REASONS: [Reason; 3] = [Reason::Denied, Reason::Allowed, Reason::Conforming];
+
+/// Swaps between them in turn.
+fn swapped(prefixes: u32, swaps: usize) -> Result<report::Apply> {
+    say(format_args!("apply, {prefixes} prefixes"));
+    let policies = policies(prefixes)?;
+    // A table in which no probe meets a full set: it would be judged by the policy, but with a reason of its own.
+    let mut subject = Subject::new(16 * PROBES as u32, Clock::Kernel, &text(0))?;
+    put(&mut subject.loaded.maps, &policies[0])?;
+    let mut mixer = Mixer::new(&mut subject, false)?;
+    mixer.set([0, 1, 0], PROBES);
+    let maps = &mut subject.loaded.maps;
+    let service = service(maps, FIRST)?;
+
+    let progress = mixer.progress();
+    let (seconds, early) = while_judging(&mut mixer, || {
+        let (mut seconds, mut early) = (Samples::default(), 0);
+        for swap in 1..=swaps {
+            // The packet that the policy before the last one may still judge has left when two more were sent.
+            progress.wait_for(FIRST, 2)?;
+            let third = |maps: &Maps| counted(maps, service, REASONS[(swap + 1) % REASONS.len()]);
+            let before = third(maps)?;
+            let start = Instant::now();
+            put(maps, &policies[swap % policies.len()])?;
+            seconds.push(start.elapsed().as_secs_f64());
+            early += third(maps)? - before;
+        }
+        Ok((seconds, early))
+    })?;
+    say(format_args!(
+        "apply, {prefixes} prefixes: {:.3} s in the middle of {swaps}, {:.3} to {:.3} s",
+        seconds.median(),
+        seconds.min(),
+        seconds.max()
+    ));
+    let (packets, others) = total(maps, service, &mut mixer, REASONS[swaps % REASONS.len()])?;
+    say(format_args!("apply, {early} packets were judged by the third policy"));
+    let rules_bytes = rules_bytes(maps)?;
+    Ok(report::Apply { prefixes, seconds: seconds.median(), packets, misjudged: early + others, rules_bytes })
+}
+
+/// One for each of [`REASONS`], else the same.
+fn policies(prefixes: u32) -> Result<[Policy; REASONS.len()]> {
+    let text = text(prefixes);
+    let start = Instant::now();
+    let checked = policy::parse(&text)
+        .map_err(|errors| anyhow::anyhow!(policy::render("policy of the bench", &text, &errors)))?;
+    say(format_args!("apply, parsing {prefixes} prefixes took {:.3} s", start.elapsed().as_secs_f64()));
+    let actions = [Action::Drop, Action::Allow, Action::Limit("wide".to_owned())];
+    Ok(actions.map(|action| {
+        let mut policy = checked.policy.clone();
+        policy.rules.iter_mut().for_each(|rule| rule.action = action.clone());
+        policy
+    }))
+}
+
+/// A profile that lets nearly nothing pass, so that a packet that misses the rule shows; and the rule.
+fn text(prefixes: u32) -> String {
+    let sources: Vec<_> = (0..prefixes)
+        .map(|number| {
+            let address = FIRST_ADDRESS + number * PREFIX_ADDRESSES;
+            format!("\"{}/28\"", std::net::Ipv4Addr::from(address))
+        })
+        .collect();
+    let mut text = format!(
+        "version = 1\n{}[profile.source]\npackets = {{ rate = \"1/s\", burst = 1 }}\n\
+         [profile.wide]\npackets = {{ rate = \"1M/s\", burst = 10000000 }}\n",
+        services()
+    );
+    if prefixes > 0 {
+        let sources = sources.join(", ");
+        text += &format!("[[rule]]\nname = \"probes\"\nsource = [{sources}]\naction = \"drop\"\n");
+    }
+    text
+}
+
+/// Compiles a policy and puts it in place of the active one.
+fn put(maps: &mut Maps, policy: &Policy) -> Result<()> {
+    let previous = read::consistently(maps, |active| active.manifest())?;
+    let tables = compile(policy, &previous.unwrap_or_default(), CLOCK_TICK_NS)?;
+    apply(maps, &tables)?;
+    Ok(())
+}
+
+/// Does something while packets are judged without pause, on a CPU of their own where there are two.
+fn while_judging<T>(mixer: &mut Mixer, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    let cpus = cpus::usable();
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let judging = scope.spawn(|| {
+            cpus::bind(cpus[1 % cpus.len()]);
+            while !is_over.load(Ordering::Relaxed) {
+                mixer.run(CALL)?;
+            }
+            anyhow::Ok(())
+        });
+        let done = work();
+        is_over.store(true, Ordering::Relaxed);
+        judging.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        done
+    })
+}
+
+/// Packets of a reason so far.
+fn counted(maps: &Maps, service: u16, reason: Reason) -> Result<u64> {
+    Ok(Counted::of(maps, service)?.sum(|other| other == reason))
+}
+
+/// Packets so far, and those that no policy judged; the last ones were for the policy of `active`.
+fn total(maps: &Maps, service: u16, mixer: &mut Mixer, active: Reason) -> Result<(u64, u64)> {
+    let before = counted(maps, service, active)?;
+    mixer.run(PROBES as u32)?;
+    let late = PROBES - (counted(maps, service, active)? - before);
+    let all = Counted::of(maps, service)?;
+    let others = all.sum(|reason| !REASONS.contains(&reason));
+    say(format_args!("apply, {others} packets were judged by no policy, {late} of the last ones by another"));
+    let sent = mixer.sent()[FIRST];
+    ensure!(all.all() == sent, "{} packets were counted, {sent} sent", all.all());
+    Ok((sent, others + late))
+}
+
+/// Memory of the active policy's tries.
+fn rules_bytes(maps: &Maps) -> Result<u64> {
+    let slot = slot_of(read::epoch(maps));
+    let (v4, v6) = (maps.rules_v4.get(&slot, 0)?, maps.rules_v6.get(&slot, 0)?);
+    Ok(memory_bytes(v4.map())? + memory_bytes(v6.map())?)
+}
+
+/// Memory of a map, as its descriptor's `fdinfo` has it.
+fn memory_bytes(map: &MapData) -> Result<u64> {
+    let path = format!("/proc/self/fdinfo/{}", map.fd().as_fd().as_raw_fd());
+    let text = fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
+    let line = text.lines().find_map(|line| line.strip_prefix("memlock:"));
+    line.and_then(|bytes| bytes.trim().parse().ok()).context("the kernel does not tell the memory of a map")
+}

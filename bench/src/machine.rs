@@ -1,0 +1,35 @@
+//! What the figures were measured on.
+
+use std::{fs, process::Command, thread};
+
+use anyhow::{Context as _, Result};
+
+use crate::report::Machine;
+
+/// This machine, today.
+pub(crate) fn machine() -> Result<Machine> {
+    let cpuinfo = fs::read_to_string("/proc/cpuinfo").context("reading /proc/cpuinfo")?;
+    let field = |name: &str| {
+        let value = cpuinfo.lines().find(|line| line.starts_with(name))?.split_once(':')?.1;
+        Some(value.trim().to_owned())
+    };
+    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").context("reading the kernel's release")?;
+    let today = Command::new("date").args(["-u", "+%F"]).output().context("asking `date` for the day")?;
+    Ok(Machine {
+        processor: field("model name").unwrap_or_default(),
+        cpus: thread::available_parallelism().context("counting CPUs")?.get(),
+        last_level_cache_bytes: last_level_cache_bytes(),
+        kernel: kernel.trim().to_owned(),
+        date: String::from_utf8_lossy(&today.stdout).trim().to_owned(),
+    })
+}
+
+/// Size of the last cache of CPU 0, as sysfs has it: kibibytes with a K.
+fn last_level_cache_bytes() -> u64 {
+    let size = |index: u32| {
+        let path = format!("/sys/devices/system/cpu/cpu0/cache/index{index}/size");
+        let text = fs::read_to_string(path).ok()?;
+        text.trim().strip_suffix('K')?.parse::<u64>().ok()
+    };
+    (0..8).filter_map(size).max().unwrap_or_default() * 1024
+}

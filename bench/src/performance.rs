@@ -1,0 +1,282 @@
+//! The report as tables for a terminal, as docs/performance.md, and as a chart. All figures come from the report.
+
+use std::fmt::Write as _;
+
+use crate::report::{Decision, Pipeline, Report};
+
+/// A table: its title, what it says, its header, its rows. Columns after the first are numbers where they look like one.
+struct Section {
+    title: &'static str,
+    text: &'static str,
+    header: Vec<&'static str>,
+    rows: Vec<Vec<String>>,
+}
+
+fn sections(report: &Report) -> Vec<Section> {
+    let all = [
+        decision(report),
+        traffic(report),
+        pipeline(report),
+        exactness(report),
+        flood(report),
+        snapshot(report),
+        apply(report),
+    ];
+    all.into_iter().filter(|section| !section.rows.is_empty()).collect()
+}
+
+/// All parts for a terminal.
+pub(crate) fn tables(report: &Report) -> String {
+    let section = |section: Section| {
+        let numbers: Vec<_> = (1..section.header.len()).collect();
+        let table = detector_user::commands::table(&section.header, &numbers, section.rows);
+        format!("{}\n{table}\n", section.title)
+    };
+    sections(report).into_iter().map(section).collect::<Vec<_>>().join("\n")
+}
+
+/// The text of docs/performance.md.
+pub(crate) fn markdown(report: &Report) -> String {
+    let machine = &report.machine;
+    let mut text = format!(
+        "# Performance\n\nWritten by `cargo xtask bench` from [performance.json](performance.json); do not edit.\n\n\
+         {}, {} CPUs, last-level cache of {} MB, Linux {}, {}{}. Figures are medians of several runs in turn (A B C A B C …),\n\
+         least and most beside them: other machines share the cores and the caches, so compare within a table only.\n\n\
+         ![Nanoseconds a packet over a veth pair](performance.svg)\n",
+        machine.processor,
+        machine.cpus,
+        machine.last_level_cache_bytes / 1_000_000,
+        machine.kernel,
+        machine.date,
+        if report.quick { " (quick run)" } else { "" },
+    );
+    for Section { title, text: says, header, rows } in sections(report) {
+        let _ = writeln!(text, "\n## {title}\n\n{says}\n");
+        let _ = writeln!(text, "| {} |", header.join(" | "));
+        let _ = writeln!(text, "|---{}|", "|--:".repeat(header.len() - 1));
+        for row in rows {
+            let _ = writeln!(text, "| {} |", row.join(" | "));
+        }
+    }
+    text
+}
+
+fn ns(value: f64) -> String {
+    format!("{value:.0}")
+}
+
+fn ratio(value: f64, to: Option<f64>) -> String {
+    to.filter(|to| *to > 0.0).map_or_else(String::new, |to| format!("{:.2}", value / to))
+}
+
+/// Traffic that most of the decision part is about.
+const TRAFFIC: &str = "udp4";
+
+fn decision(report: &Report) -> Section {
+    let of = |row: &Decision, program: &str| {
+        let same = |other: &&Decision| {
+            other.program == program && other.traffic == row.traffic && other.sources == row.sources
+        };
+        report.decision.iter().find(same).map(|other| other.ns_median)
+    };
+    let mut compared: Vec<_> =
+        report.decision.iter().filter(|row| row.traffic == TRAFFIC && row.rules == 0).collect();
+    compared.sort_by_key(|row| row.sources);
+    let rows = compared.into_iter().map(|row| {
+        vec![
+            row.program.clone(),
+            row.sources.to_string(),
+            ns(row.ns_median),
+            ns(row.ns_min),
+            ns(row.ns_max),
+            ratio(row.ns_median, of(row, "array_read")),
+            ratio(row.ns_median, of(row, "array_wait")),
+            ratio(row.ns_median, of(row, "lru")),
+        ]
+    });
+    Section {
+        title: "One packet through one program",
+        text: "`BPF_PROG_TEST_RUN` on one core, UDP over IPv4, ns a packet; the source is drawn at random for each packet, and the\n\
+               draw is in every figure. `empty` returns; `array_read` reads one random line, which the processor does for several\n\
+               packets at once; `array_wait` reads one and waits for it, as every verdict does that hangs on what was read;\n\
+               `array_add` adds to it atomically; `lru` is an LRU hash of token buckets, what most XDP limiters do.",
+        header: vec!["program", "sources", "ns", "least", "most", "× array_read", "× array_wait", "× lru"],
+        rows: rows.collect(),
+    }
+}
+
+fn traffic(report: &Report) -> Section {
+    let rows = report
+        .decision
+        .iter()
+        .filter(|row| row.program == crate::decision::DETECTOR && (row.traffic != TRAFFIC || row.rules > 0));
+    let rows = rows.map(|row| {
+        let [sources, rules] = [row.sources, row.rules].map(|number| number.to_string());
+        vec![row.traffic.clone(), sources, rules, ns(row.ns_median), ns(row.ns_min), ns(row.ns_max)]
+    });
+    Section {
+        title: "The same by traffic and by number of rules",
+        text: "Rules are source prefixes of one rule; the class of a known source stands in its entry, so their number is to make\n\
+               no difference.",
+        header: vec!["traffic", "sources", "source prefixes", "ns", "least", "most"],
+        rows: rows.collect(),
+    }
+}
+
+fn pipeline(report: &Report) -> Section {
+    let detector = |row: &Pipeline| {
+        let same =
+            |other: &&Pipeline| other.receiver == crate::decision::DETECTOR && other.sources == row.sources;
+        report.pipeline.iter().find(same).map(|other| other.ns_median)
+    };
+    let rows = report.pipeline.iter().map(|row| {
+        vec![
+            row.receiver.clone(),
+            row.sources.to_string(),
+            ns(row.ns_median),
+            ns(row.ns_min),
+            ns(row.ns_max),
+            ratio(row.ns_median, detector(row)),
+        ]
+    });
+    Section {
+        title: "Over a veth pair",
+        text: "Live frames with random sources from a generator over a veth pair into a receiver, all on one core, ns a packet,\n\
+               generator and veth pair included (`xdp_drop` is their floor). Every receiver has one limit per source, which all\n\
+               sources are over.",
+        header: vec!["receiver", "sources", "ns", "least", "most", "× detector"],
+        rows: rows.collect(),
+    }
+}
+
+fn exactness(report: &Report) -> Section {
+    let rows = report.exactness.iter().map(|row| {
+        vec![
+            format!("{}/s", row.per_second),
+            row.burst.to_string(),
+            format!("{:.2}", row.seconds),
+            row.sent.to_string(),
+            row.admitted.to_string(),
+            row.bound_min.to_string(),
+            row.bound_max.to_string(),
+        ]
+    });
+    Section {
+        title: "One source from two CPUs",
+        text: "Two CPUs send one source as fast as they can. What GCRA admits is burst + rate × time; the last column allows one\n\
+               packet and two steps of the clock more.",
+        header: vec!["limit", "burst", "seconds", "sent", "admitted", "at least", "at most"],
+        rows: rows.collect(),
+    }
+}
+
+fn flood(report: &Report) -> Section {
+    let rows = report.flood.iter().map(|row| {
+        vec![
+            row.family.clone(),
+            row.spoofed_packets.to_string(),
+            row.spoofed_without_entry.to_string(),
+            format!("{} of {}", row.wrongly_passed, row.limited_sources),
+            row.limited_evicted.to_string(),
+            format!("{} of {}", row.wrongly_dropped, row.good_packets),
+            row.good_evicted.to_string(),
+        ]
+    });
+    Section {
+        title: "A spoofed flood",
+        text: "Random sources, each a packet, beside sources that are over their limit and sources that are below it, in a table of\n\
+               the default size. IPv6 sources lie inside one /48.",
+        header: vec![
+            "family",
+            "spoofed packets",
+            "without entry",
+            "wrongly passed, of limited sources",
+            "limited sources evicted",
+            "wrongly dropped, of good packets",
+            "good sources evicted",
+        ],
+        rows: rows.collect(),
+    }
+}
+
+fn snapshot(report: &Report) -> Section {
+    let rows = report.snapshot.iter().map(|row| {
+        vec![
+            row.way.clone(),
+            row.sources.to_string(),
+            format!("{:.1}", row.ms_median),
+            format!("{:.1}", row.ms_min),
+            ns(row.packet_ns_alone),
+            ns(row.packet_ns_beside),
+        ]
+    });
+    Section {
+        title: "Reading the whole table",
+        text: "Milliseconds of one core for one look at all sources; ns a packet on the other core with nobody reading and while\n\
+               the first reads without pause. `batch`: `BPF_MAP_LOOKUP_BATCH` on a hash map of the same content.",
+        header: vec!["way", "sources", "ms", "least", "ns a packet alone", "beside the reader"],
+        rows: rows.collect(),
+    }
+}
+
+fn apply(report: &Report) -> Section {
+    let rows = report.apply.iter().map(|row| {
+        vec![
+            row.prefixes.to_string(),
+            format!("{:.2}", row.seconds),
+            row.packets.to_string(),
+            row.misjudged.to_string(),
+            format!("{:.0} MB", row.rules_bytes as f64 / 1e6),
+        ]
+    });
+    Section {
+        title: "Replacing the policy",
+        text: "From the parsed policy to the last word written, while another CPU sends without pause; a packet is misjudged that is\n\
+               judged neither as the old policy says nor as the new one.",
+        header: vec!["source prefixes", "seconds", "packets meanwhile", "misjudged", "memory of the rules"],
+        rows: rows.collect(),
+    }
+}
+
+const WIDTH: usize = 760;
+const LABELS: usize = 150;
+const BAR: usize = 18;
+
+/// The chart: the veth pipeline, one bar a receiver, grouped by number of sources.
+pub(crate) fn chart(report: &Report) -> String {
+    let mut sizes: Vec<_> = report.pipeline.iter().map(|row| row.sources).collect();
+    sizes.dedup();
+    sizes.sort_unstable();
+    sizes.dedup();
+    let most = report.pipeline.iter().map(|row| row.ns_median).fold(1.0, f64::max);
+    let mut bars = String::new();
+    let mut y = BAR;
+    for size in sizes {
+        let _ = writeln!(bars, "<text x=\"8\" y=\"{}\" font-weight=\"bold\">{size} sources</text>", y + 13);
+        y += BAR + 4;
+        for row in report.pipeline.iter().filter(|row| row.sources == size) {
+            let width = (row.ns_median / most * (WIDTH - LABELS - 80) as f64).round();
+            let colour = if row.receiver == crate::decision::DETECTOR { "#2468b0" } else { "#9aa7b5" };
+            let _ = writeln!(
+                bars,
+                "<text x=\"{}\" y=\"{}\" text-anchor=\"end\">{}</text>\
+                 <rect x=\"{LABELS}\" y=\"{}\" width=\"{width}\" height=\"{}\" fill=\"{colour}\"/>\
+                 <text x=\"{}\" y=\"{}\">{:.0} ns</text>",
+                LABELS - 8,
+                y + 13,
+                row.receiver,
+                y + 1,
+                BAR - 3,
+                LABELS as f64 + width + 6.0,
+                y + 13,
+                row.ns_median
+            );
+            y += BAR;
+        }
+        y += 10;
+    }
+    format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {y}\" font-family=\"sans-serif\" font-size=\"13\">\n\
+         <rect width=\"{WIDTH}\" height=\"{y}\" fill=\"#ffffff\"/>\n{bars}</svg>\n"
+    )
+}
