@@ -125,7 +125,7 @@ pub const fn left(tat: u64, now: u64, burst: u64) -> u64 {
     if tat <= now { burst } else { burst.saturating_sub(tat - now) }
 }
 
-/// A word that several CPUs read and change at once. Operations are atomic, and full barriers.
+/// A word that several CPUs read and change at once. Every operation is atomic; those that change it are full barriers.
 pub trait Word {
     /// Reads it.
     fn load(&self) -> u64;

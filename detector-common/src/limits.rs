@@ -56,7 +56,7 @@ pub const POLICY_SLOTS: usize = 2;
 /// VLAN tags that are read through (802.1ad then 802.1Q).
 pub const VLAN_TAGS_MAX: usize = 2;
 
-/// IPv6 extension headers that are walked. A packet with more is judged by its source, like a later fragment.
+/// IPv6 extension headers that are walked. A packet with more is judged by its source, as a new connection.
 pub const EXTENSION_HEADERS_MAX: usize = 8;
 
 /// Searches that a newcomer makes while other CPUs change the set under it. Then it passes as if the set were full.

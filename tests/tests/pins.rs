@@ -197,6 +197,7 @@ fn who_starts_while_another_unloads_keeps_its_pins() -> Result<()> {
                     let pin = directory.join(format!("pin{number}"));
                     std::os::unix::fs::symlink("nothing", pin).context("making a pin")?;
                 }
+                // Held for a moment, so that an unload meets it, and then left alone, so that one gets through.
                 thread::sleep(Duration::from_millis(2));
                 assert!(lock.is_current() && count() == MANY, "removed under their holder");
                 drop(lock);
