@@ -247,7 +247,7 @@ extern "C" fn create_entry(prefix: u64, tag: u64, now: u64, class_and_epoch: u64
         let attempt = settle_with_others(&place, &key, chosen);
         // Dated, so that it is not the next newcomer's choice before its first packet is charged.
         charge::stamp(self::way(&place, attempt), now);
-        return attempt as u64 | MADE;
+        return attempt as u64 | if attempt == chosen { MADE } else { 0 };
     }
     NO_WAY
 }
