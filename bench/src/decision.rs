@@ -79,7 +79,7 @@ fn compare(
     let mut driver = Driver::new(sources, *is_ipv6)?;
     let mut subjects = rules
         .iter()
-        .map(|&rules| Subject::new(sources.max(500_000), Clock::Kernel, &policy(rules)))
+        .map(|&rules| Subject::worn(sources.max(500_000), Clock::Kernel, &policy(rules)))
         .collect::<Result<Vec<_>>>()?;
     let rounds = if quick { 3 } else { 9 };
     let packets = (2 * sources).max(2_000_000);

@@ -2,7 +2,14 @@
 
 use anyhow::{Context as _, Result};
 use aya::programs::ProgramFd;
+use detector_common::{
+    address::Address,
+    budget::ticks,
+    table::{Key, Meta, Set, Unit, Way},
+};
+use detector_tests::random::Random;
 use detector_user::{
+    clock,
     kernel::{
         apply::apply,
         load::{Clock, LoadOptions, Loaded, load},
@@ -25,6 +32,22 @@ impl Subject {
         let options = LoadOptions { clock, ..LoadOptions::isolated(sources) };
         let mut subject = Self { loaded: load(&options)? };
         subject.apply(policy_text)?;
+        Ok(subject)
+    }
+
+    /// Loads it as [`Self::new`] does, with a table that has been in use since the machine started: every way had an owner,
+    /// idle since some moment.
+    pub(crate) fn worn(sources: u32, clock: Clock, policy_text: &str) -> Result<Self> {
+        let subject = Self::new(sources, clock, policy_text)?;
+        let owner = Key::new(Address::v4([255; 4]), Unit::V4Source, 1);
+        let meta = Meta(0).claimed().owned(owner.tag, 1, 0).0;
+        let mut random = Random::new(1);
+        let now = ticks(clock::kernel_ns());
+        let mut idle_way =
+            || Way { prefix: owner.prefix, meta, packets_tat: 1 + random.below(now), ..Way::default() };
+        let table = &subject.loaded.maps.sources;
+        (0..table.len())
+            .for_each(|number| table.write(number, &Set { ways: std::array::from_fn(|_| idle_way()) }));
         Ok(subject)
     }
 

@@ -59,6 +59,10 @@ pub const VLAN_TAGS_MAX: usize = 2;
 /// IPv6 extension headers that are walked. A packet with more is judged by its source, as a new connection.
 pub const EXTENSION_HEADERS_MAX: usize = 8;
 
+/// A source that was idle for so long has been read often enough: the places where a newcomer is found fastest are taken
+/// from such sources first, whichever of them was idle longest. One minute.
+pub const LONG_IDLE_NS: u64 = 60_000_000_000;
+
 /// Searches that a newcomer makes while other CPUs change the set under it. Then it passes as if the set were full.
 pub const SEARCHES_MAX: usize = 3;
 

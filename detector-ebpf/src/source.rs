@@ -2,9 +2,10 @@
 
 use aya_ebpf::Global;
 use detector_common::{
+    budget::ticks,
     counters::TableEvent,
     hash::Seed,
-    limits::{SEARCHES_MAX, WAYS},
+    limits::{LONG_IDLE_NS, SEARCHES_MAX, WAYS},
     table::{Key, Meta, Set, Way, set_of, way_of},
 };
 
@@ -135,18 +136,22 @@ const fn all_ones_if(condition: bool) -> u64 {
     (condition as u64).wrapping_neg()
 }
 
-/// The attempt at which the search meets the way that a newcomer may take: among the idle ones, the one that has been
-/// idle longest (within half a nanosecond: the attempt stands in the lowest bits of the score). `None`: every way is
-/// limiting its source, or changing hands.
+/// The attempt at which the search meets the way that a newcomer may take: one without an owner, else one that has been
+/// idle for [`LONG_IDLE_NS`], the earliest that the search meets; else the one that has been idle longest (within half a
+/// nanosecond: the attempt stands in the lowest bits of the score). `None`: every way is limiting its source, or
+/// changing hands.
 #[inline(always)]
 fn victim(place: &Place, now: u64) -> Option<usize> {
     const { assert!(WAYS == 8) };
+    let long_ago = now.saturating_sub(ticks(LONG_IDLE_NS));
     let mut best = TAKEN;
     for attempt in 0..ways() {
         let way = way(place, attempt);
+        let meta = meta(way);
         let busy_until = busy_until(way);
-        let taken = is_less(now, busy_until) | all_ones_if(meta(way).is_busy());
-        let score = (busy_until & !7 | attempt as u64 | taken) & TAKEN;
+        let taken = is_less(now, busy_until) | all_ones_if(meta.is_busy());
+        let since = latest(busy_until, long_ago & all_ones_if(meta.is_occupied()));
+        let score = (since & !7 | attempt as u64 | taken) & TAKEN;
         best ^= (best ^ score) & is_less(score, best);
     }
     if best == TAKEN { None } else { Some((best & 7) as usize) }

@@ -105,7 +105,7 @@ impl Receiver {
 
 /// The product's program under the kernel's clock, as the daemon attaches it.
 fn detector(far: &Namespace, sources: u32) -> Result<Subject> {
-    let mut subject = Subject::new(sources.max(500_000), Clock::Kernel, POLICY)?;
+    let mut subject = Subject::worn(sources.max(500_000), Clock::Kernel, POLICY)?;
     // What the daemon writes. Nobody reads the events here, and a full ring costs less than a sample.
     let place = offset_of!(Settings, event_interval) / size_of::<u64>();
     subject.loaded.maps.settings.write_word(0, place, EVENT_INTERVAL_TICKS);
