@@ -3,6 +3,7 @@
 
 use anyhow::Result;
 use bytes::BytesMut;
+use detector_common::limits::SOURCES_DEFAULT;
 use detector_tests::packet::{ether_type, flags, tcp, udp};
 use detector_user::kernel::load::Clock;
 
@@ -12,7 +13,7 @@ use crate::{drive::Driver, report::Decision, sampling::in_turn, say, subject::Su
 pub(crate) const DETECTOR: &str = "detector";
 
 /// References, by the names of their programs.
-const REFERENCES: [&str; 5] = ["empty", "array_read", "array_wait", "array_add", "lru"];
+const REFERENCES: [&str; 6] = ["empty", "array_read", "array_wait", "table_wait", "array_add", "lru"];
 
 /// Sources that most parts of the report are about.
 const SOURCES: u32 = 1 << 20;
@@ -79,7 +80,7 @@ fn compare(
     let mut driver = Driver::new(sources, *is_ipv6)?;
     let mut subjects = rules
         .iter()
-        .map(|&rules| Subject::worn(sources.max(500_000), Clock::Kernel, &policy(rules)))
+        .map(|&rules| Subject::worn(sources.max(SOURCES_DEFAULT), Clock::Kernel, &policy(rules)))
         .collect::<Result<Vec<_>>>()?;
     let rounds = if quick { 3 } else { 9 };
     let packets = (2 * sources).max(2_000_000);

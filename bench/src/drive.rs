@@ -6,6 +6,10 @@ use aya::{
     maps::{MapData, ProgramArray},
     programs::{ProgramFd, TestRun as _, TestRunOptions, Xdp},
 };
+use detector_common::{
+    limits::{SOURCES_DEFAULT, WAYS},
+    table::sets_for_sources,
+};
 
 /// The object of the driver and the references.
 pub(crate) static OBJECT: &[u8] =
@@ -17,22 +21,27 @@ pub(crate) struct Driver {
     under_test: ProgramArray<MapData>,
 }
 
+/// The programs of that object.
+const PROGRAMS: [&str; 9] =
+    ["drive", "transmit", "empty", "discard", "array_read", "array_wait", "array_add", "table_wait", "lru"];
+
 /// What one call of the kernel may take: it looks for signals between two packets.
 const BATCH: u32 = 1_000_000;
 
 impl Driver {
     /// Loads them.
     pub(crate) fn new(sources: u32, is_ipv6: bool) -> Result<Self> {
+        // The product's tables are not made smaller than this either.
+        let lines = sets_for_sources(sources.max(SOURCES_DEFAULT)) * WAYS as u32;
         let mut ebpf = EbpfLoader::new()
             .override_global("SOURCES", &sources, true)
             .override_global("IS_IPV6", &u32::from(is_ipv6), true)
-            .override_global("LINES_LEN", &sources.max(1), true)
-            .map_max_entries("LINES", sources.max(1))
+            .override_global("LINES_LEN", &lines, true)
+            .map_max_entries("LINES", lines)
             .map_max_entries("BUCKETS", (sources + sources / 4).max(16_384))
             .load(OBJECT)
             .context("loading the object of the bench")?;
-        for name in ["drive", "transmit", "empty", "discard", "array_read", "array_wait", "array_add", "lru"]
-        {
+        for name in PROGRAMS {
             program(&mut ebpf, name)?.load().with_context(|| format!("loading the program {name}"))?;
         }
         let map = ebpf.take_map("UNDER_TEST").context("the map UNDER_TEST")?;

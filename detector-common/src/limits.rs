@@ -59,9 +59,12 @@ pub const VLAN_TAGS_MAX: usize = 2;
 /// IPv6 extension headers that are walked. A packet with more is judged by its source, as a new connection.
 pub const EXTENSION_HEADERS_MAX: usize = 8;
 
-/// A source that was idle for so long has been read often enough: the places where a newcomer is found fastest are taken
-/// from such sources first, whichever of them was idle longest. One minute.
+/// A source that was idle for so long is forgotten like any other, whatever it sent before. One minute.
 pub const LONG_IDLE_NS: u64 = 60_000_000_000;
+
+/// A source that sent so many packets has a history: its entry is taken after those of others, until it is long idle.
+/// Fewer than one TLS exchange has, and more than a flood of random addresses sends from each.
+pub const HISTORY_PACKETS: u64 = 4;
 
 /// Searches that a newcomer makes while other CPUs change the set under it. Then it passes as if the set were full.
 pub const SEARCHES_MAX: usize = 3;

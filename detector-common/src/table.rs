@@ -291,7 +291,7 @@ impl Way {
 
     /// Packets seen since the way changed hands, modulo 2^32.
     pub const fn packets(&self) -> u32 {
-        self.traffic as u32
+        traffic_packets(self.traffic)
     }
 
     /// Bytes seen since the way changed hands, modulo 2^32.
@@ -321,6 +321,12 @@ impl Way {
 #[inline(always)]
 pub const fn traffic_of(bytes: u32) -> u64 {
     (bytes as u64) << 32 | 1
+}
+
+/// The packets in such a word, modulo 2^32.
+#[inline(always)]
+pub const fn traffic_packets(traffic: u64) -> u32 {
+    traffic as u32
 }
 
 /// What one packet adds to [`Way::incidents`].

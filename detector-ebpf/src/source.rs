@@ -5,8 +5,8 @@ use detector_common::{
     budget::ticks,
     counters::TableEvent,
     hash::Seed,
-    limits::{LONG_IDLE_NS, SEARCHES_MAX, WAYS},
-    table::{Key, Meta, Set, Way, set_of, way_of},
+    limits::{HISTORY_PACKETS, LONG_IDLE_NS, SEARCHES_MAX, WAYS},
+    table::{Key, Meta, Set, Way, set_of, traffic_packets, way_of},
 };
 
 use crate::{
@@ -56,15 +56,23 @@ pub(crate) struct Place {
 /// The place of a source.
 #[inline(always)]
 pub(crate) fn place(key: &Key) -> Option<Place> {
-    let hash = key.hash(&seed());
-    let set_number = set_of(hash, SOURCE_SETS.load());
-    Some(Place { hash, set_number, set: SOURCES.get_ptr_mut(set_number)? })
+    source_place_of(key.hash(&seed()))
 }
 
 /// The place of a prefix around sources.
 #[inline(always)]
 pub(crate) fn parent_place(key: &Key) -> Option<Place> {
-    let hash = key.hash(&seed());
+    parent_place_of(key.hash(&seed()))
+}
+
+#[inline(always)]
+fn source_place_of(hash: u64) -> Option<Place> {
+    let set_number = set_of(hash, SOURCE_SETS.load());
+    Some(Place { hash, set_number, set: SOURCES.get_ptr_mut(set_number)? })
+}
+
+#[inline(always)]
+fn parent_place_of(hash: u64) -> Option<Place> {
     let set_number = set_of(hash, PARENT_SETS.load());
     Some(Place { hash, set_number, set: PARENTS.get_ptr_mut(set_number)? })
 }
@@ -136,25 +144,42 @@ const fn all_ones_if(condition: bool) -> u64 {
     (condition as u64).wrapping_neg()
 }
 
-/// The attempt at which the search meets the way that a newcomer may take: one without an owner, else one that has been
-/// idle for [`LONG_IDLE_NS`], the earliest that the search meets; else the one that has been idle longest (within half a
-/// nanosecond: the attempt stands in the lowest bits of the score). `None`: every way is limiting its source, or
-/// changing hands.
-#[inline(always)]
-fn victim(place: &Place, now: u64) -> Option<usize> {
+/// Stands in the score of an idle way for a source that has a history; above all times that a score may hold.
+const WITH_HISTORY: u64 = ticks(LONG_IDLE_NS).next_power_of_two();
+
+/// The attempt at which the search meets the way that a newcomer may take; [`NO_WAY`]: every way is limiting its source, or
+/// changing hands. The first of
+///
+/// 1. a way without an owner,
+/// 2. one that has been idle for [`LONG_IDLE_NS`], so that known sources stand where their search starts,
+/// 3. one that is idle and whose source sent fewer than [`HISTORY_PACKETS`]: spoofed ones send one,
+/// 4. one that is idle;
+///
+/// among equals the one that has been idle longest (within a nanosecond: the attempt stands in the lowest bits of the
+/// score), else the one that the search meets first.
+///
+/// A function of numbers with external linkage, as [`create_entry`] is.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn victim(hash: u64, now: u64, is_parent: u64) -> u64 {
     const { assert!(WAYS == 8) };
+    let place = if is_parent == 0 { source_place_of(hash) } else { parent_place_of(hash) };
+    let Some(place) = place else { return NO_WAY };
     let long_ago = now.saturating_sub(ticks(LONG_IDLE_NS));
     let mut best = TAKEN;
     for attempt in 0..ways() {
-        let way = way(place, attempt);
+        let way = way(&place, attempt);
         let meta = meta(way);
         let busy_until = busy_until(way);
         let taken = is_less(now, busy_until) | all_ones_if(meta.is_busy());
-        let since = latest(busy_until, long_ago & all_ones_if(meta.is_occupied()));
-        let score = (since & !7 | attempt as u64 | taken) & TAKEN;
+        let idle_since = latest(busy_until, long_ago) - long_ago;
+        let packets = traffic_packets(atomic::load(word!(way, traffic))) as u64;
+        let has_history = is_less(0, idle_since) & is_less(HISTORY_PACKETS - 1, packets);
+        let rank = (idle_since & !7) + 8 | has_history & WITH_HISTORY;
+        let score = (rank & all_ones_if(meta.is_occupied()) | attempt as u64 | taken) & TAKEN;
         best ^= (best ^ score) & is_less(score, best);
     }
-    if best == TAKEN { None } else { Some((best & 7) as usize) }
+    if best == TAKEN { NO_WAY } else { best & 7 }
 }
 
 /// The newest of an entry's times.
@@ -217,7 +242,11 @@ extern "C" fn create_entry(prefix: u64, tag: u64, now: u64, class_and_epoch: u64
         if found != NO_WAY {
             return found;
         }
-        let Some(chosen) = victim(&place, now) else { return NO_WAY };
+        let chosen = victim(place.hash, now, is_parent);
+        if chosen == NO_WAY {
+            return NO_WAY;
+        }
+        let chosen = chosen as usize & (WAYS - 1);
         let way = way(&place, chosen);
         let seen = meta(way);
         // Another CPU made it since the search and may not have charged it yet: to be shared, not to be made again.

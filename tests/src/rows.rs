@@ -9,10 +9,10 @@
 //!
 //! A counter of bytes is named only where it moved by something else than the length of the frames counted.
 
-use std::{fmt::Write as _, net::IpAddr, sync::Mutex, thread};
+use std::{collections::BTreeMap, fmt::Write as _, net::IpAddr, sync::Mutex, thread};
 
 use aya::{
-    maps::PerCpuValues,
+    maps::{MapInfo, MapType, PerCpuValues},
     programs::{TestRun as _, TestRunOptions},
 };
 use detector_common::{
@@ -80,6 +80,15 @@ impl Drop for Rig {
             pool.push(bench);
         }
     }
+}
+
+/// Memory of maps, bytes.
+#[derive(Debug, Clone, Copy)]
+pub struct MapBytes {
+    /// Whatever the number of CPUs.
+    pub fixed: u64,
+    /// Counters of one CPU.
+    pub each_cpu: u64,
 }
 
 impl Rig {
@@ -264,6 +273,38 @@ impl Rig {
     pub fn entry(&self, address: &str, service: &str) -> Option<Way> {
         let address: IpAddr = address.parse().expect("an address");
         read::source(self.maps(), Address::from(address), self.service(service))
+    }
+
+    /// The maps that the program uses, by name.
+    pub fn kernel_maps(&mut self) -> BTreeMap<String, MapInfo> {
+        let program = self.bench_mut().loaded.program().expect("the program is loaded");
+        let info = program.info().expect("what the kernel knows of the program");
+        let ids = info.map_ids().expect("its maps").expect("a kernel that tells maps");
+        ids.into_iter()
+            .map(|id| {
+                let map = MapInfo::from_id(id).expect("a map of the program");
+                (map.name_as_str().expect("a name").to_owned(), map)
+            })
+            .collect()
+    }
+
+    /// Memory of the elements of all maps, without policies' rules.
+    pub fn map_bytes(&mut self) -> MapBytes {
+        // The manifest is mapped, not named by the program.
+        let fixed = self.maps().manifest.len() as u64 * size_of::<[u64; 512]>() as u64;
+        let mut bytes = MapBytes { fixed, each_cpu: 0 };
+        for (name, map) in self.kernel_maps() {
+            let entries = u64::from(map.max_entries());
+            let elements = u64::from(map.value_size()).next_multiple_of(8) * entries;
+            println!("{name}: {elements} bytes");
+            match map.map_type().expect("a type") {
+                MapType::PerCpuArray => bytes.each_cpu += elements,
+                // Its size is its number of entries.
+                MapType::RingBuf => bytes.fixed += entries,
+                _ => bytes.fixed += elements,
+            }
+        }
+        bytes
     }
 
     /// Empties the tables of sources and parents.

@@ -1,7 +1,6 @@
 //! What the loaded object is to the kernel: its maps, their memory, its licence, its flags.
 
 use std::{
-    collections::BTreeMap,
     fs,
     os::fd::{AsFd as _, AsRawFd as _},
 };
@@ -11,7 +10,7 @@ use aya::{
     util::KernelVersion,
 };
 use detector_common::limits::SOURCES_DEFAULT;
-use detector_tests::rows::Rig;
+use detector_tests::rows::{MapBytes, Rig};
 use detector_user::kernel::{load::OBJECT, maps::NAMES};
 
 /// `BPF_F_NO_PREALLOC` of linux/bpf.h.
@@ -29,19 +28,6 @@ const CPUS: u64 = 4;
 
 /// Memory that the counters of one CPU may take, bytes.
 const CPU_BYTES_MAX: u64 = 140_000;
-
-/// The maps that the program uses, by name.
-fn maps_of(rig: &mut Rig) -> BTreeMap<String, MapInfo> {
-    let program = rig.bench_mut().loaded.program().expect("the program is loaded");
-    let info = program.info().expect("what the kernel knows of the program");
-    let ids = info.map_ids().expect("its maps").expect("a kernel that tells maps");
-    ids.into_iter()
-        .map(|id| {
-            let map = MapInfo::from_id(id).expect("a map of the program");
-            (map.name_as_str().expect("a name").to_owned(), map)
-        })
-        .collect()
-}
 
 /// A number of a map from its descriptor's `fdinfo`, for what the kernel tells nowhere else.
 fn fdinfo(map: &MapInfo, field: &str) -> Option<u64> {
@@ -72,7 +58,7 @@ fn expected(name: &str) -> (MapType, u32) {
 #[test]
 fn every_pinned_map_is_in_the_object_with_its_type_and_flags() {
     let mut rig = Rig::bare();
-    let mut maps = maps_of(&mut rig);
+    let mut maps = rig.kernel_maps();
     for &name in NAMES {
         // The program does not use the manifest, so the kernel does not count it among its maps.
         if name == "MANIFEST" {
@@ -95,34 +81,20 @@ fn every_pinned_map_is_in_the_object_with_its_type_and_flags() {
 #[test]
 fn all_maps_at_the_default_size_fit_their_budget() {
     let mut rig = Rig::new(SOURCES_DEFAULT);
-    let maps = maps_of(&mut rig);
-    // The manifest is mapped, not named by the program.
-    let manifest = rig.bench().loaded.maps.manifest.len() as u64 * 4096;
-    let (mut fixed, mut of_each_cpu, mut charged) = (manifest, 0, manifest);
-    for (name, map) in &maps {
-        let entries = u64::from(map.max_entries());
-        let elements = u64::from(map.value_size()).next_multiple_of(8) * entries;
-        let locked = fdinfo(map, "memlock").expect("the kernel's own count");
-        match map.map_type().expect("a type") {
-            MapType::PerCpuArray => of_each_cpu += elements,
-            // Its size is its number of entries.
-            MapType::RingBuf => fixed += entries,
-            _ => fixed += elements,
-        }
-        if map.map_type().expect("a type") != MapType::PerCpuArray {
-            charged += locked;
-        }
-        println!("{name}: {elements} bytes, {locked} as the kernel counts");
-    }
-    let computed = fixed + CPUS * of_each_cpu;
-    println!("all maps: {fixed} bytes, {charged} as the kernel counts, and {of_each_cpu} for each CPU");
+    let MapBytes { fixed, each_cpu } = rig.map_bytes();
+    let is_of_each_cpu = |map: &MapInfo| map.map_type().expect("a type") == MapType::PerCpuArray;
+    let maps = rig.kernel_maps();
+    let charged = maps.values().filter(|map| !is_of_each_cpu(map));
+    let charged: u64 = charged.map(|map| fdinfo(map, "memlock").expect("the kernel's own count")).sum();
+    let computed = fixed + CPUS * each_cpu;
+    println!("all maps: {fixed} bytes, {charged} as the kernel counts, and {each_cpu} for each CPU");
     assert!(fixed > 90_000_000, "{fixed} bytes are too few: a map is missing from the sum");
-    assert!(of_each_cpu <= CPU_BYTES_MAX, "{of_each_cpu} bytes for each CPU, {CPU_BYTES_MAX} at most");
+    assert!(each_cpu <= CPU_BYTES_MAX, "{each_cpu} bytes for each CPU, {CPU_BYTES_MAX} at most");
     assert!(computed <= BYTES_MAX, "all maps take {computed} bytes on {CPUS} CPUs, {BYTES_MAX} at most");
     // An older kernel estimates: it adds a key to every element, though an array keeps none.
     let counts_exactly =
         KernelVersion::current().expect("the kernel's version") >= KernelVersion::new(6, 4, 0);
-    let charged = charged + CPUS * of_each_cpu;
+    let charged = charged + CPUS * each_cpu;
     assert!(
         !counts_exactly || charged <= BYTES_MAX,
         "the kernel counts {charged} bytes on {CPUS} CPUs, {BYTES_MAX} at most"
@@ -149,17 +121,4 @@ fn the_program_is_marked_for_frames_in_several_buffers() {
         OBJECT.windows(section.len()).any(|bytes| bytes == section),
         "the section that asks for fragments"
     );
-}
-
-/// Not bounded but told: how near the verifier's limit of a million the program is.
-#[test]
-fn the_verifier_has_room() {
-    let mut rig = Rig::bare();
-    let info = rig.bench_mut().loaded.program().expect("the program").info().expect("its info");
-    let processed = info.verified_instruction_count().expect("a kernel of 5.16 or later");
-    println!(
-        "instructions: {:?} bytes translated, {processed} processed by the verifier",
-        info.size_translated()
-    );
-    assert!((1..800_000).contains(&processed), "{processed} instructions of 1,000,000 processed");
 }

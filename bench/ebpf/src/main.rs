@@ -30,7 +30,7 @@ static UNDER_TEST: ProgramArray<1> = ProgramArray::new();
 #[btf_map]
 static STATE: Array<u64, 1> = Array::new();
 
-/// What one random read costs: as many lines as there are sources.
+/// Lines to read at random: as many as a table of the product has for so many sources.
 #[btf_map]
 static LINES: Array<[u64; 8], 1> = Array::new();
 
@@ -167,39 +167,50 @@ fn discard(_ctx: XdpContext) -> u32 {
     XDP_DROP
 }
 
-/// The floor of every table: one line read at random.
-#[xdp(frags)]
-fn array_read(ctx: XdpContext) -> u32 {
-    let Some(source) = source(&ctx) else { return XDP_PASS };
+/// A source's line, one of so many.
+#[inline(always)]
+fn line_of(source: u64, lines: u32) -> Option<*mut [u64; 8]> {
     let hash = source.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    let index = (((hash >> 32) * LINES_LEN.load() as u64) >> 32) as u32;
-    match LINES.get(index) {
-        Some(line) if line[0] == 0 => XDP_PASS,
-        _ => XDP_DROP,
-    }
+    LINES.get_ptr_mut((((hash >> 32) * lines as u64) >> 32) as u32)
 }
 
-/// What one random read costs a packet that waits for it, as every verdict does that hangs on what was read: the next
-/// draw takes the word that was read in, so that the processor cannot read ahead for the next packet.
+/// The floor of every table: one line read at random, of as many lines as there are sources.
+#[xdp(frags)]
+fn array_read(ctx: XdpContext) -> u32 {
+    let Some(line) = source(&ctx).and_then(|source| line_of(source, SOURCES.load())) else { return XDP_DROP };
+    // SAFETY: a word of a map value.
+    if unsafe { (*line)[0] } == 0 { XDP_PASS } else { XDP_DROP }
+}
+
+/// What such a read costs a packet that waits for it, as every verdict does that hangs on what was read: the next draw
+/// takes the word that was read in, so that the processor cannot read ahead for the next packet.
 #[xdp(frags)]
 fn array_wait(ctx: XdpContext) -> u32 {
-    let Some(source) = source(&ctx) else { return XDP_PASS };
-    let hash = source.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    let index = (((hash >> 32) * LINES_LEN.load() as u64) >> 32) as u32;
-    let (Some(line), Some(state)) = (LINES.get(index), STATE.get_ptr_mut(0)) else { return XDP_DROP };
+    wait_for(&ctx, SOURCES.load())
+}
+
+/// The same where the lines lie as far apart as the sources of the product's table do, which has room to spare: the
+/// lines are as many, but the pages that they lie in are more.
+#[xdp(frags)]
+fn table_wait(ctx: XdpContext) -> u32 {
+    wait_for(&ctx, LINES_LEN.load())
+}
+
+#[inline(always)]
+fn wait_for(ctx: &XdpContext, lines: u32) -> u32 {
+    let Some(line) = source(ctx).and_then(|source| line_of(source, lines)) else { return XDP_DROP };
+    let Some(state) = STATE.get_ptr_mut(0) else { return XDP_DROP };
     // SAFETY: one CPU runs the bench.
     let state = unsafe { &mut *state };
-    *state = state.wrapping_add(line[0]);
+    // SAFETY: a word of a map value.
+    *state = state.wrapping_add(unsafe { (*line)[0] });
     XDP_PASS
 }
 
 /// The floor of every limit that is exact over CPUs: one line at random, changed by one atomic operation.
 #[xdp(frags)]
 fn array_add(ctx: XdpContext) -> u32 {
-    let Some(source) = source(&ctx) else { return XDP_PASS };
-    let hash = source.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    let index = (((hash >> 32) * LINES_LEN.load() as u64) >> 32) as u32;
-    let Some(line) = LINES.get_ptr_mut(index) else { return XDP_DROP };
+    let Some(line) = source(&ctx).and_then(|source| line_of(source, SOURCES.load())) else { return XDP_DROP };
     // SAFETY: a word of a map value.
     let before = unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::SeqCst }>(line.cast::<u64>(), 1) };
     if before == u64::MAX { XDP_DROP } else { XDP_PASS }

@@ -4,7 +4,7 @@ use std::{fs, mem::offset_of};
 
 use anyhow::{Context as _, Result};
 use aya::programs::XdpMode;
-use detector_common::{budget::ticks, policy::Settings};
+use detector_common::{budget::ticks, limits::SOURCES_DEFAULT, policy::Settings};
 use detector_tests::{
     netns::{End, Namespace, veth},
     process,
@@ -105,7 +105,7 @@ impl Receiver {
 
 /// The product's program under the kernel's clock, as the daemon attaches it.
 fn detector(far: &Namespace, sources: u32) -> Result<Subject> {
-    let mut subject = Subject::worn(sources.max(500_000), Clock::Kernel, POLICY)?;
+    let mut subject = Subject::worn(sources.max(SOURCES_DEFAULT), Clock::Kernel, POLICY)?;
     // What the daemon writes. Nobody reads the events here, and a full ring costs less than a sample.
     let place = offset_of!(Settings, event_interval) / size_of::<u64>();
     subject.loaded.maps.settings.write_word(0, place, EVENT_INTERVAL_TICKS);

@@ -229,7 +229,7 @@ fn entry(maps: &Maps, table: &Mapped<Set>, key: &SourceKey) -> Option<Way> {
 }
 
 /// The set of a key and its hash.
-fn set(maps: &Maps, table: &Mapped<Set>, key: &SourceKey) -> (Set, u64) {
+pub fn set(maps: &Maps, table: &Mapped<Set>, key: &SourceKey) -> (Set, u64) {
     let hash = key.hash(&maps.settings.read(0).seed);
     (table.read(set_of(hash, table.len() as u32) as usize), hash)
 }

@@ -1,10 +1,16 @@
 //! Idle entries are given away, and nothing is forgotten.
 
-use detector_common::verdict::Reason;
+use detector_common::{
+    address::Address,
+    limits::{HISTORY_PACKETS, LONG_IDLE_NS},
+    table::{Key, Unit, way_of},
+    verdict::Reason,
+};
 use detector_tests::{
     random::Random,
     rows::{MILLISECOND, Rig, SECOND},
 };
+use detector_user::kernel::read;
 
 use crate::*;
 
@@ -85,6 +91,54 @@ fn the_longest_idle_entry_goes_first() {
     assert!(!is_known(1), "the longest idle source kept its way");
     for source in [0, 2, 3, 4, 5, 6, 7, 100] {
         assert!(is_known(source), "source {source} lost its way");
+    }
+}
+
+/// A source that sent more than spoofed ones do keeps its way while there is another, until it is long idle.
+#[test]
+fn a_source_with_a_history_goes_last() {
+    let mut rig = Rig::new(1);
+    rig.apply(&policy_of("packets = \"1000/s\""));
+    for source in 0..8 {
+        for _ in 0..if source == 0 { HISTORY_PACKETS } else { HISTORY_PACKETS - 1 } {
+            assert!(rig.passes(&ack(v4(source))));
+        }
+        rig.advance(SECOND);
+    }
+    let is_known = |rig: &Rig, source: u32| rig.entry(&v4(source).to_string(), "api").is_some();
+    let spoofed = |rig: &mut Rig, sources: std::ops::Range<u32>| {
+        for source in sources {
+            rig.advance(MILLISECOND);
+            assert!(rig.passes(&ack(v4(source))));
+        }
+    };
+    spoofed(&mut rig, 100..150);
+    assert!(is_known(&rig, 0), "a source with a history lost its way though others were idle");
+    assert!((1..8).all(|source| !is_known(&rig, source)), "the others kept theirs");
+    rig.advance(LONG_IDLE_NS);
+    spoofed(&mut rig, 200..208);
+    assert!(!is_known(&rig, 0), "a source that was idle for long kept its way");
+}
+
+/// Once every way has had an owner, a newcomer still stands where its search starts.
+#[test]
+fn a_worn_table_is_as_fast_as_a_fresh_one() {
+    let mut rig = Rig::new(1);
+    rig.apply(&policy_of("packets = \"1000/s\""));
+    for round in 1..=20 {
+        for source in 0..8 {
+            assert!(rig.passes(&ack(v4(1000 * round + source))));
+            rig.advance(MILLISECOND);
+        }
+        rig.advance(LONG_IDLE_NS);
+        let newcomer = v4(1000 * round + 8);
+        assert!(rig.passes(&ack(newcomer)));
+        let key =
+            Key::new(newcomer.into(), Unit::of_source(Address::from(newcomer).family), rig.service("api"));
+        let maps = &rig.bench().loaded.maps;
+        let (set, hash) = read::set(maps, &maps.sources, &key);
+        let first = &set.ways[way_of(hash, 0)];
+        assert_eq!(first.owner().map(|(address, _)| address), Some(newcomer.into()), "round {round}");
     }
 }
 
