@@ -13,6 +13,7 @@ mod report;
 mod sampling;
 mod snapshot;
 mod subject;
+mod targets;
 
 use std::{fs, path::PathBuf, process::ExitCode};
 

@@ -2,7 +2,10 @@
 
 use std::fmt::Write as _;
 
-use crate::report::{Decision, Pipeline, Report};
+use crate::{
+    report::{Decision, Pipeline, Report},
+    targets,
+};
 
 /// A table: its title, what it says, its header, its rows. Columns after the first are numbers where they look like one.
 struct Section {
@@ -14,6 +17,7 @@ struct Section {
 
 fn sections(report: &Report) -> Vec<Section> {
     let all = [
+        targets(report),
         decision(report),
         traffic(report),
         pipeline(report),
@@ -69,6 +73,29 @@ fn ratio(value: f64, to: Option<f64>) -> String {
     to.filter(|to| *to > 0.0).map_or_else(String::new, |to| format!("{:.2}", value / to))
 }
 
+fn targets(report: &Report) -> Section {
+    let figure = |value: f64| {
+        if value.fract() == 0.0 || value >= 100.0 { format!("{value:.0}") } else { format!("{value:.2}") }
+    };
+    let rows = targets::targets(report).into_iter().map(|target| {
+        let verdict = if target.is_met() {
+            "holds".to_owned()
+        } else if target.most > 0.0 {
+            format!("missed by {:.0} %", (target.found / target.most - 1.0) * 100.0)
+        } else {
+            "missed".to_owned()
+        };
+        let why = if target.is_met() { String::new() } else { target.why };
+        vec![target.what.to_owned(), figure(target.most), figure(target.found), verdict, why]
+    });
+    Section {
+        title: "Targets",
+        text: "What was meant to be reached before a line was written, and where it is missed, what stands in the way.",
+        header: vec!["what", "at most", "found", "", "why"],
+        rows: rows.collect(),
+    }
+}
+
 /// Traffic that most of the decision part is about.
 const TRAFFIC: &str = "udp4";
 
@@ -90,7 +117,7 @@ fn decision(report: &Report) -> Section {
             ns(row.ns_min),
             ns(row.ns_max),
             ratio(row.ns_median, of(row, "array_read")),
-            ratio(row.ns_median, of(row, "array_wait")),
+            ratio(row.ns_median, of(row, "table_wait")),
             ratio(row.ns_median, of(row, "lru")),
         ]
     });
@@ -98,9 +125,10 @@ fn decision(report: &Report) -> Section {
         title: "One packet through one program",
         text: "`BPF_PROG_TEST_RUN` on one core, UDP over IPv4, ns a packet; the source is drawn at random for each packet, and the\n\
                draw is in every figure. `empty` returns; `array_read` reads one random line, which the processor does for several\n\
-               packets at once; `array_wait` reads one and waits for it, as every verdict does that hangs on what was read;\n\
+               packets at once; `array_wait` reads one and waits for it, as every verdict does that hangs on what was read; `table_wait`\n\
+               does so where the lines are spread over as much memory as detector's table for so many sources has;\n\
                `array_add` adds to it atomically; `lru` is an LRU hash of token buckets, what most XDP limiters do.",
-        header: vec!["program", "sources", "ns", "least", "most", "× array_read", "× array_wait", "× lru"],
+        header: vec!["program", "sources", "ns", "least", "most", "× array_read", "× table_wait", "× lru"],
         rows: rows.collect(),
     }
 }

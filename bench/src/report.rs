@@ -126,6 +126,8 @@ pub(crate) struct Snapshot {
     pub(crate) way: String,
     /// Entries read.
     pub(crate) sources: u32,
+    /// Ways of the table, with those that have no owner.
+    pub(crate) table_ways: u64,
     /// Milliseconds of one core: the middle one of the runs.
     pub(crate) ms_median: f64,
     /// … the fastest.

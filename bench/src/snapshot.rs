@@ -11,7 +11,10 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use aya::maps::{HashMap, IterableMap as _, MapData};
 use bytes::BytesMut;
-use detector_common::table::{Set, Way};
+use detector_common::{
+    limits,
+    table::{Set, Way},
+};
 use detector_tests::{cpus, packet::udp};
 use detector_user::kernel::{load::Clock, mapped::Mapped, read};
 
@@ -42,6 +45,7 @@ pub(crate) fn measure(quick: bool) -> Result<Vec<Snapshot>> {
     driver.put(&subject.program()?)?;
     driver.run(&frame, PACKETS)?;
     let table = &subject.loaded.maps.sources;
+    let table_ways = table.len() * limits::WAYS;
     let mut readers = [Reader::Mapping(table, Vec::new()), Reader::Batch(Batch::of(table)?)];
 
     let rounds = if quick { 5 } else { 15 };
@@ -56,6 +60,7 @@ pub(crate) fn measure(quick: bool) -> Result<Vec<Snapshot>> {
     let report = |way: usize| Snapshot {
         way: WAYS[way].to_owned(),
         sources: sources[way] as u32,
+        table_ways: table_ways as u64,
         ms_median: times[way].median(),
         ms_min: times[way].min(),
         packet_ns_alone: packets[0].median(),
