@@ -13,7 +13,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use aya::maps::{IterableMap as _, MapData};
+use aya::maps::MapData;
 use detector_common::{policy::slot_of, verdict::Reason};
 use detector_tests::cpus;
 use detector_user::{
@@ -169,11 +169,11 @@ fn total(maps: &Maps, service: u16, mixer: &mut Mixer, active: Reason) -> Result
     Ok((sent, others + late))
 }
 
-/// Memory of the active policy's tries.
+/// Memory of the active policy's trees.
 fn rules_bytes(maps: &Maps) -> Result<u64> {
     let slot = slot_of(read::epoch(maps));
     let (v4, v6) = (maps.rules_v4.get(&slot, 0)?, maps.rules_v6.get(&slot, 0)?);
-    Ok(memory_bytes(v4.map())? + memory_bytes(v6.map())?)
+    Ok(memory_bytes(&v4)? + memory_bytes(&v6)?)
 }
 
 /// Memory of a map, as its descriptor's `fdinfo` has it.

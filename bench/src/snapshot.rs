@@ -39,7 +39,7 @@ const WAYS: [&str; 2] = ["mapping", "batch"];
 /// Measures both.
 pub(crate) fn measure(quick: bool) -> Result<Vec<Snapshot>> {
     say(format_args!("snapshot, a table of {SOURCES} sources"));
-    let mut subject = Subject::worn(SOURCES, Clock::Kernel, &policy(0))?;
+    let mut subject = Subject::new(SOURCES, Clock::Kernel, &policy(0))?;
     let mut driver = Driver::new(SOURCES, false)?;
     let frame = udp("10.0.0.1:4000", "203.0.113.10:443").frame();
     driver.put(&subject.program()?)?;

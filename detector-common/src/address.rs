@@ -45,13 +45,13 @@ impl Address {
         Self { family: self.family, high: self.high & mask(length), low: self.low & mask(low_length) }
     }
 
-    /// The first four bytes, as an IPv4 header or trie key holds them.
+    /// The first four bytes, as an IPv4 header holds them.
     #[inline(always)]
     pub const fn v4_bytes(self) -> [u8; 4] {
         ((self.high >> 32) as u32).to_be_bytes()
     }
 
-    /// All sixteen bytes, as an IPv6 header or trie key holds them.
+    /// All sixteen bytes, as an IPv6 header holds them.
     #[inline(always)]
     pub const fn v6_bytes(self) -> [u8; 16] {
         (((self.high as u128) << 64) | self.low as u128).to_be_bytes()

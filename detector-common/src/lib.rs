@@ -8,11 +8,13 @@
 //! | what is in a frame? | [`frame`], [`packet`], [`address`] |
 //! | which entry of a table belongs to a source? | [`table`] |
 //! | may it pass? | [`budget`], [`verdict`] |
-//! | what did the policy say? | [`policy`], [`service`] |
+//! | what did the policy say? | [`policy`], [`service`], [`ranges`] |
 //! | what is counted? | [`verdict`], [`counters`] |
 //! | what do kernel and daemon share byte by byte? | [`abi`], and the structs of the modules above |
 //! | how large can it get? | [`limits`] |
 #![no_std]
+// One instruction that the verifier needs to see; see `ranges::bounded`.
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
 #[cfg(test)]
 extern crate std;
@@ -26,6 +28,7 @@ pub mod hash;
 pub mod limits;
 pub mod packet;
 pub mod policy;
+pub mod ranges;
 pub mod service;
 pub mod table;
 pub mod verdict;

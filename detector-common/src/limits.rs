@@ -75,6 +75,10 @@ pub const SWAP_ATTEMPTS_MAX: usize = 4;
 /// Words of the budgets that newcomers share when they find their set full, divided among the classes of a policy.
 pub const OVERFLOW_BUDGETS: usize = 16_384;
 
+/// Sources whose budget the newcomers to a full set share: as many as have an entry in it. With the budget of one, a flood
+/// that fills all sets left well-behaved newcomers too little.
+pub const OVERFLOW_SOURCES: u64 = WAYS as u64;
+
 /// Bytes of the ring buffer of sampled events.
 pub const EVENTS_BYTES: usize = 256 * 1024;
 

@@ -137,7 +137,7 @@ abi_struct! {
     }
 }
 
-/// The value of a source prefix in the tries of rules.
+/// The value of a source prefix in the ranges of rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RuleValue(pub u32);
 

@@ -4,7 +4,7 @@ use aya_ebpf::programs::XdpContext;
 use aya_log_ebpf::trace;
 use detector_common::{
     budget::Budget,
-    limits::OVERFLOW_BUDGETS,
+    limits::{OVERFLOW_BUDGETS, OVERFLOW_SOURCES},
     packet::Packet,
     policy::{Action, Class},
     table::{Key, Unit, Way},
@@ -237,7 +237,7 @@ struct Shared<'a> {
     cost: u64,
 }
 
-/// The budget that a source without an entry shares with others of its class: of connections for a packet that asks for
+/// The budget that sources without an entry share, as large as that of [`OVERFLOW_SOURCES`] with one: of connections for a packet that asks for
 /// one, else of packets, else of bytes, whichever the class has.
 #[inline(always)]
 fn shared_budget<'a>(place: &Place, class: &'a Class, demand: &Demand) -> Option<Shared<'a>> {
@@ -247,15 +247,17 @@ fn shared_budget<'a>(place: &Place, class: &'a Class, demand: &Demand) -> Option
     let mask = (1 << (class.overflow_words_log2 & 31)) - 1;
     let word = class.overflow_first as u32 + (word & mask);
     let tat = MapWord(OVERFLOW.get_ptr_mut(word & (OVERFLOW_BUDGETS as u32 - 1))?);
-    if is_connection {
-        Some(Shared { tat, budget: &class.connections, cost: class.connections.unit_cost() })
+    let (budget, cost) = if is_connection {
+        (&class.connections, class.connections.unit_cost())
     } else if class.packets.is_limited() {
-        Some(Shared { tat, budget: &class.packets, cost: class.packets.unit_cost() })
+        (&class.packets, class.packets.unit_cost())
     } else if class.bytes.is_limited() {
-        Some(Shared { tat, budget: &class.bytes, cost: class.bytes.bytes_cost(demand.bytes) })
+        (&class.bytes, class.bytes.bytes_cost(demand.bytes))
     } else {
-        None
-    }
+        return None;
+    };
+    // Rate and burst of so many sources.
+    Some(Shared { tat, budget, cost: cost / OVERFLOW_SOURCES })
 }
 
 /// The verdict on a source that found no way.

@@ -3,8 +3,8 @@
 //! `docs/architecture.md` holds the same cards; a test compares the two.
 
 use aya_ebpf::{
-    bindings::BPF_F_MMAPABLE,
-    btf_maps::{Array, ArrayOfMaps, LpmTrie, PerCpuArray, RingBuf},
+    bindings::{BPF_F_INNER_MAP, BPF_F_MMAPABLE},
+    btf_maps::{Array, ArrayOfMaps, PerCpuArray, RingBuf},
     macros::btf_map,
 };
 use detector_common::{
@@ -14,12 +14,22 @@ use detector_common::{
         PARENT_CLASSES_MAX, POLICY_SLOTS, PORT_SLOTS, SERVICES_MAX,
     },
     policy::{Cell, Class, DropEvent, ParentClass, PolicyHeader, Settings, Trace},
+    ranges::{NodeV4, NodeV6},
     service::{DestinationSlot, PortSlot},
     table::Set,
     verdict::ServiceCounters,
 };
 
 const MAPPABLE: usize = BPF_F_MMAPABLE as usize;
+
+/// Trees are of different sizes and are written through a mapping.
+const RULES_FLAGS: usize = (BPF_F_INNER_MAP | BPF_F_MMAPABLE) as usize;
+
+/// A node as words: Linux 6.1 takes a tree whose elements have no type of their own for one of another kind than an array
+/// of structs (`bpf_map_meta_equal` compares where a timer is, which differs even where there is none).
+type Words<const LEN: usize> = [u64; LEN];
+const NODE_V4_WORDS: usize = size_of::<NodeV4>() / size_of::<u64>();
+const NODE_V6_WORDS: usize = size_of::<NodeV6>() / size_of::<u64>();
 
 /// Writer: daemon (epoch, event interval, seed), program (event budget). Reader: program, commands.
 /// Size: one element. Full: cannot be. Error: none.
@@ -72,15 +82,17 @@ pub(crate) static DESTINATIONS: Array<DestinationSlot, { POLICY_SLOTS * DESTINAT
 #[btf_map]
 pub(crate) static PORTS: Array<PortSlot, { POLICY_SLOTS * PORT_SLOTS }, MAPPABLE> = Array::new();
 
-/// Writer: daemon, a whole trie at a time. Reader: program, once for each source and policy; commands.
-/// Size: as many prefixes as the policy has. Full: sized to fit. Error: none.
+/// Writer: daemon, a whole tree of ranges at a time. Reader: program, once for each source and policy; commands.
+/// Size: two trees, up to 17 bytes a prefix. Full: sized to fit. Error: none.
 #[btf_map]
-pub(crate) static RULES_V4: ArrayOfMaps<LpmTrie<[u8; 4], u32, 1>, { POLICY_SLOTS }> = ArrayOfMaps::new();
+pub(crate) static RULES_V4: ArrayOfMaps<Array<Words<NODE_V4_WORDS>, 1, RULES_FLAGS>, { POLICY_SLOTS }> =
+    ArrayOfMaps::new();
 
-/// Writer: daemon, a whole trie at a time. Reader: program, once for each source and policy; commands.
-/// Size: as many prefixes as the policy has. Full: sized to fit. Error: none.
+/// Writer: daemon, a whole tree of ranges at a time. Reader: program, once for each source and policy; commands.
+/// Size: two trees, up to 46 bytes a prefix. Full: sized to fit. Error: none.
 #[btf_map]
-pub(crate) static RULES_V6: ArrayOfMaps<LpmTrie<[u8; 16], u32, 1>, { POLICY_SLOTS }> = ArrayOfMaps::new();
+pub(crate) static RULES_V6: ArrayOfMaps<Array<Words<NODE_V6_WORDS>, 1, RULES_FLAGS>, { POLICY_SLOTS }> =
+    ArrayOfMaps::new();
 
 /// Writer: daemon, the slot that is not active. Reader: program, once for each source and policy; commands.
 /// Size: 2 × 16,384 cells, selectors × services. Full: the policy is refused. Error: none.

@@ -1,11 +1,11 @@
 //! The active policy: services, and the classes of sources.
 
-use aya_ebpf::btf_maps::lpm_trie::Key;
 use detector_common::{
     address::{Address, Family},
     limits::{CELLS_MAX, CLASSES_MAX, DESTINATION_SLOTS, PARENT_CLASSES_MAX, PORT_SLOTS},
     packet::Packet,
     policy::{Class, DEFAULT_ROW, ParentClass, PolicyHeader, RuleValue, slot_of, slot_place},
+    ranges::{self, Node, NodeV4, NodeV6},
     service::{self, DestinationSlot, PortSlot, ServiceTables},
 };
 
@@ -55,7 +55,7 @@ impl Policy {
     /// The class of a source at a service: two lookups more than a known source costs.
     #[inline(always)]
     pub(crate) fn classify(&self, source: Address, service: u16) -> Option<Classification> {
-        let rule = RuleValue(rule(self.slot, self.header, source.high, source.low, source.family as u32));
+        let rule = RuleValue(rule(self.slot, self.header, source));
         let place = slot_place(self.slot, CELLS_MAX, rule.first_cell() + service as u32);
         let class = CELLS.get(place)?.class as u16;
         Some(Classification { class, epoch: if rule.is_cached() { self.epoch } else { 0 } })
@@ -89,23 +89,38 @@ fn find_service(slot: u32, header: &PolicyHeader, packet: &Packet) -> u64 {
     service::find(&Tables { slot }, header, packet).map_or(0, u64::from)
 }
 
-/// The value of the most specific source prefix. Not inlined, for its stack.
+/// The value of the most specific source prefix.
+#[inline(always)]
+fn rule(slot: u32, header: &PolicyHeader, source: Address) -> u32 {
+    match source.family {
+        Family::V4 if header.rules_v4 != 0 => rule_v4(slot, source.high),
+        Family::V6 if header.rules_v6 != 0 => rule_v6(slot, source.high, source.low),
+        _ => DEFAULT_ROW,
+    }
+}
+
+/// A node of as many words.
+#[inline(always)]
+fn node<N: Node, const WORDS: usize>(words: &[u64; WORDS]) -> &N {
+    const { assert!(size_of::<N>() == WORDS * size_of::<u64>() && align_of::<N>() <= align_of::<u64>()) };
+    // SAFETY: as large and no more aligned; a node is plain numbers.
+    unsafe { &*core::ptr::from_ref(words).cast() }
+}
+
+/// A function of numbers with external linkage, so that the verifier walks it once.
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn rule(slot: u32, header: &PolicyHeader, high: u64, low: u64, family: u32) -> u32 {
-    let found = if family == Family::V4 as u32 {
-        if header.rules_v4 == 0 {
-            return DEFAULT_ROW;
-        }
-        let source = Address { family: Family::V4, high, low };
-        RULES_V4.get(slot).and_then(|rules| rules.get(&Key::new(32, source.v4_bytes())))
-    } else {
-        if header.rules_v6 == 0 {
-            return DEFAULT_ROW;
-        }
-        let source = Address { family: Family::V6, high, low };
-        RULES_V6.get(slot).and_then(|rules| rules.get(&Key::new(128, source.v6_bytes())))
-    };
-    found.copied().unwrap_or(DEFAULT_ROW)
+extern "C" fn rule_v4(slot: u32, high: u64) -> u32 {
+    let Some(nodes) = RULES_V4.get(slot) else { return DEFAULT_ROW };
+    ranges::find::<NodeV4, _>(|number| nodes.get(number).map(node), (high >> 32) as u32, DEFAULT_ROW)
+}
+
+/// As [`rule_v4`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn rule_v6(slot: u32, high: u64, low: u64) -> u32 {
+    let Some(nodes) = RULES_V6.get(slot) else { return DEFAULT_ROW };
+    ranges::find::<NodeV6, _>(|number| nodes.get(number).map(node), (high, low), DEFAULT_ROW)
 }
 
 struct Tables {

@@ -2,37 +2,34 @@
 
 use std::io;
 
-use aya::maps::{MapError, lpm_trie::Key};
+use aya::maps::{MapData, MapError};
+use aya_obj::generated::{BPF_F_INNER_MAP, BPF_F_MMAPABLE, bpf_map_type::BPF_MAP_TYPE_ARRAY};
 use detector_common::{
-    address::Address,
     limits::{
         CELLS_MAX, CLASSES_MAX, DESTINATION_SLOTS, MANIFEST_BYTES, PARENT_CLASSES_MAX, PORT_SLOTS,
         SERVICES_MAX,
     },
-    policy::{Class, PolicyHeader, RuleValue, slot_of, slot_place},
+    policy::{Class, PolicyHeader, slot_of, slot_place},
     table::next_epoch,
     verdict::ServiceCounters,
 };
 use thiserror::Error;
 
 use super::{
-    mapped::Mapped,
-    maps::{Maps, RulesV4, RulesV6},
+    mapped::{Access, Mapped},
+    maps::Maps,
     read::{self, ReadError},
 };
 use crate::policy::compile::{Manifest, Tables};
 
-/// Flag of tries; the kernel refuses them without.
-const NO_PREALLOC: u32 = 1;
-
 /// A policy that could not be put into the kernel. The active one is untouched.
 #[derive(Debug, Error)]
 pub enum ApplyError {
-    /// A trie of source prefixes.
-    #[error("cannot load {prefixes} source prefixes into the kernel: {source}")]
+    /// A tree of source prefixes.
+    #[error("cannot load {bytes} bytes of source prefixes into the kernel: {}", super::load::chain(.source))]
     Rules {
-        /// How many there are.
-        prefixes: usize,
+        /// How large the tree is.
+        bytes: usize,
         /// What the kernel said.
         source: MapError,
     },
@@ -45,7 +42,7 @@ pub enum ApplyError {
         bytes: usize,
     },
     /// The counters of a service number that another name had before.
-    #[error("cannot reset the counters of a service: {0}")]
+    #[error("cannot reset the counters of a service: {}", super::load::chain(.0))]
     Counters(#[source] MapError),
     /// The policy that is active now.
     #[error(transparent)]
@@ -58,23 +55,21 @@ pub enum ApplyError {
 /// Puts a compiled policy in place of the active one and returns its epoch. Sources keep their entries, and with them
 /// the state of every budget.
 ///
-/// Until the last line the slot that is filled is read by nobody: replacing a trie in its array of maps waits for a
+/// Until the last line the slot that is filled is read by nobody: replacing a tree in its array of maps waits for a
 /// grace period, so every packet that was judged by the policy before the active one has left.
 pub fn apply(maps: &mut Maps, tables: &Tables) -> Result<u32, ApplyError> {
     let active = read::epoch(maps);
     let epoch = next_epoch(active);
     let slot = slot_of(epoch);
     let manifest = encode(&tables.manifest)?;
-    let v4 = rules_v4(&tables.rules_v4)
-        .map_err(|source| ApplyError::Rules { prefixes: tables.rules_v4.len(), source })?;
-    let v6 = rules_v6(&tables.rules_v6)
-        .map_err(|source| ApplyError::Rules { prefixes: tables.rules_v6.len(), source })?;
-    maps.rules_v4
-        .set(slot, &v4, 0)
-        .map_err(|source| ApplyError::Rules { prefixes: tables.rules_v4.len(), source })?;
-    maps.rules_v6
-        .set(slot, &v6, 0)
-        .map_err(|source| ApplyError::Rules { prefixes: tables.rules_v6.len(), source })?;
+    let (v4, v6) = (&tables.rules_v4, &tables.rules_v6);
+    let trees = [
+        (&mut maps.rules_v4, tree(v4)?, size_of_val(&**v4)),
+        (&mut maps.rules_v6, tree(v6)?, size_of_val(&**v6)),
+    ];
+    for (rules, tree, bytes) in trees {
+        rules.set(slot, &tree, 0).map_err(|source| ApplyError::Rules { bytes, source })?;
+    }
     reset_reused_counters(maps, tables)?;
     fill(&maps.destinations, slot, DESTINATION_SLOTS, &tables.destinations);
     fill(&maps.ports, slot, PORT_SLOTS, &tables.ports);
@@ -98,20 +93,21 @@ fn fill<T: aya::Pod>(map: &Mapped<T>, slot: u32, size: usize, elements: &[T]) {
     }
 }
 
-fn rules_v4(rules: &[(Address, u8, RuleValue)]) -> Result<RulesV4, MapError> {
-    let mut trie = RulesV4::create(rules.len().max(1) as u32, NO_PREALLOC)?;
-    for (address, length, value) in rules {
-        trie.insert(&Key::new((*length).into(), address.v4_bytes()), value.0, 0)?;
-    }
-    Ok(trie)
-}
-
-fn rules_v6(rules: &[(Address, u8, RuleValue)]) -> Result<RulesV6, MapError> {
-    let mut trie = RulesV6::create(rules.len().max(1) as u32, NO_PREALLOC)?;
-    for (address, length, value) in rules {
-        trie.insert(&Key::new((*length).into(), address.v6_bytes()), value.0, 0)?;
-    }
-    Ok(trie)
+/// A map of the nodes of a tree, to be put into an array of maps.
+fn tree<N: aya::Pod>(nodes: &[N]) -> Result<MapData, ApplyError> {
+    let map = aya_obj::Map::new_from_params(
+        BPF_MAP_TYPE_ARRAY as u32,
+        size_of::<u32>() as u32,
+        size_of::<N>() as u32,
+        // The kernel makes no map without elements.
+        nodes.len().max(1) as u32,
+        BPF_F_INNER_MAP | BPF_F_MMAPABLE,
+    );
+    let bytes = size_of_val(nodes);
+    let map = MapData::create(map, "rules", None).map_err(|source| ApplyError::Rules { bytes, source })?;
+    let mapped = Mapped::new(&map, Access::Write)?;
+    nodes.iter().enumerate().for_each(|(number, node)| mapped.write(number, node));
+    Ok(map)
 }
 
 /// A number that another service had starts from zero, so that no counter of metrics is credited to the wrong name.

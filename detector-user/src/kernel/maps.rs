@@ -7,7 +7,7 @@ use std::{
 
 use aya::{
     Ebpf,
-    maps::{ArrayOfMaps, LpmTrie, Map, MapData, MapError, PerCpuArray},
+    maps::{ArrayOfMaps, Map, MapData, MapError, PerCpuArray},
 };
 use detector_common::{
     policy::{Cell, Class, ParentClass, PolicyHeader, Settings, Trace},
@@ -41,11 +41,6 @@ pub const NAMES: &[&str] = &[
     "MANIFEST",
 ];
 
-/// A trie of source prefixes of IPv4.
-pub type RulesV4 = LpmTrie<MapData, [u8; 4], u32>;
-/// A trie of source prefixes of IPv6.
-pub type RulesV6 = LpmTrie<MapData, [u8; 16], u32>;
-
 /// The maps of a loaded program, open. What each is for stands at its definition in `detector-ebpf`.
 #[expect(missing_docs, reason = "each field is the map of the same name")]
 pub struct Maps {
@@ -61,8 +56,8 @@ pub struct Maps {
     pub classes: Mapped<Class>,
     pub parent_classes: Mapped<ParentClass>,
     pub manifest: Mapped<[u64; 512]>,
-    pub rules_v4: ArrayOfMaps<MapData, RulesV4>,
-    pub rules_v6: ArrayOfMaps<MapData, RulesV6>,
+    pub rules_v4: ArrayOfMaps<MapData>,
+    pub rules_v6: ArrayOfMaps<MapData>,
     pub verdicts: PerCpuArray<MapData, ServiceCounters>,
     pub counters: PerCpuArray<MapData, u64>,
 }

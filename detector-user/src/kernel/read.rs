@@ -2,20 +2,24 @@
 
 use std::sync::atomic::{Ordering, fence};
 
-use aya::maps::{MapError, lpm_trie::Key};
+use aya::maps::{MapData, MapError};
 use detector_common::{
     address::{Address, Family},
     budget::Budget,
     counters::COUNTERS,
     limits::{CELLS_MAX, CLASSES_MAX, MANIFEST_BYTES, PARENT_CLASSES_MAX, SERVICES_MAX, WAYS},
     policy::{Action, Class, DEFAULT_ROW, ParentClass, RuleValue, Settings, slot_of, slot_place},
+    ranges::{NodeV4, NodeV6, find},
     table::{Key as SourceKey, Lineage, Meta, Set, Unit, Way, set_of},
     verdict::{COUNTER_SLOTS, ServiceCounters},
 };
 
 use thiserror::Error;
 
-use super::{mapped::Mapped, maps::Maps};
+use super::{
+    mapped::{Access, Mapped},
+    maps::Maps,
+};
 use crate::policy::compile::Manifest;
 
 /// Looks at the active policy before giving up: each is spoiled only by a policy that is applied meanwhile.
@@ -115,19 +119,17 @@ impl Active<'_> {
             return Ok(None);
         }
         let (maps, slot) = (self.maps, slot_of(self.epoch));
-        let rule = match source.family {
+        let value = match source.family {
             Family::V4 => {
-                maps.rules_v4.get(&slot, 0).and_then(|rules| rules.get(&Key::new(32, source.v4_bytes()), 0))
+                let nodes = mapped::<NodeV4>(maps.rules_v4.get(&slot, 0)?)?;
+                find::<NodeV4, _>(|number| node(&nodes, number), (source.high >> 32) as u32, DEFAULT_ROW)
             }
             Family::V6 => {
-                maps.rules_v6.get(&slot, 0).and_then(|rules| rules.get(&Key::new(128, source.v6_bytes()), 0))
+                let nodes = mapped::<NodeV6>(maps.rules_v6.get(&slot, 0)?)?;
+                find::<NodeV6, _>(|number| node(&nodes, number), (source.high, source.low), DEFAULT_ROW)
             }
         };
-        let value = match rule {
-            Ok(value) => RuleValue(value),
-            Err(MapError::KeyNotFound) => RuleValue(DEFAULT_ROW),
-            Err(error) => return Err(error.into()),
-        };
+        let value = RuleValue(value);
         let cell = value.first_cell().saturating_add(service.into());
         let class_number = self.element(&maps.cells, CELLS_MAX, "cell", cell)?.class;
         let class = self.element(&maps.classes, CLASSES_MAX, "class", class_number)?;
@@ -203,6 +205,14 @@ pub fn counters(maps: &Maps) -> Result<[u64; COUNTERS], MapError> {
         *sum = maps.counters.get(&(number as u32), 0)?.iter().sum();
     }
     Ok(sums)
+}
+
+fn mapped<N: aya::Pod>(tree: MapData) -> Result<Mapped<N>, MapError> {
+    Mapped::new(&tree, Access::Read).map_err(MapError::IoError)
+}
+
+fn node<N: aya::Pod>(nodes: &Mapped<N>, number: u32) -> Option<N> {
+    ((number as usize) < nodes.len()).then(|| nodes.read(number as usize))
 }
 
 /// The entry of a source at a service.

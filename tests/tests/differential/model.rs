@@ -1,4 +1,4 @@
-//! What a policy means, as `docs/policy.md` says it: no tries, no selectors, no hashes.
+//! What a policy means, as `docs/policy.md` says it: no ranges, no selectors, no hashes.
 
 use std::{
     cmp::Reverse,

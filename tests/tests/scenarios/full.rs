@@ -1,6 +1,6 @@
 //! A set without an idle way answers, and counts its answers.
 
-use detector_common::verdict::Reason;
+use detector_common::{limits::OVERFLOW_SOURCES, verdict::Reason};
 use detector_tests::{
     packet::flags,
     rows::{MILLISECOND, Rig, SECOND},
@@ -20,8 +20,9 @@ fn newcomers_to_a_full_set_share_one_budget() {
     let mut rig = Rig::new(1);
     rig.apply(&policy_of("packets = { rate = \"10/s\", burst = 4 }"));
     fill(&mut rig);
-    // Whoever they are: four at once, as one source would have.
-    let rows: Vec<_> = (0..6).map(|n| (if n % 2 == 0 { v4(100 + n) } else { v6(100 + n) }, n < 4)).collect();
+    // Whoever they are: four at once for each of eight sources.
+    let rows: Vec<_> =
+        (0..34).map(|n| (if n % 2 == 0 { v4(100 + n) } else { v6(100 + n) }, n < 32)).collect();
     for (source, passes) in rows {
         let expected =
             if passes { "pass table_full; api.table_full 1" } else { "drop overflow; api.overflow 1" };
@@ -34,8 +35,8 @@ fn newcomers_to_a_full_set_share_one_budget() {
         }
         assert_eq!(rig.reason(&ack(v4(source))), Reason::Packets);
     }
-    // One more every tenth of a second, to whoever comes first.
-    rig.advance(100 * MILLISECOND - 1);
+    // Eight more every tenth of a second, to whoever comes first.
+    rig.advance(100 * MILLISECOND / OVERFLOW_SOURCES - 1);
     assert_eq!(rig.reason(&ack(v4(104))), Reason::Overflow);
     rig.advance(1);
     assert_eq!(rig.reason(&ack(v4(104))), Reason::TableFull);
@@ -59,7 +60,9 @@ fn rules_decide_for_newcomers_to_a_full_set() {
     assert_eq!(rig.row(&ack(v4(0x101))), "drop denied; api.denied 1");
     assert_eq!(rig.row(&ack(v4(0x201))), "pass allowed; api.allowed 1");
     assert_eq!(rig.row(&open), "pass unlimited; open.unlimited 1");
-    assert_eq!(rig.row(&ack(v4(0x301))), "pass table_full; api.table_full 1");
+    for _ in 0..OVERFLOW_SOURCES {
+        assert_eq!(rig.row(&ack(v4(0x301))), "pass table_full; api.table_full 1");
+    }
     assert_eq!(rig.row(&ack(v4(0x302))), "drop overflow; api.overflow 1");
 }
 
@@ -78,9 +81,9 @@ fn newcomers_to_a_full_set_pay_their_parents() {
     }
     assert_eq!(rig.reason(&ack(v4(0))), Reason::ParentPackets, "they share it with those that have a way");
     assert_eq!(rig.reason(&ack(v4(0x100))), Reason::TableFull, "another /24");
-    // What the /24 refused was not charged to the shared budget: 100 less three.
+    // What the /24 refused was not charged to the shared budget: eight times 100 less three.
     let passed = (1..).map(|n| v4(0x200 + (n << 8))).take_while(|&source| rig.passes(&ack(source))).count();
-    assert_eq!(passed, 97);
+    assert_eq!(passed, 797);
 }
 
 /// A source that gets no entry is no new source yet, however often it knocks.
@@ -114,15 +117,19 @@ fn classes_without_a_way_do_not_share_a_budget() {
         while rig.passes(&segment(v4(source), flags::SYN)) {}
     }
     let passed =
-        |rig: &mut Rig, source, flags| (0..10).filter(|_| rig.passes(&segment(v4(source), flags))).count();
+        |rig: &mut Rig, source, flags| (0..50).filter(|_| rig.passes(&segment(v4(source), flags))).count();
     for round in 0..5 {
         assert_eq!(
             passed(&mut rig, 0x100, flags::ACK),
-            if round == 0 { 3 } else { 0 },
+            if round == 0 { 24 } else { 0 },
             "slow, round {round}"
         );
-        assert_eq!(passed(&mut rig, 0x200, flags::SYN), if round == 0 { 2 } else { 0 }, "SYN, round {round}");
-        assert_eq!(passed(&mut rig, 0x200, flags::ACK), 4, "data, round {round}");
+        assert_eq!(
+            passed(&mut rig, 0x200, flags::SYN),
+            if round == 0 { 16 } else { 0 },
+            "SYN, round {round}"
+        );
+        assert_eq!(passed(&mut rig, 0x200, flags::ACK), 32, "data, round {round}");
         rig.advance(SECOND);
     }
 }
@@ -135,7 +142,9 @@ fn a_full_set_in_shadow_drops_nothing() {
         policy_of("packets = { rate = \"10/s\", burst = 1 }")
     ));
     fill(&mut rig);
-    assert_eq!(rig.row(&ack(v4(100))), "pass table_full; api.table_full 1");
+    for _ in 0..OVERFLOW_SOURCES {
+        assert_eq!(rig.row(&ack(v4(100))), "pass table_full; api.table_full 1");
+    }
     assert_eq!(rig.row(&ack(v4(101))), "pass overflow (shadow); api.overflow.shadow 1");
 }
 

@@ -4,6 +4,7 @@
 
 mod classes;
 mod error;
+mod ranges;
 mod services;
 mod sources;
 
@@ -13,9 +14,9 @@ use error::Place;
 use std::collections::BTreeMap;
 
 use detector_common::{
-    address::Address,
     limits::{LINEAGES_MAX, MANIFEST_BYTES, SERVICES_MAX},
-    policy::{Cell, Class, ParentClass, PolicyHeader, RuleValue},
+    policy::{Cell, Class, ParentClass, PolicyHeader},
+    ranges::{NodeV4, NodeV6},
     service::{DestinationSlot, PortSlot},
 };
 use serde::{Deserialize, Serialize};
@@ -37,10 +38,10 @@ pub struct Tables {
     pub classes: Vec<Class>,
     /// From the first; the rest of the map is not read.
     pub parent_classes: Vec<ParentClass>,
-    /// Source prefixes of IPv4, each once, with its length.
-    pub rules_v4: Vec<(Address, u8, RuleValue)>,
-    /// Source prefixes of IPv6, each once, with its length.
-    pub rules_v6: Vec<(Address, u8, RuleValue)>,
+    /// Source prefixes of IPv4, as ranges.
+    pub rules_v4: Vec<NodeV4>,
+    /// Source prefixes of IPv6, as ranges.
+    pub rules_v6: Vec<NodeV6>,
     /// The names behind the numbers.
     pub manifest: Manifest,
 }
@@ -110,8 +111,8 @@ pub fn compile(policy: &Policy, previous: &Manifest, clock_tick_ns: u64) -> Resu
         cells: sources.cells,
         classes,
         parent_classes,
-        rules_v4: sources.v4,
-        rules_v6: sources.v6,
+        rules_v4: ranges::nodes_v4(&sources.v4),
+        rules_v6: ranges::nodes_v6(&sources.v6),
         manifest,
     })
 }

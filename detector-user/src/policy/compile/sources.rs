@@ -1,19 +1,17 @@
 //! Source prefixes: what the most specific one says for each service.
 //!
-//! A trie answers with the longest prefix only, so each prefix carries what it inherits: it names a *selector*, a row
+//! A search answers with the longest prefix only, so each prefix carries what it inherits: it names a *selector*, a row
 //! of one class for each service. A million prefixes of one rule share one selector.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
+use super::{CompileError, Place, classes::Classes, ranges::Prefix};
+use crate::policy::{Action, Policy, RULES_MAX};
 use detector_common::{
     address::{Address, Family, mask},
     limits::CELLS_MAX,
     policy::{Cell, RuleValue},
 };
-use ipnet::IpNet;
-
-use super::{CompileError, Place, classes::Classes};
-use crate::policy::{Action, Policy};
 
 /// Length of the prefix that is one IPv6 source.
 const V6_SOURCE_LENGTH: u8 = 64;
@@ -21,8 +19,10 @@ const V6_SOURCE_LENGTH: u8 = 64;
 /// What [`compile`] makes.
 pub(super) struct Sources {
     pub(super) cells: Vec<Cell>,
-    pub(super) v4: Vec<(Address, u8, RuleValue)>,
-    pub(super) v6: Vec<(Address, u8, RuleValue)>,
+    /// Prefixes of IPv4, ordered by address and then by length.
+    pub(super) v4: Vec<Prefix>,
+    /// As `v4`.
+    pub(super) v6: Vec<Prefix>,
 }
 
 /// What stands at one prefix itself: rules by number, most important first, or `defaults.allow`.
@@ -52,69 +52,72 @@ pub(super) fn compile(
     }
 }
 
-fn compile_family(family: Family, policy: &Policy, rows: &mut Rows<'_, '_>) -> Vec<(Address, u8, RuleValue)> {
+/// What names a prefix: the number of a rule, or one of the two above all of them.
+type Namer = u16;
+/// `defaults.allow`.
+const ALLOW: Namer = u16::MAX - 1;
+/// Nothing: a longer prefix divides the IPv6 source.
+const DIVIDED: Namer = u16::MAX;
+const _: () = assert!(RULES_MAX <= ALLOW as usize);
+
+fn compile_family(family: Family, policy: &Policy, rows: &mut Rows<'_, '_>) -> Vec<Prefix> {
     // Ordered by address, then length: a prefix comes after those that contain it.
-    let prefixes = prefixes_of(family, policy);
-    let divided = divided_sources(family, &prefixes);
-    let mut compiled = Vec::with_capacity(prefixes.len());
+    let named = named_prefixes(family, policy);
+    let divided: HashSet<_> = divided_sources(&named).collect();
+    let mut compiled: Vec<Prefix> = Vec::with_capacity(named.len());
     let mut around: Vec<(Address, u8, u32)> = Vec::new();
-    for ((address, length), own) in prefixes {
+    let (mut own_number, mut namers) = (NOTHING, Vec::new());
+    for group in named.chunk_by(|a, b| (a.0, a.1) == (b.0, b.1)) {
+        let (address, length, _) = group[0];
         while around.last().is_some_and(|&(outer, outer_length, _)| address.prefix(outer_length) != outer) {
             around.pop();
         }
         let parent = around.last().map_or(NOTHING, |&(_, _, selector)| selector);
-        let selector = rows.selector(own, parent);
+        // Lists of prefixes have the same namers for long.
+        let same = namers.iter().copied().eq(group.iter().map(|&(.., namer)| namer));
+        if !same {
+            namers = group.iter().map(|&(.., namer)| namer).collect();
+            own_number = rows.own(Own::of(&namers, policy));
+        }
+        let selector = rows.selector(own_number, parent);
         around.push((address, length, selector));
-        let cached =
-            length < V6_SOURCE_LENGTH || divided.binary_search(&address.prefix(V6_SOURCE_LENGTH)).is_err();
+        let cached = length < V6_SOURCE_LENGTH || !divided.contains(&address.prefix(V6_SOURCE_LENGTH));
         compiled.push((address, length, RuleValue::new(rows.first_cell(selector), cached)));
     }
     compiled
 }
 
 /// IPv6 sources inside which longer prefixes lie: their class depends on more than the source unit.
-fn divided_sources(family: Family, prefixes: &BTreeMap<(Address, u8), Own>) -> Vec<Address> {
-    if family == Family::V4 {
-        return Vec::new();
-    }
-    let longer = prefixes.keys().filter(|(_, length)| *length > V6_SOURCE_LENGTH);
-    let mut divided: Vec<_> = longer.map(|(address, _)| address.prefix(V6_SOURCE_LENGTH)).collect();
-    divided.dedup();
-    divided
+fn divided_sources(named: &[(Address, u8, Namer)]) -> impl Iterator<Item = Address> {
+    named.iter().filter(|(.., namer)| *namer == DIVIDED).map(|(address, ..)| *address)
 }
 
-/// Every prefix of a family with what stands at it; the /64 around a longer one too, so that it is known as divided.
-fn prefixes_of(family: Family, policy: &Policy) -> BTreeMap<(Address, u8), Own> {
-    let mut prefixes: BTreeMap<(Address, u8), Own> = BTreeMap::new();
-    for net in &policy.allow {
-        if let Some(key) = key_of(family, net) {
-            prefixes.entry(key).or_default().allowed = true;
-        }
-    }
-    for (number, rule) in policy.rules.iter().enumerate() {
-        for key in rule.sources.iter().filter_map(|net| key_of(family, net)) {
-            let own = prefixes.entry(key).or_default();
-            if own.rules.last() != Some(&(number as u16)) {
-                own.rules.push(number as u16);
-            }
-        }
-    }
-    for own in prefixes.values_mut().filter(|own| own.rules.len() > 1) {
-        own.rules.sort_by_key(|&number| (rank(&policy.rules[number as usize].action), number));
-    }
+/// Every prefix of a family with what names it; the /64 around a longer one too, so that it is known as divided.
+fn named_prefixes(family: Family, policy: &Policy) -> Vec<(Address, u8, Namer)> {
+    let allowed = policy.allow.iter().map(|net| (net, ALLOW));
+    let rules = policy.rules.iter().zip(0..);
+    let rules = rules.flat_map(|(rule, number)| rule.sources.iter().map(move |net| (net, number)));
+    let named =
+        allowed.chain(rules).map(|(net, namer)| (Address::from(net.network()), net.prefix_len(), namer));
+    let mut named: Vec<_> = named.filter(|(address, ..)| address.family == family).collect();
     if family == Family::V6 {
-        let longer: Vec<_> =
-            prefixes.keys().filter(|(_, length)| *length > V6_SOURCE_LENGTH).copied().collect();
-        for (address, _) in longer {
-            prefixes.entry((address.prefix(V6_SOURCE_LENGTH), V6_SOURCE_LENGTH)).or_default();
-        }
+        let longer = named.iter().filter(|(_, length, _)| *length > V6_SOURCE_LENGTH);
+        let divided =
+            longer.map(|(address, ..)| (address.prefix(V6_SOURCE_LENGTH), V6_SOURCE_LENGTH, DIVIDED));
+        named.extend(divided.collect::<Vec<_>>());
     }
-    prefixes
+    named.sort_unstable();
+    named.dedup();
+    named
 }
 
-fn key_of(family: Family, net: &IpNet) -> Option<(Address, u8)> {
-    let address = Address::from(net.network());
-    (address.family == family).then_some((address, net.prefix_len()))
+impl Own {
+    /// What stands at a prefix with so many names, ascending.
+    fn of(namers: &[Namer], policy: &Policy) -> Self {
+        let mut rules: Vec<_> = namers.iter().copied().filter(|&namer| namer < ALLOW).collect();
+        rules.sort_by_key(|&number| (rank(&policy.rules[number as usize].action), number));
+        Self { allowed: namers.contains(&ALLOW), rules }
+    }
 }
 
 /// Within equal prefixes: allow, drop, limit.
@@ -163,13 +166,18 @@ impl<'r, 'p> Rows<'r, 'p> {
         selector * self.row_length as u32
     }
 
-    /// The selector of a prefix at which `own` stands, inside a prefix of selector `parent`.
-    fn selector(&mut self, own: Own, parent: u32) -> u32 {
+    /// The number of what stands at a prefix.
+    fn own(&mut self, own: Own) -> u32 {
         let next = self.own_list.len() as u32;
-        let own_number = *self.owns.entry(own.clone()).or_insert(next);
-        if own_number == next {
+        let number = *self.owns.entry(own.clone()).or_insert(next);
+        if number == next {
             self.own_list.push(own);
         }
+        number
+    }
+
+    /// The selector of a prefix at which an own stands, inside a prefix of selector `parent`.
+    fn selector(&mut self, own_number: u32, parent: u32) -> u32 {
         if own_number == NOTHING {
             return parent;
         }
