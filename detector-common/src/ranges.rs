@@ -100,7 +100,7 @@ impl Node for NodeV4 {
     #[inline(always)]
     fn rank(&self, key: u32) -> usize {
         let mut rank = 0_u64;
-        let mut step = (KEYS_V4 as u64 + 1) / 2;
+        let mut step = KEYS_V4.div_ceil(2) as u64;
         while step > 0 {
             let above = is_less(key as u64, self.keys[bounded::<KEYS_V4>(rank + step - 1)] as u64);
             rank += step & !above;
@@ -128,7 +128,7 @@ impl Node for NodeV6 {
     #[inline(always)]
     fn rank(&self, (high, low): (u64, u64)) -> usize {
         let mut rank = 0_u64;
-        let mut step = (KEYS_V6 as u64 + 1) / 2;
+        let mut step = KEYS_V6.div_ceil(2) as u64;
         while step > 0 {
             let place = bounded::<KEYS_V6>(rank + step - 1);
             let above = is_less(high, self.highs[place])

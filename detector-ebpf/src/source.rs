@@ -175,7 +175,7 @@ extern "C" fn victim(hash: u64, now: u64, is_parent: u64) -> u64 {
         let idle_since = latest(busy_until, long_ago) - long_ago;
         let packets = traffic_packets(atomic::load(word!(way, traffic))) as u64;
         let has_history = is_less(0, idle_since) & is_less(HISTORY_PACKETS - 1, packets);
-        let rank = (idle_since & !7) + 8 | has_history & WITH_HISTORY;
+        let rank = ((idle_since & !7) + 8) | has_history & WITH_HISTORY;
         let score = (rank & all_ones_if(meta.is_occupied()) | attempt as u64 | taken) & TAKEN;
         best ^= (best ^ score) & is_less(score, best);
     }

@@ -77,8 +77,10 @@ fn help() -> String {
 
 /// What the README says of the last run of the bench.
 fn figures() -> String {
-    let report: Value = serde_json::from_str(&read("docs/performance.json")).expect("the report of the bench");
-    let rows = |part: &str| report[part].as_array().unwrap_or_else(|| panic!("the report has no {part}")).clone();
+    let report: Value =
+        serde_json::from_str(&read("docs/performance.json")).expect("the report of the bench");
+    let rows =
+        |part: &str| report[part].as_array().unwrap_or_else(|| panic!("the report has no {part}")).clone();
     let machine = &report["machine"];
     let receivers = ["xdp_drop", "detector", "lru", "nftables", "hashlimit"];
     let pipeline = rows("pipeline");
@@ -92,15 +94,16 @@ fn figures() -> String {
         [name.to_owned()].into_iter().chain(receivers.map(|receiver| ns(receiver, sources))).collect()
     });
     let header = ["sources", "drop all", "detector", "LRU hash in XDP", "nftables set", "iptables hashlimit"];
-    let sum = |part: &str, field: &str| rows(part).iter().map(|row| row[field].as_u64().expect("a count")).sum();
+    let sum =
+        |part: &str, field: &str| rows(part).iter().map(|row| row[field].as_u64().expect("a count")).sum();
     let millions = |count: u64| format!("{:.0} M", count as f64 / 1e6);
     let apply = rows("apply").into_iter().max_by_key(|row| row["prefixes"].as_u64()).expect("a change");
     let snapshot = rows("snapshot").into_iter().find(|row| row["way"] == "mapping").expect("a look");
     format!(
         "\nNanoseconds a packet over a veth pair, generator included, one core, live frames from random sources, every source\n\
          above its limit ({}, Linux {}, {}):\n{}\
-         - {} packets of random spoofed sources beside 10,000 limited and 10,000 well-behaved ones, three times: {} packets\n  \
-         passed beyond a limit, {} of {} well-behaved packets were dropped.\n\
+         - {} packets of random spoofed sources in three floods, each beside 10,000 limited and 10,000 well-behaved sources:\n  \
+         {} packets passed beyond a limit, {} of {} well-behaved packets were dropped.\n\
          - {} source prefixes take effect in {:.2} s; of {} packets judged meanwhile {} were misjudged.\n\
          - A table of {:.1} M entries for {:.1} M sources is read in {:.0} ms.\n\n",
         machine["processor"].as_str().expect("a model"),
