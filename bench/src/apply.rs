@@ -14,7 +14,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use aya::maps::MapData;
-use detector_common::{policy::slot_of, verdict::Reason};
+use detector_common::verdict::Reason;
 use detector_tests::cpus;
 use detector_user::{
     kernel::{apply::apply, load::Clock, maps::Maps, read},
@@ -171,7 +171,7 @@ fn total(maps: &Maps, service: u16, mixer: &mut Mixer, active: Reason) -> Result
 
 /// Memory of the active policy's trees.
 fn rules_bytes(maps: &Maps) -> Result<u64> {
-    let slot = slot_of(read::epoch(maps));
+    let slot = read::generation(maps).slot();
     let (v4, v6) = (maps.rules_v4.get(&slot, 0)?, maps.rules_v6.get(&slot, 0)?);
     Ok(memory_bytes(&v4)? + memory_bytes(&v6)?)
 }

@@ -8,6 +8,7 @@ use crate::abi_struct;
 
 abi_struct! {
     /// The secret of the source tables. `multipliers` are odd.
+    #[derive(Default)]
     pub struct Seed: 32 {
         /// Added to the two words of a key.
         pub offsets: [u64; 2],

@@ -8,13 +8,13 @@ pub const WAYS: usize = 8;
 ///
 /// With uniformly hashed sources a set's load is Poisson; at 2.72 sources a set the expected share beyond [`WAYS`] is
 /// just under 0.001 (tested in [`crate::table`]).
-pub const SOURCES_PER_SET_HUNDREDTHS: u64 = 270;
+pub const SOURCES_PER_SET_HUNDREDTHS: u64 = 272;
 
 /// Sources that a table may be sized for: 19 GB, far beyond what an edge node gives.
 pub const SOURCES_MAX: u32 = 100_000_000;
 
 /// Sources that the table is sized for when nothing is asked for; with it all maps stay under 100 MB on four CPUs. Each
-/// CPU more adds 0.13 MB of counters.
+/// CPU more adds 0.17 MB of counters.
 pub const SOURCES_DEFAULT: u32 = 500_000;
 
 /// One parent prefix is planned for every so many sources. A full set of parents passes and is counted.
@@ -28,6 +28,12 @@ pub const SERVICES_MAX: usize = 256;
 
 /// Classes of a policy: one for each profile and each rule in use. Class 0 is never given to a source.
 pub const CLASSES_MAX: usize = 2560;
+
+/// Rules that end, one after the other, for one source: what follows the last of them is what never ends.
+pub const ENDS_MAX: usize = 4;
+
+/// Rules that drops are counted for; 0 stands for "no rule".
+pub const RULE_COUNTERS: usize = 2560;
 
 /// Profiles of a policy that may name parents: their numbers have one byte in a parent's key, and 0 is none.
 pub const LINEAGES_MAX: usize = 255;

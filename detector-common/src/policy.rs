@@ -1,34 +1,90 @@
 //! The policy as the kernel reads it.
 //!
-//! Two policies stand side by side, in the two *slots* of every table; the parity of the active epoch names the slot.
-//! The daemon fills the other slot and then changes the epoch, one aligned word.
+//! Two policies stand side by side, in the two *slots* of every table. The daemon fills the slot that nobody reads and then
+//! changes the [`Generation`], one aligned word. A policy that is to be confirmed keeps the one before in the other slot,
+//! and the word that names it beside a deadline: so it is taken back in time also when the daemon is dead.
 
 use crate::{
     abi_struct,
     budget::Budget,
     limits::{POLICY_SLOTS, PREFIX_LENGTHS_MAX},
+    table::EPOCH_MAX,
 };
 
+/// Which policy packets are judged by, in one word, so that it changes for all of them at once.
+///
+/// | bits | meaning |
+/// |---|---|
+/// | 0–23 | epoch: another number with every change; 0: no policy yet |
+/// | 24 | slot of the policy in every table |
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Generation(pub u64);
+
+const SLOT_SHIFT: u32 = 24;
+
+impl Generation {
+    /// Before the first policy.
+    pub const NONE: Self = Self(0);
+
+    /// The policy in a slot, as of an epoch.
+    #[inline(always)]
+    pub const fn new(epoch: u32, slot: u32) -> Self {
+        Self(epoch as u64 & EPOCH_MAX as u64 | (slot as u64 & (POLICY_SLOTS as u64 - 1)) << SLOT_SHIFT)
+    }
+
+    /// The epoch.
+    #[inline(always)]
+    pub const fn epoch(self) -> u32 {
+        self.0 as u32 & EPOCH_MAX
+    }
+
+    /// The slot of the policy.
+    #[inline(always)]
+    pub const fn slot(self) -> u32 {
+        (self.0 >> SLOT_SHIFT) as u32 & (POLICY_SLOTS as u32 - 1)
+    }
+}
+
 abi_struct! {
-    /// What changes while the program runs: written by the daemon through its mapping, word by word.
-    pub struct Settings: 64 {
-        /// Epoch of the active policy; 0: none yet, everything passes.
-        pub epoch: u64,
+    /// What changes while the program runs: written by the daemon through its mapping, word by word. The first line is
+    /// what packets read.
+    #[derive(Default)]
+    pub struct Settings: 128 {
+        /// The [`Generation`] that packets are judged by, until the deadline.
+        pub active: u64,
+        /// When a policy that was to be confirmed is taken back, ticks; 0: it is not.
+        pub deadline: u64,
+        /// The generation from the deadline on.
+        pub fallback: u64,
         /// Ticks between two sampled events; 0: none are sampled.
         pub event_interval: u64,
         /// Theoretical arrival time of the budget of events, ticks. Written by the program.
         pub event_tat: u64,
-        /// The seed of the source tables, for the commands and for the next daemon. The program has its own copy.
-        pub seed: crate::hash::Seed,
         /// Step of the clock that budgets were made for, ns.
         pub clock_tick_ns: u64,
+        /// The highest epoch given so far.
+        pub last_epoch: u64,
+        /// 0.
+        pub reserved: u64,
+        /// The seed of the source tables, for the commands and for the next daemon. The program has its own copy.
+        pub seed: crate::hash::Seed,
+        /// 0.
+        pub reserved_cold: [u64; 4],
     }
 }
 
-/// The slot of an epoch's policy.
+impl Settings {
+    /// The generation that packets are judged by at a time, in ticks.
+    #[inline(always)]
+    pub const fn generation(&self, now: u64) -> Generation {
+        generation(self.active, self.deadline, self.fallback, now)
+    }
+}
+
+/// The generation of three words of [`Settings`] at a time, in ticks.
 #[inline(always)]
-pub const fn slot_of(epoch: u32) -> u32 {
-    epoch & (POLICY_SLOTS as u32 - 1)
+pub const fn generation(active: u64, deadline: u64, fallback: u64, now: u64) -> Generation {
+    Generation(if deadline != 0 && now >= deadline { fallback } else { active })
 }
 
 /// Place of an element of a slot's half in a table of `size` elements a policy.
@@ -81,11 +137,11 @@ pub const NO_PROFILE: u16 = u16::MAX;
 abi_struct! {
     /// What the policy says of a source at a service.
     #[derive(Default)]
-    pub struct Class: 64 {
+    pub struct Class: 128 {
         /// An [`Action`].
         pub action: u8,
-        /// 1: decide and count, drop nothing.
-        pub shadow: u8,
+        /// Of so many sources in a hundred, by their keyed hash, packets are dropped; the others' are only counted.
+        pub enforced_percent: u8,
         /// Number of the rule in the manifest, or [`NO_RULE`].
         pub rule: u16,
         /// Number of the profile in the manifest, or [`NO_PROFILE`].
@@ -102,12 +158,47 @@ abi_struct! {
         pub overflow_words_log2: u8,
         /// The [`crate::table::Lineage`] of its profile, 0 without parents.
         pub lineage: u8,
+        /// When the rule of the class ends, ticks; 0: it does not.
+        pub until: u64,
+        /// The class from then on.
+        pub next: u16,
+        /// Where its drops are counted by rule, see [`RuleDrops`]; 0: the class has no rule.
+        pub rule_counter: u16,
+        /// 0.
+        pub reserved: u32,
         /// Budget of packets.
         pub packets: Budget,
         /// Budget of bytes of frames.
         pub bytes: Budget,
         /// Budget of new connections.
         pub connections: Budget,
+        /// 0.
+        pub reserved_cold: [u64; 6],
+    }
+}
+
+impl Class {
+    /// Whether the rule of the class has ended by a time, in ticks.
+    #[inline(always)]
+    pub const fn has_ended(&self, now: u64) -> bool {
+        self.until != 0 && now >= self.until
+    }
+}
+
+/// Whether a source, by its keyed hash, is among so many in a hundred. The bits lie between those that pick set and way.
+#[inline(always)]
+pub const fn is_enforced(hash: u64, percent: u8) -> bool {
+    (hash >> 8 & 0xffff) * 100 >> 16 < percent as u64
+}
+
+abi_struct! {
+    /// What a rule refused, on one CPU.
+    #[derive(Default)]
+    pub struct RuleDrops: 16 {
+        /// Packets dropped.
+        pub dropped: u64,
+        /// Packets that would have been, had the mode been `enforce` for their source.
+        pub shadowed: u64,
     }
 }
 

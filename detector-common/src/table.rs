@@ -244,9 +244,9 @@ impl Meta {
 /// The highest epoch.
 pub const EPOCH_MAX: u32 = EPOCH_MASK as u32;
 
-/// The epoch after one: 0 never comes again, and parity alternates, since it names the slot of the policy.
+/// The epoch after one; 0 never comes again.
 pub const fn next_epoch(epoch: u32) -> u32 {
-    if epoch >= EPOCH_MAX { 2 } else { epoch + 1 }
+    if epoch >= EPOCH_MAX { 1 } else { epoch + 1 }
 }
 
 abi_struct! {

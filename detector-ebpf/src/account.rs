@@ -13,7 +13,7 @@ use crate::{
     atomic::{self, word},
     clock, event,
     judge::{Decision, Packed},
-    maps::{COUNTERS, TRACE, VERDICTS},
+    maps::{COUNTERS, RULE_DROPS, TRACE, VERDICTS},
 };
 
 /// Counts a decision and carries it out. The mode is applied in the last line and nowhere else.
@@ -22,6 +22,9 @@ pub(crate) fn settle(ctx: &XdpContext, decision: &Decision<'_>, bytes: u32, now:
     let refused = decision.reason as usize >= FIRST_DROP;
     let dropped = refused && !decision.shadow;
     count(decision, bytes);
+    if refused {
+        count_rule(decision);
+    }
     if let Some(packet) = decision.packet {
         if packet.notes != 0 {
             count_frame_kinds(packet.notes);
@@ -53,6 +56,19 @@ fn count(decision: &Decision<'_>, bytes: u32) {
     let counter = unsafe { &mut *counter };
     counter.packets += 1;
     counter.bytes += bytes as u64;
+}
+
+/// Counts what a rule refused.
+#[inline(always)]
+fn count_rule(decision: &Decision<'_>) {
+    if decision.rule_counter == 0 {
+        return;
+    }
+    let Some(drops) = RULE_DROPS.get_ptr_mut(decision.rule_counter as u32) else { return };
+    // SAFETY: this CPU's counter, which no other CPU writes.
+    let drops = unsafe { &mut *drops };
+    drops.dropped += !decision.shadow as u64;
+    drops.shadowed += decision.shadow as u64;
 }
 
 /// A slot below [`COUNTER_SLOTS_ROOM`], in a way that the verifier sees: the compiler knows that every slot is and would

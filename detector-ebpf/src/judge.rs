@@ -6,7 +6,7 @@ use detector_common::{
     budget::Budget,
     limits::{OVERFLOW_BUDGETS, OVERFLOW_SOURCES},
     packet::Packet,
-    policy::{Action, Class},
+    policy::{Action, Class, is_enforced},
     table::{Key, Unit, Way},
     verdict::Reason,
 };
@@ -30,6 +30,8 @@ pub(crate) struct Decision<'a> {
     pub(crate) service: u16,
     /// The class of the source; 0: none was asked for.
     pub(crate) class: u16,
+    /// Where drops of the class's rule are counted; 0: nowhere.
+    pub(crate) rule_counter: u16,
     /// The packet, where the frame could be read.
     pub(crate) packet: Option<&'a Packet>,
     /// The source's entry, where it has one.
@@ -40,7 +42,7 @@ impl<'a> Decision<'a> {
     /// A frame that is not to be judged.
     #[inline(always)]
     pub(crate) fn unjudged(reason: Reason) -> Self {
-        Self { reason, shadow: false, service: 0, class: 0, packet: None, way: None }
+        Self { reason, shadow: false, service: 0, class: 0, rule_counter: 0, packet: None, way: None }
     }
 
     /// A packet before the first policy.
@@ -103,17 +105,26 @@ pub(crate) fn judge<'a>(
     let Some(place) = source::place(&key) else { return undecided };
     let demand = Demand { now, bytes, connection: packet.connection };
     let known = source::find(&place, &key);
-    let classification = match &known {
-        Some(Found { meta, .. }) if meta.epoch() == policy.epoch => {
-            Classification { class: meta.class(), epoch: policy.epoch }
-        }
-        _ => match policy.classify(packet.source, service) {
-            Some(classification) => classification,
-            None => return undecided,
-        },
+    let kept = match &known {
+        Some(Found { meta, .. }) if meta.epoch() == policy.epoch() => policy.class(meta.class()),
+        _ => None,
     };
-    let Some(class) = policy.class(classification.class) else { return undecided };
-    let decided = Decision { class: classification.class, shadow: class.shadow != 0, ..undecided };
+    let (classification, class) = match (&known, kept) {
+        (Some(Found { meta, .. }), Some(class)) if !class.has_ended(now) => {
+            (Classification { number: meta.class(), epoch: policy.epoch() }, class)
+        }
+        _ => {
+            let Some(classification) = policy.classify(packet.source, service, now) else { return undecided };
+            let Some(class) = policy.class(classification.number) else { return undecided };
+            (classification, class)
+        }
+    };
+    let decided = Decision {
+        class: classification.number,
+        rule_counter: class.rule_counter,
+        shadow: !is_enforced(place.hash, class.enforced_percent),
+        ..undecided
+    };
     let way = match known {
         Some(found) => {
             refresh(&found, &classification);
@@ -144,8 +155,10 @@ fn log_full(ctx: &XdpContext, set: u32) {
 /// class of epoch 0, which is nobody's.
 #[inline(always)]
 fn refresh(found: &Found, classification: &Classification) {
-    if found.meta.epoch() != classification.epoch {
-        source::set_class(found.way, found.meta, classification.class, classification.epoch);
+    let is_kept = found.meta.epoch() == classification.epoch
+        && (classification.epoch == 0 || found.meta.class() == classification.number);
+    if !is_kept {
+        source::set_class(found.way, found.meta, classification.number, classification.epoch);
     }
 }
 
@@ -174,7 +187,7 @@ fn admit(
     if has_parents && around.step(Purpose::NewSource, Step::Ask, demand).is_err() {
         return Admission::Refused;
     }
-    match source::create(place, key, demand.now, classification.class, classification.epoch, false) {
+    match source::create(place, key, demand.now, classification.number, classification.epoch, false) {
         Created::Made(way) => {
             if has_parents {
                 // Refused only if another CPU spent the rest since it was asked; the entry is there all the same.

@@ -36,7 +36,7 @@ fn detector(ctx: XdpContext) -> u32 {
     let parsed = frame::parse(&ctx, &mut room);
     let decision = match parsed.packet {
         Err(reason) => Decision::unjudged(reason),
-        Ok(packet) => match Policy::active() {
+        Ok(packet) => match Policy::at(now) {
             Some(policy) => judge::judge(&ctx, &policy, packet, parsed.bytes, now),
             None => Decision::no_policy(packet),
         },

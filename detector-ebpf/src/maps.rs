@@ -11,9 +11,9 @@ use detector_common::{
     counters::COUNTERS as COUNTERS_LEN,
     limits::{
         CELLS_MAX, CLASSES_MAX, DESTINATION_SLOTS, EVENTS_BYTES, MANIFEST_BYTES, OVERFLOW_BUDGETS,
-        PARENT_CLASSES_MAX, POLICY_SLOTS, PORT_SLOTS, SERVICES_MAX,
+        PARENT_CLASSES_MAX, POLICY_SLOTS, PORT_SLOTS, RULE_COUNTERS, SERVICES_MAX,
     },
-    policy::{Cell, Class, DropEvent, ParentClass, PolicyHeader, Settings, Trace},
+    policy::{Cell, Class, DropEvent, ParentClass, PolicyHeader, RuleDrops, Settings, Trace},
     ranges::{NodeV4, NodeV6},
     service::{DestinationSlot, PortSlot},
     table::Set,
@@ -31,7 +31,7 @@ type Words<const LEN: usize> = [u64; LEN];
 const NODE_V4_WORDS: usize = size_of::<NodeV4>() / size_of::<u64>();
 const NODE_V6_WORDS: usize = size_of::<NodeV6>() / size_of::<u64>();
 
-/// Writer: daemon (epoch, event interval, seed), program (event budget). Reader: program, commands.
+/// Writer: daemon (generation, event interval, seed), program (event budget). Reader: program, commands.
 /// Size: one element. Full: cannot be. Error: none.
 #[btf_map]
 pub(crate) static SETTINGS: Array<Settings, 1, MAPPABLE> = Array::new();
@@ -114,6 +114,11 @@ pub(crate) static PARENT_CLASSES: Array<ParentClass, { POLICY_SLOTS * PARENT_CLA
 /// Size: 256 services × 30 decisions a CPU. Full: cannot be. Error: none; a reader sums CPUs one after the other.
 #[btf_map]
 pub(crate) static VERDICTS: PerCpuArray<ServiceCounters, { SERVICES_MAX }> = PerCpuArray::new();
+
+/// Writer: program, each CPU its own; daemon, when a number is given to another name. Reader: daemon, commands.
+/// Size: 2,560 rules × 2 words a CPU. Full: cannot be. Error: none; a reader sums CPUs one after the other.
+#[btf_map]
+pub(crate) static RULE_DROPS: PerCpuArray<RuleDrops, { RULE_COUNTERS }> = PerCpuArray::new();
 
 /// Writer: program, each CPU its own. Reader: daemon, commands.
 /// Size: 17 words a CPU. Full: cannot be. Error: none.

@@ -2,9 +2,9 @@
 
 use detector_common::{
     address::{Address, Family},
-    limits::{CELLS_MAX, CLASSES_MAX, DESTINATION_SLOTS, PARENT_CLASSES_MAX, PORT_SLOTS},
+    limits::{CELLS_MAX, CLASSES_MAX, DESTINATION_SLOTS, ENDS_MAX, PARENT_CLASSES_MAX, PORT_SLOTS},
     packet::Packet,
-    policy::{Class, DEFAULT_ROW, ParentClass, PolicyHeader, RuleValue, slot_of, slot_place},
+    policy::{Class, DEFAULT_ROW, Generation, ParentClass, PolicyHeader, RuleValue, generation, slot_place},
     ranges::{self, Node, NodeV4, NodeV6},
     service::{self, DestinationSlot, PortSlot, ServiceTables},
 };
@@ -16,61 +16,73 @@ use crate::{
 
 /// The policy that this packet is judged by, from its first look to its last.
 pub(crate) struct Policy {
-    /// Its epoch.
-    pub(crate) epoch: u32,
-    slot: u32,
+    generation: Generation,
     header: &'static PolicyHeader,
 }
 
 /// What the policy says of a source.
 pub(crate) struct Classification {
-    /// The class.
-    pub(crate) class: u16,
+    /// Number of the class.
+    pub(crate) number: u16,
     /// The epoch to keep with it in the source's entry; 0: do not keep it.
     pub(crate) epoch: u32,
 }
 
 impl Policy {
-    /// The active policy; `None` before the first.
+    /// The policy at a time; `None` before the first.
     #[inline(always)]
-    pub(crate) fn active() -> Option<Self> {
+    pub(crate) fn at(now: u64) -> Option<Self> {
         let settings = SETTINGS.get_ptr_mut(0)?;
-        let epoch = atomic::load(word!(settings, epoch)) as u32;
-        if epoch == 0 {
+        let active = atomic::load(word!(settings, active));
+        let deadline = atomic::load(word!(settings, deadline));
+        let generation = generation(active, deadline, atomic::load(word!(settings, fallback)), now);
+        if generation.epoch() == 0 {
             return None;
         }
-        let slot = slot_of(epoch);
-        Some(Self { epoch, slot, header: POLICIES.get(slot)? })
+        Some(Self { generation, header: POLICIES.get(generation.slot())? })
+    }
+
+    /// Its epoch.
+    #[inline(always)]
+    pub(crate) fn epoch(&self) -> u32 {
+        self.generation.epoch()
     }
 
     /// The service that a packet is for.
     #[inline(always)]
     pub(crate) fn service(&self, packet: &Packet) -> Option<u16> {
-        match find_service(self.slot, self.header, packet) {
+        match find_service(self.slot(), self.header, packet) {
             0 => None,
             service => Some(service as u16),
         }
     }
 
-    /// The class of a source at a service: two lookups more than a known source costs.
+    /// The class of a source at a service: some lookups more than a known source costs.
     #[inline(always)]
-    pub(crate) fn classify(&self, source: Address, service: u16) -> Option<Classification> {
-        let rule = RuleValue(rule(self.slot, self.header, source));
-        let place = slot_place(self.slot, CELLS_MAX, rule.first_cell() + service as u32);
-        let class = CELLS.get(place)?.class as u16;
-        Some(Classification { class, epoch: if rule.is_cached() { self.epoch } else { 0 } })
+    pub(crate) fn classify(&self, source: Address, service: u16, now: u64) -> Option<Classification> {
+        let rule = RuleValue(rule(self.slot(), self.header, source));
+        let place = slot_place(self.slot(), CELLS_MAX, rule.first_cell() + service as u32);
+        let mut number = CELLS.get(place)?.class as u16;
+        for _ in 0..ENDS_MAX {
+            let class = self.class(number)?;
+            if !class.has_ended(now) {
+                break;
+            }
+            number = class.next;
+        }
+        Some(Classification { number, epoch: if rule.is_cached() { self.epoch() } else { 0 } })
     }
 
     /// The class of a number.
     #[inline(always)]
-    pub(crate) fn class(&self, class: u16) -> Option<&'static Class> {
-        CLASSES.get(slot_place(self.slot, CLASSES_MAX, class as u32))
+    pub(crate) fn class(&self, number: u16) -> Option<&'static Class> {
+        CLASSES.get(slot_place(self.slot(), CLASSES_MAX, number as u32))
     }
 
     /// The slot of the policy.
     #[inline(always)]
     pub(crate) fn slot(&self) -> u32 {
-        self.slot
+        self.generation.slot()
     }
 
     /// The parent class of a number in a slot; `None` for 0, "not limited".

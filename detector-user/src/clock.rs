@@ -27,5 +27,10 @@ fn coarse(read: impl FnOnce(*mut libc::timespec) -> i32) -> u64 {
 
 /// Seconds since the Unix epoch; 0 before it.
 pub fn unix_s() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+    unix_ns() / 1_000_000_000
+}
+
+/// Nanoseconds since the Unix epoch, for five centuries more; 0 before it.
+pub fn unix_ns() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64)
 }

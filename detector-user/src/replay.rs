@@ -22,7 +22,7 @@ use crate::{
     },
     policy::{
         Policy,
-        compile::{CompileError, Manifest, compile},
+        compile::{Clocks, CompileError, Manifest, compile},
     },
 };
 
@@ -142,6 +142,8 @@ pub struct Bench {
     pub loaded: Loaded,
     /// The names of the policy that was applied last.
     pub manifest: Manifest,
+    /// Where the virtual clock's 0 is, ns since the Unix epoch: rules end by that clock.
+    pub boot_unix_ns: u64,
     packets: u64,
 }
 
@@ -152,17 +154,23 @@ impl Bench {
         let settings = loaded.maps.settings.read(0);
         let seed = LoadOptions::isolated(sources).seed;
         loaded.maps.settings.write(0, &detector_common::policy::Settings { seed, ..settings });
-        let bench = Self { loaded, manifest: Manifest::default(), packets: 0 };
+        let bench = Self { loaded, manifest: Manifest::default(), boot_unix_ns: 0, packets: 0 };
         bench.set_ns(START_NS);
         Ok(bench)
     }
 
     /// Applies a policy. The virtual clock does not step, so no budget is widened for it.
     pub fn apply(&mut self, policy: &Policy) -> Result<u32, ReplayError> {
-        let tables = compile(policy, &self.manifest, 0)?;
+        let tables = compile(policy, &self.manifest, self.clocks())?;
         let epoch = apply(&mut self.loaded.maps, &tables)?;
         self.manifest = tables.manifest;
         Ok(epoch)
+    }
+
+    /// The clocks to compile a policy by.
+    pub fn clocks(&self) -> Clocks {
+        let kernel_ns = self.loaded.maps.virtual_clock.read(0);
+        Clocks { tick_ns: 0, kernel_ns, unix_ns: self.boot_unix_ns.saturating_add(kernel_ns) }
     }
 
     /// Sets the virtual clock, ns since a boot that never was.
@@ -199,11 +207,15 @@ pub fn replay(
 ) -> Result<Report, ReplayError> {
     let mut merge = Merge::open(captures)?;
     let mut bench = Bench::new(sources)?;
+    let mut next = merge.next_frame()?;
+    // As if the policy had been applied when the captures begin.
+    let start_ns = next.as_ref().map_or(0, |frame| frame.time_ns);
+    bench.boot_unix_ns = start_ns.saturating_sub(START_NS);
     bench.apply(policy)?;
     let manifest = bench.manifest.clone();
     let mut tally = Tally::new(&manifest);
     let mut time = Time::default();
-    while let Some(frame) = merge.next_frame()? {
+    while let Some(frame) = next {
         bench.set_ns(time.of(&frame));
         let length = frame.data.len().min(FRAME_BYTES_MAX);
         let judged = bench.run(&frame.data[..length])?;
@@ -211,6 +223,7 @@ pub fn replay(
         if tally.packets.is_multiple_of(PROGRESS_PACKETS) {
             progress(tally.packets);
         }
+        next = merge.next_frame()?;
     }
     Ok(tally.finish())
 }

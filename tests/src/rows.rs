@@ -19,7 +19,8 @@ use detector_common::{
     address::Address,
     budget::ticks,
     counters::COUNTERS,
-    limits::SERVICES_MAX,
+    limits::{RULE_COUNTERS, SERVICES_MAX},
+    policy::{RuleDrops, Settings},
     table::{Set, Way},
     verdict::{Counter, Reason, ServiceCounters, Verdict},
 };
@@ -36,9 +37,6 @@ pub const SECOND: u64 = 1_000_000_000;
 
 /// Nanoseconds of a millisecond.
 pub const MILLISECOND: u64 = 1_000_000;
-
-/// The word of the settings that holds the epoch.
-pub const EPOCH_WORD: usize = 0;
 
 /// Virtual time at which a rig starts: long after boot, so that every budget starts full.
 pub const START_NS: u64 = 3600 * SECOND;
@@ -123,7 +121,8 @@ impl Rig {
         rig.set_ns(START_NS);
         rig.forget_sources();
         rig.zero_counters();
-        rig.maps().settings.write_word(0, EPOCH_WORD, 0);
+        let settings = rig.maps().settings.read(0);
+        rig.maps().settings.write(0, &Settings { active: 0, deadline: 0, last_epoch: 0, ..settings });
         rig.bench_mut().manifest = Manifest::default();
         rig
     }
@@ -321,6 +320,10 @@ impl Rig {
         for service in 0..SERVICES_MAX as u32 {
             let zeros = PerCpuValues::try_from(vec![ServiceCounters::default(); cpus]).expect("one a CPU");
             maps.verdicts.set(service, zeros, 0).expect("a counter of verdicts");
+        }
+        for counter in 0..RULE_COUNTERS as u32 {
+            let zeros = PerCpuValues::try_from(vec![RuleDrops::default(); cpus]).expect("one a CPU");
+            maps.rule_drops.set(counter, zeros, 0).expect("a counter of rules");
         }
         for slot in 0..COUNTERS as u32 {
             let zeros = PerCpuValues::try_from(vec![0; cpus]).expect("one a CPU");

@@ -1,9 +1,13 @@
 //! Daemons come and go; limits stay, as long as they are asked for and no longer.
 
-use std::{fmt::Write as _, fs, net::SocketAddr};
+use std::{fmt::Write as _, fs, net::SocketAddr, path::PathBuf};
 
 use anyhow::{Context as _, Result};
-use detector_common::{hash::Seed, policy::Settings};
+use detector_common::{
+    abi::ABI_VERSION,
+    hash::Seed,
+    policy::{Generation, Settings},
+};
 use detector_tests::{
     daemon::Site,
     netns::{may_run, turn},
@@ -16,6 +20,11 @@ use detector_user::kernel::{
     mapped::Access,
     maps::Maps,
 };
+
+/// The directory of this version's maps.
+fn version(site: &Site<'_>) -> PathBuf {
+    site.pins().join(format!("abi-{ABI_VERSION}"))
+}
 
 /// The limit of most tests here.
 const BURST: u64 = 1000;
@@ -161,8 +170,7 @@ fn unload_removes_what_another_version_left() -> Result<()> {
     let stage = Stage::new(1, MTU)?;
     let site = Site::new(&stage.edge, &limit())?;
     site.start(&[&edge_interface(0)], &[])?.end(libc::SIGKILL)?;
-    fs::rename(site.pins().join("abi-1"), site.pins().join("abi-0"))
-        .context("giving pins another version")?;
+    fs::rename(version(&site), site.pins().join("abi-0")).context("giving pins another version")?;
     let (code, said) = site.refused(&[&edge_interface(0)], &[])?;
     assert_eq!(code, 1, "{said}");
     assert!(said.contains("abi-0") && said.contains("detector unload --pins"), "{said}");
@@ -182,15 +190,15 @@ fn a_first_start_that_was_ended_half_way_is_not_adopted() -> Result<()> {
     let _turn = turn();
     let stage = Stage::new(1, MTU)?;
     let site = Site::new(&stage.edge, &limit())?;
-    let directory = site.pins().join("abi-1");
+    let directory = version(&site);
     let none = Seed { offsets: [0; 2], multipliers: [0; 2] };
     let drawn = Seed::new([1, 2, 3, 4]);
     // Ended while the program was verified, before the policy was there, and with a policy from `apply` meanwhile.
-    for (epoch, seed) in [(0, none), (0, drawn), (1, none)] {
+    for (active, seed) in [(0, none), (0, drawn), (1, none)] {
         fs::create_dir_all(&directory).context("making a directory for pins")?;
         let pins = Some(LoadOptions::pins_in(&directory));
         let half = load(&LoadOptions { pins, ..LoadOptions::isolated(10_000) })?;
-        half.maps.settings.write(0, &Settings { epoch, seed, ..half.maps.settings.read(0) });
+        half.maps.settings.write(0, &Settings { active, seed, ..half.maps.settings.read(0) });
         drop(half);
         let daemon = site.start(&[&edge_interface(0)], &[])?;
         let log = daemon.log();
@@ -202,7 +210,7 @@ fn a_first_start_that_was_ended_half_way_is_not_adopted() -> Result<()> {
             "{:?}",
             settings.seed
         );
-        assert_eq!(settings.epoch, 1, "its policy is the first");
+        assert_eq!(Generation(settings.active).epoch(), 1, "its policy is the first");
         assert_eq!(daemon.end(libc::SIGTERM)?.code(), Some(0));
     }
     Ok(())

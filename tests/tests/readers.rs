@@ -202,7 +202,7 @@ fn a_policy_that_fails_half_way_changes_no_verdict() {
     assert_eq!(rig.reason(&frame).name(), "denied");
 
     // The active names cannot be read, which is found when the other slot has its rules already.
-    let slot = detector_common::policy::slot_of(epoch);
+    let slot = read::generation(&rig.bench().loaded.maps).slot();
     let first = detector_common::policy::slot_place(slot, detector_common::limits::MANIFEST_BYTES / 4096, 0);
     let map = &rig.bench().loaded.maps.manifest;
     let length = map.read(first as usize)[0];

@@ -7,7 +7,7 @@ use crate::{
     cli::ApplyArgs,
     clock,
     kernel::{apply::apply as put, mapped::Access, maps::Maps, pins::Pins, probe::probe, read},
-    policy::{self, FileDiagnostic, in_file},
+    policy::{self, FileDiagnostic, compile::Clocks, in_file},
 };
 
 /// The answer.
@@ -52,8 +52,12 @@ pub fn apply(args: &ApplyArgs) -> Result<u8, Failure> {
 pub fn apply_to(maps: &mut Maps, pins: &Pins, file: &PolicyFile) -> Result<u32, Failure> {
     let _lock = pins.lock_policy()?;
     let previous = read::consistently(maps, |active| active.manifest())?.unwrap_or_default();
-    let tick_ns = read::settings(maps).clock_tick_ns;
-    let mut tables = file.compile(&previous, tick_ns)?;
+    let clocks = Clocks {
+        tick_ns: read::settings(maps).clock_tick_ns,
+        kernel_ns: clock::kernel_ns(),
+        unix_ns: clock::unix_ns(),
+    };
+    let mut tables = file.compile(&previous, clocks)?;
     tables.manifest.file = file.name.clone();
     tables.manifest.applied_at_s = clock::unix_s();
     Ok(put(maps, &tables)?)

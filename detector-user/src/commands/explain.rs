@@ -10,7 +10,7 @@ use detector_common::{
 };
 use serde::Serialize;
 
-use super::{EXIT_DONE, Failure, print_json, print_line, table};
+use super::{EXIT_DONE, Failure, mode_name, print_json, print_line, table};
 use crate::{
     cli::ExplainArgs,
     clock,
@@ -41,7 +41,7 @@ struct Standing {
     /// `allow`, `drop`, `limit`, or `count` where the service has no profile.
     action: &'static str,
     /// `enforce` or `shadow`.
-    mode: &'static str,
+    mode: String,
     rule: Option<String>,
     reason: Option<String>,
     profile: Option<String>,
@@ -130,7 +130,7 @@ fn standing(
     Ok(Some(Standing {
         service: name.to_owned(),
         action: action_name(class.action),
-        mode: if class.shadow != 0 { "shadow" } else { "enforce" },
+        mode: mode_name(class.enforced_percent),
         rule: rule.map(|rule| rule.name.clone()),
         reason: rule.and_then(|rule| rule.reason.clone()),
         profile: profile.cloned(),

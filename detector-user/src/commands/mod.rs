@@ -18,7 +18,7 @@ use crate::{
     },
     policy::{
         self, Checked, Diagnostic, FileDiagnostic,
-        compile::{CompileError, Manifest, Tables, compile},
+        compile::{Clocks, CompileError, Manifest, Tables, compile},
     },
     replay::ReplayError,
 };
@@ -167,8 +167,8 @@ pub fn read_policy(path: &Path) -> Result<PolicyFile, Failure> {
 
 impl PolicyFile {
     /// Compiles the policy; what does not fit is told like any other error of the file.
-    pub fn compile(&self, previous: &Manifest, clock_tick_ns: u64) -> Result<Tables, Failure> {
-        compile(&self.checked.policy, previous, clock_tick_ns).map_err(|error| self.does_not_fit(&error))
+    pub fn compile(&self, previous: &Manifest, clocks: Clocks) -> Result<Tables, Failure> {
+        compile(&self.checked.policy, previous, clocks).map_err(|error| self.does_not_fit(&error))
     }
 
     /// The failure of a policy that is larger than the kernel's tables.
@@ -186,6 +186,15 @@ pub fn read_text(path: &Path) -> Result<String, Failure> {
         let at = error.utf8_error().valid_up_to();
         Failure::invalid(format_args!("{}: not UTF-8 text at byte {at}: save it as UTF-8", path.display()))
     })
+}
+
+/// A mode as a policy says it.
+pub fn mode_name(enforced_percent: u8) -> String {
+    match enforced_percent {
+        0 => "shadow".to_owned(),
+        100 => "enforce".to_owned(),
+        percent => format!("enforce {percent} %"),
+    }
 }
 
 /// Prints an answer as JSON.

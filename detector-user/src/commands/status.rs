@@ -10,7 +10,9 @@ use detector_common::{
 };
 use serde::Serialize;
 
-use super::{EXIT_DEGRADED, EXIT_DONE, EXIT_NOT_ENFORCING, Failure, print_json, print_line, table};
+use super::{
+    EXIT_DEGRADED, EXIT_DONE, EXIT_NOT_ENFORCING, Failure, mode_name, print_json, print_line, table,
+};
 use crate::{
     cli::ReadArgs,
     clock,
@@ -79,7 +81,7 @@ struct Policy {
     file: String,
     applied_at_s: u64,
     /// `enforce` or `shadow`: of all that does not name its own.
-    mode: &'static str,
+    mode: String,
     /// Names of the rules that are carried out under `shadow`, or only count under `enforce`.
     exceptions: Vec<String>,
     services: usize,
@@ -191,9 +193,9 @@ fn interface(link: &LinkPin, place: Place) -> Interface {
 fn state(active: &Active<'_>, manifest: &Manifest) -> State {
     // Without a service no class is anybody's.
     let classes = active.refusing_classes().filter(|_| !manifest.services.is_empty());
-    match classes.map(|class| class.shadow).min() {
-        Some(0) => State::Enforcing,
-        Some(_) => State::Shadow,
+    match classes.map(|class| class.enforced_percent).max() {
+        Some(0) => State::Shadow,
+        Some(_) => State::Enforcing,
         None => State::LimitsNothing,
     }
 }
@@ -201,7 +203,7 @@ fn state(active: &Active<'_>, manifest: &Manifest) -> State {
 fn policy(active: &Active<'_>, manifest: &Manifest) -> Policy {
     let exceptions: BTreeSet<u16> = active
         .refusing_classes()
-        .filter(|class| class.rule != NO_RULE && (class.shadow != 0) != manifest.shadow)
+        .filter(|class| class.rule != NO_RULE && class.enforced_percent != manifest.enforced_percent)
         .map(|class| class.rule)
         .collect();
     let name = |number: &u16| manifest.rules.get(usize::from(*number)).map(|rule| rule.name.clone());
@@ -209,7 +211,7 @@ fn policy(active: &Active<'_>, manifest: &Manifest) -> Policy {
         epoch: active.epoch(),
         file: manifest.file.clone(),
         applied_at_s: manifest.applied_at_s,
-        mode: if manifest.shadow { "shadow" } else { "enforce" },
+        mode: mode_name(manifest.enforced_percent),
         exceptions: exceptions.iter().filter_map(name).collect(),
         services: manifest.services.len(),
         rules: manifest.rules.len(),

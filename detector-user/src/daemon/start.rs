@@ -75,7 +75,7 @@ fn predecessor(pins: &Pins) -> Result<Option<Settings>, Failure> {
     }
     let settings = Maps::pinned(&pins.directory(), Access::Read)?.settings.read(0);
     let is_whole =
-        settings.epoch != 0 && settings.seed.multipliers.iter().all(|multiplier| multiplier & 1 == 1);
+        settings.active != 0 && settings.seed.multipliers.iter().all(|multiplier| multiplier & 1 == 1);
     if !is_whole {
         tracing::warn!("a daemon was ended before it had a policy: its maps are made anew");
     }
@@ -231,7 +231,7 @@ fn fresh_settings() -> Result<Settings, Failure> {
         *word = bytes.iter().fold(0, |word, &byte| word << 8 | u64::from(byte));
     }
     let seed = Seed::new(words);
-    Ok(Settings { epoch: 0, event_interval: 0, event_tat: 0, seed, clock_tick_ns: 0 })
+    Ok(Settings { seed, ..Settings::default() })
 }
 
 /// A pin under another name until the new program is attached.

@@ -1,15 +1,16 @@
 //! A policy gets into the kernel: the slot that is not active is filled, then one word changes.
 
-use std::io;
+use std::{io, mem::offset_of};
 
 use aya::maps::{MapData, MapError};
 use aya_obj::generated::{BPF_F_INNER_MAP, BPF_F_MMAPABLE, bpf_map_type::BPF_MAP_TYPE_ARRAY};
 use detector_common::{
+    budget::{TICKS_PER_NS_LOG2, ticks},
     limits::{
-        CELLS_MAX, CLASSES_MAX, DESTINATION_SLOTS, MANIFEST_BYTES, PARENT_CLASSES_MAX, PORT_SLOTS,
-        SERVICES_MAX,
+        CELLS_MAX, CLASSES_MAX, DESTINATION_SLOTS, MANIFEST_BYTES, PARENT_CLASSES_MAX, POLICY_SLOTS,
+        PORT_SLOTS, RULE_COUNTERS, SERVICES_MAX,
     },
-    policy::{Class, PolicyHeader, slot_of, slot_place},
+    policy::{Class, Generation, PolicyHeader, RuleDrops, Settings, slot_place},
     table::next_epoch,
     verdict::ServiceCounters,
 };
@@ -41,6 +42,15 @@ pub enum ApplyError {
         /// How many they take.
         bytes: usize,
     },
+    /// A policy that is to be confirmed holds the slot.
+    #[error(
+        "a policy waits to be confirmed for {seconds} s more: keep it with `detector confirm`, or go back with \
+         `detector rollback`"
+    )]
+    Pending {
+        /// Until it is taken back.
+        seconds: u64,
+    },
     /// The counters of a service number that another name had before.
     #[error("cannot reset the counters of a service: {}", super::load::chain(.0))]
     Counters(#[source] MapError),
@@ -57,10 +67,73 @@ pub enum ApplyError {
 ///
 /// Until the last line the slot that is filled is read by nobody: replacing a tree in its array of maps waits for a
 /// grace period, so every packet that was judged by the policy before the active one has left.
+///
+/// # Errors
+///
+/// The kernel refuses a map, the active policy cannot be read, or one waits to be confirmed. Nothing changes.
 pub fn apply(maps: &mut Maps, tables: &Tables) -> Result<u32, ApplyError> {
-    let active = read::epoch(maps);
-    let epoch = next_epoch(active);
-    let slot = slot_of(epoch);
+    put(maps, tables, None)
+}
+
+/// As [`apply`], and takes the policy back after `confirm_ns`, unless [`confirm`] comes first: the program itself does, by
+/// its clock.
+///
+/// # Errors
+///
+/// As [`apply`].
+pub fn apply_until_confirmed(maps: &mut Maps, tables: &Tables, confirm_ns: u64) -> Result<u32, ApplyError> {
+    put(maps, tables, Some(confirm_ns))
+}
+
+/// Keeps a policy that was to be confirmed. Whether there was one.
+pub fn confirm(maps: &Maps) -> bool {
+    settle(maps);
+    let was_pending = maps.settings.read(0).deadline != 0;
+    maps.settings.write_word(0, DEADLINE, 0);
+    was_pending
+}
+
+/// Goes back at once to the policy before the one that is to be confirmed. Whether there was one.
+pub fn take_back(maps: &Maps) -> bool {
+    settle(maps);
+    let settings = maps.settings.read(0);
+    if settings.deadline == 0 {
+        return false;
+    }
+    maps.settings.write_word(0, ACTIVE, settings.fallback);
+    maps.settings.write_word(0, DEADLINE, 0);
+    true
+}
+
+/// Writes down what the program does by itself since the deadline of a policy that was not confirmed. Whether one had
+/// passed.
+pub fn settle(maps: &Maps) -> bool {
+    let settings = maps.settings.read(0);
+    let is_over = settings.deadline != 0 && read::now(maps) >= settings.deadline;
+    if is_over {
+        // In this order every packet finds the policy before.
+        maps.settings.write_word(0, ACTIVE, settings.fallback);
+        maps.settings.write_word(0, DEADLINE, 0);
+    }
+    is_over
+}
+
+/// Words of the settings.
+const ACTIVE: usize = offset_of!(Settings, active) / size_of::<u64>();
+const DEADLINE: usize = offset_of!(Settings, deadline) / size_of::<u64>();
+const FALLBACK: usize = offset_of!(Settings, fallback) / size_of::<u64>();
+const LAST_EPOCH: usize = offset_of!(Settings, last_epoch) / size_of::<u64>();
+
+fn put(maps: &mut Maps, tables: &Tables, confirm_ns: Option<u64>) -> Result<u32, ApplyError> {
+    settle(maps);
+    let settings = maps.settings.read(0);
+    if settings.deadline != 0 {
+        let left = settings.deadline.saturating_sub(read::now(maps)) >> TICKS_PER_NS_LOG2;
+        return Err(ApplyError::Pending { seconds: left.div_ceil(1_000_000_000) });
+    }
+    let active = Generation(settings.active);
+    let epoch = next_epoch(settings.last_epoch as u32);
+    let slot = (active.slot() + 1) % POLICY_SLOTS as u32;
     let manifest = encode(&tables.manifest)?;
     let (v4, v6) = (&tables.rules_v4, &tables.rules_v6);
     let trees = [
@@ -81,9 +154,14 @@ pub fn apply(maps: &mut Maps, tables: &Tables) -> Result<u32, ApplyError> {
     fill(&maps.parent_classes, slot, PARENT_CLASSES_MAX, &tables.parent_classes);
     fill(&maps.manifest, slot, MANIFEST_BYTES / 4096, &manifest);
     maps.policies.write(slot as usize, &PolicyHeader { epoch: epoch.into(), ..tables.header });
-    // Word 0 of the settings is the epoch. x86 keeps stores in order; other machines need the fence.
+    maps.settings.write_word(0, LAST_EPOCH, epoch.into());
+    if let Some(confirm_ns) = confirm_ns {
+        maps.settings.write_word(0, FALLBACK, active.0);
+        maps.settings.write_word(0, DEADLINE, read::now(maps).saturating_add(ticks(confirm_ns)));
+    }
+    // x86 keeps stores in order; other machines need the fence.
     std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
-    maps.settings.write_word(0, 0, epoch.into());
+    maps.settings.write_word(0, ACTIVE, Generation::new(epoch, slot).0);
     Ok(epoch)
 }
 
@@ -126,6 +204,15 @@ fn reset_reused_counters(maps: &mut Maps, tables: &Tables) -> Result<(), ApplyEr
         let cpus = aya::util::nr_cpus().map_err(|(_, error)| error)?;
         let zeros = aya::maps::PerCpuValues::try_from(vec![ServiceCounters::default(); cpus])?;
         maps.verdicts.set(number.into(), zeros, 0).map_err(ApplyError::Counters)?;
+    }
+    let had = [&before.rule_counters, &before.retired_rule_counters];
+    for (name, &number) in &tables.manifest.rule_counters {
+        if had.iter().any(|had| had.get(name) == Some(&number)) || usize::from(number) >= RULE_COUNTERS {
+            continue;
+        }
+        let cpus = aya::util::nr_cpus().map_err(|(_, error)| error)?;
+        let zeros = aya::maps::PerCpuValues::try_from(vec![RuleDrops::default(); cpus])?;
+        maps.rule_drops.set(number.into(), zeros, 0).map_err(ApplyError::Counters)?;
     }
     Ok(())
 }

@@ -10,7 +10,7 @@ use aya::{
     maps::{ArrayOfMaps, Map, MapData, MapError, PerCpuArray},
 };
 use detector_common::{
-    policy::{Cell, Class, ParentClass, PolicyHeader, Settings, Trace},
+    policy::{Cell, Class, ParentClass, PolicyHeader, RuleDrops, Settings, Trace},
     service::{DestinationSlot, PortSlot},
     table::Set,
     verdict::ServiceCounters,
@@ -36,6 +36,7 @@ pub const NAMES: &[&str] = &[
     "CLASSES",
     "PARENT_CLASSES",
     "VERDICTS",
+    "RULE_DROPS",
     "COUNTERS",
     "EVENTS",
     "MANIFEST",
@@ -59,6 +60,7 @@ pub struct Maps {
     pub rules_v4: ArrayOfMaps<MapData>,
     pub rules_v6: ArrayOfMaps<MapData>,
     pub verdicts: PerCpuArray<MapData, ServiceCounters>,
+    pub rule_drops: PerCpuArray<MapData, RuleDrops>,
     pub counters: PerCpuArray<MapData, u64>,
 }
 
@@ -132,6 +134,7 @@ impl Maps {
             rules_v4: typed("RULES_V4", &mut open)?,
             rules_v6: typed("RULES_V6", &mut open)?,
             verdicts: typed("VERDICTS", &mut open)?,
+            rule_drops: typed("RULE_DROPS", &mut open)?,
             counters: typed("COUNTERS", &mut open)?,
         })
     }

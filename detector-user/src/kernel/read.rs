@@ -5,10 +5,15 @@ use std::sync::atomic::{Ordering, fence};
 use aya::maps::{MapData, MapError};
 use detector_common::{
     address::{Address, Family},
-    budget::Budget,
+    budget::{Budget, ticks},
     counters::COUNTERS,
-    limits::{CELLS_MAX, CLASSES_MAX, MANIFEST_BYTES, PARENT_CLASSES_MAX, SERVICES_MAX, WAYS},
-    policy::{Action, Class, DEFAULT_ROW, ParentClass, RuleValue, Settings, slot_of, slot_place},
+    limits::{
+        CELLS_MAX, CLASSES_MAX, ENDS_MAX, MANIFEST_BYTES, PARENT_CLASSES_MAX, RULE_COUNTERS, SERVICES_MAX,
+        WAYS,
+    },
+    policy::{
+        Action, Class, DEFAULT_ROW, Generation, ParentClass, RuleDrops, RuleValue, Settings, slot_place,
+    },
     ranges::{NodeV4, NodeV6, find},
     table::{Key as SourceKey, Lineage, Meta, Set, Unit, Way, set_of},
     verdict::{COUNTER_SLOTS, ServiceCounters},
@@ -20,7 +25,7 @@ use super::{
     mapped::{Access, Mapped},
     maps::Maps,
 };
-use crate::policy::compile::Manifest;
+use crate::{clock, policy::compile::Manifest};
 
 /// Looks at the active policy before giving up: each is spoiled only by a policy that is applied meanwhile.
 const LOOKS_MAX: usize = 16;
@@ -53,9 +58,22 @@ pub enum ReadError {
     Map(#[from] MapError),
 }
 
+/// The time of the program's clock, ticks: the kernel's, or the virtual one where it is set.
+pub fn now(maps: &Maps) -> u64 {
+    match maps.virtual_clock.read(0) {
+        0 => ticks(clock::kernel_ns()),
+        virtual_ns => ticks(virtual_ns),
+    }
+}
+
+/// Which policy packets are judged by now.
+pub fn generation(maps: &Maps) -> Generation {
+    maps.settings.read(0).generation(now(maps))
+}
+
 /// The epoch of the active policy; 0: none.
 pub fn epoch(maps: &Maps) -> u32 {
-    maps.settings.read(0).epoch as u32
+    generation(maps).epoch()
 }
 
 /// The settings.
@@ -66,24 +84,24 @@ pub fn settings(maps: &Maps) -> Settings {
 /// The active policy, during one look at it; [`consistently`] gives it.
 pub struct Active<'a> {
     maps: &'a Maps,
-    epoch: u32,
+    generation: Generation,
 }
 
 /// Looks at the active policy, again if another one became active meanwhile: what a look returns is of one policy.
 ///
-/// The slot of an epoch is filled anew only when the epoch is active no more. So if it still is after the look, all that
-/// was read is its own.
+/// The slot of a generation is filled anew only when the generation is active no more. So if it still is after the look,
+/// all that was read is its own.
 pub fn consistently<T, E: From<ReadError>>(
     maps: &Maps,
     mut look: impl FnMut(&Active<'_>) -> Result<T, E>,
 ) -> Result<T, E> {
     for _ in 0..LOOKS_MAX {
-        let active = Active { maps, epoch: epoch(maps) };
+        let active = Active { maps, generation: generation(maps) };
         fence(Ordering::SeqCst);
         // What went wrong in a look at two policies is no error of either.
         let seen = look(&active);
         fence(Ordering::SeqCst);
-        if epoch(maps) == active.epoch {
+        if generation(maps) == active.generation {
             return seen;
         }
     }
@@ -93,16 +111,16 @@ pub fn consistently<T, E: From<ReadError>>(
 impl Active<'_> {
     /// Its epoch; 0: there is no policy yet.
     pub fn epoch(&self) -> u32 {
-        self.epoch
+        self.generation.epoch()
     }
 
     /// Its manifest; `None` before the first policy.
     pub fn manifest(&self) -> Result<Option<Manifest>, ReadError> {
-        if self.epoch == 0 {
+        if self.epoch() == 0 {
             return Ok(None);
         }
         let map = &self.maps.manifest;
-        let first = slot_place(slot_of(self.epoch), MANIFEST_BYTES / 4096, 0) as usize;
+        let first = slot_place(self.generation.slot(), MANIFEST_BYTES / 4096, 0) as usize;
         let length = map.read(first)[0];
         if length > (MANIFEST_BYTES - size_of::<u64>()) as u64 {
             return Err(ReadError::Manifest(format!("{length} bytes are more than their map has")));
@@ -115,10 +133,10 @@ impl Active<'_> {
 
     /// What it says of a source at a service, by the same lookups as the program's; `None` before the first policy.
     pub fn classify(&self, source: Address, service: u16) -> Result<Option<Standing>, ReadError> {
-        if self.epoch == 0 {
+        if self.epoch() == 0 {
             return Ok(None);
         }
-        let (maps, slot) = (self.maps, slot_of(self.epoch));
+        let (maps, slot) = (self.maps, self.generation.slot());
         let value = match source.family {
             Family::V4 => {
                 let nodes = mapped::<NodeV4>(maps.rules_v4.get(&slot, 0)?)?;
@@ -131,8 +149,16 @@ impl Active<'_> {
         };
         let value = RuleValue(value);
         let cell = value.first_cell().saturating_add(service.into());
-        let class_number = self.element(&maps.cells, CELLS_MAX, "cell", cell)?.class;
-        let class = self.element(&maps.classes, CLASSES_MAX, "class", class_number)?;
+        let mut class_number = self.element(&maps.cells, CELLS_MAX, "cell", cell)?.class;
+        let mut class = self.element(&maps.classes, CLASSES_MAX, "class", class_number)?;
+        let now = now(maps);
+        for _ in 0..ENDS_MAX {
+            if !class.has_ended(now) {
+                break;
+            }
+            class_number = class.next.into();
+            class = self.element(&maps.classes, CLASSES_MAX, "class", class_number)?;
+        }
         Ok(Some(Standing { class_number: class_number as u16, class }))
     }
 
@@ -148,8 +174,8 @@ impl Active<'_> {
 
     /// The classes that can refuse a packet, or could in another mode.
     pub fn refusing_classes(&self) -> impl Iterator<Item = Class> {
-        let first = slot_place(slot_of(self.epoch), CLASSES_MAX, 0) as usize;
-        let classes = if self.epoch == 0 { 0 } else { CLASSES_MAX };
+        let first = slot_place(self.generation.slot(), CLASSES_MAX, 0) as usize;
+        let classes = if self.epoch() == 0 { 0 } else { CLASSES_MAX };
         (first..first + classes).map(|place| self.maps.classes.read(place)).filter(can_refuse)
     }
 
@@ -163,7 +189,7 @@ impl Active<'_> {
         if number as usize >= size {
             return Err(ReadError::Dangling { what, number });
         }
-        Ok(map.read(slot_place(slot_of(self.epoch), size, number) as usize))
+        Ok(map.read(slot_place(self.generation.slot(), size, number) as usize))
     }
 }
 
@@ -194,6 +220,19 @@ pub fn verdicts(maps: &Maps, service: u16) -> Result<ServiceCounters, MapError> 
             sum.slots[slot].packets += cpu.slots[slot].packets;
             sum.slots[slot].bytes += cpu.slots[slot].bytes;
         }
+    }
+    Ok(sum)
+}
+
+/// What a rule refused, by the number of its counter, summed over CPUs.
+pub fn rule_drops(maps: &Maps, counter: u16) -> Result<RuleDrops, MapError> {
+    let mut sum = RuleDrops::default();
+    if counter == 0 || usize::from(counter) >= RULE_COUNTERS {
+        return Ok(sum);
+    }
+    for cpu in maps.rule_drops.get(&counter.into(), 0)?.iter() {
+        sum.dropped += cpu.dropped;
+        sum.shadowed += cpu.shadowed;
     }
     Ok(sum)
 }

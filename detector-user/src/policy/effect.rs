@@ -57,7 +57,7 @@ fn can_refuse(raw: &RawPolicy, rule: &RawRule) -> bool {
 pub(super) fn lifted(raw: &RawPolicy, report: &mut Report<'_>) {
     let is_shadow = |rule: &RawRule| {
         let is_allow = rule.action.as_ref().is_some_and(|action| action.value == Action::Allow);
-        rule.mode.unwrap_or(raw.mode) == Mode::Shadow && !is_allow
+        rule.mode.unwrap_or(raw.mode) != Mode::Enforce && !is_allow
     };
     if !raw.rules.iter().any(is_shadow) {
         return;

@@ -28,6 +28,19 @@ pub enum Mode {
     Enforce,
     /// Decide and count, drop nothing.
     Shadow,
+    /// Of so many sources in a hundred, by their keyed hash, packets are dropped; the others' are counted only. 1 to 99.
+    Percent(u8),
+}
+
+impl Mode {
+    /// The sources in a hundred that it is carried out for.
+    pub const fn enforced_percent(self) -> u8 {
+        match self {
+            Self::Enforce => 100,
+            Self::Shadow => 0,
+            Self::Percent(percent) => percent,
+        }
+    }
 }
 
 /// A destination: packets to one of `addresses` on one of `ports`.
@@ -216,6 +229,8 @@ pub struct Rule {
     pub action: Action,
     /// Its own mode, instead of the policy's.
     pub mode: Option<Mode>,
+    /// When it ends, seconds since the Unix epoch.
+    pub until_s: Option<u64>,
     /// Why it is there, for people; at most [`REASON_CHARS_MAX`](super::REASON_CHARS_MAX) characters.
     pub reason: Option<String>,
 }

@@ -47,6 +47,7 @@ fn rule(raw: RawRule) -> Option<Rule> {
         sources: values(raw.sources),
         action: raw.action?.value,
         mode: raw.mode,
+        until_s: None,
         reason: raw.reason,
     })
 }

@@ -111,7 +111,11 @@ fn description(class: &Class, tables: &Tables) -> String {
         NO_PROFILE => "-",
         profile => &manifest.profiles[usize::from(profile)],
     };
-    format!("action {} rule {rule} profile {profile} shadow {}", class.action, class.shadow)
+    format!(
+        "action {} rule {rule} profile {profile} shadow {}",
+        class.action,
+        u8::from(class.enforced_percent == 0)
+    )
 }
 
 /// Every reason that a table with room can give came up, enforced and shadowed.

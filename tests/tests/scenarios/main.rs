@@ -3,6 +3,7 @@
 
 mod clock;
 mod cpus;
+mod ends;
 mod events;
 mod exact;
 mod full;

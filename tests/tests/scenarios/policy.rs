@@ -1,7 +1,11 @@
 //! A change of policy keeps what every source has spent.
 
-use detector_common::{table::EPOCH_MAX, verdict::Reason};
-use detector_tests::rows::{EPOCH_WORD, MILLISECOND, Rig, SECOND};
+use detector_common::{
+    policy::{Generation, Settings},
+    table::EPOCH_MAX,
+    verdict::Reason,
+};
+use detector_tests::rows::{MILLISECOND, Rig, SECOND};
 
 use crate::*;
 
@@ -170,8 +174,11 @@ fn a_host_rule_reaches_a_known_source_and_spares_its_neighbours() {
 fn epochs_wrap_around_and_keep_budgets() {
     let text = policy_of("packets = { rate = \"10/s\", burst = 5 }");
     let mut rig = Rig::under(&text);
-    // As if sixteen million policies had been applied: the last epoch has the parity of the first.
-    rig.bench().loaded.maps.settings.write_word(0, EPOCH_WORD, EPOCH_MAX.into());
+    // As if sixteen million policies had been applied.
+    let settings = &rig.bench().loaded.maps.settings;
+    let slot = Generation(settings.read(0).active).slot();
+    let active = Generation::new(EPOCH_MAX, slot).0;
+    settings.write(0, &Settings { active, last_epoch: EPOCH_MAX.into(), ..settings.read(0) });
     assert_eq!(rig.reason(&ack(v4(1))), Reason::Conforming);
     spend(&mut rig, v4(1));
     assert_eq!(rig.entry("10.0.0.1", "api").unwrap().meta().epoch(), EPOCH_MAX);
@@ -179,7 +186,7 @@ fn epochs_wrap_around_and_keep_budgets() {
     assert_eq!(rig.entry("10.0.0.1", "api").unwrap().meta().epoch(), EPOCH_MAX);
     assert_eq!(rig.reason(&ack(v4(1))), Reason::Conforming);
     assert_eq!(rig.reason(&ack(v4(1))), Reason::Packets);
-    assert_eq!(rig.entry("10.0.0.1", "api").unwrap().meta().epoch(), 2);
+    assert_eq!(rig.entry("10.0.0.1", "api").unwrap().meta().epoch(), 1);
     rig.advance(10 * SECOND);
     assert_eq!(rig.reason(&ack(v4(1))), Reason::Conforming);
 }

@@ -8,6 +8,7 @@ use detector_common::{
     policy::{Action as ClassAction, Class, NO_PROFILE, NO_RULE, ParentClass},
 };
 
+use super::{Clocks, CompileError, Manifest, Place};
 use crate::policy::{
     self, Action, Budgets, Mode, PROFILES_MAX, ParentBudgets, Policy, RULES_MAX, SERVICES_MAX,
 };
@@ -18,29 +19,28 @@ pub(super) type Finished = (Vec<String>, Vec<Class>, Vec<ParentClass>);
 /// The classes asked for so far.
 pub(super) struct Classes<'a> {
     policy: &'a Policy,
-    clock_tick_ns: u64,
+    clocks: Clocks,
     profiles: Vec<String>,
-    /// By rule and profile; class 0 is given to nobody.
-    numbers: BTreeMap<(u16, u16, u8), u16>,
+    /// By rule, profile, action and what comes when the rule ends; class 0 is given to nobody.
+    numbers: BTreeMap<(u16, u16, u8, u16), u16>,
     classes: Vec<Class>,
     parent_classes: Vec<ParentClass>,
     /// Parent classes of each profile: /24, /56, /48.
     parents: Vec<[u16; 3]>,
-    /// Numbers of the profiles that name parents.
-    lineages: &'a BTreeMap<String, u16>,
+    manifest: &'a Manifest,
 }
 
 impl<'a> Classes<'a> {
-    pub(super) fn new(policy: &'a Policy, lineages: &'a BTreeMap<String, u16>, clock_tick_ns: u64) -> Self {
+    pub(super) fn new(policy: &'a Policy, manifest: &'a Manifest, clocks: Clocks) -> Self {
         let mut classes = Self {
             policy,
-            clock_tick_ns,
+            clocks,
             profiles: policy.profiles.keys().cloned().collect(),
             numbers: BTreeMap::new(),
             classes: vec![Class::default()],
             parent_classes: vec![ParentClass::default()],
             parents: Vec::new(),
-            lineages,
+            manifest,
         };
         for profile in policy.profiles.values() {
             let numbers = profile.parents.levels().map(|level| classes.parent(level));
@@ -51,7 +51,7 @@ impl<'a> Classes<'a> {
 
     fn parent(&mut self, level: Option<&ParentBudgets>) -> u16 {
         let Some(level) = level.filter(|level| !level.is_empty()) else { return 0 };
-        let tick = self.clock_tick_ns;
+        let tick = self.clocks.tick_ns;
         let class = ParentClass {
             packets: units(level.budgets.packets, tick),
             bytes: bytes(level.budgets.bytes, tick),
@@ -64,65 +64,87 @@ impl<'a> Classes<'a> {
 
     /// The class of sources that `defaults.allow` names.
     pub(super) fn allowed(&mut self) -> u16 {
-        self.class(NO_RULE, ClassAction::Allow, None, Mode::Enforce)
+        self.class(NO_RULE, ClassAction::Allow, None, Mode::Enforce, 0)
     }
 
     /// The class of sources of a service that no rule names.
     pub(super) fn of_profile(&mut self, profile: Option<&str>) -> u16 {
         match profile {
-            None => self.class(NO_RULE, ClassAction::Count, None, self.policy.mode),
-            Some(profile) => self.class(NO_RULE, ClassAction::Limit, Some(profile), self.policy.mode),
+            None => self.class(NO_RULE, ClassAction::Count, None, self.policy.mode, 0),
+            Some(profile) => self.class(NO_RULE, ClassAction::Limit, Some(profile), self.policy.mode, 0),
         }
     }
 
-    /// The class of sources that a rule names.
-    pub(super) fn of_rule(&mut self, rule: usize) -> u16 {
+    /// The class of sources that a rule names; `next`: their class when the rule has ended, 0 if it does not end.
+    pub(super) fn of_rule(&mut self, rule: usize, next: u16) -> u16 {
         let policy = self.policy;
         let number = rule as u16;
         let mode = policy.rules[rule].mode.unwrap_or(policy.mode);
         match &policy.rules[rule].action {
-            Action::Allow => self.class(number, ClassAction::Allow, None, mode),
-            Action::Drop => self.class(number, ClassAction::Deny, None, mode),
-            Action::Limit(profile) => self.class(number, ClassAction::Limit, Some(profile), mode),
+            Action::Allow => self.class(number, ClassAction::Allow, None, mode, next),
+            Action::Drop => self.class(number, ClassAction::Deny, None, mode, next),
+            Action::Limit(profile) => self.class(number, ClassAction::Limit, Some(profile), mode, next),
         }
     }
 
-    fn class(&mut self, rule: u16, action: ClassAction, profile: Option<&str>, mode: Mode) -> u16 {
+    /// When a rule ends on the program's clock, ticks: `None`, never; `Some(None)`, it has ended.
+    pub(super) fn end_of(&self, rule: usize) -> Option<Option<u64>> {
+        self.policy.rules[rule].until_s.map(|until_s| self.clocks.ticks_at(until_s))
+    }
+
+    fn class(&mut self, rule: u16, action: ClassAction, profile: Option<&str>, mode: Mode, next: u16) -> u16 {
         let found =
             profile.and_then(|name| self.profiles.binary_search_by(|known| known.as_str().cmp(name)).ok());
         let profile = found.map_or(NO_PROFILE, |number| number as u16);
-        if let Some(&number) = self.numbers.get(&(rule, profile, action as u8)) {
+        if let Some(&number) = self.numbers.get(&(rule, profile, action as u8, next)) {
             return number;
         }
         let mut class = Class {
             action: action as u8,
-            shadow: u8::from(mode == Mode::Shadow),
+            enforced_percent: mode.enforced_percent(),
             rule,
             profile,
+            next,
             ..Class::default()
         };
+        if rule != NO_RULE {
+            class.until = self.end_of(rule.into()).flatten().unwrap_or(0);
+            let name = &self.policy.rules[usize::from(rule)].name;
+            class.rule_counter = self.manifest.rule_counters.get(name).copied().unwrap_or(0);
+        }
         if let Some(number) = found {
             let budgets = &self.policy.profiles[&self.profiles[number]].budgets;
             self.limit(&mut class, budgets);
             [class.v4_24, class.v6_56, class.v6_48] = self.parents[number];
-            class.lineage = self.lineages.get(&self.profiles[number]).map_or(0, |&lineage| lineage as u8);
+            class.lineage =
+                self.manifest.lineages.get(&self.profiles[number]).map_or(0, |&lineage| lineage as u8);
         }
         self.classes.push(class);
         let number = (self.classes.len() - 1) as u16;
-        self.numbers.insert((rule, profile, action as u8), number);
+        self.numbers.insert((rule, profile, action as u8, next), number);
         number
     }
 
     fn limit(&self, class: &mut Class, budgets: &Budgets) {
-        class.packets = units(budgets.packets, self.clock_tick_ns);
-        class.bytes = bytes(budgets.bytes, self.clock_tick_ns);
-        class.connections = units(budgets.connections, self.clock_tick_ns);
+        class.packets = units(budgets.packets, self.clocks.tick_ns);
+        class.bytes = bytes(budgets.bytes, self.clocks.tick_ns);
+        class.connections = units(budgets.connections, self.clocks.tick_ns);
     }
 
     /// Everything that was asked for.
-    pub(super) fn finish(mut self) -> Finished {
+    pub(super) fn finish(mut self) -> Result<Finished, CompileError> {
+        if let Some(beyond) = self.classes.get(CLASSES_MAX) {
+            return Err(CompileError {
+                place: Place::Rule(beyond.rule.into()),
+                message: "too many combinations of rules that end and what follows them",
+                found: format!("{} classes", self.classes.len()),
+                expected: format!("at most {CLASSES_MAX}"),
+                help: "from this rule on they do not fit: let fewer rules end, or name the service they are about"
+                    .to_owned(),
+            });
+        }
         share_overflow(&mut self.classes);
-        (self.profiles, self.classes, self.parent_classes)
+        Ok((self.profiles, self.classes, self.parent_classes))
     }
 }
 
@@ -137,7 +159,9 @@ fn share_overflow(classes: &mut [Class]) {
 
 // Those of `defaults.allow` and of services without a profile, one for each profile that a service names, one for each
 // rule, and class 0. A class has room for the number of its profile and its rule.
-const _: () = assert!(3 + SERVICES_MAX + RULES_MAX <= CLASSES_MAX, "no policy has too many classes");
+// Rules that end have one for each class that may follow.
+const _: () =
+    assert!(3 + SERVICES_MAX + RULES_MAX <= CLASSES_MAX, "no policy has too many classes without ends");
 const _: () = assert!(PROFILES_MAX <= NO_PROFILE as usize && RULES_MAX <= NO_RULE as usize);
 
 fn units(budget: Option<policy::Budget>, clock_tick_ns: u64) -> Budget {

@@ -11,10 +11,11 @@ mod sources;
 pub use error::CompileError;
 use error::Place;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use detector_common::{
-    limits::{LINEAGES_MAX, MANIFEST_BYTES, SERVICES_MAX},
+    budget::ticks,
+    limits::{LINEAGES_MAX, MANIFEST_BYTES, RULE_COUNTERS, SERVICES_MAX},
     policy::{Cell, Class, ParentClass, PolicyHeader},
     ranges::{NodeV4, NodeV6},
     service::{DestinationSlot, PortSlot},
@@ -46,6 +47,36 @@ pub struct Tables {
     pub manifest: Manifest,
 }
 
+/// The clocks that a policy is compiled by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Clocks {
+    /// The step of the program's clock, which budgets have to tolerate, ns.
+    pub tick_ns: u64,
+    /// The time of the program's clock, ns.
+    pub kernel_ns: u64,
+    /// The same moment in nanoseconds since the Unix epoch: rules end by that clock.
+    pub unix_ns: u64,
+}
+
+impl From<u64> for Clocks {
+    /// A step alone, with both clocks at 0: for policies whose rules do not end.
+    fn from(tick_ns: u64) -> Self {
+        Self { tick_ns, kernel_ns: 0, unix_ns: 0 }
+    }
+}
+
+impl Clocks {
+    /// The ticks of the program's clock at a time of the other; `None`: it is past.
+    fn ticks_at(self, unix_s: u64) -> Option<u64> {
+        let left_ns =
+            unix_s.saturating_mul(1_000_000_000).checked_sub(self.unix_ns).filter(|&left| left > 0)?;
+        Some(ticks(self.kernel_ns.saturating_add(left_ns).min(END_NS_MAX)))
+    }
+}
+
+/// Latest end of a rule on the program's clock, ns: it is a number of ticks below 2^63.
+const END_NS_MAX: u64 = (1 << 58) - 1;
+
 /// What commands print of a policy without its file: the names behind the numbers in the maps.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
@@ -53,8 +84,8 @@ pub struct Manifest {
     pub file: String,
     /// When it was applied, seconds since the Unix epoch.
     pub applied_at_s: u64,
-    /// The mode of everything that does not name its own.
-    pub shadow: bool,
+    /// The mode of everything that does not name its own: of so many sources in a hundred packets are dropped.
+    pub enforced_percent: u8,
     /// Names of profiles, by number.
     pub profiles: Vec<String>,
     /// Rules, by number.
@@ -67,6 +98,10 @@ pub struct Manifest {
     pub lineages: BTreeMap<String, u16>,
     /// Those of earlier policies.
     pub retired_lineages: BTreeMap<String, u16>,
+    /// Where drops of rules are counted, by name.
+    pub rule_counters: BTreeMap<String, u16>,
+    /// Those of earlier policies.
+    pub retired_rule_counters: BTreeMap<String, u16>,
 }
 
 /// A rule as commands print it.
@@ -76,6 +111,10 @@ pub struct ManifestRule {
     pub name: String,
     /// `allow`, `drop`, or `limit NAME`.
     pub action: String,
+    /// Of so many sources in a hundred packets are dropped.
+    pub enforced_percent: u8,
+    /// When it ends, seconds since the Unix epoch.
+    pub until_s: Option<u64>,
     /// Why it is there.
     pub reason: Option<String>,
 }
@@ -89,10 +128,14 @@ impl Manifest {
 }
 
 /// Compiles a policy. `previous` is the manifest of the active one: services keep their numbers, and with them their
-/// sources keep their budgets. `clock_tick_ns` is the step of the clock that the budgets have to tolerate.
-pub fn compile(policy: &Policy, previous: &Manifest, clock_tick_ns: u64) -> Result<Tables, CompileError> {
+/// sources keep their budgets.
+pub fn compile(
+    policy: &Policy,
+    previous: &Manifest,
+    clocks: impl Into<Clocks>,
+) -> Result<Tables, CompileError> {
     let numbers = number(policy, previous)?;
-    let mut classes = classes::Classes::new(policy, &numbers.lineages, clock_tick_ns);
+    let mut classes = classes::Classes::new(policy, &numbers, clocks.into());
     let sources = sources::compile(policy, &numbers.services, &mut classes)?;
     let services = services::compile(policy, &numbers.services)?;
     let header = PolicyHeader {
@@ -100,9 +143,9 @@ pub fn compile(policy: &Policy, previous: &Manifest, clock_tick_ns: u64) -> Resu
         rules_v6: u32::from(!sources.v6.is_empty()),
         ..services.header
     };
-    let (profiles, classes, parent_classes) = classes.finish();
-    let rules = policy.rules.iter().map(manifest_rule).collect();
-    let manifest = Manifest { shadow: policy.mode == Mode::Shadow, profiles, rules, ..numbers };
+    let (profiles, classes, parent_classes) = classes.finish()?;
+    let rules = policy.rules.iter().map(|rule| manifest_rule(rule, policy.mode)).collect();
+    let manifest = Manifest { enforced_percent: policy.mode.enforced_percent(), profiles, rules, ..numbers };
     check_manifest(&manifest)?;
     Ok(Tables {
         header,
@@ -117,13 +160,19 @@ pub fn compile(policy: &Policy, previous: &Manifest, clock_tick_ns: u64) -> Resu
     })
 }
 
-fn manifest_rule(rule: &super::Rule) -> ManifestRule {
+fn manifest_rule(rule: &super::Rule, mode: Mode) -> ManifestRule {
     let action = match &rule.action {
         Action::Allow => "allow".to_owned(),
         Action::Drop => "drop".to_owned(),
         Action::Limit(profile) => format!("limit {profile}"),
     };
-    ManifestRule { name: rule.name.clone(), action, reason: rule.reason.clone() }
+    ManifestRule {
+        name: rule.name.clone(),
+        action,
+        enforced_percent: rule.mode.unwrap_or(mode).enforced_percent(),
+        until_s: rule.until_s,
+        reason: rule.reason.clone(),
+    }
 }
 
 /// Bytes of a manifest that are known only when it is applied: its length, the path of the file and the time.
@@ -157,7 +206,7 @@ const _: () = assert!(super::SERVICES_MAX < SERVICES_MAX, "every service has a n
 /// Names of earlier policies that keep their numbers.
 const RETIRED_MAX: usize = 32;
 
-/// Numbers for the services, and for the profiles that name parents.
+/// Numbers for the services, for the profiles that name parents, and for the counters of rules.
 fn number(policy: &Policy, previous: &Manifest) -> Result<Manifest, CompileError> {
     let services = policy.services.iter().map(|service| &service.name);
     let (services, retired) =
@@ -176,7 +225,19 @@ fn number(policy: &Policy, previous: &Manifest) -> Result<Manifest, CompileError
     }
     let (active, retired_active) = (&previous.lineages, &previous.retired_lineages);
     let (lineages, retired_lineages) = keep_numbers(lineages, active, retired_active, LINEAGES_MAX as u16);
-    Ok(Manifest { services, retired, lineages, retired_lineages, ..Manifest::default() })
+    let rules = policy.rules.iter().map(|rule| &rule.name);
+    let (active, retired_active) = (&previous.rule_counters, &previous.retired_rule_counters);
+    let (rule_counters, retired_rule_counters) =
+        keep_numbers(rules, active, retired_active, RULE_COUNTERS as u16 - 1);
+    Ok(Manifest {
+        services,
+        retired,
+        lineages,
+        retired_lineages,
+        rule_counters,
+        retired_rule_counters,
+        ..Manifest::default()
+    })
 }
 
 /// Numbers by name.
@@ -198,12 +259,13 @@ fn keep_numbers<'a>(
             numbers.insert(name.clone(), number);
         }
     }
+    let in_use: BTreeSet<u16> = numbers.values().chain(known.values()).copied().collect();
+    let mut free = (1..=most).filter(|number| !in_use.contains(number));
     for name in names {
         if numbers.contains_key(name) {
             continue;
         }
-        let in_use = |number: &u16| numbers.values().chain(known.values()).any(|used| used == number);
-        let number = match (1..=most).find(|number| !in_use(number)) {
+        let number = match free.next() {
             Some(number) => number,
             // As many names as numbers exist: the first retired one by name gives its number up.
             None => known.pop_first().map_or(0, |(_, number)| number),

@@ -9,7 +9,7 @@ use super::{CompileError, Place, classes::Classes, ranges::Prefix};
 use crate::policy::{Action, Policy, RULES_MAX};
 use detector_common::{
     address::{Address, Family, mask},
-    limits::CELLS_MAX,
+    limits::{CELLS_MAX, ENDS_MAX},
     policy::{Cell, RuleValue},
 };
 
@@ -46,7 +46,7 @@ pub(super) fn compile(
     let mut rows = Rows::new(policy, numbers, classes);
     let v4 = compile_family(Family::V4, policy, &mut rows);
     let v6 = compile_family(Family::V6, policy, &mut rows);
-    match rows.too_many() {
+    match rows.too_many().or_else(|| rows.too_many_ends()) {
         Some(error) => Err(error),
         None => Ok(Sources { cells: rows.cells, v4, v6 }),
     }
@@ -142,6 +142,8 @@ struct Rows<'r, 'p> {
     lineages: Vec<Lineage>,
     row_length: usize,
     cells: Vec<Cell>,
+    /// The first rule that ends after too many others do, and how many there are.
+    ends_too_often: Option<(usize, usize)>,
 }
 
 impl<'r, 'p> Rows<'r, 'p> {
@@ -157,6 +159,7 @@ impl<'r, 'p> Rows<'r, 'p> {
             lineages: vec![(NOTHING, NOTHING)],
             row_length,
             cells: Vec::new(),
+            ends_too_often: None,
         };
         rows.push_row(NOTHING);
         rows
@@ -233,6 +236,18 @@ impl<'r, 'p> Rows<'r, 'p> {
         })
     }
 
+    /// The error of a source for which more rules end, one after the other, than the program follows.
+    fn too_many_ends(&self) -> Option<CompileError> {
+        let (rule, count) = self.ends_too_often?;
+        Some(CompileError {
+            place: Place::Rule(rule),
+            message: "too many rules end one after the other for the same sources",
+            found: format!("{count} of them"),
+            expected: format!("at most {ENDS_MAX}"),
+            help: "merge rules for these sources, or let some of them end at the same time".to_owned(),
+        })
+    }
+
     fn push_row(&mut self, selector: u32) {
         let first = self.cells.len();
         self.cells.resize(first + self.row_length, Cell::default());
@@ -245,7 +260,9 @@ impl<'r, 'p> Rows<'r, 'p> {
 
     /// Walks outwards from the most specific prefix; `defaults.allow` anywhere on the way comes before every rule.
     fn class_of(&mut self, selector: u32, service: &str, profile: Option<&str>) -> u16 {
-        let mut rule = None;
+        // Rules that end, each later than those before it: `(rule, end)`.
+        let mut ending: Vec<(usize, u64)> = Vec::new();
+        let mut lasting = None;
         let mut at = selector;
         while at != NOTHING {
             let (own, parent) = self.lineages[at as usize];
@@ -253,19 +270,34 @@ impl<'r, 'p> Rows<'r, 'p> {
             if own.allowed {
                 return self.classes.allowed();
             }
-            if rule.is_none() {
-                let applies = |number: &&u16| {
-                    let wanted = &self.policy.rules[**number as usize].service;
-                    wanted.as_deref().is_none_or(|wanted| wanted == service)
-                };
-                rule = own.rules.iter().find(applies).copied();
+            for &rule in own.rules.iter().filter(|_| lasting.is_none()) {
+                let rule = usize::from(rule);
+                let wanted = &self.policy.rules[rule].service;
+                if wanted.as_deref().is_some_and(|wanted| wanted != service) {
+                    continue;
+                }
+                match self.classes.end_of(rule) {
+                    None => {
+                        lasting = Some(rule);
+                        break;
+                    }
+                    Some(Some(end)) if ending.last().is_none_or(|&(_, before)| end > before) => {
+                        ending.push((rule, end));
+                    }
+                    // It has ended, or does before it could apply.
+                    Some(_) => {}
+                }
             }
             at = parent;
         }
-        match rule {
-            Some(rule) => self.classes.of_rule(rule as usize),
-            None => self.classes.of_profile(profile),
+        if ending.len() > ENDS_MAX {
+            self.ends_too_often.get_or_insert((ending[ENDS_MAX].0, ending.len()));
         }
+        let last = match lasting {
+            Some(rule) => self.classes.of_rule(rule, 0),
+            None => self.classes.of_profile(profile),
+        };
+        ending.iter().rev().fold(last, |next, &(rule, _)| self.classes.of_rule(rule, next))
     }
 }
 
