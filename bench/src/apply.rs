@@ -6,6 +6,7 @@
 
 use std::{
     fs,
+    net::Ipv4Addr,
     os::fd::{AsFd as _, AsRawFd as _},
     sync::atomic::{AtomicBool, Ordering},
     thread,
@@ -15,49 +16,51 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use aya::maps::MapData;
 use detector_common::verdict::Reason;
-use detector_tests::cpus;
+use detector_tests::{cpus, random::Random};
 use detector_user::{
+    clock::kernel_tick_ns,
     kernel::{apply::apply, load::Clock, maps::Maps, read},
     policy::{self, Action, Policy, compile::compile},
 };
 
 use crate::{
-    mix::{Counted, FIRST, Mixer, service, services},
+    mix::{Counted, FIRST, Mixer, service, services, source_word},
     report,
-    sampling::Samples,
+    sampling::{Samples, SetAtEnd, joined},
     say,
-    subject::{CLOCK_TICK_NS, Subject},
+    subject::Subject,
 };
 
 /// Sources whose packets are judged meanwhile. All are in the first prefixes of the rule.
 const PROBES: u64 = 10_000;
 
-/// The first address of the rule, that of the first probe.
-const FIRST_ADDRESS: u32 = 0xc612_0000;
-
-/// Addresses of each prefix of the rule, a /28.
-const PREFIX_ADDRESSES: u32 = 16;
+/// Sources of each prefix of the rule, a /28 of IPv4 or a /60 of IPv6.
+const PREFIX_SOURCES: u32 = 16;
 
 /// Packets of one call, some milliseconds: a grace period, which a swap waits for, does not end before the call does.
 const CALL: u32 = 10_000;
 
 /// Measures swaps of a small policy, many of them, and of a large one.
-pub(crate) fn measure(quick: bool) -> Result<Vec<report::Apply>> {
-    let cases = if quick { [(1_000, 30), (50_000, 6)] } else { [(1_000, 99), (1_000_000, 6)] };
-    cases.into_iter().map(|(prefixes, swaps)| swapped(prefixes, swaps)).collect()
+pub(crate) fn measure(quick: bool) -> Result<Vec<report::Change>> {
+    let many = if quick { 50_000 } else { 1_000_000 };
+    let cases = [(false, 1_000, if quick { 30 } else { 99 }), (false, many, 6), (true, many, 6)];
+    cases.into_iter().map(|(is_ipv6, prefixes, swaps)| swapped(is_ipv6, prefixes, swaps)).collect()
 }
 
 /// What the policies do with the probes, and the reason that the packets then get.
 const REASONS: [Reason; 3] = [Reason::Denied, Reason::Allowed, Reason::Conforming];
 
 /// Swaps between them in turn.
-fn swapped(prefixes: u32, swaps: usize) -> Result<report::Apply> {
-    say(format_args!("apply, {prefixes} prefixes"));
-    let policies = policies(prefixes)?;
+fn swapped(is_ipv6: bool, prefixes: u32, swaps: usize) -> Result<report::Change> {
+    let family = if is_ipv6 { "ipv6" } else { "ipv4" };
+    say(format_args!("apply, {prefixes} prefixes, {family}"));
+    let policies = policies(is_ipv6, prefixes)?;
     // A table in which no probe meets a full set: it would be judged by the policy, but with a reason of its own.
-    let mut subject = Subject::new(16 * PROBES as u32, Clock::Kernel, &text(0))?;
+    let mut subject = Subject::new(16 * PROBES as u32, Clock::Kernel, &text(is_ipv6, 0))?;
+    // Both slots, so that in every swap the one that is filled holds the third policy.
+    put(&mut subject.loaded.maps, &policies[2])?;
     put(&mut subject.loaded.maps, &policies[0])?;
-    let mut mixer = Mixer::new(&mut subject, false)?;
+    let mut mixer = Mixer::new(&mut subject, is_ipv6)?;
     mixer.set([0, 1, 0], PROBES);
     let maps = &mut subject.loaded.maps;
     let service = service(maps, FIRST)?;
@@ -86,12 +89,21 @@ fn swapped(prefixes: u32, swaps: usize) -> Result<report::Apply> {
     let (packets, others) = total(maps, service, &mut mixer, REASONS[swaps % REASONS.len()])?;
     say(format_args!("apply, {early} packets were judged by the third policy"));
     let rules_bytes = rules_bytes(maps)?;
-    Ok(report::Apply { prefixes, seconds: seconds.median(), packets, misjudged: early + others, rules_bytes })
+    Ok(report::Change {
+        prefixes,
+        family: family.to_owned(),
+        seconds: seconds.median(),
+        seconds_min: seconds.min(),
+        seconds_max: seconds.max(),
+        packets,
+        misjudged: early + others,
+        rules_bytes,
+    })
 }
 
 /// One for each of [`REASONS`], else the same.
-fn policies(prefixes: u32) -> Result<[Policy; REASONS.len()]> {
-    let text = text(prefixes);
+fn policies(is_ipv6: bool, prefixes: u32) -> Result<[Policy; REASONS.len()]> {
+    let text = text(is_ipv6, prefixes);
     let start = Instant::now();
     let checked = policy::parse(&text)
         .map_err(|errors| anyhow::anyhow!(policy::render("policy of the bench", &text, &errors)))?;
@@ -104,18 +116,31 @@ fn policies(prefixes: u32) -> Result<[Policy; REASONS.len()]> {
     }))
 }
 
-/// A profile that lets nearly nothing pass, so that a packet that misses the rule shows; and the rule.
-fn text(prefixes: u32) -> String {
-    let sources: Vec<_> = (0..prefixes)
-        .map(|number| {
-            let address = FIRST_ADDRESS + number * PREFIX_ADDRESSES;
-            format!("\"{}/28\"", std::net::Ipv4Addr::from(address))
-        })
-        .collect();
+/// Services without a profile, so that a packet that misses the rule shows as `unlimited`; and the rule. The prefixes of the
+/// probes come first and without gaps, as the mixer numbers its sources; the others lie apart and in no order.
+fn text(is_ipv6: bool, prefixes: u32) -> String {
+    let probes = PROBES.div_ceil(u64::from(PREFIX_SOURCES)) as u32;
+    let mut numbers: Vec<_> =
+        (0..prefixes).map(|number| if number < probes { number } else { 2 * number }).collect();
+    let mut random = Random::new(1);
+    for place in (probes as usize + 1..numbers.len()).rev() {
+        let other = probes as usize + random.index(place + 1 - probes as usize);
+        numbers.swap(place, other);
+    }
+    let prefix = |number: u32| {
+        let source = source_word(FIRST, 0, is_ipv6) + number * PREFIX_SOURCES;
+        match is_ipv6 {
+            false => format!("\"{}/28\"", Ipv4Addr::from(source)),
+            true => {
+                let [a, b] = [source >> 16, source & 0xffff];
+                format!("\"2001:db8:{a:x}:{b:x}::/60\"")
+            }
+        }
+    };
+    let sources: Vec<_> = numbers.into_iter().map(prefix).collect();
     let mut text = format!(
-        "version = 1\n{}[profile.source]\npackets = {{ rate = \"1/s\", burst = 1 }}\n\
-         [profile.wide]\npackets = {{ rate = \"1M/s\", burst = 10000000 }}\n",
-        services()
+        "version = 1\n{}[profile.wide]\npackets = {{ rate = \"1M/s\", burst = 10000000 }}\n",
+        services().replace("profile = \"source\"\n", "")
     );
     if prefixes > 0 {
         let sources = sources.join(", ");
@@ -127,7 +152,7 @@ fn text(prefixes: u32) -> String {
 /// Compiles a policy and puts it in place of the active one.
 fn put(maps: &mut Maps, policy: &Policy) -> Result<()> {
     let previous = read::consistently(maps, |active| active.manifest())?;
-    let tables = compile(policy, &previous.unwrap_or_default(), CLOCK_TICK_NS)?;
+    let tables = compile(policy, &previous.unwrap_or_default(), kernel_tick_ns())?;
     apply(maps, &tables)?;
     Ok(())
 }
@@ -144,9 +169,11 @@ fn while_judging<T>(mixer: &mut Mixer, work: impl FnOnce() -> Result<T>) -> Resu
             }
             anyhow::Ok(())
         });
-        let done = work();
-        is_over.store(true, Ordering::Relaxed);
-        judging.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        let done = {
+            let _end = SetAtEnd(&is_over);
+            work()
+        };
+        joined(judging)?;
         done
     })
 }

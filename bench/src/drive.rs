@@ -60,7 +60,11 @@ impl Driver {
     }
 
     /// Runs the driver; nanoseconds a packet, as the kernel counted.
-    pub(crate) fn run(&mut self, frame: &[u8], packets: u32) -> Result<f64> {
+    ///
+    /// The same `seed`, which is not 0, draws the same sources.
+    pub(crate) fn run(&mut self, frame: &[u8], packets: u32, seed: u64) -> Result<f64> {
+        let state = self.ebpf.map_mut("STATE").context("the map STATE")?;
+        aya::maps::Array::<_, u64>::try_from(state)?.set(0, seed, 0).context("setting the generator back")?;
         let driver = program(&mut self.ebpf, "drive")?;
         let (mut left, mut total_ns) = (packets, 0.0);
         while left > 0 {

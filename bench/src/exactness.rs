@@ -26,7 +26,7 @@ use detector_user::{
     },
 };
 
-use crate::{report::Exactness, say, subject::Subject};
+use crate::{report::Exactness, sampling::joined, say, subject::Subject};
 
 /// Limits, packets a second.
 const RATES: [u64; 4] = [10, 1_000, 100_000, 1_000_000];
@@ -146,7 +146,7 @@ impl Source<'_> {
             });
             let watched = self.send_watched(start_beside, time);
             stop.store(true, Ordering::Relaxed);
-            (watched, beside.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            (watched, joined(beside))
         });
         let ((mut watch, sent), beside) = (watched?, beside?);
         let last = self.last_packets(&watch.frame)?;

@@ -17,8 +17,7 @@ use detector_user::kernel::{load::Clock, maps::Maps, read};
 
 use crate::{
     mix::{Counted, FIRST, GROUPS, Mixer, SECOND, SPOOFED, key, service, services},
-    report::Flood,
-    say,
+    report, say,
     subject::{CLOCK_TICK_NS, Subject},
 };
 
@@ -79,13 +78,13 @@ impl Scene {
 
 /// Measures both families with a limit that leaves most of the table idle, and IPv4 with one at which the flood alone is
 /// as many active sources as the table is made for.
-pub(crate) fn measure(quick: bool) -> Result<Vec<Flood>> {
+pub(crate) fn measure(quick: bool) -> Result<Vec<report::Scene>> {
     let spoofed = if quick { 2_000_000 } else { 100_000_000 };
     let scenes = [(false, 10), (true, 10), (false, 2)];
     scenes.into_iter().map(|(is_ipv6, per_s)| flood(Scene { is_ipv6, per_s, spoofed })).collect()
 }
 
-fn flood(scene: Scene) -> Result<Flood> {
+fn flood(scene: Scene) -> Result<report::Scene> {
     say(format_args!("flood, {}, limit {} packets/s a source", scene.family(), scene.per_s));
     let mut subject = Subject::new(SOURCES_DEFAULT, Clock::Virtual, &scene.policy())?;
     let mut mixer = Mixer::new(&mut subject, scene.is_ipv6)?;
@@ -127,7 +126,13 @@ fn entries(maps: &Maps) -> Result<Entries> {
 }
 
 /// What is in the maps after a flood, against what was sent; `allowed`: packets that each limit lets through.
-fn judge(scene: Scene, maps: &Maps, before: &Entries, sent: [u64; GROUPS], allowed: u64) -> Result<Flood> {
+fn judge(
+    scene: Scene,
+    maps: &Maps,
+    before: &Entries,
+    sent: [u64; GROUPS],
+    allowed: u64,
+) -> Result<report::Scene> {
     let after = entries(maps)?;
     let mut counted = Vec::new();
     for (group, sent) in sent.into_iter().enumerate() {
@@ -149,7 +154,7 @@ fn judge(scene: Scene, maps: &Maps, before: &Entries, sent: [u64; GROUPS], allow
     let of_the_lost = counted[LIMITED].sum(passes).saturating_sub(limited.passed);
     let without_entry = |reason| matches!(reason, Reason::TableFull | Reason::Overflow);
     tell(maps, &limited, allowed, counted[SPOOFED].sum(passes))?;
-    Ok(Flood {
+    Ok(report::Scene {
         family: scene.family().to_owned(),
         per_second: scene.per_s,
         spoofed_packets: sent[SPOOFED],

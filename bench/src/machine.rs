@@ -4,7 +4,10 @@ use std::{fs, process::Command, thread};
 
 use anyhow::{Context as _, Result};
 
-use crate::report::Machine;
+use detector_common::{limits::SOURCES_DEFAULT, table::Way};
+use detector_tests::rows::Rig;
+
+use crate::report::{Machine, Memory};
 
 /// This machine, today.
 pub(crate) fn machine() -> Result<Machine> {
@@ -22,6 +25,12 @@ pub(crate) fn machine() -> Result<Machine> {
         kernel: kernel.trim().to_owned(),
         date: String::from_utf8_lossy(&today.stdout).trim().to_owned(),
     })
+}
+
+/// Memory of the product's maps at the default size.
+pub(crate) fn memory() -> Memory {
+    let bytes = Rig::new(SOURCES_DEFAULT).map_bytes();
+    Memory { bytes: bytes.fixed, bytes_each_cpu: bytes.each_cpu, way_bytes: size_of::<Way>() as u64 }
 }
 
 /// Size of the last cache of CPU 0, as sysfs has it: kibibytes with a K.

@@ -82,14 +82,15 @@ fn bench(options: &Options) -> Result<()> {
         report.exactness = exactness::measure(quick).context("exactness")?;
     }
     if is_asked(Part::Flood) {
-        report.flood = flood::measure(quick).context("flood")?;
+        report.flood.scenes = flood::measure(quick).context("flood")?;
     }
     if is_asked(Part::Snapshot) {
-        report.snapshot = snapshot::measure(quick).context("snapshot")?;
+        report.snapshot.readers = snapshot::measure(quick).context("snapshot")?;
     }
     if is_asked(Part::Apply) {
-        report.apply = apply::measure(quick).context("apply")?;
+        report.apply.changes = apply::measure(quick).context("apply")?;
     }
+    report.memory = machine::memory();
     if let Some(folder) = &options.docs {
         ensure!(options.only.is_empty(), "the documentation is written from all parts: leave out --only");
         let write = |name: &str, text: String| {

@@ -33,7 +33,7 @@ use crate::{
 #[path = "../ebpf/src/mixture.rs"]
 mod mixture;
 
-pub(crate) use mixture::{FIRST, FIRST_PORT, GROUPS, Mixture, SECOND, SPOOFED};
+pub(crate) use mixture::{FIRST, FIRST_PORT, GROUPS, Mixture, SECOND, SPOOFED, source_word};
 
 // SAFETY: words, without padding.
 unsafe impl aya::Pod for Mixture {}

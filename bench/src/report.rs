@@ -16,11 +16,13 @@ pub(crate) struct Report {
     /// One source from two CPUs at once.
     pub(crate) exactness: Vec<Exactness>,
     /// Spoofed sources beside limited and well-behaved ones.
-    pub(crate) flood: Vec<Flood>,
+    pub(crate) flood: Flood,
     /// Reading the whole table.
-    pub(crate) snapshot: Vec<Snapshot>,
+    pub(crate) snapshot: Snapshot,
     /// Replacing the policy.
-    pub(crate) apply: Vec<Apply>,
+    pub(crate) apply: Apply,
+    /// Memory of all maps at the default size, without policies' rules.
+    pub(crate) memory: Memory,
 }
 
 /// The machine of a run.
@@ -91,9 +93,41 @@ pub(crate) struct Exactness {
     pub(crate) bound_max: u64,
 }
 
+/// Memory of maps.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct Memory {
+    /// Bytes whatever the number of CPUs.
+    pub(crate) bytes: u64,
+    /// Bytes of the counters of each CPU.
+    pub(crate) bytes_each_cpu: u64,
+    /// Bytes of one entry of the source table.
+    pub(crate) way_bytes: u64,
+}
+
+/// Floods of random sources beside others.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct Flood {
+    /// Each flood.
+    pub(crate) scenes: Vec<Scene>,
+}
+
+/// Ways to read a table.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct Snapshot {
+    /// Each way.
+    pub(crate) readers: Vec<Reader>,
+}
+
+/// Changes of the policy.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct Apply {
+    /// Each kind of change.
+    pub(crate) changes: Vec<Change>,
+}
+
 /// A flood of random sources beside others.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Flood {
+pub(crate) struct Scene {
     /// `ipv4`, or `ipv6` for sources inside one /48.
     pub(crate) family: String,
     /// Limit of every source, packets a second. A packet of the flood holds its entry for one part of a second.
@@ -121,7 +155,7 @@ pub(crate) struct Flood {
 
 /// One way to read a table of a million sources.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Snapshot {
+pub(crate) struct Reader {
     /// `mapping`, or `batch` for `BPF_MAP_LOOKUP_BATCH` on a hash map of the same content.
     pub(crate) way: String,
     /// Entries read.
@@ -132,19 +166,31 @@ pub(crate) struct Snapshot {
     pub(crate) ms_median: f64,
     /// … the fastest.
     pub(crate) ms_min: f64,
-    /// Nanoseconds a packet with nobody reading.
+    /// … the slowest.
+    pub(crate) ms_max: f64,
+    /// Nanoseconds a packet with nobody reading: the middle one of the runs.
     pub(crate) packet_ns_alone: f64,
-    /// Nanoseconds a packet while another CPU reads without pause.
+    /// … the fastest and the slowest.
+    pub(crate) packet_ns_alone_range: [f64; 2],
+    /// Nanoseconds a packet while another CPU reads without pause: the middle one of the runs.
     pub(crate) packet_ns_beside: f64,
+    /// … the fastest and the slowest.
+    pub(crate) packet_ns_beside_range: [f64; 2],
 }
 
 /// One change of the policy.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Apply {
+pub(crate) struct Change {
     /// Source prefixes of the policy.
     pub(crate) prefixes: u32,
-    /// Seconds from the parsed policy to the last word written.
+    /// `ipv4` or `ipv6`: the family of the prefixes.
+    pub(crate) family: String,
+    /// Seconds from the parsed policy to the last word written: the middle one of the changes.
     pub(crate) seconds: f64,
+    /// … the fastest.
+    pub(crate) seconds_min: f64,
+    /// … the slowest.
+    pub(crate) seconds_max: f64,
     /// Packets judged meanwhile.
     pub(crate) packets: u64,
     /// … neither as the old policy nor as the new one says.

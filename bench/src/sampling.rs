@@ -1,7 +1,26 @@
 //! Several runs in turn, and what they say together: other machines share this one's cores and caches, so one run says
 //! nothing, and two programs are compared only where they ran side by side.
 
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    thread::ScopedJoinHandle,
+};
+
 use anyhow::Result;
+
+/// Tells a thread that runs until it is told to end; also when the one who tells panics.
+pub(crate) struct SetAtEnd<'a>(pub(crate) &'a AtomicBool);
+
+impl Drop for SetAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// What a thread returned; its panic is passed on.
+pub(crate) fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> T {
+    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
 
 /// Figures of one thing measured.
 #[derive(Debug, Clone, Default)]
@@ -22,6 +41,11 @@ impl Samples {
     /// The least.
     pub(crate) fn min(&self) -> f64 {
         self.0.first().copied().unwrap_or_default()
+    }
+
+    /// The least and the greatest.
+    pub(crate) fn range(&self) -> [f64; 2] {
+        [self.min(), self.max()]
     }
 
     /// The greatest.

@@ -21,8 +21,8 @@ use detector_user::kernel::{load::Clock, mapped::Mapped, read};
 use crate::{
     decision::policy,
     drive::Driver,
-    report::Snapshot,
-    sampling::{Samples, in_turn},
+    report,
+    sampling::{Samples, SetAtEnd, in_turn, joined},
     say,
     subject::Subject,
 };
@@ -37,13 +37,13 @@ const PACKETS: u32 = 16 * SOURCES;
 const WAYS: [&str; 2] = ["mapping", "batch"];
 
 /// Measures both.
-pub(crate) fn measure(quick: bool) -> Result<Vec<Snapshot>> {
+pub(crate) fn measure(quick: bool) -> Result<Vec<report::Reader>> {
     say(format_args!("snapshot, a table of {SOURCES} sources"));
     let mut subject = Subject::new(SOURCES, Clock::Kernel, &policy(0))?;
     let mut driver = Driver::new(SOURCES, false)?;
     let frame = udp("10.0.0.1:4000", "203.0.113.10:443").frame();
     driver.put(&subject.program()?)?;
-    driver.run(&frame, PACKETS)?;
+    driver.run(&frame, PACKETS, 1)?;
     let table = &subject.loaded.maps.sources;
     let table_ways = table.len() * limits::WAYS;
     let mut readers = [Reader::Mapping(table, Vec::new()), Reader::Batch(Batch::of(table)?)];
@@ -57,14 +57,17 @@ pub(crate) fn measure(quick: bool) -> Result<Vec<Snapshot>> {
     })?;
     say("snapshot, packets beside readers");
     let packets = beside(&mut driver, &frame, &mut readers, if quick { 3 } else { 9 })?;
-    let report = |way: usize| Snapshot {
+    let report = |way: usize| report::Reader {
         way: WAYS[way].to_owned(),
         sources: sources[way] as u32,
         table_ways: table_ways as u64,
         ms_median: times[way].median(),
         ms_min: times[way].min(),
+        ms_max: times[way].max(),
         packet_ns_alone: packets[0].median(),
+        packet_ns_alone_range: packets[0].range(),
         packet_ns_beside: packets[1 + way].median(),
+        packet_ns_beside_range: packets[1 + way].range(),
     };
     Ok((0..WAYS.len()).map(report).collect())
 }
@@ -86,18 +89,16 @@ fn beside(
             // A thread of its own: this one keeps its CPUs.
             let driving = scope.spawn(|| {
                 cpus::bind(for_packets);
-                driver.run(frame, 2 * SOURCES)
+                driver.run(frame, 2 * SOURCES, 2)
             });
-            let ns = joined(driving);
-            is_over.store(true, Ordering::Relaxed);
+            let ns = {
+                let _end = SetAtEnd(&is_over);
+                joined(driving)
+            };
             reading.map_or(Ok(()), joined)?;
             ns
         })
     })
-}
-
-fn joined<T>(thread: thread::ScopedJoinHandle<'_, T>) -> T {
-    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 /// A way to read a table, with the memory it reads to.

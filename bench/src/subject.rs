@@ -17,7 +17,7 @@ use detector_user::{
     policy::{self, compile::compile},
 };
 
-/// Step of the kernel's coarse clock that budgets are made for, ns.
+/// Step of the virtual clock, ns.
 pub(crate) const CLOCK_TICK_NS: u64 = 4_000_000;
 
 /// The product's program under a policy.
@@ -57,7 +57,7 @@ impl Subject {
             .map_err(|errors| anyhow::anyhow!(policy::render("policy of the bench", policy_text, &errors)))?;
         let maps = &mut self.loaded.maps;
         let previous = detector_user::kernel::read::consistently(maps, |active| active.manifest())?;
-        let tables = compile(&checked.policy, &previous.unwrap_or_default(), CLOCK_TICK_NS)?;
+        let tables = compile(&checked.policy, &previous.unwrap_or_default(), clock::kernel_tick_ns())?;
         apply(maps, &tables)?;
         Ok(())
     }

@@ -8,8 +8,8 @@ const MANY: u32 = 1 << 20;
 /// Sources that caches hold.
 const FEW: u32 = 1024;
 
-/// Traffic of the decision part's targets.
-const TRAFFIC: &str = "udp4";
+/// Traffic that most of the decision part is about.
+pub(crate) const TRAFFIC: &str = "udp4";
 
 /// A bound, and what was found of it.
 pub(crate) struct Target {
@@ -39,6 +39,7 @@ pub(crate) fn targets(report: &Report) -> Vec<Target> {
     targets.extend(flood(report));
     targets.extend(snapshot(report).into_iter().flatten());
     targets.extend(apply(report));
+    targets.extend(memory(report));
     targets
 }
 
@@ -112,7 +113,11 @@ fn pipeline(report: &Report) -> Option<Vec<Target>> {
     let why = |most: f64| {
         let floor = format!("{most:.0} ns are the bound; generator and veth pair alone take {drop:.0}");
         match wait {
-            Some(wait) => format!("{floor}, and waiting for one line of the table {wait:.0} more"),
+            Some(wait) => format!(
+                "{floor}, and waiting for one line of the table {wait:.0} more: {:.0} are left for everything the program \
+                 does",
+                most - drop - wait
+            ),
             None => floor,
         }
     };
@@ -147,8 +152,8 @@ fn exactness(report: &Report) -> Option<Target> {
 fn flood(report: &Report) -> Vec<Target> {
     let planned = "the flood alone is as many active sources as the table is made for, so some newcomers meet full sets, \
                    and a known source that is idle when its set fills up is one when it comes again";
-    let sum = |of: fn(&crate::report::Flood) -> u64| report.flood.iter().map(of).sum::<u64>() as f64;
-    if report.flood.is_empty() {
+    let sum = |of: fn(&crate::report::Scene) -> u64| report.flood.scenes.iter().map(of).sum::<u64>() as f64;
+    if report.flood.scenes.is_empty() {
         return Vec::new();
     }
     vec![
@@ -168,7 +173,7 @@ fn flood(report: &Report) -> Vec<Target> {
 }
 
 fn snapshot(report: &Report) -> Option<Vec<Target>> {
-    let row = report.snapshot.iter().find(|row| row.way == "mapping")?;
+    let row = report.snapshot.readers.iter().find(|row| row.way == "mapping")?;
     let ways = row.table_ways as f64 / 1e6;
     Some(vec![
         Target {
@@ -186,11 +191,20 @@ fn snapshot(report: &Report) -> Option<Vec<Target>> {
     ])
 }
 
+fn memory(report: &Report) -> [Target; 2] {
+    let target = |what, most, found: u64| Target { what, most, found: found as f64, why: String::new() };
+    let on_four_cpus = report.memory.bytes + 4 * report.memory.bytes_each_cpu;
+    [
+        target("memory of all maps at the default size on four CPUs, bytes", 100e6, on_four_cpus),
+        target("memory of an entry of the source table, bytes", 64.0, report.memory.way_bytes),
+    ]
+}
+
 fn apply(report: &Report) -> Option<Target> {
     Some(Target {
         what: "packets misjudged while policies change",
         most: 0.0,
-        found: report.apply.iter().map(|row| row.misjudged).reduce(|a, b| a + b)? as f64,
+        found: report.apply.changes.iter().map(|row| row.misjudged).reduce(|a, b| a + b)? as f64,
         why: String::new(),
     })
 }

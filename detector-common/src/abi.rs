@@ -3,7 +3,7 @@
 /// Version of every struct and constant that pinned maps hold. A daemon adopts pinned maps of its own version only.
 ///
 /// Raise it with every change of a struct declared by [`abi_struct!`](crate::abi_struct), of a reason's or counter's
-/// number, or of the hash.
+/// number, of the kind of a map, or of the hash.
 pub const ABI_VERSION: u32 = 2;
 
 /// Declares a struct of the kernel interface: `repr(C)`, of exactly the stated size, without padding, plain data for

@@ -13,7 +13,7 @@
 //! | what do kernel and daemon share byte by byte? | [`abi`], and the structs of the modules above |
 //! | how large can it get? | [`limits`] |
 #![no_std]
-// One instruction that the verifier needs to see; see `ranges::bounded`.
+// One instruction that the verifier needs to see; see `branchless::bounded`.
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
 #[cfg(test)]
@@ -21,6 +21,7 @@ extern crate std;
 
 pub mod abi;
 pub mod address;
+pub mod branchless;
 pub mod budget;
 pub mod counters;
 pub mod frame;

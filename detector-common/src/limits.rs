@@ -44,6 +44,18 @@ pub const PARENT_CLASSES_MAX: usize = 3 * LINEAGES_MAX + 1;
 /// Cells (selector × service) of a policy: what the most specific source prefix means for each service.
 pub const CELLS_MAX: usize = 16_384;
 
+/// Source prefixes of a policy in one family.
+pub const PREFIXES_MAX: usize = 10_000_000;
+
+/// Keys of a node of the ranges of IPv4: a line of keys.
+pub const KEYS_V4: usize = 15;
+
+/// Keys of a node of the ranges of IPv6: a line of upper halves.
+pub const KEYS_V6: usize = 7;
+
+/// Levels of a tree of ranges that a search walks.
+pub const LEVELS_MAX: usize = 9;
+
 /// Slots of the hash of destination prefixes; a quarter of them may be used.
 pub const DESTINATION_SLOTS: usize = 4096;
 
@@ -94,6 +106,12 @@ pub const MANIFEST_BYTES: usize = 256 * 1024;
 /// Largest frame that is handed to the program in replay and tests, bytes.
 pub const FRAME_BYTES_MAX: usize = 65_549;
 
+/// Ranges in a tree of full nodes.
+const fn ranges_max(keys: usize) -> usize {
+    (keys + 1).pow(LEVELS_MAX as u32) - 1
+}
+
+const _: () = assert!(2 * PREFIXES_MAX < ranges_max(KEYS_V4) && 2 * PREFIXES_MAX < ranges_max(KEYS_V6));
 const _: () = assert!(WAYS.is_power_of_two());
 const _: () = assert!(SERVICES_MAX <= 1 << 12, "the service number has 12 bits in a way");
 const _: () = assert!(CLASSES_MAX <= 1 << 12, "the class number has 12 bits in a way");

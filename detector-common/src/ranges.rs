@@ -9,16 +9,11 @@
 
 use core::borrow::Borrow;
 
-use crate::abi_struct;
-
-/// Keys of a node of IPv4.
-pub const KEYS_V4: usize = 15;
-
-/// Keys of a node of IPv6.
-pub const KEYS_V6: usize = 7;
-
-/// Levels that a search walks at most: room for 16^7 ranges of IPv4 and 8^9 of IPv6.
-pub const LEVELS_MAX: usize = 9;
+use crate::{
+    abi_struct,
+    branchless::{bounded, is_equal, is_less},
+    limits::{KEYS_V4, KEYS_V6, LEVELS_MAX},
+};
 
 abi_struct! {
     /// A node of the ranges of IPv4. Unused keys at the end are the highest there is, with the value of the last range.
@@ -59,37 +54,6 @@ pub trait Node: Copy {
     fn value(&self, place: usize) -> u32;
     /// Puts a range at its place in the node.
     fn put(&mut self, place: usize, key: Self::Key, value: u32);
-}
-
-/// All ones if `a < b`, else 0. Arithmetic instead of a branch: a branch for each key would be thousands of paths to the
-/// verifier.
-#[inline(always)]
-const fn is_less(a: u64, b: u64) -> u64 {
-    // The borrow of a − b (Warren, "Hacker's Delight", 2-13).
-    ((((!a & b) | ((!a | b) & a.wrapping_sub(b))) as i64) >> 63) as u64
-}
-
-/// All ones if `a == b`, else 0.
-#[inline(always)]
-const fn is_equal(a: u64, b: u64) -> u64 {
-    let differs = a ^ b;
-    !(((differs | differs.wrapping_neg()) as i64 >> 63) as u64)
-}
-
-/// A place of a node of so many keys, one less than a power of two, in a way that the verifier of Linux 6.1 sees: the
-/// compiler knows that every place is one and would drop a mask written in Rust.
-#[inline(always)]
-fn bounded<const KEYS: usize>(place: u64) -> usize {
-    #[cfg(target_arch = "bpf")]
-    let place = {
-        let mut place = place;
-        // SAFETY: one operation on one register.
-        unsafe {
-            core::arch::asm!("{0} &= {1}", inout(reg) place, const KEYS, options(pure, nomem, nostack, preserves_flags));
-        }
-        place
-    };
-    place as usize & KEYS
 }
 
 impl Node for NodeV4 {

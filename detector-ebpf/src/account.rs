@@ -2,6 +2,7 @@
 
 use aya_ebpf::{bindings::xdp_action, programs::XdpContext};
 use detector_common::{
+    branchless::bounded,
     counters::{TableEvent, frame_kind_slot, table_event_slot},
     packet::Packet,
     policy::Trace,
@@ -48,7 +49,8 @@ pub(crate) fn settle(ctx: &XdpContext, decision: &Decision<'_>, bytes: u32, now:
 #[inline(always)]
 fn count(decision: &Decision<'_>, bytes: u32) {
     let Some(counters) = VERDICTS.get_ptr_mut(decision.service as u32) else { return };
-    let slot = bound(counter_slot(decision.reason, decision.shadow));
+    // The verifier does not know what the compiler does: that every slot is below the room.
+    let slot = bounded::<{ COUNTER_SLOTS_ROOM - 1 }>(counter_slot(decision.reason, decision.shadow) as u64);
     let first = counters.cast::<Counter>();
     // SAFETY: the slot is inside the counters.
     let counter = unsafe { first.add(slot) };
@@ -69,17 +71,6 @@ fn count_rule(decision: &Decision<'_>) {
     let drops = unsafe { &mut *drops };
     drops.dropped += !decision.shadow as u64;
     drops.shadowed += decision.shadow as u64;
-}
-
-/// A slot below [`COUNTER_SLOTS_ROOM`], in a way that the verifier sees: the compiler knows that every slot is and would
-/// drop a mask or a check written in Rust.
-#[inline(always)]
-fn bound(slot: usize) -> usize {
-    const { assert!(COUNTER_SLOTS_ROOM == 32) };
-    let mut slot = slot;
-    // SAFETY: one operation on one register.
-    unsafe { core::arch::asm!("{0} &= 31", inout(reg) slot, options(pure, nomem, nostack, preserves_flags)) };
-    slot
 }
 
 #[inline(always)]

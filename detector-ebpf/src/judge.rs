@@ -270,7 +270,7 @@ fn shared_budget<'a>(place: &Place, class: &'a Class, demand: &Demand) -> Option
         return None;
     };
     // Rate and burst of so many sources.
-    Some(Shared { tat, budget, cost: cost / OVERFLOW_SOURCES })
+    Some(Shared { tat, budget, cost: cost.div_ceil(OVERFLOW_SOURCES) })
 }
 
 /// The verdict on a source that found no way.

@@ -6,7 +6,7 @@
 #![no_main]
 // Compare-and-swap and fetch-and-add for BPF exist only as intrinsics: `core::sync::atomic` has none for this target.
 #![feature(core_intrinsics)]
-// One instruction that the verifier needs to see; see `account::bound`.
+// One instruction that the verifier needs to see; see `source::ways`.
 #![feature(asm_experimental_arch)]
 #![expect(internal_features, reason = "see above")]
 

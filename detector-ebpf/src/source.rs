@@ -2,11 +2,12 @@
 
 use aya_ebpf::Global;
 use detector_common::{
+    branchless::{all_ones_if, greater, is_less},
     budget::ticks,
     counters::TableEvent,
     hash::Seed,
     limits::{HISTORY_PACKETS, LONG_IDLE_NS, SEARCHES_MAX, WAYS},
-    table::{Key, Meta, Set, Way, set_of, traffic_packets, way_of},
+    table::{Key, Meta, Set, Way, attempt_at, set_of, traffic_packets, way_of},
 };
 
 use crate::{
@@ -131,19 +132,6 @@ pub(crate) fn find(place: &Place, key: &Key) -> Option<Found> {
 /// The score of a way that nobody may take; see [`victim`].
 const TAKEN: u64 = u64::MAX >> 1;
 
-/// All ones if `a < b`, else 0; both below 2^63. Arithmetic instead of a branch: eight ways with a branch each would be
-/// thousands of paths to the verifier.
-#[inline(always)]
-const fn is_less(a: u64, b: u64) -> u64 {
-    (a.wrapping_sub(b) as i64 >> 63) as u64
-}
-
-/// All ones if the condition holds, else 0; see [`is_less`].
-#[inline(always)]
-const fn all_ones_if(condition: bool) -> u64 {
-    (condition as u64).wrapping_neg()
-}
-
 /// Stands in the score of an idle way for a source that has a history; above all times that a score may hold.
 const WITH_HISTORY: u64 = ticks(LONG_IDLE_NS).next_power_of_two();
 
@@ -172,7 +160,7 @@ extern "C" fn victim(hash: u64, now: u64, is_parent: u64) -> u64 {
         let meta = meta(way);
         let busy_until = busy_until(way);
         let taken = is_less(now, busy_until) | all_ones_if(meta.is_busy());
-        let idle_since = latest(busy_until, long_ago) - long_ago;
+        let idle_since = greater(busy_until, long_ago) - long_ago;
         let packets = traffic_packets(atomic::load(word!(way, traffic))) as u64;
         let has_history = is_less(0, idle_since) & is_less(HISTORY_PACKETS - 1, packets);
         let rank = ((idle_since & !7) + 8) | has_history & WITH_HISTORY;
@@ -189,12 +177,7 @@ fn busy_until(way: *mut Way) -> u64 {
     let bytes = atomic::load(word!(way, bytes_tat));
     let connections = atomic::load(word!(way, connections_tat));
     let special = atomic::load(word!(way, special_tat));
-    latest(latest(packets, bytes), latest(connections, special))
-}
-
-#[inline(always)]
-const fn latest(a: u64, b: u64) -> u64 {
-    a ^ (a ^ b) & is_less(a, b)
+    greater(greater(packets, bytes), greater(connections, special))
 }
 
 /// What became of a key that had no entry a moment ago.
@@ -265,7 +248,7 @@ extern "C" fn create_entry(prefix: u64, tag: u64, now: u64, class_and_epoch: u64
         }
         // Its owner sent on another CPU before the claim was seen: it keeps the way.
         if busy_until(way) > now {
-            give_back(&place, way, chosen, seen, claimed);
+            give_back(&place, way, chosen, seen, claimed, is_parent);
             account::table_event(TableEvent::CreationRaced);
             continue;
         }
@@ -278,7 +261,8 @@ extern "C" fn create_entry(prefix: u64, tag: u64, now: u64, class_and_epoch: u64
             return NO_WAY;
         }
         count_creation(seen.is_occupied(), is_parent != 0);
-        let attempt = settle_with_others(&place, &key, chosen);
+        let attempt =
+            settle_with_others(place.hash, prefix, tag, chosen as u64, is_parent) as usize & (WAYS - 1);
         // Dated, so that it is not the next newcomer's choice before its first packet is charged.
         charge::stamp(self::way(&place, attempt), now);
         return attempt as u64 | if attempt == chosen { MADE } else { 0 };
@@ -320,26 +304,31 @@ fn fill(way: *mut Way, prefix: u64) {
 
 /// Gives a claimed way back to the owner it had, which may have made another entry meanwhile.
 #[inline(always)]
-fn give_back(place: &Place, way: *mut Way, chosen: usize, seen: Meta, claimed: Meta) {
+fn give_back(place: &Place, way: *mut Way, chosen: usize, seen: Meta, claimed: Meta, is_parent: u64) {
     if atomic::swap(meta_of(way), claimed.0, claimed.returned(seen).0).is_ok() && seen.is_occupied() {
         let owner = Key { prefix: atomic::load(word!(way, prefix)), tag: seen.tag() };
-        let number = way_of(place.hash, chosen);
         let hash = owner.hash(&seed());
-        let place = Place { hash, set_number: place.set_number, set: place.set };
-        settle_with_others(&place, &owner, number.wrapping_sub(hash as usize) & (WAYS - 1));
+        let number = way_of(place.hash, chosen);
+        settle_with_others(hash, owner.prefix, owner.tag, attempt_at(hash, number) as u64, is_parent);
     }
 }
 
-/// Settles with a CPU that published the same key in another way: the first in the order of search stays, since every
-/// reader takes that one, and the other is given back, whoever made it. With it goes what was charged to it meanwhile, a
-/// packet or two.
-#[inline(always)]
-fn settle_with_others(place: &Place, key: &Key, mine: usize) -> usize {
+/// Settles with a CPU that published the same key, of hash `hash`, in another way: the first in the order of search stays,
+/// since every reader takes that one, and the other is given back, whoever made it. With it goes what was charged to it
+/// meanwhile, a packet or two. The attempt at which the search meets the one that stays, `mine` if there is none.
+///
+/// A function of numbers with external linkage, as [`create_entry`] is.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn settle_with_others(hash: u64, prefix: u64, tag: u64, mine: u64, is_parent: u64) -> u64 {
+    let key = Key { prefix, tag };
+    let place = if is_parent == 0 { source_place_of(hash) } else { parent_place_of(hash) };
+    let Some(place) = place else { return mine };
     let mut first = WAYS;
     for attempt in 0..ways() {
-        let way = way(place, attempt);
+        let way = way(&place, attempt);
         let meta = meta(way);
-        if !is_entry_of(way, meta, key) {
+        if !is_entry_of(way, meta, &key) {
             continue;
         }
         if first == WAYS {
@@ -349,7 +338,7 @@ fn settle_with_others(place: &Place, key: &Key, mine: usize) -> usize {
         }
     }
     // None at all: mine has been given away again.
-    if first == WAYS { mine } else { first }
+    if first == WAYS { mine } else { first as u64 }
 }
 
 /// Gives a way back.

@@ -20,6 +20,7 @@ pub fn build(name: &str, folder: &str) -> Result<()> {
     println!("cargo:rerun-if-changed={}", root.join("detector-common/src").display());
     let toolchain = toolchain()?;
     let linker = root.join("detector-ebpf/bpf-linker-v3");
+    println!("cargo:rerun-if-changed={}", linker.display());
     // SAFETY: a build script has one thread.
     unsafe { env::set_var("CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER", linker) };
     // SAFETY: as above. Unlocks `-Z build-std` and `core_intrinsics` on a toolchain that is not nightly.

@@ -292,10 +292,9 @@ impl Rig {
         // The manifest is mapped, not named by the program.
         let fixed = self.maps().manifest.len() as u64 * size_of::<[u64; 512]>() as u64;
         let mut bytes = MapBytes { fixed, each_cpu: 0 };
-        for (name, map) in self.kernel_maps() {
+        for map in self.kernel_maps().values() {
             let entries = u64::from(map.max_entries());
             let elements = u64::from(map.value_size()).next_multiple_of(8) * entries;
-            println!("{name}: {elements} bytes");
             match map.map_type().expect("a type") {
                 MapType::PerCpuArray => bytes.each_cpu += elements,
                 // Its size is its number of entries.

@@ -79,8 +79,11 @@ fn help() -> String {
 fn figures() -> String {
     let report: Value =
         serde_json::from_str(&read("docs/performance.json")).expect("the report of the bench");
-    let rows =
-        |part: &str| report[part].as_array().unwrap_or_else(|| panic!("the report has no {part}")).clone();
+    // A list, or an object with one.
+    let rows = |part: &str| {
+        let rows = report[part].as_array().or_else(|| report[part].as_object()?.values().next()?.as_array());
+        rows.unwrap_or_else(|| panic!("the report has no {part}")).clone()
+    };
     let machine = &report["machine"];
     let receivers = ["xdp_drop", "detector", "lru", "nftables", "hashlimit"];
     let pipeline = rows("pipeline");
@@ -97,7 +100,12 @@ fn figures() -> String {
     let sum =
         |part: &str, field: &str| rows(part).iter().map(|row| row[field].as_u64().expect("a count")).sum();
     let millions = |count: u64| format!("{:.0} M", count as f64 / 1e6);
-    let apply = rows("apply").into_iter().max_by_key(|row| row["prefixes"].as_u64()).expect("a change");
+    let of_ipv4 = |row: &Value| row["family"] == "ipv4";
+    let apply = rows("apply")
+        .into_iter()
+        .filter(of_ipv4)
+        .max_by_key(|row| row["prefixes"].as_u64())
+        .expect("a change");
     let snapshot = rows("snapshot").into_iter().find(|row| row["way"] == "mapping").expect("a look");
     format!(
         "\nNanoseconds a packet over a veth pair, generator included, one core, live frames from random sources, every source\n\

@@ -9,7 +9,8 @@ use crate::command::{cargo, run, say};
 use crate::paths;
 use crate::setup::setup;
 
-/// Sets up, builds, measures. A whole run writes docs/performance.md, its chart and the figures behind them.
+/// Sets up, builds, measures. A whole run writes docs/performance.md, its chart and the figures behind them, and those of
+/// README.md.
 pub(crate) fn bench(args: &[OsString]) -> Result<()> {
     setup()?;
     say("build", "release binaries of the bench");
@@ -26,5 +27,12 @@ pub(crate) fn bench(args: &[OsString]) -> Result<()> {
     if !is_partial {
         bench.arg("--docs").arg(paths::root().join("docs"));
     }
-    run("measuring", &mut bench, "see what it says above; `--only PART` measures one part")
+    run("measuring", &mut bench, "see what it says above; `--only PART` measures one part")?;
+    if is_partial {
+        return Ok(());
+    }
+    say("docs", "README.md gets the figures");
+    let mut docs = cargo("test");
+    docs.args(["--release", "--quiet", "--package", "detector-tests", "--test", "docs"]);
+    run("writing the figures into README.md", docs.env("DETECTOR_WRITE_DOCS", "1"), "see what it says above")
 }

@@ -52,7 +52,7 @@ enum Habit {
     Kernels(kernels::Options),
     /// Say which toolchain and linker build the eBPF program
     Ebpf,
-    /// Format, lint the host crates and the eBPF crate, and check the documentation
+    /// Format, lint the host crates and the eBPF crates, and check the documentation
     Tidy {
         /// Change nothing: a file that is not formatted is an error
         #[arg(long)]

@@ -207,12 +207,13 @@ fn wait_for(ctx: &XdpContext, lines: u32) -> u32 {
     XDP_PASS
 }
 
-/// The floor of every limit that is exact over CPUs: one line at random, changed by one atomic operation.
+/// The floor of every limit that is exact over CPUs: one line at random, changed by one atomic operation, in a word of its own:
+/// what the others read stays 0.
 #[xdp(frags)]
 fn array_add(ctx: XdpContext) -> u32 {
     let Some(line) = source(&ctx).and_then(|source| line_of(source, SOURCES.load())) else { return XDP_DROP };
     // SAFETY: a word of a map value.
-    let before = unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::SeqCst }>(line.cast::<u64>(), 1) };
+    let before = unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::SeqCst }>(line.cast::<u64>().add(1), 1) };
     if before == u64::MAX { XDP_DROP } else { XDP_PASS }
 }
 

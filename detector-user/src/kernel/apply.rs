@@ -51,6 +51,9 @@ pub enum ApplyError {
         /// Until it is taken back.
         seconds: u64,
     },
+    /// Packets of an earlier policy.
+    #[error("cannot wait for packets of an earlier policy: {}", super::load::chain(.0))]
+    Wait(#[source] MapError),
     /// The counters of a service number that another name had before.
     #[error("cannot reset the counters of a service: {}", super::load::chain(.0))]
     Counters(#[source] MapError),
@@ -65,8 +68,7 @@ pub enum ApplyError {
 /// Puts a compiled policy in place of the active one and returns its epoch. Sources keep their entries, and with them
 /// the state of every budget.
 ///
-/// Until the last line the slot that is filled is read by nobody: replacing a tree in its array of maps waits for a
-/// grace period, so every packet that was judged by the policy before the active one has left.
+/// The slot that is filled is read by nobody until the last line: see [`wait_for_packets`].
 ///
 /// # Errors
 ///
@@ -136,6 +138,7 @@ fn put(maps: &mut Maps, tables: &Tables, confirm_ns: Option<u64>) -> Result<u32,
     let slot = (active.slot() + 1) % POLICY_SLOTS as u32;
     let manifest = encode(&tables.manifest)?;
     let (v4, v6) = (&tables.rules_v4, &tables.rules_v6);
+    wait_for_packets(maps, slot)?;
     let trees = [
         (&mut maps.rules_v4, tree(v4)?, size_of_val(&**v4)),
         (&mut maps.rules_v6, tree(v6)?, size_of_val(&**v6)),
@@ -168,6 +171,18 @@ fn put(maps: &mut Maps, tables: &Tables, confirm_ns: Option<u64>) -> Result<u32,
 fn fill<T: aya::Pod>(map: &Mapped<T>, slot: u32, size: usize, elements: &[T]) {
     for (index, element) in elements.iter().enumerate() {
         map.write(slot_place(slot, size, index as u32) as usize, element);
+    }
+}
+
+/// Waits until every packet has left that may still read the slot: packets of the policy before the active one. The kernel
+/// waits for all programs that run when a map in an array of maps is replaced, though it be by itself
+/// (`maybe_wait_bpf_programs` in kernel/bpf/syscall.c).
+fn wait_for_packets(maps: &mut Maps, slot: u32) -> Result<(), ApplyError> {
+    match maps.rules_v4.get(&slot, 0) {
+        Ok(present) => maps.rules_v4.set(slot, &present, 0).map_err(ApplyError::Wait),
+        // No policy was there yet, and no packet.
+        Err(MapError::KeyNotFound) => Ok(()),
+        Err(error) => Err(ApplyError::Wait(error)),
     }
 }
 

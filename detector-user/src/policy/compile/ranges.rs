@@ -41,10 +41,11 @@ fn ranges(highest: u128, prefixes: impl Iterator<Item = (u128, u128, u32)>) -> V
     let mut ranges = vec![(0, DEFAULT_ROW)];
     // Ends and values of the prefixes around where we are, the most specific last.
     let mut around: Vec<(u128, u32)> = Vec::new();
-    let begin = |ranges: &mut Vec<(u128, u32)>, first: u128, value: u32| match ranges.last_mut() {
-        Some(last) if last.0 == first => last.1 = value,
-        Some(last) if last.1 == value => {}
-        _ => ranges.push((first, value)),
+    let begin = |ranges: &mut Vec<(u128, u32)>, first: u128, value: u32| {
+        ranges.pop_if(|last| last.0 == first);
+        if ranges.last().is_none_or(|last| last.1 != value) {
+            ranges.push((first, value));
+        }
     };
     let leave = |ranges: &mut Vec<(u128, u32)>, around: &mut Vec<(u128, u32)>, before: Option<u128>| {
         while let Some(&(last, _)) = around.last()
@@ -182,6 +183,14 @@ mod tests {
                 prop_assert_eq!(found_v6(&nodes, address), naive(&prefixes, address), "{:?}", address.to_ip());
             }
         }
+    }
+
+    /// A list of prefixes without gaps is one range.
+    #[test]
+    fn equal_neighbours_are_one_range() {
+        let prefixes: Vec<_> =
+            (0..1000_u32).map(|n| (Address::v4((n << 8).to_be_bytes()), 24, RuleValue(7))).collect();
+        assert_eq!(nodes_v4(&prefixes).len(), 1);
     }
 
     /// Every size up to some nodes more than two full levels: the last nodes are filled only in part.

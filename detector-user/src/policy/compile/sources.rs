@@ -6,15 +6,12 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::{CompileError, Place, classes::Classes, ranges::Prefix};
-use crate::policy::{Action, Policy, RULES_MAX};
+use crate::policy::{Action, Policy, RULES_MAX, SOURCE_BITS_V6};
 use detector_common::{
     address::{Address, Family, mask},
-    limits::{CELLS_MAX, ENDS_MAX},
+    limits::{CELLS_MAX, ENDS_MAX, PREFIXES_MAX},
     policy::{Cell, RuleValue},
 };
-
-/// Length of the prefix that is one IPv6 source.
-const V6_SOURCE_LENGTH: u8 = 64;
 
 /// What [`compile`] makes.
 pub(super) struct Sources {
@@ -46,6 +43,17 @@ pub(super) fn compile(
     let mut rows = Rows::new(policy, numbers, classes);
     let v4 = compile_family(Family::V4, policy, &mut rows);
     let v6 = compile_family(Family::V6, policy, &mut rows);
+    let most = v4.len().max(v6.len());
+    if most > PREFIXES_MAX {
+        return Err(CompileError {
+            place: Place::Rule(policy.rules.len().saturating_sub(1)),
+            message: "too many source prefixes",
+            found: format!("{most} of one family"),
+            expected: format!("at most {PREFIXES_MAX}"),
+            help: "merge neighbouring prefixes, and leave out those inside others of the same rule"
+                .to_owned(),
+        });
+    }
     match rows.too_many().or_else(|| rows.too_many_ends()) {
         Some(error) => Err(error),
         None => Ok(Sources { cells: rows.cells, v4, v6 }),
@@ -81,7 +89,7 @@ fn compile_family(family: Family, policy: &Policy, rows: &mut Rows<'_, '_>) -> V
         }
         let selector = rows.selector(own_number, parent);
         around.push((address, length, selector));
-        let cached = length < V6_SOURCE_LENGTH || !divided.contains(&address.prefix(V6_SOURCE_LENGTH));
+        let cached = length < SOURCE_BITS_V6 || !divided.contains(&address.prefix(SOURCE_BITS_V6));
         compiled.push((address, length, RuleValue::new(rows.first_cell(selector), cached)));
     }
     compiled
@@ -101,9 +109,8 @@ fn named_prefixes(family: Family, policy: &Policy) -> Vec<(Address, u8, Namer)> 
         allowed.chain(rules).map(|(net, namer)| (Address::from(net.network()), net.prefix_len(), namer));
     let mut named: Vec<_> = named.filter(|(address, ..)| address.family == family).collect();
     if family == Family::V6 {
-        let longer = named.iter().filter(|(_, length, _)| *length > V6_SOURCE_LENGTH);
-        let divided =
-            longer.map(|(address, ..)| (address.prefix(V6_SOURCE_LENGTH), V6_SOURCE_LENGTH, DIVIDED));
+        let longer = named.iter().filter(|(_, length, _)| *length > SOURCE_BITS_V6);
+        let divided = longer.map(|(address, ..)| (address.prefix(SOURCE_BITS_V6), SOURCE_BITS_V6, DIVIDED));
         named.extend(divided.collect::<Vec<_>>());
     }
     named.sort_unstable();
@@ -301,4 +308,4 @@ impl<'r, 'p> Rows<'r, 'p> {
     }
 }
 
-const _: () = assert!(mask(V6_SOURCE_LENGTH) == u64::MAX, "an IPv6 source is the upper half of its address");
+const _: () = assert!(mask(SOURCE_BITS_V6) == u64::MAX, "an IPv6 source is the upper half of its address");
