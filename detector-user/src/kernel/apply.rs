@@ -220,9 +220,9 @@ fn reset_reused_counters(maps: &mut Maps, tables: &Tables) -> Result<(), ApplyEr
         let zeros = aya::maps::PerCpuValues::try_from(vec![ServiceCounters::default(); cpus])?;
         maps.verdicts.set(number.into(), zeros, 0).map_err(ApplyError::Counters)?;
     }
-    let had = [&before.rule_counters, &before.retired_rule_counters];
-    for (name, &number) in &tables.manifest.rule_counters {
-        if had.iter().any(|had| had.get(name) == Some(&number)) || usize::from(number) >= RULE_COUNTERS {
+    let had = [&before.rule_counters(), &before.retired_rules];
+    for (name, number) in tables.manifest.rule_counters() {
+        if had.iter().any(|had| had.get(&name) == Some(&number)) || usize::from(number) >= RULE_COUNTERS {
             continue;
         }
         let cpus = aya::util::nr_cpus().map_err(|(_, error)| error)?;

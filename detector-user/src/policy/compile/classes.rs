@@ -109,8 +109,7 @@ impl<'a> Classes<'a> {
         };
         if rule != NO_RULE {
             class.until = self.end_of(rule.into()).flatten().unwrap_or(0);
-            let name = &self.policy.rules[usize::from(rule)].name;
-            class.rule_counter = self.manifest.rule_counters.get(name).copied().unwrap_or(0);
+            class.rule_counter = self.manifest.rules[usize::from(rule)].counter;
         }
         if let Some(number) = found {
             let budgets = &self.policy.profiles[&self.profiles[number]].budgets;

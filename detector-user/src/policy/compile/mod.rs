@@ -98,10 +98,8 @@ pub struct Manifest {
     pub lineages: BTreeMap<String, u16>,
     /// Those of earlier policies.
     pub retired_lineages: BTreeMap<String, u16>,
-    /// Where drops of rules are counted, by name.
-    pub rule_counters: BTreeMap<String, u16>,
-    /// Those of earlier policies.
-    pub retired_rule_counters: BTreeMap<String, u16>,
+    /// Counters of rules that earlier policies had, see [`ManifestRule::counter`].
+    pub retired_rules: BTreeMap<String, u16>,
 }
 
 /// A rule as commands print it.
@@ -111,15 +109,25 @@ pub struct ManifestRule {
     pub name: String,
     /// `allow`, `drop`, or `limit NAME`.
     pub action: String,
-    /// Of so many sources in a hundred packets are dropped.
-    pub enforced_percent: u8,
+    /// Number of the counter of its drops. A rule keeps it through policies, by its name.
+    pub counter: u16,
+    /// Its own mode, instead of the policy's: of so many sources in a hundred packets are dropped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub enforced_percent: Option<u8>,
     /// When it ends, seconds since the Unix epoch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until_s: Option<u64>,
     /// Why it is there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
 
 impl Manifest {
+    /// Numbers of the counters of its rules, by name.
+    pub fn rule_counters(&self) -> BTreeMap<String, u16> {
+        self.rules.iter().map(|rule| (rule.name.clone(), rule.counter)).collect()
+    }
+
     /// The name of a service's number; `none` for packets of no service.
     pub fn service_name(&self, number: u16) -> &str {
         let found = self.services.iter().chain(&self.retired).find(|(_, known)| **known == number);
@@ -144,8 +152,7 @@ pub fn compile(
         ..services.header
     };
     let (profiles, classes, parent_classes) = classes.finish()?;
-    let rules = policy.rules.iter().map(|rule| manifest_rule(rule, policy.mode)).collect();
-    let manifest = Manifest { enforced_percent: policy.mode.enforced_percent(), profiles, rules, ..numbers };
+    let manifest = Manifest { enforced_percent: policy.mode.enforced_percent(), profiles, ..numbers };
     check_manifest(&manifest)?;
     Ok(Tables {
         header,
@@ -160,7 +167,7 @@ pub fn compile(
     })
 }
 
-fn manifest_rule(rule: &super::Rule, mode: Mode) -> ManifestRule {
+fn manifest_rule(rule: &super::Rule, counter: u16) -> ManifestRule {
     let action = match &rule.action {
         Action::Allow => "allow".to_owned(),
         Action::Drop => "drop".to_owned(),
@@ -169,7 +176,8 @@ fn manifest_rule(rule: &super::Rule, mode: Mode) -> ManifestRule {
     ManifestRule {
         name: rule.name.clone(),
         action,
-        enforced_percent: rule.mode.unwrap_or(mode).enforced_percent(),
+        counter,
+        enforced_percent: rule.mode.map(Mode::enforced_percent),
         until_s: rule.until_s,
         reason: rule.reason.clone(),
     }
@@ -225,17 +233,18 @@ fn number(policy: &Policy, previous: &Manifest) -> Result<Manifest, CompileError
     }
     let (active, retired_active) = (&previous.lineages, &previous.retired_lineages);
     let (lineages, retired_lineages) = keep_numbers(lineages, active, retired_active, LINEAGES_MAX as u16);
-    let rules = policy.rules.iter().map(|rule| &rule.name);
-    let (active, retired_active) = (&previous.rule_counters, &previous.retired_rule_counters);
-    let (rule_counters, retired_rule_counters) =
-        keep_numbers(rules, active, retired_active, RULE_COUNTERS as u16 - 1);
+    let names = policy.rules.iter().map(|rule| &rule.name);
+    let (counters, retired_rules) =
+        keep_numbers(names, &previous.rule_counters(), &previous.retired_rules, RULE_COUNTERS as u16 - 1);
+    let counter = |rule: &super::Rule| counters.get(&rule.name).copied().unwrap_or_default();
+    let rules = policy.rules.iter().map(|rule| manifest_rule(rule, counter(rule))).collect();
     Ok(Manifest {
         services,
         retired,
         lineages,
         retired_lineages,
-        rule_counters,
-        retired_rule_counters,
+        rules,
+        retired_rules,
         ..Manifest::default()
     })
 }
