@@ -1,6 +1,6 @@
 //! The command line.
 
-use std::{net::SocketAddr, path::PathBuf, str::FromStr};
+use std::{net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
 use detector_common::limits::{SOURCES_DEFAULT, SOURCES_MAX};
@@ -39,9 +39,25 @@ const APPLY_NOTES: &str = "\
 The whole policy takes effect at once, or nothing changes.
 Exit codes: 0 applied, 2 invalid, 1 nothing is loaded or the kernel refuses.
 The file of a running daemon stays as it is, and its next SIGHUP applies that one again.
+With --confirm the kernel goes back by itself when the time is over, also when no daemon lives then.
+
+Examples:
+  detector check new.toml && detector apply new.toml
+  detector apply new.toml --confirm 60s   # look whether all is well, then
+  detector confirm";
+
+const CONFIRM_NOTES: &str = "\
+Exit codes: 0 kept, 1 nothing waits to be confirmed (any more).";
+
+const ROLLBACK_NOTES: &str = "\
+Goes back to the policy before the one that `apply --confirm` put in place, without waiting for its time.
+Exit codes: 0 done, 1 nothing waits to be confirmed (any more).";
+
+const RULES_NOTES: &str = "\
+DROPPED and WOULD DROP count the packets that a rule refused since it came, by its name.
 
 Example:
-  detector check new.toml && detector apply new.toml";
+  detector rules --json | jq '.rules[] | select(.would_drop > 0)'";
 
 const STATUS_NOTES: &str = "\
 Exit codes: 0 enforcing, 10 not enforcing (shadow, limits nothing, not loaded), 11 degraded (needs a hand),
@@ -92,6 +108,15 @@ pub enum Command {
     /// Apply a policy to the loaded program. Every budget keeps its state.
     #[command(after_help = APPLY_NOTES)]
     Apply(ApplyArgs),
+    /// Keep the policy that was applied with --confirm.
+    #[command(after_help = CONFIRM_NOTES)]
+    Confirm(ReadArgs),
+    /// Go back from the policy that was applied with --confirm, at once.
+    #[command(after_help = ROLLBACK_NOTES)]
+    Rollback(ReadArgs),
+    /// List the rules: what they do, what they refused so far, when they end. Works with the daemon dead.
+    #[command(after_help = RULES_NOTES)]
+    Rules(ReadArgs),
     /// Say what is enforced, where, and how full the tables are. Works with the daemon dead.
     #[command(after_help = STATUS_NOTES)]
     Status(ReadArgs),
@@ -116,6 +141,7 @@ impl Command {
             Self::Run(args) => args.json,
             Self::Check(args) => args.json,
             Self::Apply(args) => args.read.json,
+            Self::Confirm(args) | Self::Rollback(args) | Self::Rules(args) => args.json,
             Self::Status(args) => args.json,
             Self::Explain(args) => args.read.json,
             Self::Top(args) => args.read.json,
@@ -183,6 +209,9 @@ pub struct CheckArgs {
 pub struct ApplyArgs {
     /// The policy.
     pub file: PathBuf,
+    /// Go back after this time, like 60s, 5min or 1h, unless `detector confirm` comes first.
+    #[arg(long, value_name = "TIME", value_parser = confirm_time)]
+    pub confirm: Option<Duration>,
     /// Where the maps are, and how to answer.
     #[command(flatten)]
     pub read: ReadArgs,
@@ -241,6 +270,25 @@ pub struct UnloadArgs {
     /// Where the maps are, and how to answer.
     #[command(flatten)]
     pub read: ReadArgs,
+}
+
+/// How long a policy may wait to be confirmed.
+const CONFIRM_MIN: Duration = Duration::from_secs(1);
+const CONFIRM_MAX: Duration = Duration::from_secs(86_400);
+
+fn confirm_time(text: &str) -> Result<Duration, String> {
+    let expected = || "expected a number and `s`, `min` or `h`, from 1s to 24h, like 60s".to_owned();
+    let digits = text.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(text.len());
+    let (count, unit) = text.split_at(digits);
+    let seconds = match unit {
+        "s" => 1,
+        "min" | "m" => 60,
+        "h" => 3600,
+        _ => return Err(expected()),
+    };
+    let count: u64 = count.parse().map_err(|_| expected())?;
+    let time = Duration::from_secs(count.saturating_mul(seconds));
+    if (CONFIRM_MIN..=CONFIRM_MAX).contains(&time) { Ok(time) } else { Err(expected()) }
 }
 
 /// Where metrics are served.

@@ -342,3 +342,65 @@ fn a_second_daemon_is_refused_and_changes_nothing() -> Result<()> {
     assert!(daemon.is_running()? && stage.is_attached(0)? && !stage.is_attached(1)?);
     Ok(())
 }
+
+/// A trial goes back by itself: whoever could have done it is dead.
+#[test]
+fn a_policy_on_trial_is_taken_back_with_the_daemon_dead() -> Result<()> {
+    if !may_run() {
+        return Ok(());
+    }
+    let _turn = turn();
+    let stage = Stage::new(1, MTU)?;
+    let net = Net::v4(0);
+    let site = Site::new(&stage.edge, &limit())?;
+    let daemon = site.start(&[&edge_interface(0)], &[])?;
+    let receiver = Receiver::start(&stage.edge, net.service())?;
+    let client = net.source(Who::Client);
+    let sender =
+        Sender::start(&stage.outside, SocketAddr::new(client, 5555), net.service(), Pace::per_second(500))?;
+    receiver.wait_for(client, 10)?;
+
+    let path = site.files().join("shut.toml");
+    let shut = "[[rule]]\nname = \"shut\"\nsource = [\"0.0.0.0/0\"]\naction = \"drop\"\n";
+    fs::write(&path, limit() + shut).context("writing a policy")?;
+    let path = path.to_str().context("a path that is text")?;
+    let (code, answer) = site.ask_json(&["apply", path, "--confirm", "4s"])?;
+    assert_eq!((code, &answer["confirm_in_s"]), (0, &4.into()), "{answer}");
+    let status = daemon.end(libc::SIGKILL)?;
+    assert_eq!(status.code(), None, "killed");
+
+    let is_shut = || Ok((site.reason("denied")? > 10).then_some(()));
+    wait_until("the trial drops packets", PATIENCE, is_shut)?;
+    let (code, status) = site.status()?;
+    assert_eq!((code, &status["policy"]["epoch"]), (11, &2.into()), "{status}");
+    assert!(status["policy"]["confirm_in_s"].is_u64(), "{status}");
+    let (code, _, said) = site.ask(&["apply", path])?;
+    assert!(code == 1 && said.contains("waits to be confirmed"), "{said}");
+
+    let before = receiver.from(client);
+    receiver.wait_for(client, before + 100)?;
+    let (_, status) = site.status()?;
+    assert_eq!(status["policy"]["epoch"], 1, "{status}");
+    assert!(status["policy"]["confirm_in_s"].is_null(), "{status}");
+    let (code, _, said) = site.ask(&["confirm"])?;
+    assert!(code == 1 && said.contains("nothing waits"), "{said}");
+    sender.stop()?;
+
+    // A successor takes over, writes it down and goes on.
+    let daemon = site.start(&[&edge_interface(0)], &[])?;
+    let (code, rules) = site.ask_json(&["rules"])?;
+    assert_eq!((code, &rules["rules"]), (0, &serde_json::json!([])), "{rules}");
+    let (code, answer) = site.ask_json(&["apply", path, "--confirm", "1h"])?;
+    assert_eq!(code, 0, "{answer}");
+    let (code, answer) = site.ask_json(&["rollback"])?;
+    assert_eq!((code, &answer["confirmed"]), (0, &false.into()), "{answer}");
+    let (code, answer) = site.ask_json(&["apply", path, "--confirm", "1h"])?;
+    assert_eq!(code, 0, "{answer}");
+    let (code, answer) = site.ask_json(&["confirm"])?;
+    assert_eq!((code, &answer["confirmed"]), (0, &true.into()), "{answer}");
+    assert_eq!(site.status()?.1["policy"]["epoch"], answer["epoch"]);
+    let (_, rules) = site.ask_json(&["rules"])?;
+    assert_eq!(rules["rules"][0]["name"], "shut", "{rules}");
+    assert_eq!(daemon.end(libc::SIGTERM)?.code(), Some(0));
+    Ok(())
+}

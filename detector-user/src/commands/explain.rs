@@ -5,12 +5,12 @@ use std::net::IpAddr;
 use detector_common::{
     address::Address,
     budget::{BYTE_INTERVAL_FRACTION_BITS, Budget, TICKS_PER_NS, left, take, ticks},
-    policy::{Action, Class, NO_PROFILE, NO_RULE, ParentClass},
+    policy::{Action, Class, NO_PROFILE, NO_RULE, ParentClass, is_enforced},
     table::{Lineage, Unit, Way},
 };
 use serde::Serialize;
 
-use super::{EXIT_DONE, Failure, mode_name, print_json, print_line, table};
+use super::{EXIT_DONE, Failure, duration, mode_name, print_json, print_line, table};
 use crate::{
     cli::ExplainArgs,
     clock,
@@ -40,9 +40,13 @@ struct Standing {
     service: String,
     /// `allow`, `drop`, `limit`, or `count` where the service has no profile.
     action: &'static str,
-    /// `enforce` or `shadow`.
+    /// `enforce`, `shadow`, or `enforce N %`.
     mode: String,
+    /// Whether that drops packets of this source.
+    enforced: bool,
     rule: Option<String>,
+    /// When the rule ends, seconds since the Unix epoch.
+    until_s: Option<u64>,
     reason: Option<String>,
     profile: Option<String>,
     /// What was seen since the source got its entry; none while it has none.
@@ -131,7 +135,9 @@ fn standing(
         service: name.to_owned(),
         action: action_name(class.action),
         mode: mode_name(class.enforced_percent),
+        enforced: is_enforced(read::hash(maps, address, number), class.enforced_percent),
         rule: rule.map(|rule| rule.name.clone()),
+        until_s: rule.and_then(|rule| rule.until_s),
         reason: rule.and_then(|rule| rule.reason.clone()),
         profile: profile.cloned(),
         seen: way.map(|way| Seen {
@@ -248,8 +254,17 @@ fn text(answer: &Answer) -> String {
             (None, None) if standing.action == "allow" => " by defaults.allow".to_owned(),
             (None, None) => " (the service has no profile)".to_owned(),
         };
-        let shadow = if standing.mode == "shadow" { ", shadow: nothing is dropped" } else { "" };
-        lines.push(format!("\nservice {}: {}{by}{shadow}", standing.service, standing.action));
+        let mode = match (standing.mode.as_str(), standing.enforced) {
+            ("enforce", _) => String::new(),
+            ("shadow", _) => ", shadow: nothing is dropped".to_owned(),
+            (mode, true) => format!(", {mode} of sources: this one is among them"),
+            (mode, false) => format!(", {mode} of sources: this one is not among them, nothing is dropped"),
+        };
+        lines.push(format!("\nservice {}: {}{by}{mode}", standing.service, standing.action));
+        if let Some(until_s) = standing.until_s {
+            let left_s = until_s.saturating_sub(clock::unix_s());
+            lines.push(format!("  until: {} from now", duration(left_s)));
+        }
         if let Some(reason) = &standing.reason {
             lines.push(format!("  because: {reason}"));
         }

@@ -2,8 +2,10 @@
 
 pub mod apply;
 pub mod check;
+pub mod confirm;
 pub mod explain;
 pub mod replay;
+pub mod rules;
 pub mod status;
 pub mod top;
 pub mod unload;
@@ -197,6 +199,17 @@ pub fn mode_name(enforced_percent: u8) -> String {
     }
 }
 
+/// A time in the two largest units that it has.
+pub fn duration(seconds: u64) -> String {
+    let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds} s"),
+        (0, 0, _) => format!("{minutes} min {} s", seconds % 60),
+        (0, ..) => format!("{hours} h {minutes} min"),
+        _ => format!("{days} d {hours} h"),
+    }
+}
+
 /// Prints an answer as JSON.
 pub fn print_json(answer: &impl serde::Serialize) -> Result<(), Failure> {
     print_line(&serde_json::to_string_pretty(answer)?);
@@ -224,4 +237,18 @@ pub fn table(header: &[&str], numbers: &[usize], rows: impl IntoIterator<Item = 
     }
     let text = table.to_string();
     text.lines().map(str::trim_end).collect::<Vec<_>>().join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_told_in_two_units() {
+        let told = [59, 60, 3_599, 3_600, 86_399, 86_400, 200_000].map(duration);
+        assert_eq!(
+            told,
+            ["59 s", "1 min 0 s", "59 min 59 s", "1 h 0 min", "23 h 59 min", "1 d 0 h", "2 d 7 h"]
+        );
+    }
 }

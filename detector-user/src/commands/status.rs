@@ -87,6 +87,8 @@ struct Policy {
     services: usize,
     rules: usize,
     profiles: usize,
+    /// Seconds until it is taken back unless it is confirmed; none: it stays.
+    confirm_in_s: Option<u64>,
 }
 
 #[derive(Debug, Default, Serialize)]
@@ -153,7 +155,7 @@ fn loaded(pins: &Pins, maps: &Maps) -> Result<Answer, Failure> {
     let (attached, policy, services, reasons) = read::consistently(maps, |active| -> Result<_, Failure> {
         let manifest = active.manifest()?;
         let state = manifest.as_ref().map_or(State::NoPolicy, |manifest| state(active, manifest));
-        let policy = manifest.as_ref().map(|manifest| policy(active, manifest));
+        let policy = manifest.as_ref().map(|manifest| policy(maps, active, manifest));
         let (services, reasons) = packets(maps, &manifest.unwrap_or_default().services)?;
         Ok((state, policy, services, reasons))
     })?;
@@ -200,7 +202,7 @@ fn state(active: &Active<'_>, manifest: &Manifest) -> State {
     }
 }
 
-fn policy(active: &Active<'_>, manifest: &Manifest) -> Policy {
+fn policy(maps: &Maps, active: &Active<'_>, manifest: &Manifest) -> Policy {
     let exceptions: BTreeSet<u16> = active
         .refusing_classes()
         .filter(|class| class.rule != NO_RULE && class.enforced_percent != manifest.enforced_percent)
@@ -216,6 +218,7 @@ fn policy(active: &Active<'_>, manifest: &Manifest) -> Policy {
         services: manifest.services.len(),
         rules: manifest.rules.len(),
         profiles: manifest.profiles.len(),
+        confirm_in_s: read::confirm_in_s(maps),
     }
 }
 
@@ -328,6 +331,9 @@ fn text(answer: &Answer) -> String {
             policy.rules,
             policy.profiles
         ));
+    }
+    if let Some(left_s) = answer.policy.as_ref().and_then(|policy| policy.confirm_in_s) {
+        lines.push(format!("  it is taken back in {left_s} s: keep it with `detector confirm`"));
     }
     let services = answer.services.iter().map(|(name, packets)| {
         vec![name.clone(), packets.pass.to_string(), packets.drop.to_string(), packets.shadow.to_string()]

@@ -19,11 +19,17 @@ use tokio::{
 
 use crate::{
     cli::{MetricsAddress, RunArgs},
-    commands::{EXIT_DONE, Failure, apply::apply_to, read_policy},
+    commands::{
+        EXIT_DONE, Failure,
+        apply::{apply_to, clocks},
+        read_policy,
+    },
     kernel::{
+        apply::{retime, settle},
         attach::Attachment,
         maps::Maps,
         pins::{Lock, Pins, PinsError},
+        read,
     },
     log, policy,
 };
@@ -162,7 +168,10 @@ impl Daemon {
         let mut lost = BTreeSet::new();
         loop {
             tokio::select! {
-                _ = looks.tick() => self.look(&mut lost),
+                _ = looks.tick() => {
+                    self.look(&mut lost);
+                    self.keep_time();
+                }
                 _ = signals.terminate.recv() => return,
                 _ = signals.interrupt.recv() => return,
                 _ = signals.hangup.recv() => self.reload(),
@@ -194,12 +203,31 @@ impl Daemon {
         }
     }
 
+    /// Writes down that a trial is over, which the program sees by itself, and moves the ends of rules when the clock of the
+    /// wall was set.
+    fn keep_time(&self) {
+        let running = lock(&self.running);
+        // Who applies a policy at this moment does both.
+        let Ok(_lock) = self.pins.lock_policy() else { return };
+        if settle(&running.maps) {
+            tracing::warn!(
+                policy = read::epoch(&running.maps),
+                "nobody confirmed the policy: it was taken back, and the one before is active"
+            );
+        }
+        match retime(&running.maps, clocks(&running.maps)) {
+            Ok(0) => {}
+            Ok(moved) => tracing::warn!("the clock was set: the ends of rules were moved ({moved} classes)"),
+            Err(error) => tracing::error!("cannot keep the ends of rules: {error}"),
+        }
+    }
+
     /// Reads the policy again. A bad one changes nothing.
     fn reload(&self) {
         let mut running = lock(&self.running);
         let result = read_policy(&self.policy)
             .and_then(|file| if running.lock.is_current() { Ok(file) } else { Err(unloaded()) })
-            .and_then(|file| apply_to(&mut running.maps, &self.pins, &file).map(|epoch| (epoch, file)));
+            .and_then(|file| apply_to(&mut running.maps, &self.pins, &file, None).map(|epoch| (epoch, file)));
         match result {
             Ok((epoch, file)) => {
                 running.reloads.applied += 1;

@@ -28,6 +28,7 @@ use crate::{
         maps::Maps,
         pins::{Lock, Pins, remove_file},
         probe::probe,
+        read,
     },
 };
 
@@ -215,7 +216,14 @@ const fn index_here(place: &Place) -> Option<u32> {
 
 fn put_policy(loaded: &mut Loaded, prepared: &Prepared) -> Result<(), Failure> {
     let Prepared { file, pins, .. } = prepared;
-    let epoch = apply_to(&mut loaded.maps, pins, file)?;
+    if let Some(left_s) = read::confirm_in_s(&loaded.maps) {
+        tracing::warn!(
+            "a policy waits to be confirmed for {left_s} s more: {} is not applied; SIGHUP applies it",
+            file.name
+        );
+        return Ok(());
+    }
+    let epoch = apply_to(&mut loaded.maps, pins, file, None)?;
     warn_of(file);
     tracing::info!(policy = epoch, file = %file.name, adopted = prepared.adopted(), "applied the policy");
     Ok(())

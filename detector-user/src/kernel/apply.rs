@@ -21,7 +21,7 @@ use super::{
     maps::Maps,
     read::{self, ReadError},
 };
-use crate::policy::compile::{Manifest, Tables};
+use crate::policy::compile::{Clocks, Manifest, Tables};
 
 /// A policy that could not be put into the kernel. The active one is untouched.
 #[derive(Debug, Error)]
@@ -118,6 +118,40 @@ pub fn settle(maps: &Maps) -> bool {
         maps.settings.write_word(0, DEADLINE, 0);
     }
     is_over
+}
+
+/// What the two clocks may drift apart, or be read apart, before ends are moved, ticks: a second.
+const DRIFT_MAX: u64 = ticks(1_000_000_000);
+
+/// Moves the ends of the active policy's rules to where they are by `clocks`, if the clock of the wall was set since they
+/// were written. How many classes were moved. The caller keeps other writers of policies away.
+///
+/// # Errors
+///
+/// The active policy cannot be read.
+pub fn retime(maps: &Maps, clocks: Clocks) -> Result<usize, ReadError> {
+    let (slot, ends) = read::consistently(maps, |active| -> Result<_, ReadError> {
+        let manifest = active.manifest()?.unwrap_or_default();
+        let until_s = |class: &Class| manifest.rules.get(usize::from(class.rule))?.until_s;
+        let ends: Vec<_> = active
+            .classes()
+            .filter(|(_, class)| class.until != 0)
+            .filter_map(|(number, class)| Some((number, class.until, until_s(&class)?)))
+            .collect();
+        Ok((active.slot(), ends))
+    })?;
+    let mut moved = 0;
+    for (number, end, until_s) in ends {
+        // One that is past stays so: the first tick after boot.
+        let right = clocks.ticks_at(until_s).unwrap_or(1);
+        let is_past = right <= 1 && end <= read::now(maps);
+        if right.abs_diff(end) > DRIFT_MAX && !is_past {
+            let place = slot_place(slot, CLASSES_MAX, number) as usize;
+            maps.classes.write_word(place, offset_of!(Class, until) / size_of::<u64>(), right);
+            moved += 1;
+        }
+    }
+    Ok(moved)
 }
 
 /// Words of the settings.

@@ -5,7 +5,7 @@ use std::sync::atomic::{Ordering, fence};
 use aya::maps::{MapData, MapError};
 use detector_common::{
     address::{Address, Family},
-    budget::{Budget, ticks},
+    budget::{Budget, TICKS_PER_NS_LOG2, ticks},
     counters::COUNTERS,
     limits::{
         CELLS_MAX, CLASSES_MAX, ENDS_MAX, MANIFEST_BYTES, PARENT_CLASSES_MAX, RULE_COUNTERS, SERVICES_MAX,
@@ -74,6 +74,13 @@ pub fn generation(maps: &Maps) -> Generation {
 /// The epoch of the active policy; 0: none.
 pub fn epoch(maps: &Maps) -> u32 {
     generation(maps).epoch()
+}
+
+/// Seconds until the policy that waits to be confirmed is taken back, rounded up; `None`: none waits.
+pub fn confirm_in_s(maps: &Maps) -> Option<u64> {
+    let deadline = maps.settings.read(0).deadline;
+    let left_ns = deadline.checked_sub(now(maps)).filter(|&left| left > 0)? >> TICKS_PER_NS_LOG2;
+    Some(left_ns.div_ceil(1_000_000_000))
 }
 
 /// The settings.
@@ -172,11 +179,22 @@ impl Active<'_> {
         self.element(&self.maps.parent_classes, PARENT_CLASSES_MAX, "parent class", number.into())
     }
 
-    /// The classes that can refuse a packet, or could in another mode.
+    /// Its classes and their numbers.
+    pub fn classes(&self) -> impl Iterator<Item = (u32, Class)> {
+        let classes = if self.epoch() == 0 { 0 } else { CLASSES_MAX as u32 };
+        let place = |number| slot_place(self.slot(), CLASSES_MAX, number) as usize;
+        (0..classes).map(move |number| (number, self.maps.classes.read(place(number))))
+    }
+
+    /// The classes that can refuse a packet, or could in another mode, now or when other rules have ended.
     pub fn refusing_classes(&self) -> impl Iterator<Item = Class> {
-        let first = slot_place(self.generation.slot(), CLASSES_MAX, 0) as usize;
-        let classes = if self.epoch() == 0 { 0 } else { CLASSES_MAX };
-        (first..first + classes).map(|place| self.maps.classes.read(place)).filter(can_refuse)
+        let now = now(self.maps);
+        self.classes().map(|(_, class)| class).filter(move |class| can_refuse(class) && !class.has_ended(now))
+    }
+
+    /// The slot that it stands in.
+    pub fn slot(&self) -> u32 {
+        self.generation.slot()
     }
 
     fn element<T: aya::Pod>(
@@ -257,6 +275,11 @@ fn node<N: aya::Pod>(nodes: &Mapped<N>, number: u32) -> Option<N> {
 /// The entry of a source at a service.
 pub fn source(maps: &Maps, address: Address, service: u16) -> Option<Way> {
     entry(maps, &maps.sources, &SourceKey::new(address, Unit::of_source(address.family), service))
+}
+
+/// The keyed hash of a source at a service.
+pub fn hash(maps: &Maps, address: Address, service: u16) -> u64 {
+    SourceKey::new(address, Unit::of_source(address.family), service).hash(&maps.settings.read(0).seed)
 }
 
 /// The entry of a prefix around an address at a service, for the profile of a lineage.

@@ -67,7 +67,7 @@ impl From<u64> for Clocks {
 
 impl Clocks {
     /// The ticks of the program's clock at a time of the other; `None`: it is past.
-    fn ticks_at(self, unix_s: u64) -> Option<u64> {
+    pub fn ticks_at(self, unix_s: u64) -> Option<u64> {
         let left_ns =
             unix_s.saturating_mul(1_000_000_000).checked_sub(self.unix_ns).filter(|&left| left > 0)?;
         Some(ticks(self.kernel_ns.saturating_add(left_ns).min(END_NS_MAX)))
