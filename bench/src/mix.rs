@@ -140,7 +140,7 @@ pub(crate) fn service(maps: &Maps, group: usize) -> Result<u16> {
 
 /// The entry of a known source.
 pub(crate) fn key(group: usize, number: u64, is_ipv6: bool, service: u16) -> Key {
-    let [a, b, c, d] = mixture::source_word(group, number, is_ipv6).to_be_bytes();
+    let [a, b, c, d] = source_word(group, number, is_ipv6).to_be_bytes();
     if is_ipv6 {
         let address = Address::v6([0x20, 0x01, 0x0d, 0xb8, a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0]);
         Key::new(address, Unit::V6Source, service)

@@ -188,7 +188,7 @@ impl Class {
 /// Whether a source, by its keyed hash, is among so many in a hundred. The bits lie between those that pick set and way.
 #[inline(always)]
 pub const fn is_enforced(hash: u64, percent: u8) -> bool {
-    (hash >> 8 & 0xffff) * 100 >> 16 < percent as u64
+    (((hash >> 8) & 0xffff) * 100) >> 16 < percent as u64
 }
 
 abi_struct! {
