@@ -68,7 +68,7 @@ pub enum ApplyError {
 /// Puts a compiled policy in place of the active one and returns its epoch. Sources keep their entries, and with them
 /// the state of every budget.
 ///
-/// The slot that is filled is read by nobody until the last line: see [`wait_for_packets`].
+/// The slot that is filled is read by nobody until the last line: `wait_for_packets` sees to it.
 ///
 /// # Errors
 ///
