@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{EXIT_DONE, EXIT_INVALID, Failure, print_json, print_line, read_text};
+use super::{EXIT_DONE, EXIT_INVALID, Failure, parse_policy, print_json, print_line, read_text};
 use crate::{
     cli::CheckArgs,
     policy::{
@@ -25,14 +25,14 @@ struct Answer<'a> {
 pub fn check(args: &CheckArgs) -> Result<u8, Failure> {
     let file = args.file.display().to_string();
     let text = read_text(&args.file)?;
-    let (mut diagnostics, mut policy) = match policy::parse(&text) {
+    let (mut diagnostics, mut policy) = match parse_policy(&args.file, &text) {
         Ok(checked) => (checked.warnings, Some(checked.policy)),
         Err(diagnostics) => (diagnostics, None),
     };
     let fits = policy.as_ref().map_or(Ok(()), |policy| compile(policy, &Manifest::default(), 0).map(drop));
     if let Err(error) = fits {
         diagnostics.push(error.diagnostic(&text));
-        diagnostics.sort_by_key(|diagnostic| (diagnostic.line, diagnostic.column));
+        diagnostics.sort_by(|one, other| one.place().cmp(&other.place()));
         policy = None;
     }
     if args.json {

@@ -10,16 +10,21 @@ pub mod status;
 pub mod top;
 pub mod unload;
 
-use std::{fmt, fs, path::Path};
+use std::{
+    fmt, fs,
+    io::{self, Read as _},
+    path::Path,
+};
 
 use crate::{
     capture::CaptureError,
+    clock,
     kernel::{
         apply::ApplyError, attach::AttachError, links::NamespaceError, load::LoadError, maps::MapsError,
         pins::PinsError, probe::ProbeError, read::ReadError,
     },
     policy::{
-        self, Checked, Diagnostic, FileDiagnostic,
+        self, Checked, Context, Diagnostic, FileDiagnostic,
         compile::{Clocks, CompileError, Manifest, Tables, compile},
     },
     replay::ReplayError,
@@ -161,7 +166,7 @@ pub struct PolicyFile {
 pub fn read_policy(path: &Path) -> Result<PolicyFile, Failure> {
     let name = path.display().to_string();
     let text = read_text(path)?;
-    match policy::parse(&text) {
+    match parse_policy(path, &text) {
         Ok(checked) => Ok(PolicyFile { name, text, checked }),
         Err(diagnostics) => Err(Failure::policy(&name, &text, diagnostics)),
     }
@@ -177,6 +182,23 @@ impl PolicyFile {
     pub fn does_not_fit(&self, error: &CompileError) -> Failure {
         Failure::policy(&self.name, &self.text, vec![error.diagnostic(&self.text)])
     }
+}
+
+/// Checks the text of the policy of a path, as of now and with its source files.
+pub fn parse_policy(path: &Path, text: &str) -> Result<Checked, Vec<Diagnostic>> {
+    let folder = path.parent().unwrap_or(path);
+    policy::parse_in(text, &Context { now_unix_s: clock::unix_s(), folder, read: &read_at_most })
+}
+
+/// The bytes of a file; of one with more than `bytes_max`, one more than that.
+fn read_at_most(path: &Path, bytes_max: usize) -> io::Result<Vec<u8>> {
+    // Opening a pipe would wait for its writer.
+    if !fs::metadata(path)?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+    }
+    let mut bytes = Vec::new();
+    fs::File::open(path)?.take(bytes_max as u64 + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// The text of a policy.

@@ -2,15 +2,19 @@
 
 use toml::de::DeValue;
 
-use super::REFILL_NS_MAX;
 use super::fields::{Field, Fields, Schema};
 use super::model::{Budget, Budgets, ParentBudgets, Parents, Profile, Rate};
 use super::rate::{self, Quantity};
 use super::spelling::meant;
 use super::text::{At, Issue, Report, Span};
+use super::{BURST_BYTES_MIN, REFILL_NS_MAX};
 
 /// Packets a TCP client sends at once from its handshake to the end of a connection: SYN, ACK, data, FIN.
 const TCP_PACKETS_MIN: u64 = 4;
+/// The longest headers of Ethernet with a VLAN tag, IPv4 and TCP.
+const TCP_HEADERS_MAX: u64 = 14 + 4 + 60 + 60;
+const _: () =
+    assert!(TCP_PACKETS_MIN * TCP_HEADERS_MAX <= BURST_BYTES_MIN, "bytes always suffice for a handshake");
 /// A tick of the kernel's coarse clock at 250 Hz, a common build of it.
 const TICK_NS: u64 = 4_000_000;
 const NS_PER_S: u64 = 1_000_000_000;

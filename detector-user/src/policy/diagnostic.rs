@@ -44,12 +44,37 @@ pub struct Diagnostic {
     pub expected: Option<String>,
     /// What to do.
     pub help: Option<String>,
+    /// Whether only who insists may apply a policy of which this is said.
+    pub needs_force: bool,
+    /// The line it is about, where that is in a source file and not in the policy.
+    #[serde(skip)]
+    pub source_line: Option<SourceLine>,
+}
+
+/// A line of a source file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceLine {
+    /// The path of the file, from where the policy's path starts.
+    pub file: String,
+    /// The line, shortened.
+    pub text: String,
 }
 
 impl Diagnostic {
-    /// The diagnostic as people read it, with the line it is about; `file` is only a name.
+    /// Orders diagnostics: the policy before its source files, and each by line and column.
+    pub fn place(&self) -> (Option<&str>, usize, usize) {
+        (self.source_line.as_ref().map(|source| source.file.as_str()), self.line, self.column)
+    }
+
+    /// The diagnostic as people read it, with the line it is about. Name and text are those of the policy; `file` is only
+    /// a name.
     pub fn located<'a>(&'a self, file: &'a str, text: &'a str) -> Located<'a> {
-        Located { diagnostic: self, file, text }
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        let (file, line) = match &self.source_line {
+            Some(source) => (source.file.as_str(), source.text.as_str()),
+            None => (file, text.split('\n').nth(self.line.saturating_sub(1)).unwrap_or_default()),
+        };
+        Located { diagnostic: self, file, line }
     }
 }
 
@@ -72,7 +97,7 @@ impl fmt::Display for Diagnostic {
 /// A diagnostic with its file, for programs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct FileDiagnostic {
-    /// The path as it was given.
+    /// The path of the policy as it was given, or that of a source file.
     pub file: String,
     /// What is said of it.
     #[serde(flatten)]
@@ -84,21 +109,19 @@ pub struct FileDiagnostic {
 pub struct Located<'a> {
     diagnostic: &'a Diagnostic,
     file: &'a str,
-    text: &'a str,
+    line: &'a str,
 }
 
 impl fmt::Display for Located<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { diagnostic, file, text } = *self;
-        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-        let source = text.split('\n').nth(diagnostic.line.saturating_sub(1)).unwrap_or_default();
+        let Self { diagnostic, file, line } = *self;
         let gutter = " ".repeat(diagnostic.line.to_string().len());
         let indent = " ".repeat(diagnostic.column.saturating_sub(1));
 
         writeln!(formatter, "{file}:{diagnostic}")?;
         writeln!(formatter, "{gutter} |")?;
         write!(formatter, "{} | ", diagnostic.line)?;
-        for character in source.trim_end_matches('\r').chars() {
+        for character in line.trim_end_matches('\r').chars() {
             write!(formatter, "{}", printable(character))?;
         }
         write!(formatter, "\n{gutter} | {indent}{}", "^".repeat(diagnostic.width.max(1)))?;
@@ -118,7 +141,11 @@ pub fn render(file: &str, text: &str, diagnostics: &[Diagnostic]) -> String {
 
 /// Diagnostics with their file.
 pub fn in_file(file: &str, diagnostics: Vec<Diagnostic>) -> Vec<FileDiagnostic> {
-    diagnostics.into_iter().map(|diagnostic| FileDiagnostic { file: file.to_owned(), diagnostic }).collect()
+    let placed = |diagnostic: Diagnostic| {
+        let source = diagnostic.source_line.as_ref();
+        FileDiagnostic { file: source.map_or(file, |source| &source.file).to_owned(), diagnostic }
+    };
+    diagnostics.into_iter().map(placed).collect()
 }
 
 /// A source character that takes one column and cannot steer a terminal.

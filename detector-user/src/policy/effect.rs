@@ -1,13 +1,12 @@
-//! What a policy does less than it seems to: nothing at all, or nothing to the sources of a rule in mode `shadow`.
+//! What a policy does less than it seems to: nothing at all, or nothing to the sources of a rule that is
+//! tried.
 
-use std::collections::{HashMap, HashSet};
-
-use ipnet::IpNet;
+use std::collections::BTreeMap;
 
 use super::model::{Action, Mode};
 use super::raw::{RawPolicy, RawRule, RawService};
+use super::sources::{Rank, RankedRule, Sources};
 use super::text::{At, Issue, Report};
-use super::warnings::{ancestors, rank, service_of};
 
 /// Policies that drop no packet, in whatever mode.
 pub(super) fn nothing(raw: &RawPolicy, report: &mut Report<'_>) {
@@ -46,6 +45,9 @@ fn limits(raw: &RawPolicy, profile: &str) -> bool {
 
 /// Whether a rule drops packets, or would in another mode.
 fn can_refuse(raw: &RawPolicy, rule: &RawRule) -> bool {
+    if rule.has_ended(raw.now_unix_s) {
+        return false;
+    }
     match rule.action.as_ref().map(|action| &action.value) {
         Some(Action::Drop) => true,
         Some(Action::Limit(profile)) => limits(raw, profile),
@@ -53,31 +55,40 @@ fn can_refuse(raw: &RawPolicy, rule: &RawRule) -> bool {
     }
 }
 
-/// Rules in mode `shadow` where something else would be enforced: a source has one class, so it passes without a limit.
-pub(super) fn lifted(raw: &RawPolicy, report: &mut Report<'_>) {
-    let is_shadow = |rule: &RawRule| {
-        let is_allow = rule.action.as_ref().is_some_and(|action| action.value == Action::Allow);
-        rule.mode.unwrap_or(raw.mode) != Mode::Enforce && !is_allow
+/// Rules not fully enforced where something else would be: a source has one class, so it passes without a limit.
+pub(super) fn lifted(raw: &RawPolicy, sources: &Sources<'_>, report: &mut Report<'_>) {
+    let lifts = |ranked: &RankedRule<'_>| {
+        let is_allow = ranked.rule.action.as_ref().is_some_and(|action| action.value == Action::Allow);
+        ranked.mode != Mode::Enforce && !is_allow && !ranked.rule.has_ended(raw.now_unix_s)
     };
-    if !raw.rules.iter().any(is_shadow) {
-        return;
+    let mut lifted: BTreeMap<usize, (u32, &RankedRule<'_>, By<'_>)> = BTreeMap::new();
+    if sources.rules().any(|(_, ranked)| lifts(ranked)) {
+        let below = Below::new(raw, sources);
+        for number in sources.numbers() {
+            for (entry, ranked) in sources.named(number).filter(|(_, ranked)| lifts(ranked)) {
+                let is_later = lifted.get(&ranked.index).is_some_and(|(place, ..)| *place <= entry.place);
+                if !is_later && let Some(by) = below.enforced(number, entry.rank, ranked) {
+                    lifted.insert(ranked.index, (entry.place, ranked, by));
+                }
+            }
+        }
     }
-    let around = Around::new(raw);
-    for (index, rule) in raw.rules.iter().enumerate().filter(|(_, rule)| is_shadow(rule)) {
-        let enforced = |source: IpNet| Some((source, around.enforced(index, rule, source)?));
-        let Some(name) = &rule.name else { continue };
-        let Some((source, by)) = rule.sources.iter().find_map(|source| enforced(source.value)) else {
-            continue;
-        };
+    for (place, ranked, by) in lifted.into_values() {
+        let (Some(name), Some(source)) = (&ranked.rule.name, ranked.source(place)) else { continue };
         let by = match by {
             By::Rule(Some(other)) => format!("rule `{}` of line {}", other.value, report.line(&other.span)),
             By::Service(Some(service)) => format!("service `{}`", service.value),
             By::Rule(None) | By::Service(None) => continue,
         };
-        let issue = format!("rule `{}` in mode shadow lifts what {by} enforces on {source}", name.value);
-        let help =
-            "one rule or profile decides about a source: while this one is tried, it passes without a limit";
-        report.warning(name.span.clone(), Issue::remark(issue).help(help.to_owned()));
+        let (mode, passing) = match ranked.mode {
+            Mode::Percent(percent) => (format!("enforced for {percent} %"), "the other sources pass"),
+            Mode::Shadow | Mode::Enforce => ("in mode shadow".to_owned(), "it passes"),
+        };
+        let issue = format!("rule `{}` {mode} lifts what {by} enforces on {}", name.value, source.value);
+        let help = format!(
+            "one rule or profile decides about a source: while this one is tried, {passing} without a limit"
+        );
+        report.warning(name.span.clone(), Issue::remark(issue).help(help));
     }
 }
 
@@ -87,56 +98,53 @@ enum By<'a> {
     Service(Option<&'a At<String>>),
 }
 
-/// The rules by prefix.
-struct Around<'a> {
+/// What decides about sources where a rule does not.
+struct Below<'s, 'a> {
     raw: &'a RawPolicy,
-    allowed: HashSet<IpNet>,
-    rules: HashMap<IpNet, Vec<usize>>,
+    sources: &'s Sources<'a>,
+    /// Rules that can refuse packets, in the order of the file.
+    can_refuse: Vec<bool>,
+    /// Names of services that limit, in the order of the file.
+    limiting: Vec<&'a At<String>>,
 }
 
-impl<'a> Around<'a> {
-    fn new(raw: &'a RawPolicy) -> Self {
-        let mut rules: HashMap<IpNet, Vec<usize>> = HashMap::new();
-        for (index, rule) in raw.rules.iter().enumerate() {
-            for source in &rule.sources {
-                rules.entry(source.value).or_default().push(index);
-            }
+impl<'s, 'a> Below<'s, 'a> {
+    fn new(raw: &'a RawPolicy, sources: &'s Sources<'a>) -> Self {
+        let limiting = raw.services.iter().filter(|service| is_limited(raw, service));
+        Self {
+            raw,
+            sources,
+            can_refuse: raw.rules.iter().map(|rule| can_refuse(raw, rule)).collect(),
+            limiting: limiting.filter_map(|service| service.name.as_ref()).collect(),
         }
-        rules.values_mut().for_each(|rules| {
-            rules.sort_by_key(|&index| raw.rules.get(index).and_then(|rule| rank(rule, index)));
-        });
-        Self { raw, allowed: raw.allow.iter().map(|prefix| prefix.value).collect(), rules }
     }
 
-    /// What would be enforced on a source of a rule without that rule.
-    fn enforced(&self, index: usize, rule: &RawRule, source: IpNet) -> Option<By<'a>> {
-        if ancestors(source).any(|prefix| self.allowed.contains(&prefix)) {
+    /// What would be enforced on a prefix of a rule, for more sources than by that rule, without it.
+    fn enforced(&self, number: u32, rank: Rank, own: &RankedRule<'_>) -> Option<By<'a>> {
+        if self.sources.allowed(number).is_some() {
             return None;
         }
-        let own = service_of(rule);
-        for prefix in ancestors(source) {
-            for &other_index in self.rules.get(&prefix).into_iter().flatten() {
-                let Some(other) = self.raw.rules.get(other_index) else { continue };
-                let service = service_of(other);
-                let shares = own.is_none() || service.is_none() || own == service;
+        // The percentages are of the same order of sources: those of a lower one are among those of a higher one.
+        let enforced_more = |mode: Mode| mode.enforced_percent() > own.mode.enforced_percent();
+        for around in self.sources.around(number) {
+            for (entry, other) in self.sources.named(around) {
                 // At its own prefix only what comes after it.
-                let comes_first = prefix == source && rank(other, other_index) <= rank(rule, index);
-                if !shares || comes_first {
+                let comes_first = around == number && entry.rank <= rank;
+                if !own.shares(other) || comes_first || other.rule.has_ended(self.raw.now_unix_s) {
                     continue;
                 }
-                if other.mode.unwrap_or(self.raw.mode) == Mode::Enforce && can_refuse(self.raw, other) {
-                    return Some(By::Rule(other.name.as_ref()));
+                if enforced_more(other.mode) && self.can_refuse[other.index] {
+                    return Some(By::Rule(other.rule.name.as_ref()));
                 }
-                if service.is_none() || own == service {
+                // One that ends leaves its sources to what is around it.
+                let decides = other.service == 0 || own.service == other.service;
+                if decides && other.rule.until.is_none() {
                     return None;
                 }
             }
         }
-        let concerned = |service: &&RawService| {
-            own.is_none() || own == service.name.as_ref().map(|name| name.value.as_str())
-        };
-        let mut services = self.raw.services.iter().filter(concerned);
-        let limited = services.find(|service| is_limited(self.raw, service))?;
-        (self.raw.mode == Mode::Enforce).then_some(By::Service(limited.name.as_ref()))
+        let service = own.rule.service.as_ref();
+        let limiting = self.limiting.iter().find(|name| service.is_none_or(|own| own.value == name.value))?;
+        enforced_more(self.raw.mode).then_some(By::Service(Some(limiting)))
     }
 }

@@ -68,11 +68,6 @@ impl<'d, 'i> Fields<'d, 'i> {
         }
         field
     }
-
-    /// Whether a field is there, known or not.
-    pub(super) fn contains(&self, name: &str) -> bool {
-        self.table.contains_key(name)
-    }
 }
 
 /// A field that must be there and is not.

@@ -1,13 +1,14 @@
 //! The policy language: what an operator writes, read into what the rest of the daemon may rely on.
 //!
 //! [`parse`] takes the text of a policy file and gives a [`Checked`] policy, or every error it can find in one
-//! pass. It reads no files and asks no kernel, so `detector check` runs anywhere. The way through is:
+//! pass; [`parse_in`] also reads its source files. It reads no clock, no files but through its [`Context`], and asks no kernel, so `detector check` runs anywhere. The way through is:
 //!
 //! 1. `text` turns TOML into a table with the place of every value, and collects diagnostics;
-//! 2. `raw` (with `budgets`, `rate`, `ports` and `prefix` for the values) walks that table by hand, so that one
+//! 2. `raw` (with `budgets`, `rate`, `ports`, `prefix`, `mode`, `until` and `source_file` for the values) walks that table by hand, so that one
 //!    broken value does not hide the next;
 //! 3. `validate` resolves names and counts, and makes a [`Policy`];
-//! 4. `warnings` (with `effect` for the policy as a whole) looks for what is allowed but unlikely to be meant. It needs a policy without errors; warnings
+//! 4. `warnings` (with `effect` for the policy as a whole, `firing` for its rules, and `sources` for where these lie
+//!    to each other) looks for what is allowed but unlikely to be meant. It needs a policy without errors; warnings
 //!    about a single budget are given in any case.
 //!
 //! A [`Policy`] holds these promises: names are unique within their kind and match `[A-Za-z0-9_.:-]{1,63}`, every
@@ -16,23 +17,31 @@
 
 mod budgets;
 pub mod compile;
+mod context;
 mod diagnostic;
 mod effect;
 mod fields;
+mod firing;
+mod mode;
 mod model;
 mod ports;
 mod prefix;
 mod rate;
 mod raw;
+mod source_file;
+mod sources;
 mod spelling;
 mod text;
+mod texts;
+mod until;
 mod validate;
 mod warnings;
 
 #[cfg(test)]
 mod tests;
 
-pub use diagnostic::{Diagnostic, FileDiagnostic, Located, Severity, in_file, render};
+pub use context::Context;
+pub use diagnostic::{Diagnostic, FileDiagnostic, Located, Severity, SourceLine, in_file, render};
 pub use model::{
     Action, Budget, Budgets, Mode, ParentBudgets, Parents, Policy, Ports, Profile, Rate, Rule, Service,
 };
@@ -49,6 +58,8 @@ pub const RULES_MAX: usize = 2048;
 pub const SOURCE_BITS_V6: u8 = 64;
 /// Characters a name may have at most.
 pub const NAME_CHARS_MAX: usize = 63;
+/// Bytes that the source files of a policy may have together.
+pub const SOURCE_FILES_BYTES_MAX: usize = 64 << 20;
 /// Characters a rule's reason may have at most.
 pub const REASON_CHARS_MAX: usize = 255;
 /// The name nothing may have: metrics give it to the packets of no service.
@@ -75,15 +86,24 @@ pub struct Checked {
     pub warnings: Vec<Diagnostic>,
 }
 
-/// Reads the text of a policy file.
+/// Reads the text of a policy alone: without its source files, and as if nothing had ended.
 ///
 /// # Errors
 ///
-/// Gives every error found, with the warnings found so far, in the order of the file.
+/// Gives every error found, with the warnings found so far, in the order of the file. A source file is an error.
 pub fn parse(text: &str) -> Result<Checked, Vec<Diagnostic>> {
+    parse_in(text, &Context::alone())
+}
+
+/// Reads the text of a policy file and the source files that it names.
+///
+/// # Errors
+///
+/// Gives every error found, with the warnings found so far, in the order of the policy and then of each source file.
+pub fn parse_in(text: &str, context: &Context<'_>) -> Result<Checked, Vec<Diagnostic>> {
     let mut report = text::Report::new(text);
     let policy = text::document(&mut report)
-        .and_then(|document| raw::policy(&document, &mut report))
+        .and_then(|document| raw::policy(&document, context, &mut report))
         .and_then(|raw| validate::policy(raw, &mut report));
 
     let has_errors = report.has_errors();

@@ -28,12 +28,12 @@ pub enum Mode {
     Enforce,
     /// Decide and count, drop nothing.
     Shadow,
-    /// Of so many sources in a hundred, by their keyed hash, packets are dropped; the others' are counted only. 1 to 99.
+    /// As `Enforce` for so many percent of the sources, 1 to 99, as `Shadow` for the others.
     Percent(u8),
 }
 
 impl Mode {
-    /// The sources in a hundred that it is carried out for.
+    /// Percent of the sources that a decision to drop is carried out for.
     pub const fn enforced_percent(self) -> u8 {
         match self {
             Self::Enforce => 100,
@@ -229,7 +229,7 @@ pub struct Rule {
     pub action: Action,
     /// Its own mode, instead of the policy's.
     pub mode: Option<Mode>,
-    /// When it ends, seconds since the Unix epoch.
+    /// When it ends, seconds since the Unix epoch; from then on it decides about nothing.
     pub until_s: Option<u64>,
     /// Why it is there, for people; at most [`REASON_CHARS_MAX`](super::REASON_CHARS_MAX) characters.
     pub reason: Option<String>,

@@ -5,11 +5,15 @@
 use ipnet::IpNet;
 use toml::de::{DeTable, DeValue};
 
+use super::context::Context;
 use super::fields::{Field, Fields, Schema, missing, unsupported};
 use super::model::{Action, Mode, Ports, Profile};
-use super::spelling::did_you_mean;
+use super::spelling::{did_you_mean, synonym};
 use super::text::{At, Issue, Report};
-use super::{NAME_CHARS_MAX, NAME_RESERVED, REASON_CHARS_MAX, VERSION, budgets, ports, prefix};
+use super::{
+    NAME_CHARS_MAX, NAME_RESERVED, REASON_CHARS_MAX, VERSION, budgets, mode, ports, prefix, source_file,
+    until,
+};
 
 const ROOT: Schema = Schema {
     what: "the policy",
@@ -21,13 +25,12 @@ const SERVICE: Schema =
     Schema { what: "a service", known: &["name", "addresses", "ports", "profile"], later: &[] };
 const RULE: Schema = Schema {
     what: "a rule",
-    known: &["name", "service", "source", "action", "mode", "reason"],
-    later: &["until", "source_file"],
+    known: &["name", "service", "source", "source_file", "action", "mode", "until", "reason"],
+    later: &[],
 };
 const LIMIT: Schema = Schema { what: "an action", known: &["limit"], later: &[] };
 const FLEETS: Schema = Schema { what: "`fleets`", known: &["mode"], later: &[] };
 
-const MODE_EXPECTED: &str = "\"enforce\" or \"shadow\"";
 const ACTION_EXPECTED: &str = "\"allow\", \"drop\" or { limit = \"PROFILE\" }";
 /// What other tools call it.
 const ACTION_SYNONYMS: [(&str, &str); 8] = [
@@ -40,18 +43,13 @@ const ACTION_SYNONYMS: [(&str, &str); 8] = [
     ("permit", "allow"),
     ("throttle", "{ limit = \"PROFILE\" }"),
 ];
-const MODE_SYNONYMS: [(&str, &str); 5] = [
-    ("dry-run", "shadow"),
-    ("observe", "shadow"),
-    ("monitor", "shadow"),
-    ("off", "shadow"),
-    ("on", "enforce"),
-];
 const FLEET_MODES_LATER: [&str; 3] = ["observe", "suggest", "throttle"];
 
 /// A policy as written.
 #[derive(Default)]
 pub(super) struct RawPolicy {
+    /// When it is read, seconds since the Unix epoch.
+    pub(super) now_unix_s: u64,
     pub(super) mode: Mode,
     pub(super) allow: Vec<At<IpNet>>,
     pub(super) services: Vec<RawService>,
@@ -77,14 +75,26 @@ pub(super) struct RawRule {
     pub(super) sources: Vec<At<IpNet>>,
     pub(super) action: Option<At<Action>>,
     pub(super) mode: Option<Mode>,
+    pub(super) until: Option<At<u64>>,
     pub(super) reason: Option<String>,
 }
 
+impl RawRule {
+    /// Whether it decides about nothing any more.
+    pub(super) fn has_ended(&self, now_unix_s: u64) -> bool {
+        self.until.as_ref().is_some_and(|until| until.value <= now_unix_s)
+    }
+}
+
 /// Reads the whole document; nothing if it is of another version, for then nothing else is known about it.
-pub(super) fn policy(document: &DeTable<'_>, report: &mut Report<'_>) -> Option<RawPolicy> {
+pub(super) fn policy(
+    document: &DeTable<'_>,
+    context: &Context<'_>,
+    report: &mut Report<'_>,
+) -> Option<RawPolicy> {
     version(document, report)?;
     let root = Fields::new(document, 0..0, &ROOT, report);
-    let mut policy = RawPolicy::default();
+    let mut policy = RawPolicy { now_unix_s: context.now_unix_s, ..RawPolicy::default() };
     if let Some(fields) = root.field("defaults").and_then(|field| field.table(&DEFAULTS, report)) {
         defaults(&fields, &mut policy, report);
     }
@@ -97,7 +107,7 @@ pub(super) fn policy(document: &DeTable<'_>, report: &mut Report<'_>) -> Option<
     }
     if let Some(field) = root.field("rule") {
         let tables = field.tables(&RULE, report);
-        policy.rules = tables.iter().map(|fields| rule(fields, report)).collect();
+        policy.rules = tables.iter().map(|fields| rule(fields, context, report)).collect();
     }
     if let Some(fields) = root.field("fleets").and_then(|field| field.table(&FLEETS, report)) {
         fleets(&fields, report);
@@ -123,7 +133,7 @@ fn version(document: &DeTable<'_>, report: &mut Report<'_>) -> Option<()> {
 
 fn defaults(fields: &Fields<'_, '_>, policy: &mut RawPolicy, report: &mut Report<'_>) {
     if let Some(field) = fields.field("mode") {
-        policy.mode = mode(field, report).unwrap_or_default();
+        policy.mode = mode::parse(field, report).unwrap_or_default();
     }
     if let Some(field) = fields.field("allow") {
         policy.allow = field.parsed_any(prefix::EXPECTED, prefix::parse, report);
@@ -175,23 +185,27 @@ fn profiles(field: Field<'_, '_>, report: &mut Report<'_>) -> Vec<RawProfile> {
     profiles
 }
 
-fn rule(fields: &Fields<'_, '_>, report: &mut Report<'_>) -> RawRule {
+fn rule(fields: &Fields<'_, '_>, context: &Context<'_>, report: &mut Report<'_>) -> RawRule {
     let name = required_name(fields, report);
     let service = fields.field("service").and_then(|field| reference(field, "the name of a service", report));
-    // With a file of sources, which is reported by itself, there need not be a list of them.
-    let source = if fields.contains("source_file") {
-        fields.field("source")
-    } else {
-        fields.required("source", prefix::EXPECTED, report)
+    let source_file = fields.field("source_file");
+    let source = match source_file {
+        Some(_) => fields.field("source"),
+        None => fields.required("source", prefix::EXPECTED, report),
     };
     let sources = source.map(|field| field.parsed_each(prefix::EXPECTED, prefix::parse, report));
+    let mut sources = sources.unwrap_or_default();
+    if let Some(field) = source_file {
+        source_file::read(field, context, report, &mut sources);
+    }
     let action = fields.required("action", ACTION_EXPECTED, report);
     RawRule {
         name,
         service,
-        sources: sources.unwrap_or_default(),
+        sources,
         action: action.and_then(|field| self::action(field, report)),
-        mode: fields.field("mode").and_then(|field| rule_mode(field, report)),
+        mode: fields.field("mode").and_then(|field| mode::parse(field, report)),
+        until: fields.field("until").and_then(|field| until::parse(field, report)),
         reason: fields.field("reason").and_then(|field| reason(field, report)),
     }
 }
@@ -215,33 +229,6 @@ fn action(field: Field<'_, '_>, report: &mut Report<'_>) -> Option<At<Action>> {
         }
         _ => field.parsed(ACTION_EXPECTED, parse, report),
     }
-}
-
-fn synonym(text: &str, synonyms: &[(&str, &str)]) -> Option<String> {
-    let (_, here) = synonyms.iter().find(|(elsewhere, _)| *elsewhere == text)?;
-    Some(format!("did you mean `{here}`?"))
-}
-
-fn rule_mode(field: Field<'_, '_>, report: &mut Report<'_>) -> Option<Mode> {
-    if field.value.get_ref().is_table() {
-        let issue = unsupported("enforcing a part of the sources", MODE_EXPECTED).found("a table");
-        report
-            .error(field.span(), issue.help("remove `mode`, or write \"enforce\" or \"shadow\"".to_owned()));
-        return None;
-    }
-    mode(field, report)
-}
-
-fn mode(field: Field<'_, '_>, report: &mut Report<'_>) -> Option<Mode> {
-    let parse = |text: &str| match text {
-        "enforce" => Ok(Mode::Enforce),
-        "shadow" => Ok(Mode::Shadow),
-        _ => {
-            let help = synonym(text, &MODE_SYNONYMS).or_else(|| did_you_mean(text, ["enforce", "shadow"]));
-            Err(Issue::new("unknown mode", MODE_EXPECTED).help(help))
-        }
-    };
-    field.parsed(MODE_EXPECTED, parse, report).map(|mode| mode.value)
 }
 
 fn fleets(fields: &Fields<'_, '_>, report: &mut Report<'_>) {

@@ -52,6 +52,12 @@ pub(super) fn did_you_mean<'a>(word: &str, names: impl IntoIterator<Item = &'a s
     nearest(word, names).map(|name| format!("did you mean `{}`?", quoted(name)))
 }
 
+/// Asks for what is called by another word elsewhere, of pairs of that word and the one here.
+pub(super) fn synonym(text: &str, synonyms: &[(&str, &str)]) -> Option<String> {
+    let (_, here) = synonyms.iter().find(|(elsewhere, _)| *elsewhere == text)?;
+    Some(format!("did you mean `{here}`?"))
+}
+
 /// Asks for the first of some candidates that can be read.
 pub(super) fn meant<T, E>(
     candidates: impl IntoIterator<Item = String>,

@@ -1,17 +1,18 @@
 //! TOML text to a table that knows where everything is, and the list of what is wrong with it.
 
-use std::ops::Range;
-
 use toml::de::DeTable;
 
-use super::diagnostic::{Diagnostic, Severity};
+use super::diagnostic::{Diagnostic, Severity, SourceLine};
 use super::spelling::quoted;
-
-/// Bytes of the text, from the start to before the end.
-pub(super) type Span = Range<usize>;
+pub(super) use super::texts::Span;
+use super::texts::Texts;
 
 /// Diagnostics of one severity given at most; the last one says how many more there are.
 const DIAGNOSTICS_MAX: usize = 200;
+/// Places told of that have the same wrong with them; the last of them says how many more there are.
+pub(super) const MANY_MAX: usize = 20;
+/// Characters shown of a line of a source file.
+const LINE_CHARS_MAX: usize = 200;
 
 /// A value and its place.
 #[derive(Debug, Clone)]
@@ -27,17 +28,24 @@ pub(super) struct Issue {
     found: Option<String>,
     expected: Option<String>,
     help: Option<String>,
+    needs_force: bool,
 }
 
 impl Issue {
     /// An error: what is wrong and what should be there. What is there is the text of its place unless said.
     pub(super) fn new(message: impl Into<String>, expected: impl Into<String>) -> Self {
-        Self { message: message.into(), found: None, expected: Some(expected.into()), help: None }
+        Self {
+            message: message.into(),
+            found: None,
+            expected: Some(expected.into()),
+            help: None,
+            needs_force: false,
+        }
     }
 
     /// A remark that needs no comparison.
     pub(super) fn remark(message: impl Into<String>) -> Self {
-        Self { message: message.into(), found: None, expected: None, help: None }
+        Self { message: message.into(), found: None, expected: None, help: None, needs_force: false }
     }
 
     pub(super) fn found(self, found: impl Into<String>) -> Self {
@@ -48,31 +56,63 @@ impl Issue {
         Self { help: help.into(), ..self }
     }
 
+    /// Something that only who insists may apply.
+    pub(super) fn needs_force(self) -> Self {
+        Self { needs_force: true, ..self }
+    }
+
+    /// As it is told of a text in which nothing is in quotes.
+    pub(super) fn unquoted(self) -> Self {
+        let unquoted = |text: Option<String>| text.map(|text| text.replace('"', "`"));
+        Self { expected: unquoted(self.expected), help: unquoted(self.help), ..self }
+    }
+
+    /// Makes this one speak for `count` places, this and later ones.
+    pub(super) fn count_from_here(&mut self, count: usize) {
+        self.message = format!("{count} times from here on: {}", self.message);
+    }
+
     /// With other help, if there is some.
     pub(super) fn better_help(self, help: Option<String>) -> Self {
         Self { help: help.or(self.help), ..self }
     }
 }
 
-/// Collects what is wrong with one text.
+/// Collects what is wrong with a policy.
 pub(super) struct Report<'t> {
     text: &'t str,
-    /// Where each line starts, the first after a byte order mark.
-    lines: Vec<usize>,
+    texts: Texts<'t>,
     entries: Vec<(Span, Severity, Issue)>,
 }
 
 impl<'t> Report<'t> {
     pub(super) fn new(text: &'t str) -> Self {
-        let first = if text.starts_with('\u{feff}') { '\u{feff}'.len_utf8() } else { 0 };
-        let lines =
-            std::iter::once(first).chain(text.match_indices('\n').map(|(index, _)| index + 1)).collect();
-        Self { text, lines, entries: Vec::new() }
+        Self { text, texts: Texts::new(text), entries: Vec::new() }
     }
 
-    /// The text reported on.
+    /// The text of the policy.
     pub(super) fn text(&self) -> &'t str {
         self.text
+    }
+
+    /// Where the text of a source file starts, if it has been added.
+    pub(super) fn file(&self, file: &str) -> Option<usize> {
+        self.texts.find(file)
+    }
+
+    /// Adds a source file, and tells where its text starts.
+    pub(super) fn add_file(&mut self, file: String, text: String) -> usize {
+        self.texts.add(file, text)
+    }
+
+    /// The text that starts there.
+    pub(super) fn file_text(&self, base: usize) -> &str {
+        &self.texts.at(&(base..base)).0.text
+    }
+
+    /// Bytes of all source files.
+    pub(super) fn file_bytes(&self) -> usize {
+        self.texts.file_bytes()
     }
 
     /// Refuses the policy for what is at `span`.
@@ -86,13 +126,35 @@ impl<'t> Report<'t> {
         self.entries.push((span, Severity::Warning, issue));
     }
 
+    /// Reports the first of many places that have the same wrong with them, and how many more there are.
+    pub(super) fn many<T>(
+        &mut self,
+        severity: Severity,
+        mut places: impl Iterator<Item = (Span, T)>,
+        issue: impl Fn(&Self, T) -> Issue,
+    ) {
+        for shown in 1..=MANY_MAX {
+            let Some((span, item)) = places.next() else { return };
+            let mut issue = issue(self, item);
+            let hidden = if shown == MANY_MAX { places.by_ref().count() } else { 0 };
+            if hidden > 0 {
+                issue.count_from_here(hidden + 1);
+            }
+            match severity {
+                Severity::Error => self.error(span, issue),
+                Severity::Warning => self.warning(span, issue),
+            }
+        }
+    }
+
     pub(super) fn has_errors(&self) -> bool {
         self.entries.iter().any(|(_, severity, _)| *severity == Severity::Error)
     }
 
     /// The line a place starts on, from 1.
     pub(super) fn line(&self, span: &Span) -> usize {
-        self.lines.partition_point(|start| *start <= span.start).max(1)
+        let (text, span) = self.texts.at(span);
+        text.line(span.start).0
     }
 
     /// Everything collected, in the order of the text and each thing once.
@@ -103,7 +165,7 @@ impl<'t> Report<'t> {
         let warnings = self.entries.iter().filter(|(_, severity, _)| *severity == Severity::Warning);
         let mut diagnostics = self.placed(errors.collect());
         diagnostics.extend(self.placed(warnings.collect()));
-        diagnostics.sort_by_key(|diagnostic| (diagnostic.line, diagnostic.column));
+        diagnostics.sort_by(|one, other| one.place().cmp(&other.place()));
         diagnostics
     }
 
@@ -124,12 +186,18 @@ impl<'t> Report<'t> {
 
     /// What there is to say about `span`, with its line and column.
     pub(super) fn place(&self, span: &Span, severity: Severity, issue: &Issue) -> Diagnostic {
-        let line = self.line(span);
-        let line_start = self.lines.get(line - 1).copied().unwrap_or_default();
-        let start = self.text.floor_char_boundary(span.start.max(line_start));
-        let end = self.text.floor_char_boundary(span.end.max(start));
-        let before = self.text.get(line_start..start).unwrap_or_default();
-        let about = self.text.get(start..end).unwrap_or_default();
+        let (source, span) = self.texts.at(span);
+        let text = &source.text;
+        let (line, line_start) = source.line(span.start);
+        let start = text.floor_char_boundary(span.start.max(line_start));
+        let end = text.floor_char_boundary(span.end.max(start));
+        let before = text.get(line_start..start).unwrap_or_default();
+        let about = text.get(start..end).unwrap_or_default();
+        let whole_line = || first_line(text.get(line_start..).unwrap_or_default());
+        let source_line = source
+            .file
+            .clone()
+            .map(|file| SourceLine { file, text: whole_line().chars().take(LINE_CHARS_MAX).collect() });
         Diagnostic {
             severity,
             line,
@@ -139,6 +207,8 @@ impl<'t> Report<'t> {
             found: issue.found.clone(),
             expected: issue.expected.clone(),
             help: issue.help.clone(),
+            needs_force: issue.needs_force,
+            source_line,
         }
     }
 
@@ -154,15 +224,17 @@ impl<'t> Report<'t> {
 
     /// What the text says at a place, fit for a message.
     fn snippet(&self, span: &Span) -> String {
-        let start = self.text.floor_char_boundary(span.start);
-        let end = self.text.floor_char_boundary(span.end.max(start));
-        match self.text.get(start..end).unwrap_or_default() {
-            "" if start == self.text.len() => "end of file".to_owned(),
-            "" if self.text.get(start..).is_some_and(|rest| rest.starts_with(['\n', '\r'])) => {
+        let (source, span) = self.texts.at(span);
+        let text = &source.text;
+        let start = text.floor_char_boundary(span.start);
+        let end = text.floor_char_boundary(span.end.max(start));
+        match text.get(start..end).unwrap_or_default() {
+            "" if start == text.len() => "end of file".to_owned(),
+            "" if text.get(start..).is_some_and(|rest| rest.starts_with(['\n', '\r'])) => {
                 "end of line".to_owned()
             }
             "" => {
-                let next = self.text.get(start..).and_then(|rest| rest.chars().next());
+                let next = text.get(start..).and_then(|rest| rest.chars().next());
                 next.map_or_else(|| "nothing".to_owned(), |next| format!("`{}`", quoted(&next.to_string())))
             }
             about => quoted(first_line(about)),

@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use ipnet::{IpNet, Ipv6Net};
 
+use super::diagnostic::Severity;
 use super::model::{Action, Policy, Rule, Service};
 use super::raw::{RawPolicy, RawRule, RawService};
 use super::spelling::{did_you_mean, one_of, quoted};
@@ -47,7 +48,7 @@ fn rule(raw: RawRule) -> Option<Rule> {
         sources: values(raw.sources),
         action: raw.action?.value,
         mode: raw.mode,
-        until_s: None,
+        until_s: raw.until.map(|until| until.value),
         reason: raw.reason,
     })
 }
@@ -115,11 +116,11 @@ fn references(raw: &RawPolicy, report: &mut Report<'_>) {
 /// budget and are looked up for each packet there.
 fn limits_finer_than_a_source(rule: &RawRule, report: &mut Report<'_>) {
     let Some(At { value: Action::Limit(_), .. }) = &rule.action else { return };
-    for At { value: source, span } in &rule.sources {
-        let IpNet::V6(source) = source else { continue };
-        if source.prefix_len() <= SOURCE_BITS_V6 {
-            continue;
-        }
+    let finer = |source: &At<IpNet>| match source.value {
+        IpNet::V6(prefix) if prefix.prefix_len() > SOURCE_BITS_V6 => Some((source.span.clone(), prefix)),
+        IpNet::V4(_) | IpNet::V6(_) => None,
+    };
+    report.many(Severity::Error, rule.sources.iter().filter_map(finer), |_, source| {
         let around = Ipv6Net::new_assert(source.addr(), SOURCE_BITS_V6).trunc();
         let issue = Issue::new(
             format!("limit on a part of an IPv6 source, whose budgets are those of its /{SOURCE_BITS_V6}"),
@@ -127,8 +128,8 @@ fn limits_finer_than_a_source(rule: &RawRule, report: &mut Report<'_>) {
         );
         let help =
             format!("write \"{around}\" to limit all of it; \"drop\" and \"allow\" work on longer prefixes");
-        report.error(span.clone(), issue.help(help));
-    }
+        issue.help(help)
+    });
 }
 
 /// The names of one kind.

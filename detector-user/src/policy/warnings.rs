@@ -1,16 +1,16 @@
 //! What a policy may say and is probably not meant.
 
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::collections::{BTreeSet, HashSet};
 
 use ipnet::IpNet;
 
-use super::effect;
+use super::diagnostic::Severity;
 use super::model::{Action, Ports};
-use super::raw::{RawPolicy, RawProfile, RawRule, RawService};
+use super::raw::{RawPolicy, RawProfile, RawService};
+use super::sources::Sources;
 use super::text::{At, Issue, Report, Span};
+use super::{effect, firing};
 
 /// A prefix of fewer bits is broad: a /8 is what a registry holds, an IPv6 /19 the largest block
 /// it gives to one network.
@@ -21,10 +21,13 @@ const BROAD_BITS_V6: u8 = 19;
 pub(super) fn policy(raw: &RawPolicy, report: &mut Report<'_>) {
     services(&raw.services, report);
     profiles(raw, report);
-    rules_never_firing(raw, report);
+    ended(raw, report);
     effect::nothing(raw, report);
-    effect::lifted(raw, report);
     broad(raw, report);
+    let sources = Sources::new(raw);
+    firing::never(raw, &sources, report);
+    firing::repeated(&sources, report);
+    effect::lifted(raw, &sources, report);
 }
 
 /// Services that share an address and a port, each pair once.
@@ -127,148 +130,38 @@ fn profiles(raw: &RawPolicy, report: &mut Report<'_>) {
     }
 }
 
-/// What decides about a prefix before others do: the lower, the earlier.
-pub(super) type Rank = (u8, usize);
-
-pub(super) fn rank(rule: &RawRule, index: usize) -> Option<Rank> {
-    let action = match rule.action.as_ref()?.value {
-        Action::Allow => 0,
-        Action::Drop => 1,
-        Action::Limit(_) => 2,
-    };
-    Some((action, index))
-}
-
-/// Prefixes of rules that another rule or `defaults.allow` always decides about.
-fn rules_never_firing(raw: &RawPolicy, report: &mut Report<'_>) {
-    let allowed: HashSet<IpNet> = raw.allow.iter().map(|prefix| prefix.value).collect();
-    let mut first: HashMap<(IpNet, Option<&str>), Rank> = HashMap::new();
-    for (index, rule) in raw.rules.iter().enumerate() {
-        let Some(rank) = rank(rule, index) else { continue };
-        for source in &rule.sources {
-            let winner = first.entry((source.value, service_of(rule))).or_insert(rank);
-            *winner = rank.min(*winner);
-        }
-    }
-
-    let of_services = prefixes_of_services(raw);
-
-    for (index, rule) in raw.rules.iter().enumerate() {
-        let Some(rank) = rank(rule, index) else { continue };
-        let covered = |source: &At<IpNet>| {
-            if let Some(prefix) = ancestors(source.value).find(|prefix| allowed.contains(prefix)) {
-                return Some(format!("{prefix} of defaults.allow passes before any rule"));
-            }
-            // A rule for one service is also covered by those for every service; not the other way round.
-            let for_all = first.get(&(source.value, None));
-            let for_service = first.get(&(source.value, service_of(rule)));
-            let winner = for_all.into_iter().chain(for_service).min()?;
-            if *winner < rank {
-                return Some(decides_before(raw, *winner, source.value, report));
-            }
-            let inside = |service| of_services.get(&service).map_or(&[][..], Vec::as_slice);
-            let more_specific = [inside(None), inside(service_of(rule))];
-            let is_covered = more_specific.iter().any(|prefixes| divided(source.value, prefixes));
-            is_covered.then(|| format!("more specific prefixes of rules make up all of {}", source.value))
-        };
-        let reasons: Vec<_> =
-            rule.sources.iter().filter_map(|source| Some((source, covered(source)?))).collect();
-        never_fires(rule, reasons, report);
+/// Rules that have ended.
+fn ended(raw: &RawPolicy, report: &mut Report<'_>) {
+    for rule in raw.rules.iter().filter(|rule| rule.has_ended(raw.now_unix_s)) {
+        let (Some(name), Some(until)) = (&rule.name, &rule.until) else { continue };
+        let issue = Issue::remark(format!("rule `{}` has ended and does nothing", name.value));
+        report.warning(until.span.clone(), issue.help("remove it, or write a later `until`".to_owned()));
     }
 }
 
-/// The prefixes that rules decide about, in order, by the service that the rules are about.
-fn prefixes_of_services(raw: &RawPolicy) -> BTreeMap<Option<&str>, Vec<IpNet>> {
-    let mut of_services: BTreeMap<Option<&str>, Vec<IpNet>> = BTreeMap::new();
-    for rule in &raw.rules {
-        of_services
-            .entry(service_of(rule))
-            .or_default()
-            .extend(rule.sources.iter().map(|source| source.value));
-    }
-    of_services.values_mut().for_each(|prefixes| prefixes.sort_unstable());
-    of_services
-}
-
-/// Whether longer prefixes make up all of a prefix. They are in the order of their addresses, the wider first.
-fn divided(whole: IpNet, prefixes: &[IpNet]) -> bool {
-    let first = prefixes.partition_point(|prefix| prefix.network() < whole.network());
-    let mut next = whole.network();
-    for prefix in prefixes.iter().skip(first) {
-        // What starts later leaves a gap; with this first, no more is looked at than lies in `whole`.
-        if prefix.network() > next {
-            return false;
-        }
-        if prefix.prefix_len() <= whole.prefix_len() || prefix.network() < next {
-            continue;
-        }
-        if prefix.broadcast() == whole.broadcast() {
-            return true;
-        }
-        let Some(after) = after(prefix.broadcast()) else { return false };
-        next = after;
-    }
-    false
-}
-
-fn after(address: IpAddr) -> Option<IpAddr> {
-    match address {
-        IpAddr::V4(address) => Some(Ipv4Addr::from_bits(address.to_bits().checked_add(1)?).into()),
-        IpAddr::V6(address) => Some(Ipv6Addr::from_bits(address.to_bits().checked_add(1)?).into()),
-    }
-}
-
-pub(super) fn service_of(rule: &RawRule) -> Option<&str> {
-    rule.service.as_ref().map(|service| service.value.as_str())
-}
-
-/// The prefix and all that contain it.
-pub(super) fn ancestors(prefix: IpNet) -> impl Iterator<Item = IpNet> {
-    std::iter::successors(Some(prefix), IpNet::supernet)
-}
-
-fn decides_before(raw: &RawPolicy, winner: Rank, source: IpNet, report: &Report<'_>) -> String {
-    let name = raw.rules.get(winner.1).and_then(|rule| rule.name.as_ref());
-    let (name, line) = name.map_or(("", 0), |name| (&name.value, report.line(&name.span)));
-    format!("rule `{name}` of line {line} decides about {source} before it")
-}
-
-/// One warning at the rule's name if all of its sources are covered, otherwise one at each that is.
-fn never_fires(rule: &RawRule, reasons: Vec<(&At<IpNet>, String)>, report: &mut Report<'_>) {
-    let Some(name) = &rule.name else { return };
-    if reasons.len() == rule.sources.len() {
-        let Some((_, reason)) = reasons.into_iter().next() else { return };
-        let issue = Issue::remark(format!("rule `{}` can never fire: {reason}", name.value));
-        report.warning(name.span.clone(), issue);
-        return;
-    }
-    for (source, reason) in reasons {
-        let issue = Issue::remark(format!("rule `{}` can never fire here: {reason}", name.value));
-        report.warning(source.span.clone(), issue);
-    }
-}
-
-/// Broad prefixes whose sources are all dropped, or never limited.
+/// Broad prefixes: a slip of a digit in one decides about a large part of all sources.
 fn broad(raw: &RawPolicy, report: &mut Report<'_>) {
-    let warn = |what: &str, source: &At<IpNet>, report: &mut Report<'_>| {
-        let prefix = source.value;
-        let bits_min = if prefix.addr().is_ipv4() { BROAD_BITS_V4 } else { BROAD_BITS_V6 };
-        if prefix.prefix_len() < bits_min {
-            let issue = Issue::new(what, format!("/{bits_min} or longer"));
-            report.warning(source.span.clone(), issue.found(format!("/{}", prefix.prefix_len())));
-        }
+    let mut warn = |what: &str, sources: &[At<IpNet>]| {
+        let broad = sources.iter().filter(|source| source.value.prefix_len() < broad_bits(source.value));
+        let places = broad.map(|source| (source.span.clone(), source.value));
+        report.many(Severity::Warning, places, |_, prefix| {
+            let issue = Issue::new(what, format!("/{} or longer", broad_bits(prefix)));
+            issue.found(format!("/{}", prefix.prefix_len())).needs_force()
+        });
     };
-    for source in &raw.allow {
-        warn("never limits a very broad prefix", source, report);
-    }
+    warn("never limits a very broad prefix", &raw.allow);
     for rule in &raw.rules {
         let what = match rule.action.as_ref().map(|action| &action.value) {
             Some(Action::Drop) => "drops a very broad prefix",
             Some(Action::Allow) => "does not limit a very broad prefix",
-            Some(Action::Limit(_)) | None => continue,
+            Some(Action::Limit(_)) => "limits a very broad prefix",
+            None => continue,
         };
-        for source in &rule.sources {
-            warn(what, source, report);
-        }
+        warn(what, &rule.sources);
     }
+}
+
+/// A prefix of fewer bits is broad.
+fn broad_bits(prefix: IpNet) -> u8 {
+    if prefix.addr().is_ipv4() { BROAD_BITS_V4 } else { BROAD_BITS_V6 }
 }

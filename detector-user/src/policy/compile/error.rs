@@ -3,7 +3,7 @@
 use thiserror::Error;
 
 use crate::policy::{
-    Diagnostic, Severity,
+    Context, Diagnostic, Severity,
     raw::{self, RawPolicy},
     text::{self, Issue, Report, Span},
 };
@@ -58,7 +58,7 @@ impl CompileError {
     pub fn diagnostic(&self, text: &str) -> Diagnostic {
         let mut report = Report::new(text);
         let document = text::document(&mut report);
-        let raw = document.and_then(|document| raw::policy(&document, &mut report));
+        let raw = document.and_then(|document| raw::policy(&document, &Context::alone(), &mut report));
         let span = raw.and_then(|raw| self.place.span(&raw)).unwrap_or_default();
         let issue = Issue::new(self.message, &*self.expected).found(&*self.found).help(self.help.clone());
         report.place(&span, Severity::Error, &issue)

@@ -89,6 +89,7 @@ fn rules() {
         sources: nets(&["198.51.100.0/24", "2001:db8:1::/64"]),
         action: Action::Allow,
         mode: None,
+        until_s: None,
         reason: None,
     };
     let incident = Rule {
@@ -97,7 +98,8 @@ fn rules() {
         service: None,
         sources: nets(&["198.18.0.0/15"]),
         action: Action::Limit("strict".to_owned()),
-        mode: Some(Mode::Enforce),
+        mode: Some(Mode::Percent(10)),
+        until_s: Some(1_796_104_800),
         reason: Some("scraper wave".to_owned()),
     };
     let bogons = Rule {
@@ -107,6 +109,7 @@ fn rules() {
         sources: nets(&["240.0.0.0/8"]),
         action: Action::Drop,
         mode: None,
+        until_s: None,
         reason: None,
     };
     assert_eq!(accepted(SAMPLE).policy.rules, [partner, incident, bogons]);
@@ -143,7 +146,7 @@ fn diagnostics_show_the_line_and_the_place() {
     assert_eq!(
         render("policy.toml", text, &diagnostics),
         "\
-policy.toml:2:18: error: unknown mode: found \"shadwo\", expected \"enforce\" or \"shadow\"
+policy.toml:2:18: error: unknown mode: found \"shadwo\", expected \"enforce\", \"shadow\" or { enforce = PERCENT }
   |
 2 | defaults.mode =  \"shadwo\" # \u{1F980}
   |                  ^^^^^^^^
@@ -173,6 +176,6 @@ fn diagnostics_serialize_for_programs() {
         json,
         "[{\"severity\":\"error\",\"line\":1,\"column\":11,\"width\":1,\
          \"message\":\"unsupported version of the policy language\",\"found\":\"3\",\
-         \"expected\":\"version = 1\",\"help\":null}]"
+         \"expected\":\"version = 1\",\"help\":null,\"needs_force\":false}]"
     );
 }

@@ -84,32 +84,6 @@ v6_56 = { handshakes = "10/s" }
         "3:1: error: `handshakes` is not supported by this version: found `handshakes`, expected `packets`, `bytes`, `connections` or `parents` [remove `handshakes`]",
         "5:11: error: `handshakes` is not supported by this version: found `handshakes`, expected `packets`, `bytes`, `connections` or `new_sources` [remove `handshakes`]",
     ];
-    part_of_the_sources_is_for_later: r#"version = 1
-[[rule]]
-name = "r"
-source = ["192.0.2.1"]
-action = "drop"
-mode = { enforce = 10 }
-"# => [
-        r#"6:8: error: enforcing a part of the sources is not supported by this version: found a table, expected "enforce" or "shadow" [remove `mode`, or write "enforce" or "shadow"]"#,
-    ];
-    until_is_for_later: r#"version = 1
-[[rule]]
-name = "r"
-source = ["192.0.2.1"]
-action = "drop"
-until = 2026-12-01T06:00:00Z
-"# => [
-        "6:1: error: `until` is not supported by this version: found `until`, expected `name`, `service`, `source`, `action`, `mode` or `reason` [remove `until`]",
-    ];
-    source_file_is_for_later: r#"version = 1
-[[rule]]
-name = "r"
-source_file = "partner.txt"
-action = "drop"
-"# => [
-        "4:1: error: `source_file` is not supported by this version: found `source_file`, expected `name`, `service`, `source`, `action`, `mode` or `reason` [remove `source_file`]",
-    ];
     fleets_are_for_later: r#"version = 1
 [fleets]
 mode = "suggest"

@@ -111,7 +111,7 @@ version = 1
 mode = "shadwo"
 "# => [
         "2:1: error: duplicate key `version`: found it a second time, expected each key once",
-        r#"4:8: error: unknown mode: found "shadwo", expected "enforce" or "shadow" [did you mean `shadow`?]"#,
+        r#"4:8: error: unknown mode: found "shadwo", expected "enforce", "shadow" or { enforce = PERCENT } [did you mean `shadow`?]"#,
     ];
     dotted_key_through_a_value: "version = 1
 [version.x]
@@ -122,6 +122,6 @@ mode = "shadwo"
         "1:85: error: invalid TOML, cannot recurse further; max recursion depth met: found [, expected valid TOML",
     ];
     carriage_returns_end_lines: "version = 1\r\n[defaults]\r\nmode = 1\r\n" => [
-        r#"3:8: error: wrong type for `mode`: found the integer 1, expected "enforce" or "shadow""#,
+        r#"3:8: error: wrong type for `mode`: found the integer 1, expected "enforce", "shadow" or { enforce = PERCENT }"#,
     ];
 }

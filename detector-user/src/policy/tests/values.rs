@@ -6,12 +6,12 @@ refused! {
     unknown_mode: r#"version = 1
 defaults.mode = "shadwo"
 "# => [
-        r#"2:17: error: unknown mode: found "shadwo", expected "enforce" or "shadow" [did you mean `shadow`?]"#,
+        r#"2:17: error: unknown mode: found "shadwo", expected "enforce", "shadow" or { enforce = PERCENT } [did you mean `shadow`?]"#,
     ];
     mode_of_another_type: "version = 1
 defaults.mode = 1.5
 " => [
-        r#"2:17: error: wrong type for `mode`: found the number 1.5, expected "enforce" or "shadow""#,
+        r#"2:17: error: wrong type for `mode`: found the number 1.5, expected "enforce", "shadow" or { enforce = PERCENT }"#,
     ];
     unknown_treatment: r#"version = 1
 defaults.unknown = "drop"

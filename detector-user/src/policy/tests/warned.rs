@@ -170,7 +170,13 @@ fn broad_prefixes() {
         ],
     );
     let limit = "source = [\"0.0.0.0/0\", \"::/0\"]\naction.limit = \"p\"";
-    assert_warned(&with_rules(&[limit]), &[]);
+    assert_warned(
+        &with_rules(&[limit]),
+        &[
+            "12:11: warning: limits a very broad prefix: found /0, expected /8 or longer",
+            "12:24: warning: limits a very broad prefix: found /0, expected /19 or longer",
+        ],
+    );
     assert_warned(
         &SERVICES
             .replacen('\n', "\ndefaults.allow = [\"10.0.0.0/8\", \"0.0.0.0/1\"]\n", 1)
@@ -185,7 +191,7 @@ fn a_long_list_of_sources() {
     let sources: String = (0..300_000_u32)
         .map(|number| format!("\"{}\",", std::net::Ipv4Addr::from(0x4000_0000 + number * 2)))
         .collect();
-    let all = "source = [\"0.0.0.0/0\"]\naction.limit = \"p\"";
+    let all = "source = [\"64.0.0.0/8\"]\naction.limit = \"p\"";
     assert_warned(&with_rules(&[all, &format!("source = [{sources}]\naction = \"drop\"")]), &[]);
 }
 
@@ -233,7 +239,7 @@ fn drops_and_allows_may_be_finer_than_a_source() {
 
 fn with_profile(profile: &str) -> String {
     format!(
-        "version = 1\n[profile.p]\n{profile}\n[[rule]]\nname = \"r\"\nsource = [\"::/0\"]\naction.limit = \"p\"\n\
+        "version = 1\n[profile.p]\n{profile}\n[[rule]]\nname = \"r\"\nsource = [\"2000::/20\"]\naction.limit = \"p\"\n\
          [[service]]\nname = \"s\"\naddresses = [\"::/0\"]\n"
     )
 }
