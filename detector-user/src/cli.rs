@@ -35,6 +35,13 @@ Exit codes: 0 valid, warnings or not; 2 invalid, with every error at its line an
 Example:
   detector check policy.toml --json | jq '.warnings'";
 
+const SCHEMA_NOTES: &str = "\
+For editors and for programs that write policies. It takes every policy that check takes, and knows less: not
+whether a name refers to something, for one. Dates and times are texts to it.
+
+Example:
+  detector schema > policy.schema.json";
+
 const APPLY_NOTES: &str = "\
 The whole policy takes effect at once, or nothing changes.
 Exit codes: 0 applied, 2 invalid, 1 nothing is loaded or the kernel refuses.
@@ -105,6 +112,9 @@ pub enum Command {
     /// Check a policy. Needs no root and no kernel.
     #[command(after_help = CHECK_NOTES)]
     Check(CheckArgs),
+    /// Print the policy language as a JSON Schema.
+    #[command(after_help = SCHEMA_NOTES)]
+    Schema,
     /// Apply a policy to the loaded program. Every budget keeps its state.
     #[command(after_help = APPLY_NOTES)]
     Apply(ApplyArgs),
@@ -140,6 +150,7 @@ impl Command {
         match self {
             Self::Run(args) => args.json,
             Self::Check(args) => args.json,
+            Self::Schema => true,
             Self::Apply(args) => args.read.json,
             Self::Confirm(args) | Self::Rollback(args) | Self::Rules(args) => args.json,
             Self::Status(args) => args.json,

@@ -39,6 +39,7 @@ fn execute(cli: &Cli) -> Result<u8, Failure> {
     match &cli.command {
         Command::Run(args) => daemon::run(args),
         Command::Check(args) => commands::check::check(args),
+        Command::Schema => commands::schema::schema(),
         Command::Apply(args) => commands::apply::apply(args),
         Command::Confirm(args) => commands::confirm::confirm(args),
         Command::Rollback(args) => commands::confirm::rollback(args),

@@ -7,7 +7,7 @@ use detector_common::{
     counters::{FRAME_KINDS, TABLE_EVENTS},
     verdict::Reason,
 };
-use detector_user::{cli::Cli, daemon::metrics::FAMILIES, kernel::maps};
+use detector_user::{cli::Cli, daemon::metrics::FAMILIES, kernel::maps, policy};
 use serde_json::Value;
 
 fn root() -> PathBuf {
@@ -31,6 +31,15 @@ fn hold(path: &str, name: &str, expected: &str) {
         return;
     }
     assert_eq!(&text[start..end], expected, "{path}, block {name}: write it anew with DETECTOR_WRITE_DOCS=1");
+}
+
+/// Compares a whole file with what it should be, or writes it.
+fn hold_file(path: &str, expected: &str) {
+    if env::var_os("DETECTOR_WRITE_DOCS").is_some() {
+        let written = fs::write(root().join(path), expected);
+        return written.unwrap_or_else(|error| panic!("cannot write {path}: {error}"));
+    }
+    assert_eq!(read(path), expected, "{path}: write it anew with DETECTOR_WRITE_DOCS=1");
 }
 
 fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
@@ -61,6 +70,7 @@ fn the_documentation_says_what_the_code_does() {
     hold("docs/reference.md", "commands", &help());
     hold("docs/architecture.md", "maps", &cards());
     hold("README.md", "figures", &figures());
+    hold_file("docs/policy.schema.json", &format!("{:#}\n", policy::json_schema()));
 }
 
 /// `--help` of every command, as it is without a terminal.

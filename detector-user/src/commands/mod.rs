@@ -6,6 +6,7 @@ pub mod confirm;
 pub mod explain;
 pub mod replay;
 pub mod rules;
+pub mod schema;
 pub mod status;
 pub mod top;
 pub mod unload;

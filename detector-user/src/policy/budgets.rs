@@ -22,19 +22,19 @@ const NS_PER_DAY: u64 = 86_400 * NS_PER_S;
 /// A burst that takes longer to fill is warned of.
 const LONG_BURST_NS: u64 = 3_600 * NS_PER_S;
 
-const PROFILE: Schema = Schema {
+pub(super) const PROFILE: Schema = Schema {
     what: "a profile",
     known: &["packets", "bytes", "connections", "parents"],
     later: &["handshakes"],
 };
-const PARENTS: Schema =
+pub(super) const PARENTS: Schema =
     Schema { what: "a profile's parents", known: &["v4_24", "v6_56", "v6_48"], later: &[] };
-const PARENT: Schema = Schema {
+pub(super) const PARENT: Schema = Schema {
     what: "a parent's budgets",
     known: &["packets", "bytes", "connections", "new_sources"],
     later: &["handshakes"],
 };
-const BUDGET: Schema = Schema { what: "a budget", known: &["rate", "burst"], later: &[] };
+pub(super) const BUDGET: Schema = Schema { what: "a budget", known: &["rate", "burst"], later: &[] };
 
 /// Reads a `[profile.NAME]`.
 pub(super) fn profile(field: Field<'_, '_>, report: &mut Report<'_>) -> Option<Profile> {

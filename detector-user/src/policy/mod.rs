@@ -22,6 +22,7 @@ mod diagnostic;
 mod effect;
 mod fields;
 mod firing;
+mod json_schema;
 mod mode;
 mod model;
 mod ports;
@@ -42,6 +43,7 @@ mod tests;
 
 pub use context::Context;
 pub use diagnostic::{Diagnostic, FileDiagnostic, Located, Severity, SourceLine, in_file, render};
+pub use json_schema::json_schema;
 pub use model::{
     Action, Budget, Budgets, Mode, ParentBudgets, Parents, Policy, Ports, Profile, Rate, Rule, Service,
 };

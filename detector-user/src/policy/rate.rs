@@ -57,6 +57,11 @@ impl Quantity {
         if self == Self::Bytes { &BYTE_UNITS } else { &COUNT_UNITS }
     }
 
+    /// The names of its units, also the empty one.
+    pub(super) fn unit_names(self) -> impl Iterator<Item = &'static str> {
+        self.units().iter().map(|(name, ..)| *name)
+    }
+
     fn unit_expected(self) -> &'static str {
         match self {
             Self::Bytes => {

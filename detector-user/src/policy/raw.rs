@@ -15,21 +15,22 @@ use super::{
     until,
 };
 
-const ROOT: Schema = Schema {
+pub(super) const ROOT: Schema = Schema {
     what: "the policy",
     known: &["version", "defaults", "service", "profile", "rule", "fleets"],
     later: &[],
 };
-const DEFAULTS: Schema = Schema { what: "`defaults`", known: &["mode", "allow", "unknown"], later: &[] };
-const SERVICE: Schema =
+pub(super) const DEFAULTS: Schema =
+    Schema { what: "`defaults`", known: &["mode", "allow", "unknown"], later: &[] };
+pub(super) const SERVICE: Schema =
     Schema { what: "a service", known: &["name", "addresses", "ports", "profile"], later: &[] };
-const RULE: Schema = Schema {
+pub(super) const RULE: Schema = Schema {
     what: "a rule",
     known: &["name", "service", "source", "source_file", "action", "mode", "until", "reason"],
     later: &[],
 };
-const LIMIT: Schema = Schema { what: "an action", known: &["limit"], later: &[] };
-const FLEETS: Schema = Schema { what: "`fleets`", known: &["mode"], later: &[] };
+pub(super) const LIMIT: Schema = Schema { what: "an action", known: &["limit"], later: &[] };
+pub(super) const FLEETS: Schema = Schema { what: "`fleets`", known: &["mode"], later: &[] };
 
 const ACTION_EXPECTED: &str = "\"allow\", \"drop\" or { limit = \"PROFILE\" }";
 /// What other tools call it.

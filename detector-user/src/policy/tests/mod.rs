@@ -2,6 +2,7 @@
 
 mod oversized;
 mod sample;
+mod schema;
 mod source_files;
 mod structure;
 mod syntax;
@@ -30,7 +31,9 @@ fn lines(diagnostics: &[Diagnostic]) -> Vec<String> {
 
 #[track_caller]
 fn accepted(text: &str) -> Checked {
-    parse(text).unwrap_or_else(|diagnostics| panic!("{:#?}", lines(&diagnostics)))
+    let checked = parse(text).unwrap_or_else(|diagnostics| panic!("{:#?}", lines(&diagnostics)));
+    schema::assert_takes(text);
+    checked
 }
 
 #[track_caller]

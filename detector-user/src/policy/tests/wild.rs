@@ -82,6 +82,9 @@ const VALUES: [&str; 24] = [
 ];
 
 fn check(text: &str) {
+    if parse(text).is_ok() {
+        super::schema::assert_takes(text);
+    }
     let (diagnostics, errors_wanted) = match parse(text) {
         Ok(checked) => match compile(&checked.policy, &Manifest::default(), 0) {
             Ok(_) => (checked.warnings, false),
