@@ -38,12 +38,15 @@ pub(super) struct Table {
 
 impl Table {
     fn value(&self) -> Value {
+        // What the reader does not know is in no policy.
+        let field = |&name: &&str| Some((name.to_owned(), self.properties.get(name)?.clone()));
+        let properties: serde_json::Map<String, Value> = self.schema.known.iter().filter_map(field).collect();
         let mut value = json!({
             "type": "object",
             "description": self.description,
             "additionalProperties": false,
             "required": self.required,
-            "properties": self.properties,
+            "properties": properties,
         });
         // The sources of a rule may stand in the policy, in a file, or in both.
         if self.name == "rule" {

@@ -112,6 +112,7 @@ fn rule(random: &mut Random, number: u64, services: &[Service]) -> Rule {
         sources: (0..1 + random.below(3)).map(|_| net(random, SOURCES)).collect(),
         action,
         mode: random.once_in(3).then(|| mode(random)),
+        until_s: None,
         reason: None,
     }
 }

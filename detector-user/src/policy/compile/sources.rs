@@ -3,7 +3,7 @@
 //! A search answers with the longest prefix only, so each prefix carries what it inherits: it names a *selector*, a row
 //! of one class for each service. A million prefixes of one rule share one selector.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 
 use super::{CompileError, Place, classes::Classes, ranges::Prefix};
 use crate::policy::{Action, Policy, RULES_MAX, SOURCE_BITS_V6};
@@ -64,14 +64,13 @@ pub(super) fn compile(
 type Namer = u16;
 /// `defaults.allow`.
 const ALLOW: Namer = u16::MAX - 1;
-/// Nothing: a longer prefix divides the IPv6 source.
+/// Nothing: a longer prefix divides the IPv6 source, whose class depends on more than the source unit then.
 const DIVIDED: Namer = u16::MAX;
 const _: () = assert!(RULES_MAX <= ALLOW as usize);
 
 fn compile_family(family: Family, policy: &Policy, rows: &mut Rows<'_, '_>) -> Vec<Prefix> {
     // Ordered by address, then length: a prefix comes after those that contain it.
     let named = named_prefixes(family, policy);
-    let divided: HashSet<_> = divided_sources(&named).collect();
     let mut compiled: Vec<Prefix> = Vec::with_capacity(named.len());
     let mut around: Vec<(Address, u8, u32)> = Vec::new();
     let (mut own_number, mut namers) = (NOTHING, Vec::new());
@@ -89,15 +88,12 @@ fn compile_family(family: Family, policy: &Policy, rows: &mut Rows<'_, '_>) -> V
         }
         let selector = rows.selector(own_number, parent);
         around.push((address, length, selector));
-        let cached = length < SOURCE_BITS_V6 || !divided.contains(&address.prefix(SOURCE_BITS_V6));
+        // A longer prefix divides the IPv6 source that it lies in.
+        let is_divided = || group.iter().any(|&(.., namer)| namer == DIVIDED);
+        let cached = length < SOURCE_BITS_V6 || length == SOURCE_BITS_V6 && !is_divided();
         compiled.push((address, length, RuleValue::new(rows.first_cell(selector), cached)));
     }
     compiled
-}
-
-/// IPv6 sources inside which longer prefixes lie: their class depends on more than the source unit.
-fn divided_sources(named: &[(Address, u8, Namer)]) -> impl Iterator<Item = Address> {
-    named.iter().filter(|(.., namer)| *namer == DIVIDED).map(|(address, ..)| *address)
 }
 
 /// Every prefix of a family with what names it; the /64 around a longer one too, so that it is known as divided.
