@@ -106,7 +106,6 @@ fn rule(random: &mut Random, number: u64, services: &[Service]) -> Rule {
         _ => Action::Limit(profile_name(random)),
     };
     Rule {
-        until_s: None,
         name: format!("rule-{number}"),
         service: random.once_in(3).then(|| random.pick(services).name.clone()),
         sources: (0..1 + random.below(3)).map(|_| net(random, SOURCES)).collect(),
