@@ -130,13 +130,13 @@ impl<'s, 'a> Below<'s, 'a> {
             for (entry, other) in self.sources.named(around) {
                 // At its own prefix only what comes after it.
                 let comes_first = around == number && entry.rank <= rank;
-                if !own.shares(other) || comes_first || other.rule.has_ended(self.raw.now_unix_s) {
+                if !own.shares(other) || comes_first {
                     continue;
                 }
                 if enforced_more(other.mode) && self.can_refuse[other.index] {
                     return Some(By::Rule(other.rule.name.as_ref()));
                 }
-                // One that ends leaves its sources to what is around it.
+                // One that ends, or has, leaves its sources to what is around it.
                 let decides = other.service == 0 || own.service == other.service;
                 if decides && other.rule.until.is_none() {
                     return None;

@@ -67,3 +67,23 @@ impl<'t> Text<'t> {
         (line, self.lines.get(line - 1).copied().unwrap_or_default())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_belongs_to_one_text() {
+        let mut texts = Texts::new("ab\n");
+        let bases = [texts.add("one".to_owned(), "c".to_owned()), texts.add("two".to_owned(), String::new())];
+        assert_eq!((texts.find("two"), texts.find("three"), texts.file_bytes()), (Some(bases[1]), None, 1));
+        let file = |start: usize| {
+            let (text, span) = texts.at(&(start..start));
+            (text.file.as_deref(), span.start)
+        };
+        // Also the end of a text is in it.
+        assert_eq!([0, 3].map(file), [(None, 0), (None, 3)]);
+        assert_eq!([bases[0], bases[0] + 1].map(file), [(Some("one"), 0), (Some("one"), 1)]);
+        assert_eq!(file(bases[1]), (Some("two"), 0));
+    }
+}

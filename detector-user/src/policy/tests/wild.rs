@@ -134,6 +134,21 @@ proptest! {
     }
 
     #[test]
+    fn random_source_files(lines in prop::collection::vec("[0-9a-f.:/#,\"; \t\r\u{feff}\u{a0}é]{0,12}", 0..40)) {
+        let list = lines.join("\n");
+        let text = format!("{SAMPLE}[[rule]]\nname = \"list\"\naction = \"drop\"\nsource_file = \"list\"\n");
+        let result = super::parse_with(0, &[("etc/list", list.as_bytes())], &text);
+        let diagnostics = result.map_or_else(|errors| errors, |checked| checked.warnings);
+        let lines: Vec<_> = list.strip_prefix('\u{feff}').unwrap_or(&list).split('\n').collect();
+        for diagnostic in diagnostics.iter().filter(|diagnostic| diagnostic.source_line.is_some()) {
+            let line = lines[diagnostic.line - 1];
+            prop_assert!((1..=line.chars().count()).contains(&diagnostic.column), "{:?} in {:?}", diagnostic, list);
+            prop_assert!(!diagnostic.to_string().contains(char::is_control), "{:?}", diagnostic);
+        }
+        render("policy.toml", &text, &diagnostics);
+    }
+
+    #[test]
     fn random_pieces(pieces in prop::collection::vec(prop::sample::select(&PIECES[..]), 0..60)) {
         check(&pieces.concat());
     }
