@@ -83,7 +83,6 @@ fn profiles() {
 #[test]
 fn rules() {
     let partner = Rule {
-        until_s: None,
         name: "partner".to_owned(),
         service: Some("api".to_owned()),
         sources: nets(&["198.51.100.0/24", "2001:db8:1::/64"]),
@@ -93,7 +92,6 @@ fn rules() {
         reason: None,
     };
     let incident = Rule {
-        until_s: None,
         name: "INC-4711".to_owned(),
         service: None,
         sources: nets(&["198.18.0.0/15"]),
@@ -103,7 +101,6 @@ fn rules() {
         reason: Some("scraper wave".to_owned()),
     };
     let bogons = Rule {
-        until_s: None,
         name: "bogons:2026.1".to_owned(),
         service: None,
         sources: nets(&["240.0.0.0/8"]),
