@@ -223,6 +223,9 @@ pub struct ApplyArgs {
     /// Go back after this time, like 60s, 5min or 1h, unless `detector confirm` comes first.
     #[arg(long, value_name = "TIME", value_parser = confirm_time)]
     pub confirm: Option<Duration>,
+    /// Apply also what `check` says needs to be forced: rules about nearly everyone.
+    #[arg(long)]
+    pub force: bool,
     /// Where the maps are, and how to answer.
     #[command(flatten)]
     pub read: ReadArgs,

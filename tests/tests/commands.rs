@@ -124,7 +124,7 @@ fn a_bad_policy_is_refused_with_its_place() -> Result<()> {
     let stage = Stage::new(1, MTU)?;
     let site = Site::new(&stage.edge, "version = 1\n\n[defaults]\nmode = \"enfroce\"\n")?;
     let file = site.policy().to_string_lossy().into_owned();
-    let expected = ["policy.toml:4:8", "\"enfroce\"", "\"enforce\" or \"shadow\"", "did you mean"];
+    let expected = ["policy.toml:4:8", "\"enfroce\"", "\"enforce\", \"shadow\"", "did you mean"];
 
     let (code, said) = site.refused(&["edge0"], &[])?;
     assert_eq!(code, 2, "{said}");

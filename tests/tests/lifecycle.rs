@@ -364,7 +364,9 @@ fn a_policy_on_trial_is_taken_back_with_the_daemon_dead() -> Result<()> {
     let shut = "[[rule]]\nname = \"shut\"\nsource = [\"0.0.0.0/0\"]\naction = \"drop\"\n";
     fs::write(&path, limit() + shut).context("writing a policy")?;
     let path = path.to_str().context("a path that is text")?;
-    let (code, answer) = site.ask_json(&["apply", path, "--confirm", "4s"])?;
+    let (code, _, said) = site.ask(&["apply", path, "--confirm", "4s"])?;
+    assert!(code == 2 && said.contains("--force"), "a rule about everyone: {said}");
+    let (code, answer) = site.ask_json(&["apply", path, "--confirm", "4s", "--force"])?;
     assert_eq!((code, &answer["confirm_in_s"]), (0, &4.into()), "{answer}");
     let status = daemon.end(libc::SIGKILL)?;
     assert_eq!(status.code(), None, "killed");
@@ -374,7 +376,7 @@ fn a_policy_on_trial_is_taken_back_with_the_daemon_dead() -> Result<()> {
     let (code, status) = site.status()?;
     assert_eq!((code, &status["policy"]["epoch"]), (11, &2.into()), "{status}");
     assert!(status["policy"]["confirm_in_s"].is_u64(), "{status}");
-    let (code, _, said) = site.ask(&["apply", path])?;
+    let (code, _, said) = site.ask(&["apply", path, "--force"])?;
     assert!(code == 1 && said.contains("waits to be confirmed"), "{said}");
 
     let before = receiver.from(client);
@@ -390,11 +392,11 @@ fn a_policy_on_trial_is_taken_back_with_the_daemon_dead() -> Result<()> {
     let daemon = site.start(&[&edge_interface(0)], &[])?;
     let (code, rules) = site.ask_json(&["rules"])?;
     assert_eq!((code, &rules["rules"]), (0, &serde_json::json!([])), "{rules}");
-    let (code, answer) = site.ask_json(&["apply", path, "--confirm", "1h"])?;
+    let (code, answer) = site.ask_json(&["apply", path, "--confirm", "1h", "--force"])?;
     assert_eq!(code, 0, "{answer}");
     let (code, answer) = site.ask_json(&["rollback"])?;
     assert_eq!((code, &answer["confirmed"]), (0, &false.into()), "{answer}");
-    let (code, answer) = site.ask_json(&["apply", path, "--confirm", "1h"])?;
+    let (code, answer) = site.ask_json(&["apply", path, "--confirm", "1h", "--force"])?;
     assert_eq!(code, 0, "{answer}");
     let (code, answer) = site.ask_json(&["confirm"])?;
     assert_eq!((code, &answer["confirmed"]), (0, &true.into()), "{answer}");

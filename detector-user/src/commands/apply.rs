@@ -36,6 +36,9 @@ struct Answer {
 /// Applies a policy to the pinned maps.
 pub fn apply(args: &ApplyArgs) -> Result<u8, Failure> {
     let file = read_policy(&args.file)?;
+    if !args.force {
+        file.check_force()?;
+    }
     probe()?;
     let pins = Pins::new(&args.read.pins);
     let mut maps = Maps::pinned(&pins.loaded()?, Access::Write)?;

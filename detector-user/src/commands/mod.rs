@@ -179,6 +179,22 @@ impl PolicyFile {
         compile(&self.checked.policy, previous, clocks).map_err(|error| self.does_not_fit(&error))
     }
 
+    /// Refuses what is valid but likely to hurt nearly everyone.
+    ///
+    /// # Errors
+    ///
+    /// A warning that needs to be forced.
+    pub fn check_force(&self) -> Result<(), Failure> {
+        let warnings = self.checked.warnings.iter().filter(|warning| warning.needs_force);
+        let warnings: Vec<_> = warnings.cloned().collect();
+        if warnings.is_empty() {
+            return Ok(());
+        }
+        let mut failure = Failure::policy(&self.name, &self.text, warnings);
+        failure.message += "\nnot applied: this is about nearly everyone; if it is meant, add --force";
+        Err(failure)
+    }
+
     /// The failure of a policy that is larger than the kernel's tables.
     pub fn does_not_fit(&self, error: &CompileError) -> Failure {
         Failure::policy(&self.name, &self.text, vec![error.diagnostic(&self.text)])

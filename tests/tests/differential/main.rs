@@ -45,12 +45,14 @@ fn the_program_and_the_host_agree_on_every_frame() {
     let mut seen = BTreeMap::new();
     for number in 0..POLICIES {
         let policy = policies::random(&mut random);
-        let tables = compile(&policy, &Manifest::default(), 0).expect("a policy that fits");
         let mut rig = Rig::bare();
+        let tables =
+            compile(&policy, &Manifest::default(), rig.bench().clocks()).expect("a policy that fits");
         rig.apply_policy(&policy);
-        let mut model = Model::new(&policy);
+        let mut model = Model::new(&policy, rig.bench().loaded.maps.settings.read(0).seed);
         for frame_number in 0..FRAMES_PER_POLICY {
-            let step_ns = [0, 20_000, 2_000_000][random.index(3)];
+            let step_ns =
+                if random.once_in(12) { 30_000_000 } else { [0, 20_000, 2_000_000][random.index(3)] };
             rig.advance(random.below(step_ns + 1));
             let frame = frames::random(&mut random);
             let host = expected(&mut model, &tables, &frame, rig.now());
@@ -111,11 +113,7 @@ fn description(class: &Class, tables: &Tables) -> String {
         NO_PROFILE => "-",
         profile => &manifest.profiles[usize::from(profile)],
     };
-    format!(
-        "action {} rule {rule} profile {profile} shadow {}",
-        class.action,
-        u8::from(class.enforced_percent == 0)
-    )
+    format!("action {} rule {rule} profile {profile} enforced {}", class.action, class.enforced_percent)
 }
 
 /// Every reason that a table with room can give came up, enforced and shadowed.

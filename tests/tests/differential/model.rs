@@ -1,4 +1,4 @@
-//! What a policy means, as `docs/policy.md` says it: no ranges, no selectors, no hashes.
+//! What a policy means, as `docs/policy.md` says it: no ranges, no selectors, no entries.
 
 use std::{
     cmp::Reverse,
@@ -9,7 +9,10 @@ use std::{
 use detector_common::{
     address::{Address, Family},
     budget::{Budget, take, ticks},
+    hash::Seed,
     packet::{Packet, Ports},
+    policy::is_enforced,
+    table::{Key as TableKey, Unit},
     verdict::{Reason, Verdict},
 };
 use detector_user::policy::{self, Action, Budgets, Mode, ParentBudgets, Policy, Profile, Service};
@@ -41,6 +44,8 @@ type Key<'a> = (usize, u8, Address, &'a str);
 /// A policy, and what every source spent.
 pub(crate) struct Model<'a> {
     policy: &'a Policy,
+    /// Of the keyed hash that picks the sources of a percentage.
+    seed: Seed,
     known: HashSet<Key<'a>>,
     /// Theoretical arrival times: packets, bytes, connections, new sources.
     spent: HashMap<Key<'a>, [u64; 4]>,
@@ -51,7 +56,7 @@ struct Standing<'a> {
     action: u8,
     rule: Option<&'a str>,
     profile: Option<(&'a str, &'a Profile)>,
-    shadow: bool,
+    mode: Mode,
 }
 
 const LIMIT: u8 = 0;
@@ -60,8 +65,8 @@ const DENY: u8 = 2;
 const COUNT: u8 = 3;
 
 impl<'a> Model<'a> {
-    pub(crate) fn new(policy: &'a Policy) -> Self {
-        Self { policy, known: HashSet::new(), spent: HashMap::new() }
+    pub(crate) fn new(policy: &'a Policy, seed: Seed) -> Self {
+        Self { policy, seed, known: HashSet::new(), spent: HashMap::new() }
     }
 
     /// The number that a service has in the first policy of a program: its place in the file, from 1.
@@ -100,17 +105,18 @@ impl<'a> Model<'a> {
         hidden.map(|(.., index)| index)
     }
 
-    /// `defaults.allow`, then the most specific prefix; within equal ones allow, drop, limit; then the profile.
-    fn standing(&self, source: IpAddr, service: &'a Service) -> Standing<'a> {
+    /// `defaults.allow`, then the most specific prefix of a rule that has not ended; within equal ones allow, drop, limit;
+    /// then the profile.
+    fn standing(&self, source: IpAddr, service: &'a Service, now: u64) -> Standing<'a> {
         let policy = self.policy;
         let profile = |name: &'a str| Some((name, &policy.profiles[name]));
-        let by_default = policy.mode == Mode::Shadow;
         if longest(&policy.allow, source).is_some() {
-            return Standing { action: ALLOW, rule: None, profile: None, shadow: false };
+            return Standing { action: ALLOW, rule: None, profile: None, mode: Mode::Enforce };
         }
         let candidate = |(index, rule): (usize, &'a policy::Rule)| {
             let applies = rule.service.as_ref().is_none_or(|name| *name == service.name);
-            let length = longest(&rule.sources, source).filter(|_| applies)?;
+            let has_ended = rule.until_s.is_some_and(|until_s| ticks(until_s * 1_000_000_000) <= now);
+            let length = longest(&rule.sources, source).filter(|_| applies && !has_ended)?;
             let rank = match rule.action {
                 Action::Allow => 0,
                 Action::Drop => 1,
@@ -120,23 +126,24 @@ impl<'a> Model<'a> {
         };
         let rules = policy.rules.iter().enumerate().filter_map(candidate);
         if let Some((_, rule)) = rules.min_by_key(|(order, _)| *order) {
-            let shadow = rule.mode.map_or(by_default, |mode| mode == Mode::Shadow);
+            let mode = rule.mode.unwrap_or(policy.mode);
             let (action, profile) = match &rule.action {
                 Action::Allow => (ALLOW, None),
                 Action::Drop => (DENY, None),
                 Action::Limit(name) => (LIMIT, profile(name)),
             };
-            return Standing { action, rule: Some(&rule.name), profile, shadow };
+            return Standing { action, rule: Some(&rule.name), profile, mode };
         }
+        let mode = policy.mode;
         match &service.profile {
-            Some(name) => Standing { action: LIMIT, rule: None, profile: profile(name), shadow: by_default },
-            None => Standing { action: COUNT, rule: None, profile: None, shadow: by_default },
+            Some(name) => Standing { action: LIMIT, rule: None, profile: profile(name), mode },
+            None => Standing { action: COUNT, rule: None, profile: None, mode },
         }
     }
 
     /// Judges a packet for a service.
     pub(crate) fn judge(&mut self, packet: &Packet, service: usize, bytes: u32, now: u64) -> Expected {
-        let standing = self.standing(packet.source.to_ip(), &self.policy.services[service]);
+        let standing = self.standing(packet.source.to_ip(), &self.policy.services[service], now);
         let reason = match (standing.action, standing.profile) {
             (ALLOW, _) => self.count(packet, service, Reason::Allowed),
             (DENY, _) => self.count(packet, service, Reason::Denied),
@@ -146,13 +153,16 @@ impl<'a> Model<'a> {
         };
         let name = |name: Option<&str>| name.unwrap_or("-").to_owned();
         let class = format!(
-            "action {} rule {} profile {} shadow {}",
+            "action {} rule {} profile {} enforced {}",
             standing.action,
             name(standing.rule),
             name(standing.profile.map(|(name, _)| name)),
-            u8::from(standing.shadow)
+            standing.mode.enforced_percent()
         );
-        Expected { reason, shadow: standing.shadow, service: Some(service), class: Some(class) }
+        let unit = Unit::of_source(packet.source.family);
+        let hash = TableKey::new(packet.source, unit, self.number(service)).hash(&self.seed);
+        let shadow = !is_enforced(hash, standing.mode.enforced_percent());
+        Expected { reason, shadow, service: Some(service), class: Some(class) }
     }
 
     fn count(&mut self, packet: &Packet, service: usize, reason: Reason) -> Reason {

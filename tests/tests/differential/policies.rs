@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
-use detector_tests::random::Random;
+use detector_tests::{
+    random::Random,
+    rows::{SECOND, START_NS},
+};
 use detector_user::policy::{
     Action, Budget, Budgets, Mode, ParentBudgets, Parents, Policy, Ports, Profile, Rate, Rule, Service,
 };
@@ -45,7 +48,11 @@ pub(crate) fn random(random: &mut Random) -> Policy {
 }
 
 fn mode(random: &mut Random) -> Mode {
-    if random.once_in(4) { Mode::Shadow } else { Mode::Enforce }
+    match random.below(8) {
+        0 | 1 => Mode::Shadow,
+        2 => Mode::Percent(1 + random.below(99) as u8),
+        _ => Mode::Enforce,
+    }
 }
 
 fn profile_name(random: &mut Random) -> String {
@@ -111,7 +118,8 @@ fn rule(random: &mut Random, number: u64, services: &[Service]) -> Rule {
         sources: (0..1 + random.below(3)).map(|_| net(random, SOURCES)).collect(),
         action,
         mode: random.once_in(3).then(|| mode(random)),
-        until_s: None,
+        // Before the first frame, or among the frames.
+        until_s: random.once_in(3).then(|| START_NS / SECOND + random.below(3)),
         reason: None,
     }
 }
