@@ -11,7 +11,7 @@
 //!    to each other) looks for what is allowed but unlikely to be meant. It needs a policy without errors; warnings
 //!    about a single budget are given in any case.
 //!
-//! [`json_schema`] says the language for other programs.
+//! [`json_schema()`] says the language for other programs.
 //!
 //! A [`Policy`] holds these promises: names are unique within their kind and match `[A-Za-z0-9_.:-]{1,63}`, every
 //! name referred to exists, every prefix has no bit set after its length and is not an IPv4-mapped IPv6 one, lists
