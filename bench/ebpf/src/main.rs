@@ -212,8 +212,10 @@ fn wait_for(ctx: &XdpContext, lines: u32) -> u32 {
 #[xdp(frags)]
 fn array_add(ctx: XdpContext) -> u32 {
     let Some(line) = source(&ctx).and_then(|source| line_of(source, SOURCES.load())) else { return XDP_DROP };
+    // SAFETY: the second word of a line.
+    let word = unsafe { line.cast::<u64>().add(1) };
     // SAFETY: a word of a map value.
-    let before = unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::SeqCst }>(line.cast::<u64>().add(1), 1) };
+    let before = unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::SeqCst }>(word, 1) };
     if before == u64::MAX { XDP_DROP } else { XDP_PASS }
 }
 
