@@ -5,9 +5,10 @@ use serde::Serialize;
 use super::{EXIT_DONE, EXIT_INVALID, Failure, parse_policy, print_json, print_line, read_text};
 use crate::{
     cli::CheckArgs,
+    clock,
     policy::{
         self, FileDiagnostic, Severity,
-        compile::{Manifest, compile},
+        compile::{Clocks, Manifest, compile},
         in_file,
     },
 };
@@ -29,7 +30,9 @@ pub fn check(args: &CheckArgs) -> Result<u8, Failure> {
         Ok(checked) => (checked.warnings, Some(checked.policy)),
         Err(diagnostics) => (diagnostics, None),
     };
-    let fits = policy.as_ref().map_or(Ok(()), |policy| compile(policy, &Manifest::default(), 0).map(drop));
+    let clocks = Clocks { tick_ns: 0, kernel_ns: 0, unix_ns: clock::unix_ns() };
+    let fits =
+        policy.as_ref().map_or(Ok(()), |policy| compile(policy, &Manifest::default(), clocks).map(drop));
     if let Err(error) = fits {
         diagnostics.push(error.diagnostic(&text));
         diagnostics.sort_by(|one, other| one.place().cmp(&other.place()));
