@@ -291,7 +291,13 @@ pub(crate) fn chart(report: &Report) -> String {
     sizes.dedup();
     let most = report.pipeline.iter().map(|row| row.ns_median).fold(1.0, f64::max);
     let mut bars = String::new();
-    let mut y = BAR;
+    let machine = &report.machine;
+    let _ = writeln!(
+        bars,
+        "<text x=\"8\" y=\"{}\">ns a packet over a veth pair: {}, Linux {}, {}</text>",
+        BAR, machine.processor, machine.kernel, machine.date
+    );
+    let mut y = 2 * BAR;
     for size in sizes {
         let _ = writeln!(bars, "<text x=\"8\" y=\"{}\" font-weight=\"bold\">{size} sources</text>", y + 13);
         y += BAR + 4;
@@ -320,4 +326,26 @@ pub(crate) fn chart(report: &Report) -> String {
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {y}\" font-family=\"sans-serif\" font-size=\"13\">\n\
          <rect width=\"{WIDTH}\" height=\"{y}\" fill=\"#ffffff\"/>\n{bars}</svg>\n"
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{env, fs, path::Path};
+
+    use super::*;
+
+    /// What is rendered of the last report is what stands beside it; `DETECTOR_WRITE_DOCS=1` writes it anew.
+    #[test]
+    fn the_documents_are_what_the_report_says() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs");
+        let read = |name: &str| fs::read_to_string(folder.join(name)).expect("a document");
+        let report: Report = serde_json::from_str(&read("performance.json")).expect("a report");
+        for (name, text) in [("performance.md", markdown(&report)), ("performance.svg", chart(&report))] {
+            if env::var_os("DETECTOR_WRITE_DOCS").is_some() {
+                fs::write(folder.join(name), text).expect("a document is written");
+            } else {
+                assert!(read(name) == text, "docs/{name} is not what its report says");
+            }
+        }
+    }
 }

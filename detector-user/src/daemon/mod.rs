@@ -25,7 +25,7 @@ use crate::{
         read_policy,
     },
     kernel::{
-        apply::{retime, settle},
+        apply::{is_trial_over, retime, settle},
         attach::Attachment,
         maps::Maps,
         pins::{Lock, Pins, PinsError},
@@ -53,6 +53,16 @@ impl Running {
 
 /// Time between two looks at whether the interfaces are still there.
 const LOOK: Duration = Duration::from_secs(1);
+
+/// For which policy, and with how many nanoseconds between the two clocks, the ends of rules were looked at.
+#[derive(Debug, Clone, Copy, Default)]
+struct Kept {
+    generation: u64,
+    between_ns: u64,
+}
+
+/// The coarse clock steps behind the other one; more than this between two looks is a clock that was set.
+const CLOCKS_APART_NS_MAX: u64 = 500_000_000;
 
 /// How often the policy was read again.
 #[derive(Debug, Clone, Copy, Default)]
@@ -166,11 +176,12 @@ impl Daemon {
         let mut looks = tokio::time::interval(LOOK);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut lost = BTreeSet::new();
+        let mut kept = Kept::default();
         loop {
             tokio::select! {
                 _ = looks.tick() => {
                     self.look(&mut lost);
-                    self.keep_time();
+                    self.keep_time(&mut kept);
                 }
                 _ = signals.terminate.recv() => return,
                 _ = signals.interrupt.recv() => return,
@@ -204,10 +215,18 @@ impl Daemon {
     }
 
     /// Writes down that a trial is over, which the program sees by itself, and moves the ends of rules when the clock of the
-    /// wall was set.
-    fn keep_time(&self) {
+    /// wall was set. `kept`: for which policy and between which clocks that was done last.
+    fn keep_time(&self, kept: &mut Kept) {
         let running = lock(&self.running);
-        // Who applies a policy at this moment does both.
+        let clocks = clocks(&running.maps);
+        let between_ns = clocks.unix_ns.saturating_sub(clocks.kernel_ns);
+        let is_kept = kept.generation == read::settings(&running.maps).active
+            && kept.between_ns.abs_diff(between_ns) < CLOCKS_APART_NS_MAX
+            && !is_trial_over(&running.maps);
+        if is_kept {
+            return;
+        }
+        // Who applies a policy at this moment does both; what is left to do is done at the next look.
         let Ok(_lock) = self.pins.lock_policy() else { return };
         if settle(&running.maps) {
             tracing::warn!(
@@ -215,11 +234,12 @@ impl Daemon {
                 "nobody confirmed the policy: it was taken back, and the one before is active"
             );
         }
-        match retime(&running.maps, clocks(&running.maps)) {
+        match retime(&running.maps, clocks) {
             Ok(0) => {}
             Ok(moved) => tracing::warn!("the clock was set: the ends of rules were moved ({moved} classes)"),
             Err(error) => tracing::error!("cannot keep the ends of rules: {error}"),
         }
+        *kept = Kept { generation: read::settings(&running.maps).active, between_ns };
     }
 
     /// Reads the policy again. A bad one changes nothing.

@@ -218,7 +218,7 @@ fn put_policy(loaded: &mut Loaded, prepared: &Prepared) -> Result<(), Failure> {
     let Prepared { file, pins, .. } = prepared;
     if let Some(left_s) = read::confirm_in_s(&loaded.maps) {
         tracing::warn!(
-            "a policy waits to be confirmed for {left_s} s more: {} is not applied; SIGHUP applies it",
+            "a policy waits to be confirmed for {left_s} s more: {} is not applied; SIGHUP applies it after that",
             file.name
         );
         return Ok(());

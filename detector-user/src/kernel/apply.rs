@@ -110,14 +110,19 @@ pub fn take_back(maps: &Maps) -> bool {
 /// Writes down what the program does by itself since the deadline of a policy that was not confirmed. Whether one had
 /// passed.
 pub fn settle(maps: &Maps) -> bool {
-    let settings = maps.settings.read(0);
-    let is_over = settings.deadline != 0 && read::now(maps) >= settings.deadline;
+    let is_over = is_trial_over(maps);
     if is_over {
         // In this order every packet finds the policy before.
-        maps.settings.write_word(0, ACTIVE, settings.fallback);
+        maps.settings.write_word(0, ACTIVE, maps.settings.read(0).fallback);
         maps.settings.write_word(0, DEADLINE, 0);
     }
     is_over
+}
+
+/// Whether the program went back by itself from a policy that was not confirmed, and nobody has written it down yet.
+pub fn is_trial_over(maps: &Maps) -> bool {
+    let deadline = maps.settings.read(0).deadline;
+    deadline != 0 && read::now(maps) >= deadline
 }
 
 /// What the two clocks may drift apart, or be read apart, before ends are moved, ticks: a second.
@@ -142,10 +147,10 @@ pub fn retime(maps: &Maps, clocks: Clocks) -> Result<usize, ReadError> {
     })?;
     let mut moved = 0;
     for (number, end, until_s) in ends {
-        // One that is past stays so: the first tick after boot.
+        // An end that is past by the wall: the first tick after boot.
         let right = clocks.ticks_at(until_s).unwrap_or(1);
-        let is_past = right <= 1 && end <= read::now(maps);
-        if right.abs_diff(end) > DRIFT_MAX && !is_past {
+        // What has ended stays so until a policy is applied: known sources have another class by now.
+        if right.abs_diff(end) > DRIFT_MAX && end > read::now(maps) {
             let place = slot_place(slot, CLASSES_MAX, number) as usize;
             maps.classes.write_word(place, offset_of!(Class, until) / size_of::<u64>(), right);
             moved += 1;

@@ -30,7 +30,7 @@ pub const DEFAULT_ROOT: &str = "/sys/fs/bpf/detector";
 /// `BPF_FS_MAGIC` of linux/magic.h.
 const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
 
-/// How often a daemon tries to become the only one, and how long it waits between.
+/// How often a lock is tried that others hold for moments, and how long is waited between.
 const LOCK_ATTEMPTS: u32 = 20;
 const LOCK_PAUSE: std::time::Duration = std::time::Duration::from_millis(10);
 
@@ -330,9 +330,18 @@ impl Pins {
         path.exists() && flock(&path, libc::LOCK_SH).is_ok_and(|lock| lock.is_none())
     }
 
-    /// Held while a policy is applied.
+    /// Held while a policy is applied. Tries for a while: a daemon holds it for a moment when a trial ends.
     pub fn lock_policy(&self) -> Result<Lock, PinsError> {
-        lock(self.lock_path("policy"), "is applying a policy", "try again when it is done")
+        let attempt = || lock(self.lock_path("policy"), "is applying a policy", "try again when it is done");
+        let mut result = attempt();
+        for _ in 0..LOCK_ATTEMPTS {
+            if !matches!(result, Err(PinsError::Locked { .. })) {
+                break;
+            }
+            std::thread::sleep(LOCK_PAUSE);
+            result = attempt();
+        }
+        result
     }
 }
 

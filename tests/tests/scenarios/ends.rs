@@ -6,7 +6,7 @@ use detector_user::{
     kernel::{apply, read},
     policy::{
         Mode, Policy,
-        compile::{Manifest, compile},
+        compile::{Clocks, Manifest, compile},
     },
 };
 
@@ -102,6 +102,31 @@ fn too_many_ends_in_a_row_are_refused() {
     assert!(error.to_string().contains("end one after the other"), "{error}");
     rig.apply_policy(&ending(&rules[1..]));
     assert_eq!(rig.reason(&ack(v4(1))), Reason::Denied);
+}
+
+/// The clock of the wall was wrong by three seconds when the policy came, and is set.
+#[test]
+fn ends_move_when_the_clock_is_set_and_what_has_ended_stays_so() {
+    let mut rig = Rig::bare();
+    rig.apply_policy(&ending(&[("10.0.0.0/8", "\"drop\"", Some(10)), ("10.1.0.0/16", "\"drop\"", Some(2))]));
+    let set = |rig: &Rig, ahead_ns: u64| {
+        let clocks = rig.bench().clocks();
+        let clocks = Clocks { unix_ns: clocks.unix_ns + ahead_ns, ..clocks };
+        apply::retime(&rig.bench().loaded.maps, clocks).expect("the policy can be read")
+    };
+    rig.advance(3 * SECOND);
+    assert_eq!(set(&rig, SECOND / 2), 0, "what clocks are read apart");
+    assert_eq!(set(&rig, 3 * SECOND), 1, "one rule has ended");
+    rig.advance(4 * SECOND - 1);
+    assert_eq!(rig.reason(&ack(v4(1))), Reason::Denied);
+    rig.advance(1);
+    assert_eq!(rig.reason(&ack(v4(1))), Reason::Conforming);
+    assert_eq!(set(&rig, 0), 0, "an end that was");
+    // Into the past.
+    rig.apply_policy(&ending(&[("10.0.0.0/8", "\"drop\"", Some(20))]));
+    assert_eq!(rig.reason(&ack(v4(1))), Reason::Denied);
+    assert_eq!(set(&rig, 60 * SECOND), 1);
+    assert_eq!(rig.reason(&ack(v4(1))), Reason::Conforming);
 }
 
 /// Every source is wholly enforced or wholly in shadow, and stays so.
