@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{EXIT_DONE, Failure, PolicyFile, print_json, print_line, read_policy};
 use crate::{
@@ -19,18 +20,26 @@ use crate::{
     policy::{self, FileDiagnostic, compile::Clocks, in_file},
 };
 
-/// The answer.
-#[derive(Debug, Serialize)]
-struct Answer {
-    applied: bool,
-    file: String,
-    epoch: u32,
-    services: usize,
-    rules: usize,
-    source_prefixes: usize,
+/// What `apply` answers.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Applied)]
+pub struct Answer {
+    /// Always true: what is not applied is a failure.
+    pub applied: bool,
+    /// The policy's name.
+    pub file: String,
+    /// The number that it has now.
+    pub epoch: u32,
+    /// How many it has.
+    pub services: usize,
+    /// How many it has.
+    pub rules: usize,
+    /// How many its rules name, those of source files included.
+    pub source_prefixes: usize,
     /// Seconds until it is taken back unless it is confirmed; none: it stays.
-    confirm_in_s: Option<u64>,
-    warnings: Vec<FileDiagnostic>,
+    pub confirm_in_s: Option<u64>,
+    /// What `check` warns of.
+    pub warnings: Vec<FileDiagnostic>,
 }
 
 /// Applies a policy to the pinned maps.
@@ -42,41 +51,63 @@ pub fn apply(args: &ApplyArgs) -> Result<u8, Failure> {
     probe()?;
     let pins = Pins::new(&args.read.pins);
     let mut maps = Maps::pinned(&pins.loaded()?, Access::Write)?;
-    let epoch = apply_to(&mut maps, &pins, &file, args.confirm)?;
-    let checked = &file.checked.policy;
-    let source_prefixes = checked.rules.iter().map(|rule| rule.sources.len()).sum();
-    let (services, rules) = (checked.services.len(), checked.rules.len());
-    let confirm_in_s = args.confirm.map(|time| time.as_secs());
+    let answer = answer(&mut maps, &pins, &file, args.confirm)?;
     if args.read.json {
-        let warnings = in_file(&file.name, file.checked.warnings);
-        let file = file.name;
-        print_json(&Answer {
-            applied: true,
-            file,
-            epoch,
-            services,
-            rules,
-            source_prefixes,
-            confirm_in_s,
-            warnings,
-        })?;
+        print_json(&answer)?;
         return Ok(EXIT_DONE);
     }
     if !file.checked.warnings.is_empty() {
         anstream::eprintln!("{}", policy::render(&file.name, &file.text, &file.checked.warnings).trim_end());
     }
-    print_line(&format!(
-        "applied {} as policy {epoch}: {services} services, {rules} rules, {source_prefixes} source prefixes",
-        file.name
-    ));
-    if let Some(left_s) = confirm_in_s {
-        print_line(&format!("it is taken back in {left_s} s: keep it with `detector confirm`"));
-    }
+    print_line(&text(&answer));
     Ok(EXIT_DONE)
+}
+
+/// Puts a policy in place of the active one. What `check` says needs to be forced is the caller's to refuse, with
+/// [`PolicyFile::check_force`].
+///
+/// # Errors
+///
+/// As [`apply_to`].
+pub fn answer(
+    maps: &mut Maps,
+    pins: &Pins,
+    file: &PolicyFile,
+    confirm: Option<Duration>,
+) -> Result<Answer, Failure> {
+    let epoch = apply_to(maps, pins, file, confirm)?;
+    let checked = &file.checked.policy;
+    Ok(Answer {
+        applied: true,
+        file: file.name.clone(),
+        epoch,
+        services: checked.services.len(),
+        rules: checked.rules.len(),
+        source_prefixes: checked.rules.iter().map(|rule| rule.sources.len()).sum(),
+        confirm_in_s: confirm.map(|time| time.as_secs()),
+        warnings: in_file(&file.name, file.checked.warnings.clone()),
+    })
+}
+
+fn text(answer: &Answer) -> String {
+    let Answer { file, epoch, services, rules, source_prefixes, .. } = answer;
+    let applied = format!(
+        "applied {file} as policy {epoch}: {services} services, {rules} rules, {source_prefixes} source prefixes"
+    );
+    match answer.confirm_in_s {
+        None => applied,
+        Some(left_s) => {
+            format!("{applied}\nit is taken back in {left_s} s: keep it with `detector confirm`")
+        }
+    }
 }
 
 /// Compiles a policy against the one in the maps and puts it in its place.
 /// With a time to confirm it in, it is taken back by itself after that.
+///
+/// # Errors
+///
+/// It does not fit, another one waits to be confirmed, or the kernel refuses. Nothing changes.
 pub fn apply_to(
     maps: &mut Maps,
     pins: &Pins,

@@ -1,6 +1,7 @@
 //! `detector confirm` and `detector rollback`: the end of a policy on trial, with or without a daemon.
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{EXIT_DONE, Failure, print_json, print_line};
 use crate::{
@@ -8,12 +9,14 @@ use crate::{
     kernel::{apply, mapped::Access, maps::Maps, pins::Pins, probe::probe, read},
 };
 
-/// The answer.
-#[derive(Debug, Serialize)]
-struct Answer {
-    confirmed: bool,
+/// What `confirm` and `rollback` answer.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = TrialEnd)]
+pub struct Answer {
+    /// Whether the policy on trial stays.
+    pub confirmed: bool,
     /// The policy that is active now; 0: none.
-    epoch: u32,
+    pub epoch: u32,
 }
 
 const NOTHING_WAITS: &str = "nothing waits to be confirmed: the time of the policy is over, it was confirmed, or it was \
@@ -33,20 +36,33 @@ fn end(args: &ReadArgs, confirmed: bool) -> Result<u8, Failure> {
     probe()?;
     let pins = Pins::new(&args.pins);
     let maps = Maps::pinned(&pins.loaded()?, Access::Write)?;
-    let _lock = pins.lock_policy()?;
-    let is_done = if confirmed { apply::confirm(&maps) } else { apply::take_back(&maps) };
-    if !is_done {
-        return Err(Failure::failed(NOTHING_WAITS));
-    }
-    let epoch = read::epoch(&maps);
+    let answer = answer(&maps, &pins, confirmed)?;
     if args.json {
-        print_json(&Answer { confirmed, epoch })?;
-    } else if confirmed {
-        print_line(&format!("confirmed: policy {epoch} stays"));
-    } else if epoch == 0 {
-        print_line("rolled back: there was no policy before, every packet passes");
+        print_json(&answer)?;
     } else {
-        print_line(&format!("rolled back to policy {epoch}"));
+        print_line(&text(&answer));
     }
     Ok(EXIT_DONE)
+}
+
+/// Ends the trial of a policy: keeps it, or goes back to the one before.
+///
+/// # Errors
+///
+/// None is on trial, or another process is about to apply a policy.
+pub fn answer(maps: &Maps, pins: &Pins, confirmed: bool) -> Result<Answer, Failure> {
+    let _lock = pins.lock_policy()?;
+    let is_done = if confirmed { apply::confirm(maps) } else { apply::take_back(maps) };
+    if !is_done {
+        return Err(Failure::conflict(NOTHING_WAITS));
+    }
+    Ok(Answer { confirmed, epoch: read::epoch(maps) })
+}
+
+fn text(answer: &Answer) -> String {
+    match *answer {
+        Answer { confirmed: true, epoch } => format!("confirmed: policy {epoch} stays"),
+        Answer { epoch: 0, .. } => "rolled back: there was no policy before, every packet passes".to_owned(),
+        Answer { epoch, .. } => format!("rolled back to policy {epoch}"),
+    }
 }

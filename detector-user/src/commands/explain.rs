@@ -9,6 +9,7 @@ use detector_common::{
     table::{Lineage, Unit, Way},
 };
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{EXIT_DONE, Failure, duration, mode_name, print_json, print_line, table};
 use crate::{
@@ -25,93 +26,126 @@ use crate::{
     replay::source_prefix,
 };
 
-/// The answer.
-#[derive(Debug, Serialize)]
-struct Answer {
-    address: IpAddr,
-    source: String,
-    policy: u32,
-    services: Vec<Standing>,
+/// What `explain` answers.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Explanation)]
+pub struct Answer {
+    /// The address asked for.
+    #[schema(value_type = String, example = "198.51.100.7")]
+    pub address: IpAddr,
+    /// The prefix that it is counted with.
+    pub source: String,
+    /// The active policy.
+    pub policy: u32,
+    /// How it stands at each service.
+    pub services: Vec<Standing>,
 }
 
 /// How the source stands at one service.
-#[derive(Debug, Serialize)]
-struct Standing {
-    service: String,
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Standing {
+    /// The service.
+    pub service: String,
     /// `allow`, `drop`, `limit`, or `count` where the service has no profile.
-    action: &'static str,
+    pub action: &'static str,
     /// `enforce`, `shadow`, or `enforce N %`.
-    mode: String,
+    pub mode: String,
     /// Whether that drops packets of this source.
-    enforced: bool,
-    rule: Option<String>,
+    pub enforced: bool,
+    /// The rule that decides, if one does.
+    pub rule: Option<String>,
     /// When the rule ends, seconds since the Unix epoch.
-    until_s: Option<u64>,
-    reason: Option<String>,
-    profile: Option<String>,
+    pub until_s: Option<u64>,
+    /// What the policy says of the rule.
+    pub reason: Option<String>,
+    /// The profile that limits, if one does.
+    pub profile: Option<String>,
     /// What was seen since the source got its entry; none while it has none.
-    seen: Option<Seen>,
+    pub seen: Option<Seen>,
     /// What awaits the next packet while it has none.
-    newcomer: Option<Newcomer>,
-    budgets: Vec<BudgetState>,
+    pub newcomer: Option<Newcomer>,
+    /// Every budget that it is charged to.
+    pub budgets: Vec<BudgetState>,
 }
 
-#[derive(Debug, Serialize)]
-struct Seen {
-    packets: u32,
-    bytes: u32,
-    dropped: u32,
-    connections: u32,
+/// What was seen of a source, each modulo 2^32.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Seen {
+    /// Packets of any verdict.
+    pub packets: u32,
+    /// Their bytes.
+    pub bytes: u32,
+    /// Packets that were dropped.
+    pub dropped: u32,
+    /// Connections that it asked for.
+    pub connections: u32,
 }
 
 /// What awaits the next packet of a source without an entry.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(tag = "state", rename_all = "snake_case")]
-enum Newcomer {
+pub enum Newcomer {
     /// It gets an entry, with every budget of its own full.
     Admitted,
     /// It is refused: the prefix has spent its budget `new_sources`.
-    NewSources { prefix: String },
+    NewSources {
+        /// The prefix.
+        prefix: String,
+    },
     /// It gets none, since every way of its set is busy. If its class limits, it shares the overflow budget.
     TableFull,
 }
 
 /// One budget and what is left of it.
-#[derive(Debug, Serialize)]
-struct BudgetState {
+#[derive(Debug, Serialize, ToSchema)]
+pub struct BudgetState {
     /// Whose: the source's prefix, or that of a parent.
-    prefix: String,
-    budget: &'static str,
-    per_second: f64,
-    burst: f64,
-    left: f64,
-    full_in_ms: u64,
+    pub prefix: String,
+    /// `packets`, `bytes`, `connections` or `new_sources`.
+    pub budget: &'static str,
+    /// What it gets in a second.
+    pub per_second: f64,
+    /// What it holds at most.
+    pub burst: f64,
+    /// What it holds now.
+    pub left: f64,
+    /// Milliseconds until it is full, if nothing more comes.
+    pub full_in_ms: u64,
 }
 
 /// Explains an address.
 pub fn explain(args: &ExplainArgs) -> Result<u8, Failure> {
     probe()?;
     let maps = Maps::pinned(&Pins::new(&args.read.pins).loaded()?, Access::Read)?;
-    let address = Address::from(args.address);
-    let (policy, services) = read::consistently(&maps, |active| -> Result<_, Failure> {
-        let Some(manifest) = active.manifest()? else {
-            return Err(Failure::failed("no policy is applied: `detector apply FILE`"));
-        };
-        let mut services = Vec::new();
-        for (name, &number) in &manifest.services {
-            services.extend(standing(&maps, active, &manifest, address, name, number)?);
-        }
-        Ok((active.epoch(), services))
-    })?;
-    let unit = Unit::of_source(address.family);
-    let source = source_prefix(unit, address.high).to_string();
-    let answer = Answer { address: args.address, source, policy, services };
+    let answer = answer(&maps, args.address)?;
     if args.read.json {
         print_json(&answer)?;
     } else {
         print_line(&text(&answer));
     }
     Ok(EXIT_DONE)
+}
+
+/// How an address stands with the active policy.
+///
+/// # Errors
+///
+/// There is none, or the maps cannot be read.
+pub fn answer(maps: &Maps, address: IpAddr) -> Result<Answer, Failure> {
+    let asked = address;
+    let address = Address::from(asked);
+    let (policy, services) = read::consistently(maps, |active| -> Result<_, Failure> {
+        let Some(manifest) = active.manifest()? else {
+            return Err(Failure::unavailable("no policy is applied: `detector apply FILE`"));
+        };
+        let mut services = Vec::new();
+        for (name, &number) in &manifest.services {
+            services.extend(standing(maps, active, &manifest, address, name, number)?);
+        }
+        Ok((active.epoch(), services))
+    })?;
+    let source = source_prefix(Unit::of_source(address.family), address.high).to_string();
+    Ok(Answer { address: asked, source, policy, services })
 }
 
 fn standing(

@@ -12,6 +12,7 @@ pub mod top;
 pub mod unload;
 
 use std::{
+    collections::BTreeMap,
     fmt, fs,
     io::{self, Read as _},
     path::Path,
@@ -42,9 +43,22 @@ pub const EXIT_NOT_ENFORCING: u8 = 10;
 /// Enforcing, but something needs a hand.
 pub const EXIT_DEGRADED: u8 = 11;
 
+/// What a failure is about: which HTTP status the API answers with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// The input.
+    Input,
+    /// Something else that is done, or waits to be ended.
+    Conflict,
+    /// Nothing is loaded, or there is no policy yet.
+    Unavailable,
+    /// Something else.
+    Other,
+}
+
 /// Why a command could not do what it was asked for, and the exit code that says so. As JSON, what a command with
 /// `--json` prints then.
-#[derive(Debug, serde::Serialize)]
+#[derive(Debug, serde::Serialize, utoipa::ToSchema)]
 pub struct Failure {
     /// What went wrong and what to do, without a final newline.
     #[serde(rename = "error")]
@@ -55,23 +69,40 @@ pub struct Failure {
     /// What is said about places in a policy; the message has it too.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub diagnostics: Vec<FileDiagnostic>,
+    /// What it is about.
+    #[serde(skip)]
+    pub cause: Cause,
 }
 
 impl Failure {
     /// The input is at fault.
     pub fn invalid(message: impl fmt::Display) -> Self {
-        Self { code: EXIT_INVALID, message: message.to_string(), diagnostics: Vec::new() }
+        Self::new(EXIT_INVALID, Cause::Input, message)
     }
 
     /// Something else is.
     pub fn failed(message: impl fmt::Display) -> Self {
-        Self { code: EXIT_FAILED, message: message.to_string(), diagnostics: Vec::new() }
+        Self::new(EXIT_FAILED, Cause::Other, message)
+    }
+
+    /// Something else is done, or waits to be ended.
+    pub fn conflict(message: impl fmt::Display) -> Self {
+        Self::new(EXIT_FAILED, Cause::Conflict, message)
+    }
+
+    /// Nothing is loaded, or there is no policy yet.
+    pub fn unavailable(message: impl fmt::Display) -> Self {
+        Self::new(EXIT_FAILED, Cause::Unavailable, message)
+    }
+
+    fn new(code: u8, cause: Cause, message: impl fmt::Display) -> Self {
+        Self { message: message.to_string(), code, diagnostics: Vec::new(), cause }
     }
 
     /// A policy is.
     fn policy(file: &str, text: &str, diagnostics: Vec<Diagnostic>) -> Self {
         let message = policy::render(file, text, &diagnostics).trim_end().to_owned();
-        Self { message, code: EXIT_INVALID, diagnostics: policy::in_file(file, diagnostics) }
+        Self { diagnostics: policy::in_file(file, diagnostics), ..Self::invalid(message) }
     }
 }
 
@@ -83,7 +114,11 @@ impl From<ProbeError> for Failure {
 
 impl From<PinsError> for Failure {
     fn from(error: PinsError) -> Self {
-        Self::failed(error)
+        match error {
+            PinsError::NotLoaded { .. } => Self::unavailable(error),
+            PinsError::Locked { .. } => Self::conflict(error),
+            _ => Self::failed(error),
+        }
     }
 }
 
@@ -109,6 +144,7 @@ impl From<ApplyError> for Failure {
     fn from(error: ApplyError) -> Self {
         match error {
             ApplyError::Manifest { .. } => Self::invalid(error),
+            ApplyError::Pending { .. } => Self::conflict(error),
             _ => Self::failed(error),
         }
     }
@@ -165,15 +201,22 @@ pub struct PolicyFile {
 
 /// Reads and checks a policy.
 pub fn read_policy(path: &Path) -> Result<PolicyFile, Failure> {
-    let name = path.display().to_string();
-    let text = read_text(path)?;
-    match parse_policy(path, &text) {
-        Ok(checked) => Ok(PolicyFile { name, text, checked }),
-        Err(diagnostics) => Err(Failure::policy(&name, &text, diagnostics)),
-    }
+    PolicyFile::parse(path.display().to_string(), read_text(path)?, SourceFiles::beside(path))
 }
 
 impl PolicyFile {
+    /// Checks the text of a policy.
+    ///
+    /// # Errors
+    ///
+    /// It is not one.
+    pub fn parse(name: String, text: String, source_files: SourceFiles<'_>) -> Result<Self, Failure> {
+        match parse_policy(&text, source_files) {
+            Ok(checked) => Ok(Self { name, text, checked }),
+            Err(diagnostics) => Err(Failure::policy(&name, &text, diagnostics)),
+        }
+    }
+
     /// Compiles the policy; what does not fit is told like any other error of the file.
     pub fn compile(&self, previous: &Manifest, clocks: Clocks) -> Result<Tables, Failure> {
         compile(&self.checked.policy, previous, clocks).map_err(|error| self.does_not_fit(&error))
@@ -201,10 +244,40 @@ impl PolicyFile {
     }
 }
 
-/// Checks the text of the policy of a path, as of now and with its source files.
-pub fn parse_policy(path: &Path, text: &str) -> Result<Checked, Vec<Diagnostic>> {
-    let folder = path.parent().unwrap_or(path);
-    policy::parse_in(text, &Context { now_unix_s: clock::unix_s(), folder, read: &read_at_most })
+/// Where the source files of a policy are.
+#[derive(Debug, Clone, Copy)]
+pub enum SourceFiles<'a> {
+    /// In the file system; relative paths start from this folder.
+    Folder(&'a Path),
+    /// These, by the path that the policy names; nothing is read from the file system.
+    Sent(&'a BTreeMap<String, String>),
+}
+
+impl<'a> SourceFiles<'a> {
+    /// Those of the policy of a path.
+    pub fn beside(policy: &'a Path) -> Self {
+        Self::Folder(policy.parent().unwrap_or(policy))
+    }
+}
+
+/// Checks the text of a policy, as of now and with its source files.
+pub fn parse_policy(text: &str, source_files: SourceFiles<'_>) -> Result<Checked, Vec<Diagnostic>> {
+    let now_unix_s = clock::unix_s();
+    match source_files {
+        SourceFiles::Folder(folder) => {
+            policy::parse_in(text, &Context { now_unix_s, folder, read: &read_at_most })
+        }
+        SourceFiles::Sent(files) => {
+            let read = |path: &Path, _: usize| sent(files, path);
+            policy::parse_in(text, &Context { now_unix_s, folder: Path::new(""), read: &read })
+        }
+    }
+}
+
+fn sent(files: &BTreeMap<String, String>, path: &Path) -> io::Result<Vec<u8>> {
+    let file = path.to_str().and_then(|path| files.get(path));
+    let missing = || io::Error::new(io::ErrorKind::NotFound, "it was not sent with the policy");
+    Ok(file.ok_or_else(missing)?.clone().into_bytes())
 }
 
 /// The bytes of a file; of one with more than `bytes_max`, one more than that.

@@ -1,6 +1,7 @@
 //! `detector rules`: what each rule does, refused so far, and when it ends; from the pinned maps alone.
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{EXIT_DONE, Failure, duration, mode_name, print_json, print_line, table};
 use crate::{
@@ -10,48 +11,61 @@ use crate::{
     policy::compile::{Manifest, ManifestRule},
 };
 
-/// The answer.
-#[derive(Debug, Serialize)]
-struct Answer {
+/// What `rules` answers.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Rules)]
+pub struct Answer {
     /// The active policy; 0: none.
-    epoch: u32,
+    pub epoch: u32,
     /// In the order of the file.
-    rules: Vec<Rule>,
+    pub rules: Vec<Rule>,
 }
 
-#[derive(Debug, Serialize)]
-struct Rule {
-    name: String,
+/// A rule.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Rule {
+    /// Its name.
+    pub name: String,
     /// `allow`, `drop`, or `limit NAME`.
-    action: String,
+    pub action: String,
     /// `enforce`, `shadow`, or `enforce N %`.
-    mode: String,
+    pub mode: String,
     /// Packets dropped since the rule came.
-    dropped: u64,
+    pub dropped: u64,
     /// Packets that would have been, had the mode been `enforce` for their source.
-    would_drop: u64,
+    pub would_drop: u64,
     /// When it ends, seconds since the Unix epoch.
-    until_s: Option<u64>,
+    pub until_s: Option<u64>,
     /// Seconds until then; 0: it has ended.
-    ends_in_s: Option<u64>,
-    reason: Option<String>,
+    pub ends_in_s: Option<u64>,
+    /// What the policy says of it.
+    pub reason: Option<String>,
 }
 
 /// Lists the rules.
 pub fn rules(args: &ReadArgs) -> Result<u8, Failure> {
     probe()?;
     let maps = Maps::pinned(&Pins::new(&args.pins).loaded()?, Access::Read)?;
-    let answer = read::consistently(&maps, |active| -> Result<_, Failure> {
-        let manifest = active.manifest()?.unwrap_or_default();
-        let rules = manifest.rules.iter().map(|rule| of(&maps, &manifest, rule));
-        Ok(Answer { epoch: active.epoch(), rules: rules.collect::<Result<_, _>>()? })
-    })?;
+    let answer = answer(&maps)?;
     if args.json {
         print_json(&answer)?;
     } else {
         print_line(&text(&answer));
     }
     Ok(EXIT_DONE)
+}
+
+/// The rules of the active policy.
+///
+/// # Errors
+///
+/// The maps cannot be read.
+pub fn answer(maps: &Maps) -> Result<Answer, Failure> {
+    read::consistently(maps, |active| {
+        let manifest = active.manifest()?.unwrap_or_default();
+        let rules = manifest.rules.iter().map(|rule| of(maps, &manifest, rule));
+        Ok(Answer { epoch: active.epoch(), rules: rules.collect::<Result<_, _>>()? })
+    })
 }
 
 fn of(maps: &Maps, manifest: &Manifest, rule: &ManifestRule) -> Result<Rule, Failure> {

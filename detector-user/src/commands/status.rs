@@ -9,6 +9,7 @@ use detector_common::{
     verdict::{COUNTER_SLOTS, Verdict, slot_reason},
 };
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{
     EXIT_DEGRADED, EXIT_DONE, EXIT_NOT_ENFORCING, Failure, mode_name, print_json, print_line, table,
@@ -28,9 +29,9 @@ use crate::{
 };
 
 /// How things stand, in one word.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-enum State {
+pub enum State {
     /// The policy is carried out, or some of its rules are.
     Enforcing,
     /// Attached, but all that could drop a packet only counts.
@@ -45,81 +46,99 @@ enum State {
     Unloaded,
 }
 
-/// The answer.
-#[derive(Debug, Serialize)]
-struct Answer {
-    state: State,
+/// What `status` answers.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Status)]
+pub struct Answer {
+    /// How things stand, in one word.
+    pub state: State,
     /// What needs a hand; empty when nothing does.
-    degraded: Vec<String>,
-    daemon: bool,
-    interfaces: Vec<Interface>,
-    policy: Option<Policy>,
-    services: BTreeMap<String, Packets>,
-    reasons: BTreeMap<&'static str, u64>,
-    tables: BTreeMap<&'static str, Fill>,
-    events: BTreeMap<&'static str, u64>,
+    pub degraded: Vec<String>,
+    /// Whether a daemon runs.
+    pub daemon: bool,
+    /// Where the program is attached.
+    pub interfaces: Vec<Interface>,
+    /// The active policy.
+    pub policy: Option<Policy>,
+    /// Packets by service.
+    pub services: BTreeMap<String, Packets>,
+    /// Packets by reason, without those that never came about.
+    #[schema(value_type = BTreeMap<String, u64>)]
+    pub reasons: BTreeMap<&'static str, u64>,
+    /// How full each table is.
+    #[schema(value_type = BTreeMap<String, Fill>)]
+    pub tables: BTreeMap<&'static str, Fill>,
+    /// What happened inside the tables.
+    #[schema(value_type = BTreeMap<String, u64>)]
+    pub events: BTreeMap<&'static str, u64>,
 }
 
-#[derive(Debug, Serialize)]
-struct Interface {
+/// An interface that the program is attached to.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Interface {
     /// None unless it is here.
-    name: Option<String>,
+    pub name: Option<String>,
     /// Its number when it was attached, in its own namespace.
-    index: u32,
-    mode: &'static str,
+    pub index: u32,
+    /// `native` or `generic`.
+    pub mode: &'static str,
     /// `here`, `other_namespace` or `gone`.
-    place: &'static str,
+    pub place: &'static str,
 }
 
 const HERE: &str = "here";
 const OTHER_NAMESPACE: &str = "other_namespace";
 const GONE: &str = "gone";
 
-#[derive(Debug, Serialize)]
-struct Policy {
-    epoch: u32,
-    file: String,
-    applied_at_s: u64,
+/// The active policy.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ActivePolicy)]
+pub struct Policy {
+    /// Its number.
+    pub epoch: u32,
+    /// Where it came from.
+    pub file: String,
+    /// When it was applied, seconds since the Unix epoch.
+    pub applied_at_s: u64,
     /// `enforce` or `shadow`: of all that does not name its own.
-    mode: String,
+    pub mode: String,
     /// Names of the rules that are carried out under `shadow`, or only count under `enforce`.
-    exceptions: Vec<String>,
-    services: usize,
-    rules: usize,
-    profiles: usize,
+    pub exceptions: Vec<String>,
+    /// How many it has.
+    pub services: usize,
+    /// How many it has.
+    pub rules: usize,
+    /// How many it has.
+    pub profiles: usize,
     /// Seconds until it is taken back unless it is confirmed; none: it stays.
-    confirm_in_s: Option<u64>,
+    pub confirm_in_s: Option<u64>,
 }
 
-#[derive(Debug, Default, Serialize)]
-struct Packets {
-    pass: u64,
-    drop: u64,
-    shadow: u64,
+/// Packets by verdict.
+#[derive(Debug, Default, Serialize, ToSchema)]
+pub struct Packets {
+    /// Passed.
+    pub pass: u64,
+    /// Dropped.
+    pub drop: u64,
+    /// Would have been dropped, had the mode been `enforce`.
+    pub shadow: u64,
 }
 
-#[derive(Debug, Serialize)]
-struct Fill {
-    ways: u64,
-    occupied: u64,
-    busy: u64,
+/// How full a table is.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Fill {
+    /// Entries that it has room for.
+    pub ways: u64,
+    /// Those that have an owner.
+    pub occupied: u64,
+    /// Those whose budgets are not full: they cannot be taken over.
+    pub busy: u64,
 }
 
 /// Tells how things stand.
 pub fn status(args: &ReadArgs) -> Result<u8, Failure> {
-    let pins = Pins::new(&args.pins);
-    let answer = match pins.loaded() {
-        Ok(directory) => {
-            probe()?;
-            loaded(&pins, &Maps::pinned(&directory, Access::Read)?)?
-        }
-        Err(PinsError::NotLoaded { .. }) => {
-            // Without privileges a BPF file system shows nothing: that is not the same as nothing loaded.
-            probe()?;
-            unloaded()
-        }
-        Err(error) => return Err(error.into()),
-    };
+    let answer = answer(&Pins::new(&args.pins))?;
     if args.json {
         print_json(&answer)?;
     } else {
@@ -132,6 +151,26 @@ pub fn status(args: &ReadArgs) -> Result<u8, Failure> {
             EXIT_NOT_ENFORCING
         }
     })
+}
+
+/// How things stand.
+///
+/// # Errors
+///
+/// That cannot be told.
+pub fn answer(pins: &Pins) -> Result<Answer, Failure> {
+    match pins.loaded() {
+        Ok(directory) => {
+            probe()?;
+            loaded(pins, &Maps::pinned(&directory, Access::Read)?)
+        }
+        Err(PinsError::NotLoaded { .. }) => {
+            // Without privileges a BPF file system shows nothing: that is not the same as nothing loaded.
+            probe()?;
+            Ok(unloaded())
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn unloaded() -> Answer {

@@ -13,6 +13,7 @@ use detector_common::{
     table::{Unit, Way},
 };
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{EXIT_DONE, Failure, print_json, print_line, table};
 use crate::{
@@ -29,27 +30,38 @@ use crate::{
     replay::source_prefix,
 };
 
-/// A row.
-#[derive(Debug, Serialize)]
-struct Row {
-    source: String,
-    service: String,
+/// A source at a service. Its counters are modulo 2^32.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = TopSource)]
+pub struct Row {
+    /// Its prefix.
+    pub source: String,
+    /// The service.
+    pub service: String,
     /// Packets a second between the two looks; none with a single look.
-    packets_per_s: Option<u64>,
-    packets: u32,
-    bytes: u32,
-    dropped: u32,
-    connections: u32,
+    pub packets_per_s: Option<u64>,
+    /// Packets of any verdict.
+    pub packets: u32,
+    /// Their bytes.
+    pub bytes: u32,
+    /// Packets that were dropped.
+    pub dropped: u32,
+    /// Connections that it asked for.
+    pub connections: u32,
     /// Whether a budget was not full at the second look.
-    charged: bool,
-    rule: Option<String>,
+    pub charged: bool,
+    /// The rule that decides, if one does.
+    pub rule: Option<String>,
 }
 
-/// The answer.
-#[derive(Debug, Serialize)]
-struct Answer {
-    sources: usize,
-    top: Vec<Row>,
+/// What `top` answers.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Sources)]
+pub struct Answer {
+    /// Sources in the table.
+    pub sources: usize,
+    /// Those with the highest rate, then those with the most packets.
+    pub top: Vec<Row>,
 }
 
 /// Prefix, service, unit and generation, which tells an owner of a way from the next.
@@ -59,7 +71,8 @@ type Owner = (u64, u16, u8, u8);
 type Packets = HashMap<Owner, u32>;
 
 /// An earlier look.
-struct Counted {
+#[derive(Debug)]
+pub struct Counted {
     packets: Packets,
     at: Instant,
 }
@@ -72,7 +85,7 @@ pub fn top(args: &TopArgs) -> Result<u8, Failure> {
     let mut before = if interval.is_zero() { None } else { Some(count(&maps)) };
     loop {
         thread::sleep(interval);
-        let answer = look(&maps, args.rows, before.as_ref())?;
+        let answer = answer(&maps, args.rows, before.as_ref())?;
         if args.read.json {
             print_json(&answer)?;
         } else {
@@ -88,7 +101,8 @@ pub fn top(args: &TopArgs) -> Result<u8, Failure> {
     }
 }
 
-fn count(maps: &Maps) -> Counted {
+/// A look that the rates of a later one count from.
+pub fn count(maps: &Maps) -> Counted {
     let packets = read::entries(&maps.sources).map(|way| (owner(&way), way.packets())).collect();
     Counted { packets, at: Instant::now() }
 }
@@ -98,7 +112,12 @@ fn owner(way: &Way) -> Owner {
     (way.prefix, meta.service(), meta.unit().unwrap_or(Unit::V4Source) as u8, meta.generation())
 }
 
-fn look(maps: &Maps, rows: usize, before: Option<&Counted>) -> Result<Answer, Failure> {
+/// The sources with the most packets, with rates since an earlier look if there was one.
+///
+/// # Errors
+///
+/// The maps cannot be read.
+pub fn answer(maps: &Maps, rows: usize, before: Option<&Counted>) -> Result<Answer, Failure> {
     read::consistently(maps, |active| look_at(maps, active, rows, before))
 }
 

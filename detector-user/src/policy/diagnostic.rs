@@ -3,9 +3,10 @@
 use std::fmt;
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 /// How much a diagnostic matters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
     /// The policy cannot be used.
@@ -26,7 +27,7 @@ impl fmt::Display for Severity {
 /// One thing to say about a place in a policy.
 ///
 /// Its texts are single lines and safe to print: what they quote of the file is escaped and shortened.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Diagnostic {
     /// How much it matters.
     pub severity: Severity,
@@ -95,7 +96,7 @@ impl fmt::Display for Diagnostic {
 }
 
 /// A diagnostic with its file, for programs.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct FileDiagnostic {
     /// The path of the policy as it was given, or that of a source file.
     pub file: String,
