@@ -201,7 +201,7 @@ impl Kept {
                 kept.lost += 1;
                 continue;
             };
-            let passed = u64::from(way.packets() - way.dropped());
+            let passed = u64::from(way.packets() - way.refused());
             kept.passed += passed;
             kept.beyond += passed.saturating_sub(allowed);
             kept.least = kept.least.min(passed);

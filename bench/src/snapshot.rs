@@ -156,7 +156,7 @@ impl Batch {
                 way.connections_tat,
                 way.special_tat,
                 way.traffic,
-                way.incidents,
+                way.outcomes,
             ];
             map.insert([way.prefix, way.meta().tag()], value, 0).context("filling the hash map")?;
         }

@@ -68,6 +68,13 @@ impl Budget {
         self.interval != 0
     }
 
+    /// Whether it gives less over time than another one.
+    #[inline(always)]
+    pub const fn is_slower_than(&self, other: &Self) -> bool {
+        // Without a limit the interval is 0.
+        self.interval > other.interval
+    }
+
     /// Cost of one unit, ticks.
     #[inline(always)]
     pub const fn unit_cost(&self) -> u64 {

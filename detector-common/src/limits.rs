@@ -32,8 +32,24 @@ pub const CLASSES_MAX: usize = 2560;
 /// Rules that end, one after the other, for one source: what follows the last of them is what never ends.
 pub const ENDS_MAX: usize = 4;
 
-/// Rules that drops are counted for; 0 stands for "no rule".
-pub const RULE_COUNTERS: usize = 2560;
+/// Rules of a policy that drops are counted for; 0 stands for "no rule".
+pub const POLICY_RULE_COUNTERS: usize = 2560;
+
+/// Rules that drops are counted for: those of the policy, then incident rules.
+pub const RULE_COUNTERS: usize = POLICY_RULE_COUNTERS + INCIDENT_RULES_MAX;
+
+/// Incident rules at a time: what responders add by hand, beside the policy.
+pub const INCIDENT_RULES_MAX: usize = 256;
+
+/// Sets of incident rules that the maps hold at a time: for the active policy and for the one before it the set in
+/// force, and for each the one to come.
+pub const INCIDENT_SLOTS: usize = 4;
+
+/// Classes of a set of incident rules: one for a rule, or one for each service where the rule depends on it.
+pub const INCIDENT_CLASSES_MAX: usize = 512;
+
+/// Cells (selector × service) of a set of incident rules.
+pub const INCIDENT_CELLS_MAX: usize = 4096;
 
 /// Profiles of a policy that may name parents: their numbers have one byte in a parent's key, and 0 is none.
 pub const LINEAGES_MAX: usize = 255;
@@ -90,8 +106,11 @@ pub const SEARCHES_MAX: usize = 3;
 /// Compare-and-swap attempts on one budget before the wait-free way is taken.
 pub const SWAP_ATTEMPTS_MAX: usize = 4;
 
-/// Words of the budgets that newcomers share when they find their set full, divided among the classes of a policy.
+/// Words of the budgets that newcomers share when they find their set full, divided among the classes.
 pub const OVERFLOW_BUDGETS: usize = 16_384;
+
+/// Those of them that are divided among the classes of incident rules, the last ones.
+pub const INCIDENT_OVERFLOW_BUDGETS: usize = 1024;
 
 /// Sources whose budget the newcomers to a full set share: as many as have an entry in it. With the budget of one, a flood
 /// that fills all sets left well-behaved newcomers too little.
@@ -114,12 +133,16 @@ const fn ranges_max(keys: usize) -> usize {
 const _: () = assert!(2 * PREFIXES_MAX < ranges_max(KEYS_V4) && 2 * PREFIXES_MAX < ranges_max(KEYS_V6));
 const _: () = assert!(WAYS.is_power_of_two());
 const _: () = assert!(SERVICES_MAX <= 1 << 12, "the service number has 12 bits in a way");
-const _: () = assert!(CLASSES_MAX <= 1 << 12, "the class number has 12 bits in a way");
+const _: () =
+    assert!(CLASSES_MAX + INCIDENT_CLASSES_MAX <= 1 << 12, "the class number has 12 bits in a way");
+const _: () = assert!(INCIDENT_SLOTS == 4, "a slot of incident rules has 2 bits in a generation");
+const _: () = assert!(RULE_COUNTERS <= 1 << 16, "a class has 16 bits for its counter");
 const _: () = assert!(CELLS_MAX < 1 << 31, "a rule's value has 31 bits for its first cell");
 const _: () = assert!(DESTINATION_SLOTS.is_power_of_two() && PORT_SLOTS.is_power_of_two());
 const _: () = assert!(OVERFLOW_BUDGETS.is_power_of_two() && OVERFLOW_BUDGETS <= 1 << 16);
 const _: () = assert!(
-    OVERFLOW_BUDGETS / CLASSES_MAX >= 2,
+    (OVERFLOW_BUDGETS - INCIDENT_OVERFLOW_BUDGETS) / CLASSES_MAX >= 2
+        && INCIDENT_OVERFLOW_BUDGETS / INCIDENT_CLASSES_MAX >= 2,
     "every class has a word for packets and one for connections"
 );
 const _: () = assert!(EVENTS_BYTES.is_power_of_two() && EVENTS_BYTES.is_multiple_of(4096));

@@ -3,11 +3,17 @@
 //! Two policies stand side by side, in the two *slots* of every table. The daemon fills the slot that nobody reads and then
 //! changes the [`Generation`], one aligned word. A policy that is to be confirmed keeps the one before in the other slot,
 //! and the word that names it beside a deadline: so it is taken back in time also when the daemon is dead.
+//!
+//! Beside a policy stands a set of *incident rules*, what responders add by hand. It has slots of its own, named in the
+//! same word, so that it changes at once and without the policy, also while one is on trial.
 
 use crate::{
     abi_struct,
     budget::Budget,
-    limits::{POLICY_SLOTS, PREFIX_LENGTHS_MAX},
+    limits::{
+        CELLS_MAX, CLASSES_MAX, INCIDENT_CELLS_MAX, INCIDENT_CLASSES_MAX, INCIDENT_SLOTS, POLICY_SLOTS,
+        PREFIX_LENGTHS_MAX,
+    },
     table::EPOCH_MAX,
 };
 
@@ -17,19 +23,29 @@ use crate::{
 /// |---|---|
 /// | 0–23 | epoch: another number with every change; 0: no policy yet |
 /// | 24 | slot of the policy in every table |
+/// | 25–26 | slot of the incident rules |
+/// | 27 | whether there are incident rules |
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Generation(pub u64);
 
 const SLOT_SHIFT: u32 = 24;
+const INCIDENTS_SHIFT: u32 = 25;
+const HAS_INCIDENTS: u64 = 1 << 27;
 
 impl Generation {
     /// Before the first policy.
     pub const NONE: Self = Self(0);
 
-    /// The policy in a slot, as of an epoch.
+    /// The policy in a slot, as of an epoch, and the incident rules of one of theirs.
     #[inline(always)]
-    pub const fn new(epoch: u32, slot: u32) -> Self {
-        Self(epoch as u64 & EPOCH_MAX as u64 | (slot as u64 & (POLICY_SLOTS as u64 - 1)) << SLOT_SHIFT)
+    pub const fn new(epoch: u32, slot: u32, incidents: Option<u32>) -> Self {
+        let policy = epoch as u64 & EPOCH_MAX as u64 | (slot as u64 & (POLICY_SLOTS as u64 - 1)) << SLOT_SHIFT;
+        Self(match incidents {
+            None => policy,
+            Some(slot) => {
+                policy | HAS_INCIDENTS | (slot as u64 & (INCIDENT_SLOTS as u64 - 1)) << INCIDENTS_SHIFT
+            }
+        })
     }
 
     /// The epoch.
@@ -43,6 +59,42 @@ impl Generation {
     pub const fn slot(self) -> u32 {
         (self.0 >> SLOT_SHIFT) as u32 & (POLICY_SLOTS as u32 - 1)
     }
+
+    /// The slot of the incident rules; `None`: there are none.
+    #[inline(always)]
+    pub const fn incidents(self) -> Option<u32> {
+        if self.0 & HAS_INCIDENTS == 0 {
+            return None;
+        }
+        Some((self.0 >> INCIDENTS_SHIFT) as u32 & (INCIDENT_SLOTS as u32 - 1))
+    }
+
+    /// Place of a class in its table. Numbers from [`CLASSES_MAX`] on are those of incident rules.
+    #[inline(always)]
+    pub const fn class_place(self, number: u32) -> u32 {
+        match (number.checked_sub(CLASSES_MAX as u32), self.incidents()) {
+            (Some(number), Some(slot)) => incident_class_place(slot, number),
+            _ => slot_place(self.slot(), CLASSES_MAX, number),
+        }
+    }
+}
+
+/// Place of a class of incident rules behind those of all policies; `number`: without [`CLASSES_MAX`].
+#[inline(always)]
+pub const fn incident_class_place(slot: u32, number: u32) -> u32 {
+    (POLICY_SLOTS * CLASSES_MAX) as u32 + slot_place(slot, INCIDENT_CLASSES_MAX, number)
+}
+
+/// Place of a cell of incident rules behind those of all policies.
+#[inline(always)]
+pub const fn incident_cell_place(slot: u32, cell: u32) -> u32 {
+    (POLICY_SLOTS * CELLS_MAX) as u32 + slot_place(slot, INCIDENT_CELLS_MAX, cell)
+}
+
+/// Number of the tree of source prefixes of incident rules, behind those of all policies.
+#[inline(always)]
+pub const fn incident_tree(slot: u32) -> u32 {
+    POLICY_SLOTS as u32 + slot
 }
 
 abi_struct! {
@@ -64,8 +116,8 @@ abi_struct! {
         pub clock_tick_ns: u64,
         /// The highest epoch given so far.
         pub last_epoch: u64,
-        /// 0.
-        pub reserved: u64,
+        /// The highest number given to an incident rule so far.
+        pub last_incident: u64,
         /// The seed of the source tables, for the commands and for the next daemon. The program has its own copy.
         pub seed: crate::hash::Seed,
         /// 0.
@@ -142,7 +194,7 @@ abi_struct! {
         pub action: u8,
         /// Of so many sources in a hundred, by their keyed hash, packets are dropped; the others' are only counted.
         pub enforced_percent: u8,
-        /// Number of the rule in the manifest, or [`NO_RULE`].
+        /// Number of the rule in the manifest, or [`NO_RULE`]; in a class of incident rules, its place among them.
         pub rule: u16,
         /// Number of the profile in the manifest, or [`NO_PROFILE`].
         pub profile: u16,
@@ -160,7 +212,7 @@ abi_struct! {
         pub lineage: u8,
         /// When the rule of the class ends, ticks; 0: it does not.
         pub until: u64,
-        /// The class from then on.
+        /// The class from then on; of incident rules 0, where the policy's own follows.
         pub next: u16,
         /// Where its drops are counted by rule, see [`RuleDrops`]; 0: the class has no rule.
         pub rule_counter: u16,
@@ -182,6 +234,30 @@ impl Class {
     #[inline(always)]
     pub const fn has_ended(&self, now: u64) -> bool {
         self.until != 0 && now >= self.until
+    }
+
+    /// Whether it is the class of `defaults.allow`.
+    #[inline(always)]
+    pub const fn is_always_allowed(&self) -> bool {
+        self.action == Action::Allow as u8 && self.rule == NO_RULE
+    }
+
+    /// Whether the class that a policy gives a source stays in force beside the class that an incident rule gives it.
+    /// `defaults.allow` comes before everything. An incident rule that limits comes after what is stricter already: a
+    /// drop, or a limit that is nowhere faster.
+    #[inline(always)]
+    pub const fn prevails_over(&self, incident: &Self) -> bool {
+        if self.is_always_allowed() {
+            return true;
+        }
+        if incident.action != Action::Limit as u8 || self.enforced_percent != 100 {
+            return false;
+        }
+        self.action == Action::Deny as u8
+            || self.action == Action::Limit as u8
+                && !incident.packets.is_slower_than(&self.packets)
+                && !incident.bytes.is_slower_than(&self.bytes)
+                && !incident.connections.is_slower_than(&self.connections)
     }
 }
 

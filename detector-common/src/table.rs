@@ -274,8 +274,9 @@ abi_struct! {
         /// Packets seen in the lower half, bytes in the upper: one addition counts both. Both wrap; every 2^32 packets
         /// carry one byte over.
         pub traffic: u64,
-        /// Packets dropped in the lower half, new connections seen in the upper. Both wrap, as above.
-        pub incidents: u64,
+        /// Packets refused in the lower half, whether they were dropped or would have been, had the mode been `enforce` for
+        /// the source; new connections seen in the upper. Both wrap, as above.
+        pub outcomes: u64,
     }
 }
 
@@ -305,14 +306,14 @@ impl Way {
         (self.traffic >> 32) as u32
     }
 
-    /// Packets dropped since the way changed hands, modulo 2^32.
-    pub const fn dropped(&self) -> u32 {
-        self.incidents as u32
+    /// Packets refused since the way changed hands, modulo 2^32; see [`Self::outcomes`].
+    pub const fn refused(&self) -> u32 {
+        self.outcomes as u32
     }
 
     /// New connections seen since the way changed hands, modulo 2^32.
     pub const fn connections(&self) -> u32 {
-        (self.incidents >> 32) as u32
+        (self.outcomes >> 32) as u32
     }
 
     /// The owner's prefix as an address; `None` in a way without owner.
@@ -335,10 +336,10 @@ pub const fn traffic_packets(traffic: u64) -> u32 {
     traffic as u32
 }
 
-/// What one packet adds to [`Way::incidents`].
+/// What one packet adds to [`Way::outcomes`].
 #[inline(always)]
-pub const fn incidents_of(dropped: bool, connection: bool) -> u64 {
-    (connection as u64) << 32 | dropped as u64
+pub const fn outcomes_of(refused: bool, connection: bool) -> u64 {
+    (connection as u64) << 32 | refused as u64
 }
 
 /// One element of a table.

@@ -10,8 +10,9 @@ use aya_ebpf::{
 use detector_common::{
     counters::COUNTERS as COUNTERS_LEN,
     limits::{
-        CELLS_MAX, CLASSES_MAX, DESTINATION_SLOTS, EVENTS_BYTES, MANIFEST_BYTES, OVERFLOW_BUDGETS,
-        PARENT_CLASSES_MAX, POLICY_SLOTS, PORT_SLOTS, RULE_COUNTERS, SERVICES_MAX,
+        CELLS_MAX, CLASSES_MAX, DESTINATION_SLOTS, EVENTS_BYTES, INCIDENT_CELLS_MAX, INCIDENT_CLASSES_MAX,
+        INCIDENT_SLOTS, MANIFEST_BYTES, OVERFLOW_BUDGETS, PARENT_CLASSES_MAX, POLICY_SLOTS, PORT_SLOTS,
+        RULE_COUNTERS, SERVICES_MAX,
     },
     policy::{Cell, Class, DropEvent, ParentClass, PolicyHeader, RuleDrops, Settings, Trace},
     ranges::{NodeV4, NodeV6},
@@ -28,6 +29,9 @@ const RULES_FLAGS: usize = (BPF_F_INNER_MAP | BPF_F_MMAPABLE) as usize;
 /// A node as words: Linux 6.1 takes a tree whose elements have no type of their own for one of another kind than an array
 /// of structs (`bpf_map_meta_equal` compares where a timer is, which differs even where there is none).
 type Words<const LEN: usize> = [u64; LEN];
+
+/// Trees of source prefixes in one family.
+const TREES: usize = POLICY_SLOTS + INCIDENT_SLOTS;
 const NODE_V4_WORDS: usize = size_of::<NodeV4>() / size_of::<u64>();
 const NODE_V6_WORDS: usize = size_of::<NodeV6>() / size_of::<u64>();
 
@@ -83,26 +87,34 @@ pub(crate) static DESTINATIONS: Array<DestinationSlot, { POLICY_SLOTS * DESTINAT
 pub(crate) static PORTS: Array<PortSlot, { POLICY_SLOTS * PORT_SLOTS }, MAPPABLE> = Array::new();
 
 /// Writer: daemon, a whole tree of ranges at a time. Reader: program, once for each source and policy; commands.
-/// Size: two trees, up to 17 bytes a prefix. Full: sized to fit. Error: none.
+/// Size: two trees of policies, then four of incident rules, up to 17 bytes a prefix. Full: sized to fit. Error: none.
 #[btf_map]
-pub(crate) static RULES_V4: ArrayOfMaps<Array<Words<NODE_V4_WORDS>, 1, RULES_FLAGS>, { POLICY_SLOTS }> =
-    ArrayOfMaps::new();
+pub(crate) static RULES_V4: ArrayOfMaps<Array<Words<NODE_V4_WORDS>, 1, RULES_FLAGS>, TREES> = ArrayOfMaps::new();
 
 /// Writer: daemon, a whole tree of ranges at a time. Reader: program, once for each source and policy; commands.
-/// Size: two trees, up to 46 bytes a prefix. Full: sized to fit. Error: none.
+/// Size: two trees of policies, then four of incident rules, up to 46 bytes a prefix. Full: sized to fit. Error: none.
 #[btf_map]
-pub(crate) static RULES_V6: ArrayOfMaps<Array<Words<NODE_V6_WORDS>, 1, RULES_FLAGS>, { POLICY_SLOTS }> =
-    ArrayOfMaps::new();
+pub(crate) static RULES_V6: ArrayOfMaps<Array<Words<NODE_V6_WORDS>, 1, RULES_FLAGS>, TREES> = ArrayOfMaps::new();
 
 /// Writer: daemon, the slot that is not active. Reader: program, once for each source and policy; commands.
-/// Size: 2 × 16,384 cells, selectors × services. Full: the policy is refused. Error: none.
+/// Size: 2 × 16,384 cells of policies, selectors × services, then 4 × 4,096 of incident rules. Full: the policy or the
+/// incident rule is refused. Error: none.
 #[btf_map]
-pub(crate) static CELLS: Array<Cell, { POLICY_SLOTS * CELLS_MAX }, MAPPABLE> = Array::new();
+pub(crate) static CELLS: Array<
+    Cell,
+    { POLICY_SLOTS * CELLS_MAX + INCIDENT_SLOTS * INCIDENT_CELLS_MAX },
+    MAPPABLE,
+> = Array::new();
 
 /// Writer: daemon, the slot that is not active. Reader: program, commands.
-/// Size: 2 × 2,560 classes. Full: the policy is refused. Error: none.
+/// Size: 2 × 2,560 classes of policies, then 4 × 512 of incident rules. Full: the policy or the incident rule is refused.
+/// Error: none.
 #[btf_map]
-pub(crate) static CLASSES: Array<Class, { POLICY_SLOTS * CLASSES_MAX }, MAPPABLE> = Array::new();
+pub(crate) static CLASSES: Array<
+    Class,
+    { POLICY_SLOTS * CLASSES_MAX + INCIDENT_SLOTS * INCIDENT_CLASSES_MAX },
+    MAPPABLE,
+> = Array::new();
 
 /// Writer: daemon, the slot that is not active. Reader: program, commands.
 /// Size: 2 × 766 classes. Full: the policy is refused. Error: none.
@@ -116,7 +128,7 @@ pub(crate) static PARENT_CLASSES: Array<ParentClass, { POLICY_SLOTS * PARENT_CLA
 pub(crate) static VERDICTS: PerCpuArray<ServiceCounters, { SERVICES_MAX }> = PerCpuArray::new();
 
 /// Writer: program, each CPU its own; daemon, when a number is given to another name. Reader: daemon, commands.
-/// Size: 2,560 rules × 2 words a CPU. Full: cannot be. Error: none; a reader sums CPUs one after the other.
+/// Size: 2,560 rules and 256 incident rules × 2 words a CPU. Full: cannot be. Error: none; a reader sums CPUs one after the other.
 #[btf_map]
 pub(crate) static RULE_DROPS: PerCpuArray<RuleDrops, { RULE_COUNTERS }> = PerCpuArray::new();
 
@@ -135,3 +147,9 @@ pub(crate) static EVENTS: RingBuf<DropEvent, { EVENTS_BYTES }> = RingBuf::new();
 #[btf_map]
 pub(crate) static MANIFEST: Array<[u64; 512], { POLICY_SLOTS * MANIFEST_BYTES / 4096 }, MAPPABLE> =
     Array::new();
+
+/// Writer: daemon, a whole list at a time. Reader: commands, the next daemon. The program does not read it.
+/// Size: four lists of incident rules as JSON, in chunks of 4 KiB. Full: sized to fit. Error: none.
+#[btf_map]
+pub(crate) static INCIDENTS: ArrayOfMaps<Array<[u64; 512], 1, RULES_FLAGS>, { INCIDENT_SLOTS }> =
+    ArrayOfMaps::new();

@@ -2,9 +2,12 @@
 
 use detector_common::{
     address::{Address, Family},
-    limits::{CELLS_MAX, CLASSES_MAX, DESTINATION_SLOTS, ENDS_MAX, PARENT_CLASSES_MAX, PORT_SLOTS},
+    limits::{CELLS_MAX, DESTINATION_SLOTS, ENDS_MAX, PARENT_CLASSES_MAX, PORT_SLOTS},
     packet::Packet,
-    policy::{Class, DEFAULT_ROW, Generation, ParentClass, PolicyHeader, RuleValue, generation, slot_place},
+    policy::{
+        Class, DEFAULT_ROW, Generation, ParentClass, PolicyHeader, RuleValue, generation, incident_cell_place,
+        incident_tree, slot_place,
+    },
     ranges::{self, Node, NodeV4, NodeV6},
     service::{self, DestinationSlot, PortSlot, ServiceTables},
 };
@@ -60,23 +63,21 @@ impl Policy {
     /// The class of a source at a service: some lookups more than a known source costs.
     #[inline(always)]
     pub(crate) fn classify(&self, source: Address, service: u16, now: u64) -> Option<Classification> {
-        let rule = RuleValue(rule(self.slot(), self.header, source));
-        let place = slot_place(self.slot(), CELLS_MAX, rule.first_cell() + service as u32);
-        let mut number = CELLS.get(place)?.class as u16;
-        for _ in 0..ENDS_MAX {
-            let class = self.class(number)?;
-            if !class.has_ended(now) {
-                break;
+        let is_v6 = matches!(source.family, Family::V6);
+        let asked = service as u64 | (is_v6 as u64) << 16;
+        match classify(self.generation.0, source.high, source.low, asked, now) {
+            NO_CLASS => None,
+            found => {
+                let epoch = if found & UNCACHED == 0 { self.epoch() } else { 0 };
+                Some(Classification { number: found as u16, epoch })
             }
-            number = class.next;
         }
-        Some(Classification { number, epoch: if rule.is_cached() { self.epoch() } else { 0 } })
     }
 
     /// The class of a number.
     #[inline(always)]
     pub(crate) fn class(&self, number: u16) -> Option<&'static Class> {
-        CLASSES.get(slot_place(self.slot(), CLASSES_MAX, number as u32))
+        class_of(self.generation, number)
     }
 
     /// The slot of the policy.
@@ -95,20 +96,76 @@ impl Policy {
     }
 }
 
+#[inline(always)]
+fn class_of(generation: Generation, number: u16) -> Option<&'static Class> {
+    CLASSES.get(generation.class_place(number as u32))
+}
+
+/// Returned by [`classify`]: a table lacks what another one names.
+const NO_CLASS: u64 = u64::MAX;
+
+/// A bit of what [`classify`] returns: the class must not be kept in the entry.
+const UNCACHED: u64 = 1 << 16;
+
+/// The class of a source, maybe with [`UNCACHED`]; or [`NO_CLASS`]. `asked`: the service, and from bit 16 whether the source
+/// is of IPv6.
+///
+/// A function of numbers with external linkage, so that the verifier walks it once, and known sources do not carry its stack.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn classify(generation: u64, high: u64, low: u64, asked: u64, now: u64) -> u64 {
+    let generation = Generation(generation);
+    let (slot, service) = (generation.slot(), asked as u16 as u32);
+    let Some(header) = POLICIES.get(slot) else { return NO_CLASS };
+    let is_v6 = asked >> 16 != 0;
+    let value = RuleValue(match is_v6 {
+        false if header.rules_v4 != 0 => rule_v4(slot, high),
+        true if header.rules_v6 != 0 => rule_v6(slot, high, low),
+        _ => DEFAULT_ROW,
+    });
+    let place = slot_place(slot, CELLS_MAX, value.first_cell() + service);
+    let Some(number) = lasting(generation, place, now) else { return NO_CLASS };
+    let mut found = (number as u64, value.is_cached());
+    if let Some(slot) = generation.incidents() {
+        let tree = incident_tree(slot);
+        let value = RuleValue(if is_v6 { rule_v6(tree, high, low) } else { rule_v4(tree, high) });
+        let place = incident_cell_place(slot, value.first_cell() + service);
+        let Some(incident) = lasting(generation, place, now) else { return NO_CLASS };
+        found.1 &= value.is_cached();
+        if incident != 0 && !prevails(generation, number, incident) {
+            found.0 = incident as u64;
+        }
+    }
+    found.0 | if found.1 { 0 } else { UNCACHED }
+}
+
+/// The class of a cell, or the one that follows it where its rule has ended.
+#[inline(always)]
+fn lasting(generation: Generation, cell: u32, now: u64) -> Option<u16> {
+    let mut number = CELLS.get(cell)?.class as u16;
+    for _ in 0..ENDS_MAX {
+        let class = class_of(generation, number)?;
+        if !class.has_ended(now) {
+            break;
+        }
+        number = class.next;
+    }
+    Some(number)
+}
+
+/// Whether the class of a policy stays in force beside that of an incident rule.
+#[inline(always)]
+fn prevails(generation: Generation, of_policy: u16, incident: u16) -> bool {
+    match (class_of(generation, of_policy), class_of(generation, incident)) {
+        (Some(of_policy), Some(incident)) => of_policy.prevails_over(incident),
+        _ => true,
+    }
+}
+
 /// The number of a packet's service, or 0. Not inlined, for its stack.
 #[inline(never)]
 fn find_service(slot: u32, header: &PolicyHeader, packet: &Packet) -> u64 {
     service::find(&Tables { slot }, header, packet).map_or(0, u64::from)
-}
-
-/// The value of the most specific source prefix.
-#[inline(always)]
-fn rule(slot: u32, header: &PolicyHeader, source: Address) -> u32 {
-    match source.family {
-        Family::V4 if header.rules_v4 != 0 => rule_v4(slot, source.high),
-        Family::V6 if header.rules_v6 != 0 => rule_v6(slot, source.high, source.low),
-        _ => DEFAULT_ROW,
-    }
 }
 
 /// A node of as many words.

@@ -298,7 +298,7 @@ fn fill(way: *mut Way, prefix: u64) {
     atomic::store(word!(way, connections_tat), 0);
     atomic::store(word!(way, special_tat), 0);
     atomic::store(word!(way, traffic), 0);
-    atomic::store(word!(way, incidents), 0);
+    atomic::store(word!(way, outcomes), 0);
     atomic::store(word!(way, prefix), prefix);
 }
 

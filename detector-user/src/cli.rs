@@ -4,8 +4,9 @@ use std::{net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
 use detector_common::limits::{SOURCES_DEFAULT, SOURCES_MAX};
+use ipnet::IpNet;
 
-use crate::kernel::pins::DEFAULT_ROOT;
+use crate::{kernel::pins::DEFAULT_ROOT, policy::incident};
 
 /// Exit codes, for `--help`.
 const EXIT_CODES: &str = "Exit codes: 0 done or enforcing, 10 not enforcing, 11 degraded (needs a hand), \
@@ -66,6 +67,34 @@ DROPPED and WOULD DROP count the packets that a rule refused since it came, by i
 Example:
   detector rules --json | jq '.rules[] | select(.would_drop > 0)'";
 
+const INCIDENT_NOTES: &str = "\
+It takes effect at once, before the rules of the policy, and stays through `apply`, SIGHUP and restarts of the
+daemon, until its time is over (the kernel sees to that) or `detector undo` takes it back.
+Only defaults.allow of the policy comes before it. Of equal targets the rule that came last decides, else the most
+specific. Exit codes: 0 done, 2 invalid or refused, 1 nothing is loaded or the kernel refuses.";
+
+const THROTTLE_NOTES: &str = "\
+Each source of TARGET is limited by itself. What the policy limits besides goes on, and where it is stricter
+already it stays so.
+
+Example:
+  detector throttle 198.51.100.0/24 --rate 100/s --for 30min --reason 'INC-4711: scraper'";
+
+const BLOCK_NOTES: &str = "\
+Example:
+  detector block 198.51.100.7 2001:db8:1::/48 --for 1h --reason 'INC-4711: credential stuffing'";
+
+const ALLOW_NOTES: &str = "\
+Example:
+  detector allow 198.51.100.7 --for 2h --reason 'INC-4711: partner is hit by our limit'";
+
+const UNDO_NOTES: &str = "\
+`detector rules` lists the numbers.
+Exit codes: 0 done, 2 there is no such rule, 1 nothing is loaded or the kernel refuses.
+
+Example:
+  detector undo 3";
+
 const STATUS_NOTES: &str = "\
 Exit codes: 0 enforcing, 10 not enforcing (shadow, limits nothing, not loaded), 11 degraded (needs a hand),
 1 could not tell.";
@@ -124,6 +153,18 @@ pub enum Command {
     /// Go back from the policy that was applied with --confirm, at once.
     #[command(after_help = ROLLBACK_NOTES)]
     Rollback(ReadArgs),
+    /// Limit addresses now, beside the policy.
+    #[command(after_help = format!("{INCIDENT_NOTES}\n{THROTTLE_NOTES}"))]
+    Throttle(ThrottleArgs),
+    /// Drop everything from addresses now, beside the policy.
+    #[command(after_help = format!("{INCIDENT_NOTES}\n\n{BLOCK_NOTES}"))]
+    Block(IncidentArgs),
+    /// Let everything from addresses pass now, beside the policy.
+    #[command(after_help = format!("{INCIDENT_NOTES}\n\n{ALLOW_NOTES}"))]
+    Allow(IncidentArgs),
+    /// Take back what throttle, block or allow added.
+    #[command(after_help = UNDO_NOTES)]
+    Undo(UndoArgs),
     /// List the rules: what they do, what they refused so far, when they end. Works with the daemon dead.
     #[command(after_help = RULES_NOTES)]
     Rules(ReadArgs),
@@ -153,6 +194,9 @@ impl Command {
             Self::Schema => true,
             Self::Apply(args) => args.read.json,
             Self::Confirm(args) | Self::Rollback(args) | Self::Rules(args) => args.json,
+            Self::Throttle(args) => args.incident.read.json,
+            Self::Block(args) | Self::Allow(args) => args.read.json,
+            Self::Undo(args) => args.read.json,
             Self::Status(args) => args.json,
             Self::Explain(args) => args.read.json,
             Self::Top(args) => args.read.json,
@@ -231,6 +275,66 @@ pub struct ApplyArgs {
     pub read: ReadArgs,
 }
 
+/// `block`, `allow`, and what `throttle` has in common with them.
+#[derive(Debug, Args)]
+pub struct IncidentArgs {
+    /// Addresses or prefixes.
+    #[arg(value_name = "TARGET", required_unless_present = "targets_file", value_parser = incident::target)]
+    pub targets: Vec<IpNet>,
+    /// A file with more of them, one a line, `#` before comments.
+    #[arg(long = "targets", value_name = "FILE")]
+    pub targets_file: Option<PathBuf>,
+    /// Only at this service of the policy.
+    #[arg(long, value_name = "NAME")]
+    pub service: Option<String>,
+    /// When it ends by itself, like 90s, 30min, 12h or 7d from now.
+    #[arg(long = "for", value_name = "TIME", required_unless_present = "permanent", conflicts_with = "permanent", value_parser = incident_time)]
+    pub time: Option<Duration>,
+    /// It stays until it is undone.
+    #[arg(long)]
+    pub permanent: bool,
+    /// Why: for the colleagues who find it.
+    #[arg(long, value_name = "TEXT", value_parser = incident::reason)]
+    pub reason: String,
+    /// Add also what is refused because it is about nearly everyone or has no effect.
+    #[arg(long)]
+    pub force: bool,
+    /// Where the maps are, and how to answer.
+    #[command(flatten)]
+    pub read: ReadArgs,
+}
+
+/// `throttle`.
+#[derive(Debug, Args)]
+pub struct ThrottleArgs {
+    /// Packets of each source, like 100/s or 600/min.
+    #[arg(long, value_name = "RATE", required_unless_present_any = ["bytes", "connections"])]
+    pub rate: Option<String>,
+    /// Packets that a source may send at once after a pause; without it, those of a second.
+    #[arg(long, value_name = "N", requires = "rate")]
+    pub burst: Option<u64>,
+    /// Bytes of each source, like 1MB/s or 10Mbit/s.
+    #[arg(long, value_name = "RATE")]
+    pub bytes: Option<String>,
+    /// New connections of each source, like 5/s.
+    #[arg(long, value_name = "RATE")]
+    pub connections: Option<String>,
+    /// Whom, for how long, and why.
+    #[command(flatten)]
+    pub incident: IncidentArgs,
+}
+
+/// `undo`.
+#[derive(Debug, Args)]
+pub struct UndoArgs {
+    /// Numbers of incident rules.
+    #[arg(value_name = "ID", required = true)]
+    pub ids: Vec<u64>,
+    /// Where the maps are, and how to answer.
+    #[command(flatten)]
+    pub read: ReadArgs,
+}
+
 /// `explain`.
 #[derive(Debug, Args)]
 pub struct ExplainArgs {
@@ -291,18 +395,32 @@ const CONFIRM_MIN: Duration = Duration::from_secs(1);
 const CONFIRM_MAX: Duration = Duration::from_secs(86_400);
 
 fn confirm_time(text: &str) -> Result<Duration, String> {
-    let expected = || "expected a number and `s`, `min` or `h`, from 1s to 24h, like 60s".to_owned();
+    time(text, CONFIRM_MIN, CONFIRM_MAX)
+        .ok_or_else(|| "expected a number and `s`, `min` or `h`, from 1s to 24h, like 60s".to_owned())
+}
+
+/// How long an incident rule may last; what lasts longer belongs into the policy.
+const INCIDENT_MIN: Duration = Duration::from_secs(1);
+const INCIDENT_MAX: Duration = Duration::from_secs(366 * 86_400);
+
+fn incident_time(text: &str) -> Result<Duration, String> {
+    time(text, INCIDENT_MIN, INCIDENT_MAX)
+        .ok_or_else(|| "expected a number and `s`, `min`, `h` or `d`, from 1s to 366d, like 30min".to_owned())
+}
+
+fn time(text: &str, least: Duration, most: Duration) -> Option<Duration> {
     let digits = text.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(text.len());
     let (count, unit) = text.split_at(digits);
-    let seconds = match unit {
+    let unit_s = match unit {
         "s" => 1,
         "min" | "m" => 60,
         "h" => 3600,
-        _ => return Err(expected()),
+        "d" => 86_400,
+        _ => return None,
     };
-    let count: u64 = count.parse().map_err(|_| expected())?;
-    let time = Duration::from_secs(count.saturating_mul(seconds));
-    if (CONFIRM_MIN..=CONFIRM_MAX).contains(&time) { Ok(time) } else { Err(expected()) }
+    let count: u64 = count.parse().ok()?;
+    let time = Duration::from_secs(count.saturating_mul(unit_s));
+    (least..=most).contains(&time).then_some(time)
 }
 
 /// Where metrics are served.

@@ -87,7 +87,7 @@ impl Snapshot {
             let entry = Entry {
                 packets: way.packets(),
                 bytes: way.bytes(),
-                dropped: way.dropped(),
+                dropped: way.refused(),
                 connections: way.connections(),
             };
             let twice = self.entries.insert(key, entry);

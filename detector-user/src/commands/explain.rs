@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use detector_common::{
     address::Address,
     budget::{BYTE_INTERVAL_FRACTION_BITS, Budget, TICKS_PER_NS, left, take, ticks},
-    policy::{Action, Class, NO_PROFILE, NO_RULE, ParentClass, is_enforced},
+    policy::{Action, Class, NO_PROFILE, ParentClass, is_enforced},
     table::{Lineage, Unit, Way},
 };
 use serde::Serialize;
@@ -20,9 +20,8 @@ use crate::{
         maps::Maps,
         pins::Pins,
         probe::probe,
-        read::{self, Active, ReadError},
+        read::{self, Active, ReadError, Rules},
     },
-    policy::compile::Manifest,
     replay::source_prefix,
 };
 
@@ -52,11 +51,11 @@ pub struct Standing {
     pub mode: String,
     /// Whether that drops packets of this source.
     pub enforced: bool,
-    /// The rule that decides, if one does.
+    /// The rule that decides, if one does; `incident N` is an incident rule.
     pub rule: Option<String>,
     /// When the rule ends, seconds since the Unix epoch.
     pub until_s: Option<u64>,
-    /// What the policy says of the rule.
+    /// Why the rule is there.
     pub reason: Option<String>,
     /// The profile that limits, if one does.
     pub profile: Option<String>,
@@ -135,12 +134,13 @@ pub fn answer(maps: &Maps, address: IpAddr) -> Result<Answer, Failure> {
     let asked = address;
     let address = Address::from(asked);
     let (policy, services) = read::consistently(maps, |active| -> Result<_, Failure> {
-        let Some(manifest) = active.manifest()? else {
+        if active.epoch() == 0 {
             return Err(Failure::unavailable("no policy is applied: `detector apply FILE`"));
-        };
+        }
+        let rules = active.rules()?;
         let mut services = Vec::new();
-        for (name, &number) in &manifest.services {
-            services.extend(standing(maps, active, &manifest, address, name, number)?);
+        for (name, &number) in &rules.manifest.services {
+            services.extend(standing(maps, active, &rules, address, name, number)?);
         }
         Ok((active.epoch(), services))
     })?;
@@ -151,16 +151,16 @@ pub fn answer(maps: &Maps, address: IpAddr) -> Result<Answer, Failure> {
 fn standing(
     maps: &Maps,
     active: &Active<'_>,
-    manifest: &Manifest,
+    rules: &Rules,
     address: Address,
     name: &str,
     number: u16,
 ) -> Result<Option<Standing>, Failure> {
     let Some(standing) = active.classify(address, number)? else { return Ok(None) };
     let class = standing.class;
-    let rule = (class.rule != NO_RULE).then(|| manifest.rules.get(usize::from(class.rule))).flatten();
-    let profile =
-        (class.profile != NO_PROFILE).then(|| manifest.profiles.get(usize::from(class.profile))).flatten();
+    let rule = rules.of_class(standing.class_number.into(), &class);
+    let profile = (class.profile != NO_PROFILE).then(|| rules.manifest.profiles.get(usize::from(class.profile)));
+    let profile = profile.flatten();
     let now = ticks(clock::kernel_ns());
     let way = read::source(maps, address, number);
     let parents = parents(maps, active, &class, address, number)?;
@@ -170,14 +170,14 @@ fn standing(
         action: action_name(class.action),
         mode: mode_name(class.enforced_percent),
         enforced: is_enforced(read::hash(maps, address, number), class.enforced_percent),
-        rule: rule.map(|rule| rule.name.clone()),
-        until_s: rule.and_then(|rule| rule.until_s),
-        reason: rule.and_then(|rule| rule.reason.clone()),
+        rule: rule.map(|rule| rule.name()),
+        until_s: rule.and_then(|rule| rule.until_s()),
+        reason: rule.and_then(|rule| rule.reason()).map(str::to_owned),
         profile: profile.cloned(),
         seen: way.map(|way| Seen {
             packets: way.packets(),
             bytes: way.bytes(),
-            dropped: way.dropped(),
+            dropped: way.refused(),
             connections: way.connections(),
         }),
         newcomer: way.is_none().then(newcomer),

@@ -4,6 +4,7 @@ pub mod apply;
 pub mod check;
 pub mod confirm;
 pub mod explain;
+pub mod incident;
 pub mod replay;
 pub mod rules;
 pub mod schema;
@@ -143,7 +144,8 @@ impl From<ReadError> for Failure {
 impl From<ApplyError> for Failure {
     fn from(error: ApplyError) -> Self {
         match error {
-            ApplyError::Manifest { .. } => Self::invalid(error),
+            ApplyError::Manifest { .. } | ApplyError::Incidents(_) => Self::invalid(error),
+            ApplyError::NoPolicy => Self::unavailable(error),
             ApplyError::Pending { .. } => Self::conflict(error),
             _ => Self::failed(error),
         }

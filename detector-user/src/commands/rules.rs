@@ -1,5 +1,6 @@
 //! `detector rules`: what each rule does, refused so far, and when it ends; from the pinned maps alone.
 
+use ipnet::IpNet;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -8,7 +9,10 @@ use crate::{
     cli::ReadArgs,
     clock,
     kernel::{mapped::Access, maps::Maps, pins::Pins, probe::probe, read},
-    policy::compile::{Manifest, ManifestRule},
+    policy::{
+        compile::{Manifest, ManifestRule},
+        incident::Incident,
+    },
 };
 
 /// What `rules` answers.
@@ -17,8 +21,37 @@ use crate::{
 pub struct Answer {
     /// The active policy; 0: none.
     pub epoch: u32,
+    /// Incident rules, which come before those of the policy.
+    pub incidents: Vec<IncidentRule>,
     /// In the order of the file.
     pub rules: Vec<Rule>,
+}
+
+/// A rule that a responder added by hand.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct IncidentRule {
+    /// Its number, for `undo`.
+    pub id: u64,
+    /// `allow`, `block`, or `throttle` with its rates.
+    pub action: String,
+    /// The first of its targets, addresses or prefixes.
+    pub targets: Vec<String>,
+    /// How many there are.
+    pub target_count: usize,
+    /// The service it is about; none: every service.
+    pub service: Option<String>,
+    /// Packets dropped since it came.
+    pub dropped: u64,
+    /// When it ends, seconds since the Unix epoch; none: when it is undone.
+    pub until_s: Option<u64>,
+    /// Seconds until then; 0: it has ended.
+    pub ends_in_s: Option<u64>,
+    /// Who added it.
+    pub by: String,
+    /// When, seconds since the Unix epoch.
+    pub at_s: u64,
+    /// Why.
+    pub reason: String,
 }
 
 /// A rule.
@@ -64,8 +97,43 @@ pub fn answer(maps: &Maps) -> Result<Answer, Failure> {
     read::consistently(maps, |active| {
         let manifest = active.manifest()?.unwrap_or_default();
         let rules = manifest.rules.iter().map(|rule| of(maps, &manifest, rule));
-        Ok(Answer { epoch: active.epoch(), rules: rules.collect::<Result<_, _>>()? })
+        let incidents = active.incidents()?;
+        let incidents = incidents.rules.iter().map(|incident| of_incident(maps, incident));
+        Ok(Answer {
+            epoch: active.epoch(),
+            incidents: incidents.collect::<Result<_, _>>()?,
+            rules: rules.collect::<Result<_, _>>()?,
+        })
     })
+}
+
+/// Targets of an incident rule that are listed.
+const TARGETS_SHOWN: usize = 100;
+
+/// An incident rule with what it refused so far.
+///
+/// # Errors
+///
+/// The maps cannot be read.
+pub fn of_incident(maps: &Maps, incident: &Incident) -> Result<IncidentRule, Failure> {
+    Ok(IncidentRule {
+        id: incident.id,
+        action: incident.action.to_string(),
+        targets: incident.sources.iter().take(TARGETS_SHOWN).map(target_text).collect(),
+        target_count: incident.sources.len(),
+        service: incident.service.clone(),
+        dropped: read::rule_drops(maps, incident.counter)?.dropped,
+        until_s: incident.until_s,
+        ends_in_s: incident.until_s.map(|until_s| until_s.saturating_sub(clock::unix_s())),
+        by: incident.by.clone(),
+        at_s: incident.at_s,
+        reason: incident.reason.clone(),
+    })
+}
+
+/// A single address without its length.
+fn target_text(target: &IpNet) -> String {
+    if target.prefix_len() == target.max_prefix_len() { target.addr().to_string() } else { target.to_string() }
 }
 
 fn of(maps: &Maps, manifest: &Manifest, rule: &ManifestRule) -> Result<Rule, Failure> {
@@ -83,25 +151,56 @@ fn of(maps: &Maps, manifest: &Manifest, rule: &ManifestRule) -> Result<Rule, Fai
 }
 
 fn text(answer: &Answer) -> String {
-    if answer.rules.is_empty() {
-        return format!("policy {} has no rules", answer.epoch);
+    let incidents = incident_table(&answer.incidents);
+    let of_policy = if answer.rules.is_empty() {
+        format!("policy {} has no rules", answer.epoch)
+    } else {
+        format!("policy {}\n\n{}", answer.epoch, rule_table(&answer.rules))
+    };
+    if answer.incidents.is_empty() { of_policy } else { format!("incident rules\n\n{incidents}\n\n{of_policy}") }
+}
+
+fn ends(ends_in_s: Option<u64>) -> String {
+    match ends_in_s {
+        None => "-".to_owned(),
+        Some(0) => "ended".to_owned(),
+        Some(left_s) => format!("in {}", duration(left_s)),
     }
-    let rows = answer.rules.iter().map(|rule| {
-        let ends = match rule.ends_in_s {
-            None => "-".to_owned(),
-            Some(0) => "ended".to_owned(),
-            Some(left_s) => format!("in {}", duration(left_s)),
+}
+
+/// Incident rules for people.
+pub fn incident_table(incidents: &[IncidentRule]) -> String {
+    let rows = incidents.iter().map(|incident| {
+        let more = match incident.target_count {
+            0 | 1 => String::new(),
+            count => format!(" and {} more", count - 1),
         };
+        vec![
+            incident.id.to_string(),
+            incident.action.clone(),
+            incident.targets.first().cloned().unwrap_or_default() + &more,
+            incident.service.clone().unwrap_or_else(|| "every".to_owned()),
+            incident.dropped.to_string(),
+            ends(incident.ends_in_s),
+            incident.by.clone(),
+            incident.reason.clone(),
+        ]
+    });
+    table(&["ID", "ACTION", "TARGET", "SERVICE", "DROPPED", "ENDS", "BY", "REASON"], &[0, 4], rows)
+}
+
+fn rule_table(rules: &[Rule]) -> String {
+    let rows = rules.iter().map(|rule| {
         vec![
             rule.name.clone(),
             rule.action.clone(),
             rule.mode.clone(),
             rule.dropped.to_string(),
             rule.would_drop.to_string(),
-            ends,
+            ends(rule.ends_in_s),
             rule.reason.clone().unwrap_or_default(),
         ]
     });
     let header = ["RULE", "ACTION", "MODE", "DROPPED", "WOULD DROP", "ENDS", "REASON"];
-    format!("policy {}\n\n{}", answer.epoch, table(&header, &[3, 4], rows))
+    table(&header, &[3, 4], rows)
 }

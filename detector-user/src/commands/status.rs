@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use detector_common::{
     budget::ticks,
     counters::{TABLE_EVENTS, table_event_slot},
+    limits::CLASSES_MAX,
     policy::NO_RULE,
     verdict::{COUNTER_SLOTS, Verdict, slot_reason},
 };
@@ -234,7 +235,7 @@ fn interface(link: &LinkPin, place: Place) -> Interface {
 fn state(active: &Active<'_>, manifest: &Manifest) -> State {
     // Without a service no class is anybody's.
     let classes = active.refusing_classes().filter(|_| !manifest.services.is_empty());
-    match classes.map(|class| class.enforced_percent).max() {
+    match classes.map(|(_, class)| class.enforced_percent).max() {
         Some(0) => State::Shadow,
         Some(_) => State::Enforcing,
         None => State::LimitsNothing,
@@ -244,6 +245,8 @@ fn state(active: &Active<'_>, manifest: &Manifest) -> State {
 fn policy(maps: &Maps, active: &Active<'_>, manifest: &Manifest) -> Policy {
     let exceptions: BTreeSet<u16> = active
         .refusing_classes()
+        .filter(|(number, _)| (*number as usize) < CLASSES_MAX)
+        .map(|(_, class)| class)
         .filter(|class| class.rule != NO_RULE && class.enforced_percent != manifest.enforced_percent)
         .map(|class| class.rule)
         .collect();

@@ -9,7 +9,6 @@ use std::{
 
 use detector_common::{
     budget::ticks,
-    policy::NO_RULE,
     table::{Unit, Way},
 };
 use serde::Serialize;
@@ -24,9 +23,8 @@ use crate::{
         maps::Maps,
         pins::Pins,
         probe::probe,
-        read::{self, Active},
+        read::{self, Active, Rules},
     },
-    policy::compile::Manifest,
     replay::source_prefix,
 };
 
@@ -127,14 +125,14 @@ fn look_at(
     rows: usize,
     before: Option<&Counted>,
 ) -> Result<Answer, Failure> {
-    let manifest = active.manifest()?.unwrap_or_default();
+    let rules = active.rules()?;
     let now = ticks(clock::kernel_ns());
     let ways: Vec<Way> = read::entries(&maps.sources).collect();
     let before = before.map(|before| (&before.packets, before.at.elapsed()));
     let sources = ways.len();
     let mut ways = ranked(ways, before);
     ways.truncate(rows);
-    let rows = ways.iter().map(|(rate, way)| row(active, &manifest, way, *rate, now));
+    let rows = ways.iter().map(|(rate, way)| row(active, &rules, way, *rate, now));
     Ok(Answer { sources, top: rows.collect::<Result<_, _>>()? })
 }
 
@@ -153,7 +151,7 @@ fn ranked(ways: Vec<Way>, before: Option<(&Packets, Duration)>) -> Vec<(Option<u
 
 fn row(
     active: &Active<'_>,
-    manifest: &Manifest,
+    rules: &Rules,
     way: &Way,
     packets_per_s: Option<u64>,
     now: u64,
@@ -162,18 +160,17 @@ fn row(
     // A source that was silent since the last policy has a class of an earlier one.
     let is_current = meta.epoch() == active.epoch();
     let class = if is_current { Some(active.class(meta.class())?) } else { None };
-    let rule = class.filter(|class| class.rule != NO_RULE);
-    let rule = rule.and_then(|class| manifest.rules.get(usize::from(class.rule)));
+    let rule = class.and_then(|class| rules.of_class(meta.class().into(), &class));
     Ok(Row {
         source: source_prefix(meta.unit().unwrap_or(Unit::V4Source), way.prefix).to_string(),
-        service: manifest.service_name(meta.service()).to_owned(),
+        service: rules.manifest.service_name(meta.service()).to_owned(),
         packets_per_s,
         packets: way.packets(),
         bytes: way.bytes(),
-        dropped: way.dropped(),
+        dropped: way.refused(),
         connections: way.connections(),
         charged: way.busy_until() > now,
-        rule: rule.map(|rule| rule.name.clone()),
+        rule: rule.map(|rule| rule.name()),
     })
 }
 

@@ -11,6 +11,7 @@ use detector_common::{
         PORT_SLOTS, RULE_COUNTERS, SERVICES_MAX,
     },
     policy::{Class, Generation, PolicyHeader, RuleDrops, Settings, slot_place},
+    ranges::{NodeV4, NodeV6},
     table::next_epoch,
     verdict::ServiceCounters,
 };
@@ -21,7 +22,8 @@ use super::{
     maps::Maps,
     read::{self, ReadError},
 };
-use crate::policy::compile::{Clocks, Manifest, Tables};
+use super::incidents;
+use crate::policy::compile::{Clocks, CompileError, Manifest, Standard, Tables};
 
 /// A policy that could not be put into the kernel. The active one is untouched.
 #[derive(Debug, Error)]
@@ -42,6 +44,12 @@ pub enum ApplyError {
         /// How many they take.
         bytes: usize,
     },
+    /// Incident rules beside the policy.
+    #[error("the incident rules do not fit beside the policy: {0}")]
+    Incidents(#[from] CompileError),
+    /// Incident rules without a policy.
+    #[error("no policy is applied, beside which an incident rule could stand: `detector apply FILE`")]
+    NoPolicy,
     /// A policy that is to be confirmed holds the slot.
     #[error(
         "a policy waits to be confirmed for {seconds} s more: keep it with `detector confirm`, or go back with \
@@ -65,7 +73,7 @@ pub enum ApplyError {
     Io(#[from] io::Error),
 }
 
-/// Puts a compiled policy in place of the active one and returns its epoch. Sources keep their entries, and with them
+/// Puts a compiled policy in place of the active one, beside the same incident rules, and returns its epoch. Sources keep their entries, and with them
 /// the state of every budget.
 ///
 /// The slot that is filled is read by nobody until the last line: `wait_for_packets` sees to it.
@@ -135,15 +143,14 @@ const DRIFT_MAX: u64 = ticks(1_000_000_000);
 ///
 /// The active policy cannot be read.
 pub fn retime(maps: &Maps, clocks: Clocks) -> Result<usize, ReadError> {
-    let (slot, ends) = read::consistently(maps, |active| -> Result<_, ReadError> {
-        let manifest = active.manifest()?.unwrap_or_default();
-        let until_s = |class: &Class| manifest.rules.get(usize::from(class.rule))?.until_s;
+    let (generation, ends) = read::consistently(maps, |active| -> Result<_, ReadError> {
+        let rules = active.rules()?;
         let ends: Vec<_> = active
             .classes()
             .filter(|(_, class)| class.until != 0)
-            .filter_map(|(number, class)| Some((number, class.until, until_s(&class)?)))
+            .filter_map(|(number, class)| Some((number, class.until, rules.of_class(number, &class)?.until_s()?)))
             .collect();
-        Ok((active.slot(), ends))
+        Ok((active.generation(), ends))
     })?;
     let mut moved = 0;
     for (number, end, until_s) in ends {
@@ -151,7 +158,7 @@ pub fn retime(maps: &Maps, clocks: Clocks) -> Result<usize, ReadError> {
         let right = clocks.ticks_at(until_s).unwrap_or(1);
         // What has ended stays so until a policy is applied: known sources have another class by now.
         if right.abs_diff(end) > DRIFT_MAX && end > read::now(maps) {
-            let place = slot_place(slot, CLASSES_MAX, number) as usize;
+            let place = generation.class_place(number) as usize;
             maps.classes.write_word(place, offset_of!(Class, until) / size_of::<u64>(), right);
             moved += 1;
         }
@@ -160,10 +167,10 @@ pub fn retime(maps: &Maps, clocks: Clocks) -> Result<usize, ReadError> {
 }
 
 /// Words of the settings.
-const ACTIVE: usize = offset_of!(Settings, active) / size_of::<u64>();
+pub(super) const ACTIVE: usize = offset_of!(Settings, active) / size_of::<u64>();
 const DEADLINE: usize = offset_of!(Settings, deadline) / size_of::<u64>();
-const FALLBACK: usize = offset_of!(Settings, fallback) / size_of::<u64>();
-const LAST_EPOCH: usize = offset_of!(Settings, last_epoch) / size_of::<u64>();
+pub(super) const FALLBACK: usize = offset_of!(Settings, fallback) / size_of::<u64>();
+pub(super) const LAST_EPOCH: usize = offset_of!(Settings, last_epoch) / size_of::<u64>();
 
 fn put(maps: &mut Maps, tables: &Tables, confirm_ns: Option<u64>) -> Result<u32, ApplyError> {
     settle(maps);
@@ -176,15 +183,14 @@ fn put(maps: &mut Maps, tables: &Tables, confirm_ns: Option<u64>) -> Result<u32,
     let epoch = next_epoch(settings.last_epoch as u32);
     let slot = (active.slot() + 1) % POLICY_SLOTS as u32;
     let manifest = encode(&tables.manifest)?;
-    let (v4, v6) = (&tables.rules_v4, &tables.rules_v6);
-    wait_for_packets(maps, slot)?;
-    let trees = [
-        (&mut maps.rules_v4, tree(v4)?, size_of_val(&**v4)),
-        (&mut maps.rules_v6, tree(v6)?, size_of_val(&**v6)),
-    ];
-    for (rules, tree, bytes) in trees {
-        rules.set(slot, &tree, 0).map_err(|source| ApplyError::Rules { bytes, source })?;
-    }
+    let incidents = read::incidents(maps)?;
+    let beside = incidents::compile(&incidents, &Standard::of(tables), tables.clocks)?;
+    wait_for_packets(maps)?;
+    set_trees(maps, slot, &tables.rules_v4, &tables.rules_v6)?;
+    let incident_slot = match &beside {
+        None => None,
+        Some(beside) => Some(incidents::fill(maps, &incidents, beside, &[active])?),
+    };
     reset_reused_counters(maps, tables)?;
     fill(&maps.destinations, slot, DESTINATION_SLOTS, &tables.destinations);
     fill(&maps.ports, slot, PORT_SLOTS, &tables.ports);
@@ -203,8 +209,20 @@ fn put(maps: &mut Maps, tables: &Tables, confirm_ns: Option<u64>) -> Result<u32,
     }
     // x86 keeps stores in order; other machines need the fence.
     std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
-    maps.settings.write_word(0, ACTIVE, Generation::new(epoch, slot).0);
+    maps.settings.write_word(0, ACTIVE, Generation::new(epoch, slot, incident_slot).0);
     Ok(epoch)
+}
+
+/// Puts the trees of one policy, or of one set of incident rules, into their places.
+pub(super) fn set_trees(maps: &mut Maps, number: u32, v4: &[NodeV4], v6: &[NodeV6]) -> Result<(), ApplyError> {
+    let trees = [
+        (&mut maps.rules_v4, sized(v4)?, size_of_val(v4)),
+        (&mut maps.rules_v6, sized(v6)?, size_of_val(v6)),
+    ];
+    for (rules, tree, bytes) in trees {
+        rules.set(number, &tree, 0).map_err(|source| ApplyError::Rules { bytes, source })?;
+    }
+    Ok(())
 }
 
 fn fill<T: aya::Pod>(map: &Mapped<T>, slot: u32, size: usize, elements: &[T]) {
@@ -213,32 +231,35 @@ fn fill<T: aya::Pod>(map: &Mapped<T>, slot: u32, size: usize, elements: &[T]) {
     }
 }
 
-/// Waits until every packet has left that may still read the slot: packets of the policy before the active one. The kernel
+/// Waits until every packet has left that may still read a slot: packets of a generation before the active one. The kernel
 /// waits for all programs that run when a map in an array of maps is replaced, though it be by itself
 /// (`maybe_wait_bpf_programs` in kernel/bpf/syscall.c).
-fn wait_for_packets(maps: &mut Maps, slot: u32) -> Result<(), ApplyError> {
-    match maps.rules_v4.get(&slot, 0) {
-        Ok(present) => maps.rules_v4.set(slot, &present, 0).map_err(ApplyError::Wait),
-        // No policy was there yet, and no packet.
-        Err(MapError::KeyNotFound) => Ok(()),
-        Err(error) => Err(ApplyError::Wait(error)),
+pub(super) fn wait_for_packets(maps: &mut Maps) -> Result<(), ApplyError> {
+    for slot in 0..POLICY_SLOTS as u32 {
+        match maps.rules_v4.get(&slot, 0) {
+            Ok(present) => return maps.rules_v4.set(slot, &present, 0).map_err(ApplyError::Wait),
+            // No policy was there yet, and no packet.
+            Err(MapError::KeyNotFound) => {}
+            Err(error) => return Err(ApplyError::Wait(error)),
+        }
     }
+    Ok(())
 }
 
-/// A map of the nodes of a tree, to be put into an array of maps.
-fn tree<N: aya::Pod>(nodes: &[N]) -> Result<MapData, ApplyError> {
+/// A map of so many elements, to be put into an array of maps.
+pub(super) fn sized<T: aya::Pod>(elements: &[T]) -> Result<MapData, ApplyError> {
     let map = aya_obj::Map::new_from_params(
         BPF_MAP_TYPE_ARRAY as u32,
         size_of::<u32>() as u32,
-        size_of::<N>() as u32,
+        size_of::<T>() as u32,
         // The kernel makes no map without elements.
-        nodes.len().max(1) as u32,
+        elements.len().max(1) as u32,
         BPF_F_INNER_MAP | BPF_F_MMAPABLE,
     );
-    let bytes = size_of_val(nodes);
+    let bytes = size_of_val(elements);
     let map = MapData::create(map, "rules", None).map_err(|source| ApplyError::Rules { bytes, source })?;
     let mapped = Mapped::new(&map, Access::Write)?;
-    nodes.iter().enumerate().for_each(|(number, node)| mapped.write(number, node));
+    elements.iter().enumerate().for_each(|(number, element)| mapped.write(number, element));
     Ok(map)
 }
 
@@ -264,20 +285,30 @@ fn reset_reused_counters(maps: &mut Maps, tables: &Tables) -> Result<(), ApplyEr
         if had.iter().any(|had| had.get(&name) == Some(&number)) || usize::from(number) >= RULE_COUNTERS {
             continue;
         }
-        let cpus = aya::util::nr_cpus().map_err(|(_, error)| error)?;
-        let zeros = aya::maps::PerCpuValues::try_from(vec![RuleDrops::default(); cpus])?;
-        maps.rule_drops.set(number.into(), zeros, 0).map_err(ApplyError::Counters)?;
+        reset_rule_counter(maps, number)?;
     }
     Ok(())
 }
 
-/// A manifest as elements of its map: its length in bytes, then its JSON.
+/// Lets the counter of a rule start from zero.
+pub(super) fn reset_rule_counter(maps: &mut Maps, number: u16) -> Result<(), ApplyError> {
+    let cpus = aya::util::nr_cpus().map_err(|(_, error)| error)?;
+    let zeros = aya::maps::PerCpuValues::try_from(vec![RuleDrops::default(); cpus])?;
+    maps.rule_drops.set(number.into(), zeros, 0).map_err(ApplyError::Counters)
+}
+
+/// A manifest as elements of its map.
 fn encode(manifest: &Manifest) -> Result<Vec<[u64; 512]>, ApplyError> {
     let json = serde_json::to_vec(manifest).map_err(io::Error::other)?;
     let bytes = json.len() + size_of::<u64>();
     if bytes > MANIFEST_BYTES {
         return Err(ApplyError::Manifest { bytes });
     }
+    Ok(chunks(json))
+}
+
+/// A JSON text as elements of a map: its length in bytes, then the text.
+pub(super) fn chunks(json: Vec<u8>) -> Vec<[u64; 512]> {
     let all: Vec<u8> = (json.len() as u64).to_ne_bytes().into_iter().chain(json).collect();
     let chunk = |chunk: &[u8]| {
         let mut words = [0_u64; 512];
@@ -288,5 +319,5 @@ fn encode(manifest: &Manifest) -> Result<Vec<[u64; 512]>, ApplyError> {
         }
         words
     };
-    Ok(all.chunks(4096).map(chunk).collect())
+    all.chunks(4096).map(chunk).collect()
 }

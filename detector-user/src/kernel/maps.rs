@@ -40,6 +40,7 @@ pub const NAMES: &[&str] = &[
     "COUNTERS",
     "EVENTS",
     "MANIFEST",
+    "INCIDENTS",
 ];
 
 /// The maps of a loaded program, open. What each is for stands at its definition in `detector-ebpf`.
@@ -59,6 +60,7 @@ pub struct Maps {
     pub manifest: Mapped<[u64; 512]>,
     pub rules_v4: ArrayOfMaps<MapData>,
     pub rules_v6: ArrayOfMaps<MapData>,
+    pub incidents: ArrayOfMaps<MapData>,
     pub verdicts: PerCpuArray<MapData, ServiceCounters>,
     pub rule_drops: PerCpuArray<MapData, RuleDrops>,
     pub counters: PerCpuArray<MapData, u64>,
@@ -133,6 +135,7 @@ impl Maps {
             manifest: mapped("MANIFEST", access, &mut open)?,
             rules_v4: typed("RULES_V4", &mut open)?,
             rules_v6: typed("RULES_V6", &mut open)?,
+            incidents: typed("INCIDENTS", &mut open)?,
             verdicts: typed("VERDICTS", &mut open)?,
             rule_drops: typed("RULE_DROPS", &mut open)?,
             counters: typed("COUNTERS", &mut open)?,

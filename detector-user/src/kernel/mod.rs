@@ -7,10 +7,12 @@
 //! | how is the program loaded? | [`load`] |
 //! | what is in its maps? | [`maps`], [`mapped`], [`read`] |
 //! | how does a policy get in? | [`apply`] |
+//! | how do incident rules get in? | [`incidents`] |
 //! | how is it attached, and where? | [`attach`], [`links`] |
 
 pub mod apply;
 pub mod attach;
+pub mod incidents;
 pub mod links;
 pub mod load;
 pub mod mapped;

@@ -8,11 +8,12 @@ use detector_common::{
     budget::{Budget, TICKS_PER_NS_LOG2, ticks},
     counters::COUNTERS,
     limits::{
-        CELLS_MAX, CLASSES_MAX, ENDS_MAX, MANIFEST_BYTES, PARENT_CLASSES_MAX, RULE_COUNTERS, SERVICES_MAX,
-        WAYS,
+        CELLS_MAX, CLASSES_MAX, ENDS_MAX, INCIDENT_CELLS_MAX, INCIDENT_CLASSES_MAX, MANIFEST_BYTES,
+        PARENT_CLASSES_MAX, RULE_COUNTERS, SERVICES_MAX, WAYS,
     },
     policy::{
-        Action, Class, DEFAULT_ROW, Generation, ParentClass, RuleDrops, RuleValue, Settings, slot_place,
+        Action, Class, DEFAULT_ROW, Generation, ParentClass, RuleDrops, RuleValue, Settings,
+        incident_cell_place, incident_tree, slot_place,
     },
     ranges::{NodeV4, NodeV6, find},
     table::{Key as SourceKey, Lineage, Meta, Set, Unit, Way, set_of},
@@ -25,7 +26,13 @@ use super::{
     mapped::{Access, Mapped},
     maps::Maps,
 };
-use crate::{clock, policy::compile::Manifest};
+use crate::{
+    clock,
+    policy::{
+        compile::{Manifest, ManifestRule},
+        incident::{Incident, Incidents},
+    },
+};
 
 /// Looks at the active policy before giving up: each is spoiled only by a policy that is applied meanwhile.
 const LOOKS_MAX: usize = 16;
@@ -115,7 +122,22 @@ pub fn consistently<T, E: From<ReadError>>(
     Err(ReadError::Restless.into())
 }
 
-impl Active<'_> {
+/// The incident rules beside the active policy.
+pub fn incidents(maps: &Maps) -> Result<Incidents, ReadError> {
+    consistently(maps, |active| active.incidents())
+}
+
+impl<'a> Active<'a> {
+    /// The policy of a generation that nobody changes now.
+    pub(super) fn of(maps: &'a Maps, generation: Generation) -> Self {
+        Self { maps, generation }
+    }
+
+    /// Its generation.
+    pub fn generation(&self) -> Generation {
+        self.generation
+    }
+
     /// Its epoch; 0: there is no policy yet.
     pub fn epoch(&self) -> u32 {
         self.generation.epoch()
@@ -132,10 +154,31 @@ impl Active<'_> {
         if length > (MANIFEST_BYTES - size_of::<u64>()) as u64 {
             return Err(ReadError::Manifest(format!("{length} bytes are more than their map has")));
         }
-        let length = length as usize + size_of::<u64>();
-        let chunks = (0..length.div_ceil(4096)).flat_map(|chunk| map.read(first + chunk));
-        let bytes: Vec<u8> = chunks.flat_map(u64::to_ne_bytes).take(length).skip(size_of::<u64>()).collect();
-        serde_json::from_slice(&bytes).map(Some).map_err(|error| ReadError::Manifest(error.to_string()))
+        let json = text(length as usize, |chunk| map.read(first + chunk));
+        serde_json::from_slice(&json).map(Some).map_err(|error| ReadError::Manifest(error.to_string()))
+    }
+
+    /// The incident rules beside it.
+    pub fn incidents(&self) -> Result<Incidents, ReadError> {
+        let Some(slot) = self.generation.incidents() else { return Ok(Incidents::default()) };
+        let list = mapped::<[u64; 512]>(self.maps.incidents.get(&slot, 0)?)?;
+        let length = list.read(0)[0] as usize;
+        if length.saturating_add(size_of::<u64>()) > list.len() * 4096 {
+            return Err(ReadError::Manifest(format!("{length} bytes are more than their map has")));
+        }
+        let json = text(length, |chunk| list.read(chunk));
+        serde_json::from_slice(&json).map_err(|error| ReadError::Manifest(error.to_string()))
+    }
+
+    /// The names of all that may decide about a source.
+    pub fn rules(&self) -> Result<Rules, ReadError> {
+        Ok(Rules { manifest: self.manifest()?.unwrap_or_default(), incidents: self.incidents()? })
+    }
+
+    /// The class of a service's sources that no rule names.
+    pub fn standard_class(&self, service: u16) -> Result<Class, ReadError> {
+        let cell = self.element(&self.maps.cells, CELLS_MAX, "cell", DEFAULT_ROW + u32::from(service))?;
+        self.class(cell.class as u16)
     }
 
     /// What it says of a source at a service, by the same lookups as the program's; `None` before the first policy.
@@ -143,35 +186,64 @@ impl Active<'_> {
         if self.epoch() == 0 {
             return Ok(None);
         }
-        let (maps, slot) = (self.maps, self.generation.slot());
-        let value = match source.family {
+        let value = self.rule(self.slot(), source)?;
+        let cell = value.first_cell().saturating_add(service.into());
+        let cell = self.element(&self.maps.cells, CELLS_MAX, "cell", cell)?;
+        let standing = self.lasting(cell.class as u16)?;
+        let incident = self.incident_standing(source, service)?;
+        Ok(Some(incident.filter(|incident| !standing.class.prevails_over(&incident.class)).unwrap_or(standing)))
+    }
+
+    /// What the incident rules say of a source at a service, whether the policy is stricter or not.
+    fn incident_standing(&self, source: Address, service: u16) -> Result<Option<Standing>, ReadError> {
+        let Some(slot) = self.generation.incidents() else { return Ok(None) };
+        let value = self.rule(incident_tree(slot), source)?;
+        let number = value.first_cell().saturating_add(service.into());
+        if number as usize >= INCIDENT_CELLS_MAX {
+            return Err(ReadError::Dangling { what: "cell of incident rules", number });
+        }
+        let cell = self.maps.cells.read(incident_cell_place(slot, number) as usize);
+        let standing = self.lasting(cell.class as u16)?;
+        Ok(Some(standing).filter(|standing| standing.class_number != 0))
+    }
+
+    /// The value of the most specific source prefix of a tree.
+    fn rule(&self, tree: u32, source: Address) -> Result<RuleValue, ReadError> {
+        let maps = self.maps;
+        Ok(RuleValue(match source.family {
             Family::V4 => {
-                let nodes = mapped::<NodeV4>(maps.rules_v4.get(&slot, 0)?)?;
+                let nodes = mapped::<NodeV4>(maps.rules_v4.get(&tree, 0)?)?;
                 find::<NodeV4, _>(|number| node(&nodes, number), (source.high >> 32) as u32, DEFAULT_ROW)
             }
             Family::V6 => {
-                let nodes = mapped::<NodeV6>(maps.rules_v6.get(&slot, 0)?)?;
+                let nodes = mapped::<NodeV6>(maps.rules_v6.get(&tree, 0)?)?;
                 find::<NodeV6, _>(|number| node(&nodes, number), (source.high, source.low), DEFAULT_ROW)
             }
-        };
-        let value = RuleValue(value);
-        let cell = value.first_cell().saturating_add(service.into());
-        let mut class_number = self.element(&maps.cells, CELLS_MAX, "cell", cell)?.class;
-        let mut class = self.element(&maps.classes, CLASSES_MAX, "class", class_number)?;
-        let now = now(maps);
+        }))
+    }
+
+    /// The class of a number, or the one that follows it where its rule has ended.
+    fn lasting(&self, number: u16) -> Result<Standing, ReadError> {
+        let mut standing = Standing { class_number: number, class: self.class(number)? };
+        let now = now(self.maps);
         for _ in 0..ENDS_MAX {
-            if !class.has_ended(now) {
+            if !standing.class.has_ended(now) {
                 break;
             }
-            class_number = class.next.into();
-            class = self.element(&maps.classes, CLASSES_MAX, "class", class_number)?;
+            let number = standing.class.next;
+            standing = Standing { class_number: number, class: self.class(number)? };
         }
-        Ok(Some(Standing { class_number: class_number as u16, class }))
+        Ok(standing)
     }
 
     /// The class of a number.
     pub fn class(&self, number: u16) -> Result<Class, ReadError> {
-        self.element(&self.maps.classes, CLASSES_MAX, "class", number.into())
+        let number = u32::from(number);
+        let classes = CLASSES_MAX + self.generation.incidents().map_or(0, |_| INCIDENT_CLASSES_MAX);
+        if number as usize >= classes {
+            return Err(ReadError::Dangling { what: "class", number });
+        }
+        Ok(self.maps.classes.read(self.generation.class_place(number) as usize))
     }
 
     /// The parent class of a number.
@@ -179,17 +251,21 @@ impl Active<'_> {
         self.element(&self.maps.parent_classes, PARENT_CLASSES_MAX, "parent class", number.into())
     }
 
-    /// Its classes and their numbers.
+    /// Its classes and those of the incident rules, with their numbers.
     pub fn classes(&self) -> impl Iterator<Item = (u32, Class)> {
-        let classes = if self.epoch() == 0 { 0 } else { CLASSES_MAX as u32 };
-        let place = |number| slot_place(self.slot(), CLASSES_MAX, number) as usize;
-        (0..classes).map(move |number| (number, self.maps.classes.read(place(number))))
+        let classes = match (self.epoch(), self.generation.incidents()) {
+            (0, _) => 0,
+            (_, None) => CLASSES_MAX,
+            (_, Some(_)) => CLASSES_MAX + INCIDENT_CLASSES_MAX,
+        };
+        let place = |number| self.generation.class_place(number) as usize;
+        (0..classes as u32).map(move |number| (number, self.maps.classes.read(place(number))))
     }
 
     /// The classes that can refuse a packet, or could in another mode, now or when other rules have ended.
-    pub fn refusing_classes(&self) -> impl Iterator<Item = Class> {
+    pub fn refusing_classes(&self) -> impl Iterator<Item = (u32, Class)> {
         let now = now(self.maps);
-        self.classes().map(|(_, class)| class).filter(move |class| can_refuse(class) && !class.has_ended(now))
+        self.classes().filter(move |(_, class)| can_refuse(class) && !class.has_ended(now))
     }
 
     /// The slot that it stands in.
@@ -216,6 +292,62 @@ fn can_refuse(class: &Class) -> bool {
     let is_limited = budgets.iter().any(Budget::is_limited);
     let has_parents = [class.v4_24, class.v6_56, class.v6_48].iter().any(|&number| number != 0);
     class.action == Action::Deny as u8 || class.action == Action::Limit as u8 && (is_limited || has_parents)
+}
+
+/// The names behind the numbers of classes.
+#[derive(Debug, Clone, Default)]
+pub struct Rules {
+    /// Of the policy.
+    pub manifest: Manifest,
+    /// Incident rules.
+    pub incidents: Incidents,
+}
+
+/// The rule of a class.
+#[derive(Debug, Clone, Copy)]
+pub enum RuleOfClass<'a> {
+    /// A rule of the policy.
+    Policy(&'a ManifestRule),
+    /// An incident rule.
+    Incident(&'a Incident),
+}
+
+impl Rules {
+    /// The rule of a class, by the class's number; `None`: it is that of a service's profile, or of `defaults.allow`.
+    pub fn of_class(&self, number: u32, class: &Class) -> Option<RuleOfClass<'_>> {
+        let rule = usize::from(class.rule);
+        if number as usize >= CLASSES_MAX {
+            return self.incidents.rules.get(rule).map(RuleOfClass::Incident);
+        }
+        self.manifest.rules.get(rule).map(RuleOfClass::Policy)
+    }
+
+}
+
+impl<'a> RuleOfClass<'a> {
+    /// As people are told: the rule's name, or `incident 7`.
+    pub fn name(&self) -> String {
+        match self {
+            Self::Policy(rule) => rule.name.clone(),
+            Self::Incident(incident) => format!("incident {}", incident.id),
+        }
+    }
+
+    /// When it ends, seconds since the Unix epoch.
+    pub fn until_s(&self) -> Option<u64> {
+        match self {
+            Self::Policy(rule) => rule.until_s,
+            Self::Incident(incident) => incident.until_s,
+        }
+    }
+
+    /// Why it is there.
+    pub fn reason(&self) -> Option<&'a str> {
+        match self {
+            Self::Policy(rule) => rule.reason.as_deref(),
+            Self::Incident(incident) => Some(&incident.reason),
+        }
+    }
 }
 
 /// How a source stands with the active policy.
@@ -262,6 +394,13 @@ pub fn counters(maps: &Maps) -> Result<[u64; COUNTERS], MapError> {
         *sum = maps.counters.get(&(number as u32), 0)?.iter().sum();
     }
     Ok(sums)
+}
+
+/// The JSON of so many bytes in chunks whose first word is its length.
+fn text(bytes: usize, chunk: impl Fn(usize) -> [u64; 512]) -> Vec<u8> {
+    let end = bytes + size_of::<u64>();
+    let words = (0..end.div_ceil(4096)).flat_map(chunk);
+    words.flat_map(u64::to_ne_bytes).take(end).skip(size_of::<u64>()).collect()
 }
 
 fn mapped<N: aya::Pod>(tree: MapData) -> Result<Mapped<N>, MapError> {

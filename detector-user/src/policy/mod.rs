@@ -24,6 +24,7 @@ mod diagnostic;
 mod effect;
 mod fields;
 mod firing;
+pub mod incident;
 mod json_schema;
 mod mode;
 mod model;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 
 /// What packets are let through, and how many.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -134,7 +135,7 @@ impl Profile {
 }
 
 /// What may be spent; nothing where a budget is absent means no limit.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Budgets {
     /// Packets.
     pub packets: Option<Budget>,
@@ -186,7 +187,7 @@ impl ParentBudgets {
 }
 
 /// A rate, and how much may be spent at once after a pause.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Budget {
     /// What is given back over time.
     pub rate: Rate,
@@ -200,7 +201,7 @@ pub struct Budget {
 ///
 /// Between above 0 and [`COUNT_PER_S_MAX`](super::COUNT_PER_S_MAX) per second; for bytes between
 /// [`BYTES_PER_S_MIN`](super::BYTES_PER_S_MIN) and [`BYTES_PER_S_MAX`](super::BYTES_PER_S_MAX).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rate {
     /// Packets, bytes, connections or sources, at least 1.
     pub count: u64,

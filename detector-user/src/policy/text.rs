@@ -67,6 +67,13 @@ impl Issue {
         Self { expected: unquoted(self.expected), help: unquoted(self.help), ..self }
     }
 
+    /// Message, what was expected and help in one line, for what stands in no file.
+    pub(super) fn one_line(self) -> String {
+        let expected = self.expected.map(|expected| format!(": expected {expected}")).unwrap_or_default();
+        let help = self.help.map(|help| format!("; {help}")).unwrap_or_default();
+        format!("{}{expected}{help}", self.message)
+    }
+
     /// Makes this one speak for `count` places, this and later ones.
     pub(super) fn count_from_here(&mut self, count: usize) {
         self.message = format!("{count} times from here on: {}", self.message);

@@ -162,6 +162,6 @@ fn broad(raw: &RawPolicy, report: &mut Report<'_>) {
 }
 
 /// A prefix of fewer bits is broad.
-fn broad_bits(prefix: IpNet) -> u8 {
+pub(super) fn broad_bits(prefix: IpNet) -> u8 {
     if prefix.addr().is_ipv4() { BROAD_BITS_V4 } else { BROAD_BITS_V6 }
 }

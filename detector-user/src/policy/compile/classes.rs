@@ -1,16 +1,16 @@
 //! Classes: what may happen to a source's packets, each combination once.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::Range};
 
 use detector_common::{
     budget::Budget,
-    limits::{CLASSES_MAX, OVERFLOW_BUDGETS},
+    limits::{CLASSES_MAX, INCIDENT_OVERFLOW_BUDGETS, OVERFLOW_BUDGETS},
     policy::{Action as ClassAction, Class, NO_PROFILE, NO_RULE, ParentClass},
 };
 
-use super::{Clocks, CompileError, Manifest, Place};
+use super::{Clocks, CompileError, Manifest, Place, sources::GivesClasses};
 use crate::policy::{
-    self, Action, Budgets, Mode, PROFILES_MAX, ParentBudgets, Policy, RULES_MAX, SERVICES_MAX,
+    self, Action, Budgets, Mode, PROFILES_MAX, ParentBudgets, Policy, RULES_MAX, SERVICES_MAX, Service,
 };
 
 /// Names of profiles by number, classes, parent classes.
@@ -60,36 +60,6 @@ impl<'a> Classes<'a> {
         };
         self.parent_classes.push(class);
         (self.parent_classes.len() - 1) as u16
-    }
-
-    /// The class of sources that `defaults.allow` names.
-    pub(super) fn allowed(&mut self) -> u16 {
-        self.class(NO_RULE, ClassAction::Allow, None, Mode::Enforce, 0)
-    }
-
-    /// The class of sources of a service that no rule names.
-    pub(super) fn of_profile(&mut self, profile: Option<&str>) -> u16 {
-        match profile {
-            None => self.class(NO_RULE, ClassAction::Count, None, self.policy.mode, 0),
-            Some(profile) => self.class(NO_RULE, ClassAction::Limit, Some(profile), self.policy.mode, 0),
-        }
-    }
-
-    /// The class of sources that a rule names; `next`: their class when the rule has ended, 0 if it does not end.
-    pub(super) fn of_rule(&mut self, rule: usize, next: u16) -> u16 {
-        let policy = self.policy;
-        let number = rule as u16;
-        let mode = policy.rules[rule].mode.unwrap_or(policy.mode);
-        match &policy.rules[rule].action {
-            Action::Allow => self.class(number, ClassAction::Allow, None, mode, next),
-            Action::Drop => self.class(number, ClassAction::Deny, None, mode, next),
-            Action::Limit(profile) => self.class(number, ClassAction::Limit, Some(profile), mode, next),
-        }
-    }
-
-    /// When a rule ends on the program's clock, ticks: `None`, never; `Some(None)`, it has ended.
-    pub(super) fn end_of(&self, rule: usize) -> Option<Option<u64>> {
-        self.policy.rules[rule].until_s.map(|until_s| self.clocks.ticks_at(until_s))
     }
 
     fn class(&mut self, rule: u16, action: ClassAction, profile: Option<&str>, mode: Mode, next: u16) -> u16 {
@@ -142,16 +112,57 @@ impl<'a> Classes<'a> {
                     .to_owned(),
             });
         }
-        share_overflow(&mut self.classes);
+        share_overflow(&mut self.classes, 0..OVERFLOW_BUDGETS - INCIDENT_OVERFLOW_BUDGETS);
         Ok((self.profiles, self.classes, self.parent_classes))
     }
 }
 
-/// Gives every class its words of the overflow budgets.
-fn share_overflow(classes: &mut [Class]) {
-    let words_log2 = (OVERFLOW_BUDGETS / classes.len()).ilog2();
+impl GivesClasses for Classes<'_> {
+    fn allowed(&mut self) -> u16 {
+        self.class(NO_RULE, ClassAction::Allow, None, Mode::Enforce, 0)
+    }
+
+    fn of_service(&mut self, service: &Service) -> u16 {
+        match service.profile.as_deref() {
+            None => self.class(NO_RULE, ClassAction::Count, None, self.policy.mode, 0),
+            Some(profile) => self.class(NO_RULE, ClassAction::Limit, Some(profile), self.policy.mode, 0),
+        }
+    }
+
+    fn of_rule(&mut self, rule: usize, _: &Service, next: u16) -> u16 {
+        let policy = self.policy;
+        let number = rule as u16;
+        let mode = policy.rules[rule].mode.unwrap_or(policy.mode);
+        match &policy.rules[rule].action {
+            Action::Allow => self.class(number, ClassAction::Allow, None, mode, next),
+            Action::Drop => self.class(number, ClassAction::Deny, None, mode, next),
+            Action::Limit(profile) => self.class(number, ClassAction::Limit, Some(profile), mode, next),
+        }
+    }
+
+    fn precedence(&self, rule: usize) -> (u8, usize) {
+        (rank(&self.policy.rules[rule].action), rule)
+    }
+
+    fn end_of(&self, rule: usize) -> Option<Option<u64>> {
+        self.policy.rules[rule].until_s.map(|until_s| self.clocks.ticks_at(until_s))
+    }
+}
+
+/// Within equal prefixes: allow, drop, limit.
+fn rank(action: &Action) -> u8 {
+    match action {
+        Action::Allow => 0,
+        Action::Drop => 1,
+        Action::Limit(_) => 2,
+    }
+}
+
+/// Gives every class as many of the words of the overflow budgets as the others.
+pub(super) fn share_overflow(classes: &mut [Class], words: Range<usize>) {
+    let words_log2 = (words.len() / classes.len().max(1)).ilog2();
     for (number, class) in classes.iter_mut().enumerate() {
-        class.overflow_first = (number << words_log2) as u16;
+        class.overflow_first = (words.start + (number << words_log2)) as u16;
         class.overflow_words_log2 = words_log2 as u8;
     }
 }
@@ -163,13 +174,13 @@ const _: () =
     assert!(3 + SERVICES_MAX + RULES_MAX <= CLASSES_MAX, "no policy has too many classes without ends");
 const _: () = assert!(PROFILES_MAX <= NO_PROFILE as usize && RULES_MAX <= NO_RULE as usize);
 
-fn units(budget: Option<policy::Budget>, clock_tick_ns: u64) -> Budget {
+pub(super) fn units(budget: Option<policy::Budget>, clock_tick_ns: u64) -> Budget {
     budget.map_or(Budget::UNLIMITED, |budget| {
         Budget::of_units(budget.rate.count, budget.rate.per_ns, budget.burst, clock_tick_ns)
     })
 }
 
-fn bytes(budget: Option<policy::Budget>, clock_tick_ns: u64) -> Budget {
+pub(super) fn bytes(budget: Option<policy::Budget>, clock_tick_ns: u64) -> Budget {
     budget.map_or(Budget::UNLIMITED, |budget| {
         Budget::of_bytes(budget.rate.count, budget.rate.per_ns, budget.burst, clock_tick_ns)
     })

@@ -1,5 +1,6 @@
 //! What of a policy does not fit, and where that stands in its file.
 
+use detector_common::limits::INCIDENT_RULES_MAX;
 use thiserror::Error;
 
 use crate::policy::{
@@ -53,6 +54,17 @@ impl Place {
 }
 
 impl CompileError {
+    /// More incident rules than there may be.
+    pub(crate) fn too_many_incidents(count: usize) -> Self {
+        Self {
+            place: Place::Rule(0),
+            message: "too many incident rules",
+            found: format!("{count} of them"),
+            expected: format!("at most {INCIDENT_RULES_MAX}"),
+            help: "name several targets in one rule, or undo some: `detector rules` lists them".to_owned(),
+        }
+    }
+
     /// The error with its place in `text`, which the policy was read from. The text is read again for it: a policy that
     /// fits carries no places.
     pub fn diagnostic(&self, text: &str) -> Diagnostic {

@@ -4,18 +4,20 @@
 
 mod classes;
 mod error;
+mod incidents;
 mod ranges;
 mod services;
 mod sources;
 
 pub use error::CompileError;
 use error::Place;
+pub use incidents::{IncidentTables, Standard, compile_incidents};
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use detector_common::{
     budget::ticks,
-    limits::{LINEAGES_MAX, MANIFEST_BYTES, RULE_COUNTERS, SERVICES_MAX},
+    limits::{CELLS_MAX, LINEAGES_MAX, MANIFEST_BYTES, POLICY_RULE_COUNTERS, SERVICES_MAX},
     policy::{Cell, Class, ParentClass, PolicyHeader},
     ranges::{NodeV4, NodeV6},
     service::{DestinationSlot, PortSlot},
@@ -45,6 +47,8 @@ pub struct Tables {
     pub rules_v6: Vec<NodeV6>,
     /// The names behind the numbers.
     pub manifest: Manifest,
+    /// The clocks that they were made by.
+    pub clocks: Clocks,
 }
 
 /// The clocks that a policy is compiled by.
@@ -143,8 +147,9 @@ pub fn compile(
     clocks: impl Into<Clocks>,
 ) -> Result<Tables, CompileError> {
     let numbers = number(policy, previous)?;
-    let mut classes = classes::Classes::new(policy, &numbers, clocks.into());
-    let sources = sources::compile(policy, &numbers.services, &mut classes)?;
+    let clocks = clocks.into();
+    let mut classes = classes::Classes::new(policy, &numbers, clocks);
+    let sources = sources::compile(policy, &numbers.services, &mut classes, CELLS_MAX)?;
     let services = services::compile(policy, &numbers.services)?;
     let header = PolicyHeader {
         rules_v4: u32::from(!sources.v4.is_empty()),
@@ -164,6 +169,7 @@ pub fn compile(
         rules_v4: ranges::nodes_v4(&sources.v4),
         rules_v6: ranges::nodes_v6(&sources.v6),
         manifest,
+        clocks,
     })
 }
 
@@ -235,7 +241,7 @@ fn number(policy: &Policy, previous: &Manifest) -> Result<Manifest, CompileError
     let (lineages, retired_lineages) = keep_numbers(lineages, active, retired_active, LINEAGES_MAX as u16);
     let names = policy.rules.iter().map(|rule| &rule.name);
     let (counters, retired_rules) =
-        keep_numbers(names, &previous.rule_counters(), &previous.retired_rules, RULE_COUNTERS as u16 - 1);
+        keep_numbers(names, &previous.rule_counters(), &previous.retired_rules, POLICY_RULE_COUNTERS as u16 - 1);
     let counter = |rule: &super::Rule| counters.get(&rule.name).copied().unwrap_or_default();
     let rules = policy.rules.iter().map(|rule| manifest_rule(rule, counter(rule))).collect();
     Ok(Manifest {

@@ -5,11 +5,11 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::{CompileError, Place, classes::Classes, ranges::Prefix};
-use crate::policy::{Action, Policy, RULES_MAX, SOURCE_BITS_V6};
+use super::{CompileError, Place, ranges::Prefix};
+use crate::policy::{Policy, RULES_MAX, SOURCE_BITS_V6, Service};
 use detector_common::{
     address::{Address, Family, mask},
-    limits::{CELLS_MAX, ENDS_MAX, PREFIXES_MAX},
+    limits::{ENDS_MAX, PREFIXES_MAX},
     policy::{Cell, RuleValue},
 };
 
@@ -20,6 +20,24 @@ pub(super) struct Sources {
     pub(super) v4: Vec<Prefix>,
     /// As `v4`.
     pub(super) v6: Vec<Prefix>,
+}
+
+/// Who gives classes: a policy, or incident rules.
+pub(super) trait GivesClasses {
+    /// The class of sources that `defaults.allow` names.
+    fn allowed(&mut self) -> u16;
+
+    /// The class of a service's sources that no rule names.
+    fn of_service(&mut self, service: &Service) -> u16;
+
+    /// The class of a service's sources that a rule names; `next`: their class when the rule has ended, 0 if it does not end.
+    fn of_rule(&mut self, rule: usize, service: &Service, next: u16) -> u16;
+
+    /// Among rules at equal prefixes the one with the least decides.
+    fn precedence(&self, rule: usize) -> (u8, usize);
+
+    /// When a rule ends on the program's clock, ticks: `None`, never; `Some(None)`, it has ended.
+    fn end_of(&self, rule: usize) -> Option<Option<u64>>;
 }
 
 /// What stands at one prefix itself: rules by number, most important first, or `defaults.allow`.
@@ -35,12 +53,14 @@ type Lineage = (u32, u32);
 /// The selector of sources that no prefix names, and the `Own` of prefixes that only divide.
 const NOTHING: u32 = 0;
 
+/// `cells_max`: how many cells there is room for.
 pub(super) fn compile(
     policy: &Policy,
     numbers: &BTreeMap<String, u16>,
-    classes: &mut Classes<'_>,
+    classes: &mut impl GivesClasses,
+    cells_max: usize,
 ) -> Result<Sources, CompileError> {
-    let mut rows = Rows::new(policy, numbers, classes);
+    let mut rows = Rows::new(policy, numbers, classes, cells_max);
     let v4 = compile_family(Family::V4, policy, &mut rows);
     let v6 = compile_family(Family::V6, policy, &mut rows);
     let most = v4.len().max(v6.len());
@@ -68,7 +88,7 @@ const ALLOW: Namer = u16::MAX - 1;
 const DIVIDED: Namer = u16::MAX;
 const _: () = assert!(RULES_MAX <= ALLOW as usize);
 
-fn compile_family(family: Family, policy: &Policy, rows: &mut Rows<'_, '_>) -> Vec<Prefix> {
+fn compile_family<C: GivesClasses>(family: Family, policy: &Policy, rows: &mut Rows<'_, C>) -> Vec<Prefix> {
     // Ordered by address, then length: a prefix comes after those that contain it.
     let named = named_prefixes(family, policy);
     let mut compiled: Vec<Prefix> = Vec::with_capacity(named.len());
@@ -84,7 +104,7 @@ fn compile_family(family: Family, policy: &Policy, rows: &mut Rows<'_, '_>) -> V
         let same = namers.iter().copied().eq(group.iter().map(|&(.., namer)| namer));
         if !same {
             namers = group.iter().map(|&(.., namer)| namer).collect();
-            own_number = rows.own(Own::of(&namers, policy));
+            own_number = rows.own(Own::of(&namers, rows.classes));
         }
         let selector = rows.selector(own_number, parent);
         around.push((address, length, selector));
@@ -116,27 +136,19 @@ fn named_prefixes(family: Family, policy: &Policy) -> Vec<(Address, u8, Namer)> 
 
 impl Own {
     /// What stands at a prefix with so many names, ascending.
-    fn of(namers: &[Namer], policy: &Policy) -> Self {
+    fn of(namers: &[Namer], classes: &impl GivesClasses) -> Self {
         let mut rules: Vec<_> = namers.iter().copied().filter(|&namer| namer < ALLOW).collect();
-        rules.sort_by_key(|&number| (rank(&policy.rules[number as usize].action), number));
+        rules.sort_by_key(|&number| classes.precedence(number.into()));
         Self { allowed: namers.contains(&ALLOW), rules }
     }
 }
 
-/// Within equal prefixes: allow, drop, limit.
-fn rank(action: &Action) -> u8 {
-    match action {
-        Action::Allow => 0,
-        Action::Drop => 1,
-        Action::Limit(_) => 2,
-    }
-}
-
 /// Selectors and their rows of cells.
-struct Rows<'r, 'p> {
+struct Rows<'r, C> {
     policy: &'r Policy,
     numbers: &'r BTreeMap<String, u16>,
-    classes: &'r mut Classes<'p>,
+    classes: &'r mut C,
+    cells_max: usize,
     owns: HashMap<Own, u32>,
     /// What stands at the prefix of each `Own` number.
     own_list: Vec<Own>,
@@ -149,13 +161,19 @@ struct Rows<'r, 'p> {
     ends_too_often: Option<(usize, usize)>,
 }
 
-impl<'r, 'p> Rows<'r, 'p> {
-    fn new(policy: &'r Policy, numbers: &'r BTreeMap<String, u16>, classes: &'r mut Classes<'p>) -> Self {
+impl<'r, C: GivesClasses> Rows<'r, C> {
+    fn new(
+        policy: &'r Policy,
+        numbers: &'r BTreeMap<String, u16>,
+        classes: &'r mut C,
+        cells_max: usize,
+    ) -> Self {
         let row_length = numbers.values().max().map_or(1, |&most| most as usize + 1);
         let mut rows = Self {
             policy,
             numbers,
             classes,
+            cells_max,
             owns: HashMap::from([(Own::default(), NOTHING)]),
             own_list: vec![Own::default()],
             selectors: HashMap::new(),
@@ -194,7 +212,7 @@ impl<'r, 'p> Rows<'r, 'p> {
         self.selectors.insert((own_number, parent), selector);
         self.lineages.push((own_number, parent));
         // Selectors that do not fit are counted for the error.
-        if self.lineages.len() * self.row_length <= CELLS_MAX {
+        if self.lineages.len() * self.row_length <= self.cells_max {
             self.push_row(selector);
         }
         selector
@@ -204,7 +222,7 @@ impl<'r, 'p> Rows<'r, 'p> {
     fn too_many(&self) -> Option<CompileError> {
         let rows = self.lineages.len();
         let cells = rows * self.row_length;
-        if cells <= CELLS_MAX {
+        if cells <= self.cells_max {
             return None;
         }
         let mut rows_of_rules = vec![0; self.policy.rules.len()];
@@ -216,7 +234,7 @@ impl<'r, 'p> Rows<'r, 'p> {
         let mut taken = rows - rows_of_rules.iter().sum::<usize>();
         let beyond = rows_of_rules.iter().position(|rows| {
             taken += rows;
-            taken * self.row_length > CELLS_MAX
+            taken * self.row_length > self.cells_max
         });
         let (services, number_max) = (self.policy.services.len(), self.row_length - 1);
         let mut help =
@@ -234,7 +252,7 @@ impl<'r, 'p> Rows<'r, 'p> {
             place: Place::Rule(beyond.unwrap_or_default()),
             message: "too many combinations of rules and services",
             found: format!("{cells} cells, {rows} combinations of rules × service numbers 0 to {number_max}"),
-            expected: format!("at most {CELLS_MAX} cells"),
+            expected: format!("at most {} cells", self.cells_max),
             help,
         })
     }
@@ -254,15 +272,16 @@ impl<'r, 'p> Rows<'r, 'p> {
     fn push_row(&mut self, selector: u32) {
         let first = self.cells.len();
         self.cells.resize(first + self.row_length, Cell::default());
-        for service in &self.policy.services {
-            let class = self.class_of(selector, &service.name, service.profile.as_deref());
+        let policy = self.policy;
+        for service in &policy.services {
+            let class = self.class_of(selector, service);
             let number = self.numbers[&service.name] as usize;
             self.cells[first + number] = Cell { class: u32::from(class), reserved: 0 };
         }
     }
 
     /// Walks outwards from the most specific prefix; `defaults.allow` anywhere on the way comes before every rule.
-    fn class_of(&mut self, selector: u32, service: &str, profile: Option<&str>) -> u16 {
+    fn class_of(&mut self, selector: u32, service: &Service) -> u16 {
         // Rules that end, each later than those before it: `(rule, end)`.
         let mut ending: Vec<(usize, u64)> = Vec::new();
         let mut lasting = None;
@@ -276,7 +295,7 @@ impl<'r, 'p> Rows<'r, 'p> {
             for &rule in own.rules.iter().filter(|_| lasting.is_none()) {
                 let rule = usize::from(rule);
                 let wanted = &self.policy.rules[rule].service;
-                if wanted.as_deref().is_some_and(|wanted| wanted != service) {
+                if wanted.as_deref().is_some_and(|wanted| wanted != service.name) {
                     continue;
                 }
                 match self.classes.end_of(rule) {
@@ -297,10 +316,10 @@ impl<'r, 'p> Rows<'r, 'p> {
             self.ends_too_often.get_or_insert((ending[ENDS_MAX].0, ending.len()));
         }
         let last = match lasting {
-            Some(rule) => self.classes.of_rule(rule, 0),
-            None => self.classes.of_profile(profile),
+            Some(rule) => self.classes.of_rule(rule, service, 0),
+            None => self.classes.of_service(service),
         };
-        ending.iter().rev().fold(last, |next, &(rule, _)| self.classes.of_rule(rule, next))
+        ending.iter().rev().fold(last, |next, &(rule, _)| self.classes.of_rule(rule, service, next))
     }
 }
 

@@ -1,0 +1,158 @@
+//! Incident rules get into the kernel: a slot of theirs that nobody reads is filled, then the word that names it changes.
+
+use std::io;
+
+use detector_common::{
+    limits::{
+        CLASSES_MAX, INCIDENT_CLASSES_MAX, INCIDENT_RULES_MAX, INCIDENT_SLOTS, POLICY_RULE_COUNTERS,
+    },
+    policy::{Class, Generation, Settings, incident_cell_place, incident_class_place, incident_tree},
+    table::next_epoch,
+};
+
+use super::{
+    apply::{
+        ACTIVE, ApplyError, FALLBACK, LAST_EPOCH, chunks, reset_rule_counter, set_trees, settle, sized,
+        wait_for_packets,
+    },
+    maps::Maps,
+    read::{self, Active},
+};
+use crate::policy::{
+    compile::{Clocks, CompileError, IncidentTables, Standard, compile_incidents},
+    incident::{Incident, Incidents},
+};
+
+/// Word of the settings.
+const LAST_INCIDENT: usize = std::mem::offset_of!(Settings, last_incident) / size_of::<u64>();
+
+/// Adds incident rules, which get their numbers and counters here, and removes those that have ended or that `is_undone`
+/// names; all in one step, also beside a policy on trial and the one before it. What was added and what was removed. The
+/// caller keeps other writers of policies away.
+///
+/// # Errors
+///
+/// There is no policy, too many incident rules, or the kernel refuses a map. Nothing changes.
+pub fn change(
+    maps: &mut Maps,
+    clocks: Clocks,
+    added: Vec<Incident>,
+    is_undone: impl Fn(&Incident) -> bool,
+) -> Result<Changed, ApplyError> {
+    settle(maps);
+    let settings = maps.settings.read(0);
+    let active = Generation(settings.active);
+    if active.epoch() == 0 {
+        return Err(ApplyError::NoPolicy);
+    }
+    let now_unix_s = clocks.unix_ns / 1_000_000_000;
+    let before = read::incidents(maps)?;
+    let is_gone = |incident: &Incident| incident.has_ended(now_unix_s) || is_undone(incident);
+    let (removed, mut rules): (Vec<_>, Vec<_>) = before.rules.into_iter().partition(is_gone);
+    let added = numbered(added, &rules, settings.last_incident)?;
+    if added.is_empty() && removed.is_empty() {
+        return Ok(Changed { epoch: active.epoch(), added, removed });
+    }
+    rules.extend(added.iter().cloned());
+    let incidents = Incidents { rules };
+    // A policy on trial goes back to the one before with the same incident rules.
+    let fallback = Some(Generation(settings.fallback)).filter(|before| settings.deadline != 0 && before.epoch() != 0);
+    let generations: Vec<_> = fallback.into_iter().chain([active]).collect();
+    let mut compiled = Vec::new();
+    for &generation in &generations {
+        compiled.push(compile(&incidents, &standard(&Active::of(maps, generation))?, clocks)?);
+    }
+    wait_for_packets(maps)?;
+    for incident in &added {
+        reset_rule_counter(maps, incident.counter)?;
+    }
+    let (mut used, mut epoch) = (generations.clone(), settings.last_epoch as u32);
+    let mut next = Vec::new();
+    for (generation, tables) in generations.iter().zip(&compiled) {
+        let slot = match tables {
+            None => None,
+            Some(tables) => Some(fill(maps, &incidents, tables, &used)?),
+        };
+        epoch = next_epoch(epoch);
+        let generation = Generation::new(epoch, generation.slot(), slot);
+        used.push(generation);
+        next.push(generation);
+    }
+    maps.settings.write_word(0, LAST_EPOCH, epoch.into());
+    let last = added.iter().map(|incident| incident.id).max();
+    maps.settings.write_word(0, LAST_INCIDENT, last.unwrap_or(settings.last_incident));
+    std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
+    for (word, generation) in [ACTIVE, FALLBACK].into_iter().zip(next.iter().rev()) {
+        maps.settings.write_word(0, word, generation.0);
+    }
+    Ok(Changed { epoch, added, removed })
+}
+
+/// What [`change`] did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Changed {
+    /// The epoch from now on.
+    pub epoch: u32,
+    /// Incident rules that came, with their numbers.
+    pub added: Vec<Incident>,
+    /// Those that went.
+    pub removed: Vec<Incident>,
+}
+
+/// New incident rules with numbers that none had before and counters that none has now.
+fn numbered(added: Vec<Incident>, present: &[Incident], last: u64) -> Result<Vec<Incident>, CompileError> {
+    let count = added.len() + present.len();
+    if count > INCIDENT_RULES_MAX {
+        return Err(CompileError::too_many_incidents(count));
+    }
+    let is_free = |counter: &u16| present.iter().all(|incident| incident.counter != *counter);
+    let counters = (POLICY_RULE_COUNTERS as u16..).filter(is_free);
+    let number = |((incident, counter), id)| Incident { id, counter, ..incident };
+    Ok(added.into_iter().zip(counters).zip(last + 1..).map(number).collect())
+}
+
+/// The tables of incident rules; `None`: there are none.
+pub(super) fn compile(
+    incidents: &Incidents,
+    standard: &Standard,
+    clocks: Clocks,
+) -> Result<Option<IncidentTables>, CompileError> {
+    if incidents.rules.is_empty() {
+        return Ok(None);
+    }
+    compile_incidents(incidents, standard, clocks).map(Some)
+}
+
+/// What a policy in the kernel says of sources that no rule of its names.
+fn standard(active: &Active<'_>) -> Result<Standard, read::ReadError> {
+    let services = active.manifest()?.unwrap_or_default().services;
+    let class = |number: u16| active.standard_class(number);
+    let services = services.into_iter().map(|(name, number)| Ok((name, (number, class(number)?))));
+    Ok(Standard(services.collect::<Result<_, read::ReadError>>()?))
+}
+
+/// Fills a slot that none of some generations uses. Nobody reads it: see `wait_for_packets`.
+pub(super) fn fill(
+    maps: &mut Maps,
+    incidents: &Incidents,
+    tables: &IncidentTables,
+    used: &[Generation],
+) -> Result<u32, ApplyError> {
+    let is_free = |slot: &u32| used.iter().all(|generation| generation.incidents() != Some(*slot));
+    let slot = (0..INCIDENT_SLOTS as u32).find(is_free).ok_or_else(|| io::Error::other("no slot is free"))?;
+    set_trees(maps, incident_tree(slot), &tables.rules_v4, &tables.rules_v6)?;
+    let list = sized(&chunks(serde_json::to_vec(incidents).map_err(io::Error::other)?))?;
+    maps.incidents.set(slot, &list, 0).map_err(|source| ApplyError::Rules { bytes: 0, source })?;
+    for (number, cell) in tables.cells.iter().enumerate() {
+        maps.cells.write(incident_cell_place(slot, number as u32) as usize, cell);
+    }
+    // To the end: readers walk the classes, and should find none of earlier rules.
+    let none = std::iter::repeat_n(Class::default(), INCIDENT_CLASSES_MAX - tables.classes.len());
+    for (number, class) in tables.classes.iter().copied().chain(none).enumerate() {
+        maps.classes.write(incident_class_place(slot, number as u32) as usize, &class);
+    }
+    Ok(slot)
+}
+
+const _: () = assert!(INCIDENT_SLOTS >= 4, "two generations have a set each, and each may get another at once");
+const _: () = assert!(INCIDENT_RULES_MAX <= CLASSES_MAX, "the number of a rule fits a class");

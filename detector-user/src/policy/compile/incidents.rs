@@ -1,0 +1,188 @@
+//! From incident rules to the tables that the kernel reads beside a policy.
+
+use std::collections::BTreeMap;
+
+use detector_common::{
+    limits::{
+        CLASSES_MAX, INCIDENT_CELLS_MAX, INCIDENT_CLASSES_MAX, INCIDENT_OVERFLOW_BUDGETS, OVERFLOW_BUDGETS,
+    },
+    policy::{Action as ClassAction, Cell, Class, NO_PROFILE},
+    ranges::{NodeV4, NodeV6},
+};
+
+use super::{
+    Clocks, CompileError, Place, Tables, classes,
+    ranges::{nodes_v4, nodes_v6},
+    sources::{self, GivesClasses},
+};
+use crate::policy::{
+    Action, Mode, Policy, Rule, Service,
+    incident::{Incident, IncidentAction, Incidents},
+};
+
+/// What a policy says of sources without a rule, for each of its services by name: the service's number and the class.
+#[derive(Debug, Clone, Default)]
+pub struct Standard(pub BTreeMap<String, (u16, Class)>);
+
+impl Standard {
+    /// That of a compiled policy.
+    pub fn of(tables: &Tables) -> Self {
+        let class = |number: u16| tables.classes[tables.cells[usize::from(number)].class as usize];
+        let services = &tables.manifest.services;
+        Self(services.iter().map(|(name, &number)| (name.clone(), (number, class(number)))).collect())
+    }
+}
+
+/// The tables of incident rules beside one policy, ready for a slot.
+#[derive(Debug, Clone)]
+pub struct IncidentTables {
+    /// From the first; the rest of the slot is not read.
+    pub cells: Vec<Cell>,
+    /// From the first, whose number is [`CLASSES_MAX`].
+    pub classes: Vec<Class>,
+    /// Source prefixes of IPv4, as ranges.
+    pub rules_v4: Vec<NodeV4>,
+    /// Source prefixes of IPv6, as ranges.
+    pub rules_v6: Vec<NodeV6>,
+}
+
+/// Compiles incident rules beside a policy.
+///
+/// # Errors
+///
+/// They do not fit.
+pub fn compile_incidents(
+    incidents: &Incidents,
+    standard: &Standard,
+    clocks: Clocks,
+) -> Result<IncidentTables, CompileError> {
+    let numbers = standard.0.iter().map(|(name, &(number, _))| (name.clone(), number)).collect();
+    let mut classes =
+        IncidentClasses { incidents, standard, clocks, numbers: BTreeMap::new(), classes: Vec::new() };
+    let sources = sources::compile(&as_policy(incidents, standard), &numbers, &mut classes, INCIDENT_CELLS_MAX)?;
+    let mut classes = classes.classes;
+    if let Some(beyond) = classes.get(INCIDENT_CLASSES_MAX) {
+        return Err(CompileError {
+            place: Place::Rule(beyond.rule.into()),
+            message: "too many incident rules that throttle, for services with different profiles",
+            found: format!("{} classes", classes.len()),
+            expected: format!("at most {INCIDENT_CLASSES_MAX}"),
+            help: "undo some, name the service they are about, or put them into the policy".to_owned(),
+        });
+    }
+    classes::share_overflow(&mut classes, OVERFLOW_BUDGETS - INCIDENT_OVERFLOW_BUDGETS..OVERFLOW_BUDGETS);
+    Ok(IncidentTables {
+        cells: sources.cells,
+        classes,
+        rules_v4: nodes_v4(&sources.v4),
+        rules_v6: nodes_v6(&sources.v6),
+    })
+}
+
+/// Incident rules as the rules of a policy, for the order among them.
+fn as_policy(incidents: &Incidents, standard: &Standard) -> Policy {
+    let service = |name: &String| Service {
+        name: name.clone(),
+        addresses: Vec::new(),
+        ports: Vec::new(),
+        profile: None,
+    };
+    let rule = |incident: &Incident| Rule {
+        name: incident.id.to_string(),
+        service: incident.service.clone(),
+        sources: incident.sources.clone(),
+        action: match incident.action {
+            IncidentAction::Allow => Action::Allow,
+            IncidentAction::Block => Action::Drop,
+            IncidentAction::Throttle(_) => Action::Limit(String::new()),
+        },
+        mode: None,
+        until_s: incident.until_s,
+        reason: None,
+    };
+    Policy {
+        mode: Mode::Enforce,
+        allow: Vec::new(),
+        services: standard.0.keys().map(service).collect(),
+        profiles: BTreeMap::new(),
+        rules: incidents.rules.iter().map(rule).collect(),
+    }
+}
+
+/// The classes asked for so far.
+struct IncidentClasses<'a> {
+    incidents: &'a Incidents,
+    standard: &'a Standard,
+    clocks: Clocks,
+    /// By rule, by the profile and lineage of the class that a throttle tightens, and by what comes when the rule ends.
+    numbers: BTreeMap<(usize, Option<(u16, u8)>, u16), u16>,
+    classes: Vec<Class>,
+}
+
+impl GivesClasses for IncidentClasses<'_> {
+    fn allowed(&mut self) -> u16 {
+        0
+    }
+
+    fn of_service(&mut self, _: &Service) -> u16 {
+        0
+    }
+
+    fn of_rule(&mut self, rule: usize, service: &Service, next: u16) -> u16 {
+        let incident = &self.incidents.rules[rule];
+        let is_throttle = matches!(incident.action, IncidentAction::Throttle(_));
+        let standard = self.standard.0.get(&service.name).filter(|_| is_throttle).map(|&(_, class)| class);
+        let key = (rule, standard.map(|class| (class.profile, class.lineage)), next);
+        if let Some(&number) = self.numbers.get(&key) {
+            return number;
+        }
+        let class = Class {
+            enforced_percent: 100,
+            rule: rule as u16,
+            rule_counter: incident.counter,
+            until: self.end_of(rule).flatten().unwrap_or(0),
+            next,
+            ..self.of_action(incident, standard.unwrap_or_default())
+        };
+        self.classes.push(class);
+        let number = (CLASSES_MAX + self.classes.len() - 1) as u16;
+        self.numbers.insert(key, number);
+        number
+    }
+
+    fn precedence(&self, rule: usize) -> (u8, usize) {
+        // The last word counts.
+        (0, usize::MAX - rule)
+    }
+
+    fn end_of(&self, rule: usize) -> Option<Option<u64>> {
+        self.incidents.rules[rule].until_s.map(|until_s| self.clocks.ticks_at(until_s))
+    }
+}
+
+impl IncidentClasses<'_> {
+    /// What an action makes of the class that a service's sources have without a rule.
+    fn of_action(&self, incident: &Incident, standard: Class) -> Class {
+        let bare = Class { profile: NO_PROFILE, ..Class::default() };
+        let budgets = match &incident.action {
+            IncidentAction::Allow => return Class { action: ClassAction::Allow as u8, ..bare },
+            IncidentAction::Block => return Class { action: ClassAction::Deny as u8, ..bare },
+            IncidentAction::Throttle(budgets) => budgets,
+        };
+        // A service that only counts has no budgets to keep, and one in mode shadow none that are enforced.
+        let is_kept = standard.action == ClassAction::Limit as u8 && standard.enforced_percent == 100;
+        let mut class = Class { action: ClassAction::Limit as u8, ..if is_kept { standard } else { bare } };
+        let tick_ns = self.clocks.tick_ns;
+        let throttled = [
+            (&mut class.packets, classes::units(budgets.packets, tick_ns)),
+            (&mut class.bytes, classes::bytes(budgets.bytes, tick_ns)),
+            (&mut class.connections, classes::units(budgets.connections, tick_ns)),
+        ];
+        for (own, throttled) in throttled {
+            if throttled.is_slower_than(own) {
+                *own = throttled;
+            }
+        }
+        class
+    }
+}
