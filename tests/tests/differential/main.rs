@@ -1,9 +1,10 @@
 //! The loaded program against the host, on the same random frames: the shared parser and service tables over a slice,
-//! rules and services once more as their definition says, budgets by the shared arithmetic on a plain map.
+//! rules, incident rules and services once more as their definition says, budgets by the shared arithmetic on a plain map.
 //!
 //! `DETECTOR_TEST_SEED` gives a run back; the seed is printed.
 
 mod frames;
+mod incidents;
 mod model;
 mod policies;
 
@@ -12,12 +13,15 @@ use std::collections::BTreeMap;
 use detector_common::{
     frame::SliceFrame,
     packet::{self, Packet},
-    policy::{Class, NO_PROFILE, NO_RULE, PolicyHeader},
+    policy::{NO_PROFILE, PolicyHeader},
     service::{self, DestinationSlot, PortSlot, ServiceTables},
     verdict::{Reason, Verdict},
 };
 use detector_tests::{random::Random, rows::Rig};
-use detector_user::policy::compile::{Manifest, Tables, compile};
+use detector_user::{
+    kernel::{incidents::change, read},
+    policy::compile::{Manifest, Tables, compile},
+};
 
 use crate::model::{Expected, Model};
 
@@ -43,13 +47,19 @@ impl ServiceTables for HostTables<'_> {
 fn the_program_and_the_host_agree_on_every_frame() {
     let mut random = Random::announced(10);
     let mut seen = BTreeMap::new();
+    let mut incidents_seen = 0;
     for number in 0..POLICIES {
         let policy = policies::random(&mut random);
         let mut rig = Rig::bare();
         let tables =
             compile(&policy, &Manifest::default(), rig.bench().clocks()).expect("a policy that fits");
         rig.apply_policy(&policy);
-        let mut model = Model::new(&policy, rig.bench().loaded.maps.settings.read(0).seed);
+        let incidents = incidents::random(&mut random, &policy);
+        let clocks = rig.bench().clocks();
+        change(&mut rig.bench_mut().loaded.maps, clocks, incidents.clone(), |_| false).expect("they fit");
+        let incidents = incidents::of_model(&incidents, &policy);
+        let seed = rig.bench().loaded.maps.settings.read(0).seed;
+        let mut model = Model::new(&policy, &incidents, seed);
         for frame_number in 0..FRAMES_PER_POLICY {
             let step_ns =
                 if random.once_in(12) { 30_000_000 } else { [0, 20_000, 2_000_000][random.index(3)] };
@@ -57,7 +67,7 @@ fn the_program_and_the_host_agree_on_every_frame() {
             let frame = frames::random(&mut random);
             let host = expected(&mut model, &tables, &frame, rig.now());
             let judged = rig.send(&frame);
-            let place = || format!("frame {frame_number} under policy {number}: {frame:02x?}\n{policy:#?}");
+            let place = || format!("frame {frame_number} under policy {number}: {frame:02x?}\n{policy:#?}\n{:#?}", incidents.iter().map(|rule| &rule.incident).collect::<Vec<_>>());
             assert_eq!(judged.reason(), host.reason, "reason of {}", place());
             assert_eq!(judged.verdict == Verdict::Drop, host.dropped(), "verdict of {}", place());
             let trace = judged.trace;
@@ -70,13 +80,14 @@ fn the_program_and_the_host_agree_on_every_frame() {
             let service = host.service.map_or(0, |service| rig.service(&policy.services[service].name));
             assert_eq!(trace.service, service, "service of {}", place());
             if let Some(class) = host.class {
-                let found = &tables.classes[usize::from(trace.class)];
-                assert_eq!(description(found, &tables), class, "class of {}", place());
+                assert_eq!(description(&rig, trace.class), class, "class of {}", place());
+                incidents_seen += usize::from(class.contains("rule incident"));
             }
             *seen.entry((host.reason, host.shadow)).or_insert(0) += 1;
         }
     }
     assert_covered(&seen);
+    assert!(incidents_seen > 1000, "incident rules decided about {incidents_seen} frames");
 }
 
 /// What the host says of a frame.
@@ -103,17 +114,18 @@ fn is_drop(reason: Reason) -> bool {
 }
 
 /// Action, rule and profile of a class, by name.
-fn description(class: &Class, tables: &Tables) -> String {
-    let manifest = &tables.manifest;
-    let rule = match class.rule {
-        NO_RULE => "-",
-        rule => &manifest.rules[usize::from(rule)].name,
-    };
-    let profile = match class.profile {
-        NO_PROFILE => "-",
-        profile => &manifest.profiles[usize::from(profile)],
-    };
-    format!("action {} rule {rule} profile {profile} enforced {}", class.action, class.enforced_percent)
+fn description(rig: &Rig, number: u16) -> String {
+    read::consistently(&rig.bench().loaded.maps, |active| -> Result<_, read::ReadError> {
+        let (class, rules) = (active.class(number)?, active.rules()?);
+        let rule = rules.of_class(number.into(), &class).map_or("-".to_owned(), |rule| rule.name());
+        let profile = match class.profile {
+            NO_PROFILE => "-",
+            profile => &rules.manifest.profiles[usize::from(profile)],
+        };
+        let (action, percent) = (class.action, class.enforced_percent);
+        Ok(format!("action {action} rule {rule} profile {profile} enforced {percent}"))
+    })
+    .expect("the policy can be read")
 }
 
 /// Every reason that a table with room can give came up, enforced and shadowed.

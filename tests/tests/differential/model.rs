@@ -1,6 +1,7 @@
 //! What a policy means, as `docs/policy.md` says it: no ranges, no selectors, no entries.
 
 use std::{
+    borrow::Cow,
     cmp::Reverse,
     collections::{HashMap, HashSet},
     net::IpAddr,
@@ -15,8 +16,12 @@ use detector_common::{
     table::{Key as TableKey, Unit},
     verdict::{Reason, Verdict},
 };
-use detector_user::policy::{self, Action, Budgets, Mode, ParentBudgets, Policy, Profile, Service};
+use detector_user::policy::{
+    self, Action, Budgets, Mode, ParentBudgets, Policy, Profile, Service, incident::IncidentAction,
+};
 use ipnet::IpNet;
+
+use crate::incidents::{self, IncidentRule};
 
 /// What should become of a frame.
 #[derive(Debug)]
@@ -44,6 +49,7 @@ type Key<'a> = (usize, u8, Address, &'a str);
 /// A policy, and what every source spent.
 pub(crate) struct Model<'a> {
     policy: &'a Policy,
+    incidents: &'a [IncidentRule],
     /// Of the keyed hash that picks the sources of a percentage.
     seed: Seed,
     known: HashSet<Key<'a>>,
@@ -54,7 +60,7 @@ pub(crate) struct Model<'a> {
 /// What the policy says of a source.
 struct Standing<'a> {
     action: u8,
-    rule: Option<&'a str>,
+    rule: Option<Cow<'a, str>>,
     profile: Option<(&'a str, &'a Profile)>,
     mode: Mode,
 }
@@ -65,8 +71,8 @@ const DENY: u8 = 2;
 const COUNT: u8 = 3;
 
 impl<'a> Model<'a> {
-    pub(crate) fn new(policy: &'a Policy, seed: Seed) -> Self {
-        Self { policy, seed, known: HashSet::new(), spent: HashMap::new() }
+    pub(crate) fn new(policy: &'a Policy, incidents: &'a [IncidentRule], seed: Seed) -> Self {
+        Self { policy, incidents, seed, known: HashSet::new(), spent: HashMap::new() }
     }
 
     /// The number that a service has in the first policy of a program: its place in the file, from 1.
@@ -132,7 +138,7 @@ impl<'a> Model<'a> {
                 Action::Drop => (DENY, None),
                 Action::Limit(name) => (LIMIT, profile(name)),
             };
-            return Standing { action, rule: Some(&rule.name), profile, mode };
+            return Standing { action, rule: Some(rule.name.as_str().into()), profile, mode };
         }
         let mode = policy.mode;
         match &service.profile {
@@ -141,9 +147,37 @@ impl<'a> Model<'a> {
         }
     }
 
+    /// An incident rule comes before all but `defaults.allow`; one that throttles leaves what is stricter already.
+    fn standing_with_incidents(&self, source: IpAddr, service: usize, now: u64) -> Standing<'a> {
+        let at = &self.policy.services[service];
+        let of_policy = self.standing(source, at, now);
+        let is_always_allowed = of_policy.action == ALLOW && of_policy.rule.is_none();
+        let rule = incidents::about(self.incidents, source, at, now).filter(|_| !is_always_allowed);
+        let Some((number, rule)) = rule else { return of_policy };
+        let (action, profile) = match rule.incident.action {
+            IncidentAction::Allow => (ALLOW, None),
+            IncidentAction::Block => (DENY, None),
+            IncidentAction::Throttle(_) => {
+                let (name, profile) = &rule.throttled[service];
+                let is_enforced = of_policy.mode == Mode::Enforce;
+                let is_stricter = match of_policy.profile {
+                    Some((_, own)) => !incidents::is_slower(&profile.budgets, &own.budgets),
+                    None => of_policy.action == DENY,
+                };
+                if is_enforced && is_stricter {
+                    return of_policy;
+                }
+                (LIMIT, Some((name.as_str(), profile)))
+            }
+        };
+        // Numbers are given in order, from 1.
+        let rule = Some(format!("incident {}", number + 1).into());
+        Standing { action, rule, profile, mode: Mode::Enforce }
+    }
+
     /// Judges a packet for a service.
     pub(crate) fn judge(&mut self, packet: &Packet, service: usize, bytes: u32, now: u64) -> Expected {
-        let standing = self.standing(packet.source.to_ip(), &self.policy.services[service], now);
+        let standing = self.standing_with_incidents(packet.source.to_ip(), service, now);
         let reason = match (standing.action, standing.profile) {
             (ALLOW, _) => self.count(packet, service, Reason::Allowed),
             (DENY, _) => self.count(packet, service, Reason::Denied),
@@ -151,12 +185,12 @@ impl<'a> Model<'a> {
             (_, Some((name, profile))) => self.limit(packet, service, name, profile, bytes, now),
             (_, None) => unreachable!("a limit has a profile"),
         };
-        let name = |name: Option<&str>| name.unwrap_or("-").to_owned();
+        let name = |name: Option<Cow<'_, str>>| name.unwrap_or_else(|| "-".into()).into_owned();
         let class = format!(
             "action {} rule {} profile {} enforced {}",
             standing.action,
             name(standing.rule),
-            name(standing.profile.map(|(name, _)| name)),
+            name(standing.profile.map(|(name, _)| name.into())),
             standing.mode.enforced_percent()
         );
         let unit = Unit::of_source(packet.source.family);
@@ -286,7 +320,7 @@ fn parents_of<'a>(
 }
 
 /// Length of the longest of some prefixes around an address.
-fn longest(nets: &[IpNet], address: IpAddr) -> Option<u8> {
+pub(crate) fn longest(nets: &[IpNet], address: IpAddr) -> Option<u8> {
     nets.iter().filter(|net| net.contains(&address)).map(IpNet::prefix_len).max()
 }
 

@@ -60,7 +60,7 @@ fn profile_name(random: &mut Random) -> String {
 }
 
 /// A prefix around one of some addresses.
-fn net(random: &mut Random, addresses: &[&str]) -> IpNet {
+pub(crate) fn net(random: &mut Random, addresses: &[&str]) -> IpNet {
     let address: IpAddr = random.pick(addresses).parse().expect("an address");
     let lengths: &[u8] = if address.is_ipv4() {
         &[0, 8, 16, 24, 24, 31, 32, 32]
@@ -146,7 +146,7 @@ fn parent(random: &mut Random) -> ParentBudgets {
 }
 
 /// Budgets small enough to be spent by a few dozen packets.
-fn budgets(random: &mut Random, factor: u64) -> Budgets {
+pub(crate) fn budgets(random: &mut Random, factor: u64) -> Budgets {
     let budget = |random: &mut Random, count: u64, burst: u64| Budget {
         rate: Rate { count: factor * (1 + random.below(count)), per_ns: 1_000_000_000 },
         burst: factor * (burst + random.below(burst)),
