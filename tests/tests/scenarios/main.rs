@@ -7,6 +7,7 @@ mod ends;
 mod events;
 mod exact;
 mod full;
+mod incidents;
 mod parents;
 mod policy;
 mod takeover;

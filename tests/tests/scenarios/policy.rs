@@ -177,7 +177,7 @@ fn epochs_wrap_around_and_keep_budgets() {
     // As if sixteen million policies had been applied.
     let settings = &rig.bench().loaded.maps.settings;
     let slot = Generation(settings.read(0).active).slot();
-    let active = Generation::new(EPOCH_MAX, slot).0;
+    let active = Generation::new(EPOCH_MAX, slot, None).0;
     settings.write(0, &Settings { active, last_epoch: EPOCH_MAX.into(), ..settings.read(0) });
     assert_eq!(rig.reason(&ack(v4(1))), Reason::Conforming);
     spend(&mut rig, v4(1));
