@@ -1,5 +1,7 @@
 //! The command line.
 
+mod api;
+
 use std::{net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
@@ -7,6 +9,7 @@ use detector_common::limits::{SOURCES_DEFAULT, SOURCES_MAX};
 use ipnet::IpNet;
 
 use crate::{kernel::pins::DEFAULT_ROOT, policy::incident};
+pub use api::{ApiArgs, ApiPath, DEFAULT_SOCKET, EventsArgs, TcpArgs, TokenArgs};
 
 /// Exit codes, for `--help`.
 const EXIT_CODES: &str = "Exit codes: 0 done or enforcing, 10 not enforcing, 11 degraded (needs a hand), \
@@ -177,6 +180,12 @@ pub enum Command {
     /// Show the sources with the most packets. Works with the daemon dead.
     #[command(after_help = TOP_NOTES)]
     Top(TopArgs),
+    /// Follow what happens: sampled drops, reloads, trials and rules that end. Asks the running daemon.
+    #[command(after_help = api::EVENTS_NOTES)]
+    Events(EventsArgs),
+    /// Make a token for the API over TCP, and the line that admits it.
+    #[command(after_help = api::TOKEN_NOTES)]
+    Token(TokenArgs),
     /// Run captures through the kernel program, with their own clock, and say what a policy would have done.
     #[command(after_help = REPLAY_NOTES)]
     Replay(ReplayArgs),
@@ -200,6 +209,8 @@ impl Command {
             Self::Status(args) => args.json,
             Self::Explain(args) => args.read.json,
             Self::Top(args) => args.read.json,
+            Self::Events(args) => args.json,
+            Self::Token(args) => args.json,
             Self::Replay(args) => args.json,
             Self::Unload(args) => args.read.json,
         }
@@ -247,6 +258,9 @@ pub struct RunArgs {
     /// Log of the kernel program itself: 0 (off, costs nothing), 1 (error) to 5 (trace).
     #[arg(long, value_name = "LEVEL", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=5))]
     pub kernel_log: u8,
+    /// The API.
+    #[command(flatten)]
+    pub api: ApiArgs,
 }
 
 /// `check`.

@@ -3,6 +3,7 @@
 //! The way of a packet is in `detector-ebpf`; what both sides share is in [`detector_common`]. Here, only [`kernel`]
 //! touches maps and only [`clock`] reads time.
 
+pub mod api;
 pub mod capture;
 pub mod cli;
 pub mod clock;

@@ -51,6 +51,8 @@ fn execute(cli: &Cli) -> Result<u8, Failure> {
         Command::Status(args) => commands::status::status(args),
         Command::Explain(args) => commands::explain::explain(args),
         Command::Top(args) => commands::top::top(args),
+        Command::Events(args) => commands::events::events(args),
+        Command::Token(args) => commands::token::token(args),
         Command::Replay(args) => commands::replay::replay(args),
         Command::Unload(args) => commands::unload::unload(args),
     }

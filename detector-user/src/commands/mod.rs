@@ -3,12 +3,14 @@
 pub mod apply;
 pub mod check;
 pub mod confirm;
+pub mod events;
 pub mod explain;
 pub mod incident;
 pub mod replay;
 pub mod rules;
 pub mod schema;
 pub mod status;
+pub mod token;
 pub mod top;
 pub mod unload;
 

@@ -1,6 +1,6 @@
 //! What the program sends: sampled drops, and its own log where that is asked for.
 
-use std::pin::Pin;
+use std::{pin::Pin, sync::atomic::Ordering};
 
 use aya::{
     Ebpf,
@@ -14,7 +14,10 @@ use detector_common::{
 };
 use tokio::io::{Interest, unix::AsyncFd};
 
-use super::{Shared, lock};
+use super::{
+    Shared,
+    feed::{Dropped, Event},
+};
 use crate::{
     commands::Failure,
     kernel::{
@@ -59,7 +62,7 @@ impl Names {
     }
 }
 
-/// Reads events as they come. They are counted, and logged at level `trace`.
+/// Reads events as they come. They are counted, told to those who follow, and logged at level `trace`.
 pub(super) async fn follow(mut events: Events, running: Shared) {
     let mut names = Names::default();
     loop {
@@ -70,18 +73,21 @@ pub(super) async fn follow(mut events: Events, running: Shared) {
                 return;
             }
         };
-        if tracing::enabled!(tracing::Level::TRACE) {
-            names.refresh(&lock(&running).maps);
+        let is_wanted = tracing::enabled!(tracing::Level::TRACE) || running.feed.is_followed();
+        if is_wanted {
+            names.refresh(&running.maps);
         }
         let mut count = 0;
         while let Some(item) = guard.get_inner_mut().next() {
             count += 1;
-            if let Some(event) = decode(&item) {
-                tell(&event, &names.manifest);
+            if let Some(event) = decode(&item).filter(|_| is_wanted) {
+                let dropped = named(&event, &names.manifest);
+                log(&dropped);
+                running.feed.tell(Event::Drop(dropped));
             }
         }
         guard.clear_ready();
-        lock(&running).events += count;
+        running.events.fetch_add(count, Ordering::Relaxed);
     }
 }
 
@@ -93,20 +99,35 @@ fn decode(bytes: &[u8]) -> Option<DropEvent> {
     Some(unsafe { bytes.as_ptr().cast::<DropEvent>().read_unaligned() })
 }
 
-fn tell(event: &DropEvent, manifest: &Manifest) {
+fn named(event: &DropEvent, manifest: &Manifest) -> Dropped {
     let family = if event.version == 6 { Family::V6 } else { Family::V4 };
     let address = |[high, low]: [u64; 2]| Address { family, high, low }.to_ip();
+    Dropped {
+        source: address(event.source),
+        source_port: event.source_port,
+        destination: address(event.destination),
+        destination_port: event.destination_port,
+        protocol: event.protocol,
+        bytes: event.bytes,
+        interface: event.interface,
+        service: manifest.service_name(event.service).to_owned(),
+        reason: Reason::from_number(event.reason).map_or("unknown", Reason::name).to_owned(),
+        shadow: event.shadow != 0,
+    }
+}
+
+fn log(dropped: &Dropped) {
     tracing::trace!(
-        source = %address(event.source),
-        source_port = event.source_port,
-        destination = %address(event.destination),
-        destination_port = event.destination_port,
-        protocol = event.protocol,
-        bytes = event.bytes,
-        interface = event.interface,
-        service = manifest.service_name(event.service),
-        reason = Reason::from_number(event.reason).map_or("unknown", Reason::name),
-        shadow = event.shadow != 0,
+        source = %dropped.source,
+        source_port = dropped.source_port,
+        destination = %dropped.destination,
+        destination_port = dropped.destination_port,
+        protocol = dropped.protocol,
+        bytes = dropped.bytes,
+        interface = dropped.interface,
+        service = %dropped.service,
+        reason = %dropped.reason,
+        shadow = dropped.shadow,
         "dropped"
     );
 }

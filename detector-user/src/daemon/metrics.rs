@@ -1,6 +1,6 @@
 //! OpenMetrics over HTTP: every figure is read from the maps when it is asked for.
 
-use std::fmt;
+use std::{fmt, sync::atomic::Ordering};
 
 use axum::{
     Router,
@@ -23,7 +23,7 @@ use prometheus_client::{
 };
 use tokio::net::TcpListener;
 
-use super::{Running, Shared, lock};
+use super::{Running, Shared, blocking};
 use crate::{
     clock,
     commands::Failure,
@@ -78,7 +78,7 @@ pub(super) async fn serve(listener: TcpListener, running: Shared) {
 }
 
 async fn metrics(State(running): State<Shared>) -> Response {
-    let snapshot = match Snapshot::take(&lock(&running)) {
+    let snapshot = match blocking(move || Snapshot::take(&running)).await {
         Ok(snapshot) => snapshot,
         Err(failure) => return (StatusCode::INTERNAL_SERVER_ERROR, failure.message).into_response(),
     };
@@ -134,8 +134,11 @@ impl Snapshot {
             epoch,
             tick_ns: read::settings(maps).clock_tick_ns,
             interfaces,
-            reloads: [("applied", running.reloads.applied), ("failed", running.reloads.failed)],
-            events: running.events,
+            reloads: [
+                ("applied", running.reloads.applied.load(Ordering::Relaxed)),
+                ("failed", running.reloads.failed.load(Ordering::Relaxed)),
+            ],
+            events: running.events.load(Ordering::Relaxed),
         })
     }
 }

@@ -1,46 +1,57 @@
 //! `detector run`: load or adopt, apply, attach, serve, and end cleanly.
 
 mod events;
+pub mod feed;
+mod looks;
 pub mod metrics;
 mod start;
+mod watch;
 
 use std::{
-    collections::BTreeSet,
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
 use tokio::{
     net::TcpListener,
     signal::unix::{Signal, SignalKind, signal},
+    sync::{Mutex, Notify},
     time::MissedTickBehavior,
 };
 
 use crate::{
+    api,
     cli::{MetricsAddress, RunArgs},
-    commands::{
-        EXIT_DONE, Failure,
-        apply::{apply_to, clocks},
-        read_policy,
-    },
+    commands::{EXIT_DONE, Failure, apply::apply_to, read_policy},
     kernel::{
-        apply::{is_trial_over, retime, settle},
         attach::Attachment,
+        mapped::Access,
         maps::Maps,
         pins::{Lock, Pins, PinsError},
-        read,
     },
     log, policy,
 };
+use feed::{Event, Feed};
+use looks::Looks;
 
-/// What runs.
-struct Running {
+/// What runs. Nothing in it is ever held over long work: whoever changes a policy opens the maps for itself, and has the
+/// turn to.
+pub(crate) struct Running {
+    pub(crate) pins: Pins,
+    pub(crate) feed: Feed,
+    /// Held by who changes the policy from within this process: the others wait, and so does the end.
+    pub(crate) changes: Mutex<()>,
+    /// Has the daemon look at once at what was changed.
+    pub(crate) changed: Notify,
     maps: Maps,
     attachments: Vec<Attachment>,
     lock: Lock,
     reloads: Reloads,
-    events: u64,
+    events: AtomicU64,
 }
 
 impl Running {
@@ -49,39 +60,57 @@ impl Running {
         // Under the name of its pin there may be a successor's.
         Ok(self.lock.is_current() && attachment.is_attached()?)
     }
+
+    /// The maps, to change a policy.
+    ///
+    /// # Errors
+    ///
+    /// The program was unloaded under this daemon.
+    pub(crate) fn maps_to_change(&self) -> Result<Maps, Failure> {
+        if !self.lock.is_current() {
+            return Err(unloaded());
+        }
+        Ok(Maps::pinned(&self.pins.loaded()?, Access::Write)?)
+    }
 }
 
 /// Time between two looks at whether the interfaces are still there.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// For which policy, and with how many nanoseconds between the two clocks, the ends of rules were looked at.
-#[derive(Debug, Clone, Copy, Default)]
-struct Kept {
-    generation: u64,
-    between_ns: u64,
-}
-
-/// The coarse clock steps behind the other one; more than this between two looks is a clock that was set.
-const CLOCKS_APART_NS_MAX: u64 = 500_000_000;
+/// Threads for work that takes longer than a moment: reading tables, compiling policies.
+const BLOCKING_THREADS_MAX: usize = 16;
 
 /// How often the policy was read again.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Default)]
 struct Reloads {
-    applied: u64,
-    failed: u64,
+    applied: AtomicU64,
+    failed: AtomicU64,
 }
 
-type Shared = Arc<Mutex<Running>>;
+pub(crate) type Shared = Arc<Running>;
 
-/// A panic elsewhere leaves nothing half done in here: the maps are the kernel's.
-fn lock(running: &Shared) -> std::sync::MutexGuard<'_, Running> {
-    running.lock().unwrap_or_else(PoisonError::into_inner)
+/// Does work that takes longer than a moment beside the loop of signals and connections.
+///
+/// # Errors
+///
+/// The work fails, or panics.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
+) -> Result<T, Failure> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|error| {
+        Err(Failure::failed(format_args!("the work was ended: {error}; look at the log")))
+    })
 }
 
 /// Runs until a signal.
 pub fn run(args: &RunArgs) -> Result<u8, Failure> {
     log::start(args.json);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .max_blocking_threads(BLOCKING_THREADS_MAX)
+        .build();
     let runtime = runtime.map_err(|error| {
         Failure::failed(format_args!(
             "cannot wait for signals and events: {error}; look at the limit of open files (`ulimit -n`)"
@@ -94,41 +123,49 @@ async fn serve(args: &RunArgs) -> Result<u8, Failure> {
     // Signals and the port come before the interfaces: what is attached always has somebody to detach it.
     let signals = Signals::listen()?;
     let prepared = start::prepare(args)?;
-    let listener = match bind(args.metrics).await {
-        Ok(listener) => listener,
+    let (listener, api) = match listen(args).await {
+        Ok(listeners) => listeners,
         Err(failure) => {
             prepared.abandon()?;
             return Err(failure);
         }
     };
     let started = start::start(args, prepared)?;
-    let running: Shared = Arc::new(Mutex::new(Running {
+    let running: Shared = Arc::new(Running {
+        pins: started.pins,
+        feed: Feed::new(),
+        changes: Mutex::new(()),
+        changed: Notify::new(),
         maps: started.maps,
         attachments: started.attachments,
         lock: started.lock,
         reloads: Reloads::default(),
-        events: 0,
-    }));
+        events: AtomicU64::new(0),
+    });
     if let Some(listener) = listener {
         tokio::spawn(metrics::serve(listener, running.clone()));
     }
+    let tokens = api.serve(&running);
     if let Some(events) = started.events {
         tokio::spawn(events::follow(events, running.clone()));
     }
     if let Some(log) = started.log {
         tokio::spawn(log);
     }
-    let daemon = Daemon {
-        policy: args.policy.clone(),
-        pins: started.pins,
-        keep: args.keep,
-        running,
-        _program: started.ebpf,
-    };
+    let Signals { terminate, interrupt, hangup } = signals;
+    tokio::spawn(reload_on(hangup, running.clone(), args.policy.clone(), tokens));
     tracing::info!("ready; SIGHUP reads the policy again, SIGTERM ends");
-    daemon.run(signals).await;
-    daemon.stop()?;
-    Ok(EXIT_DONE)
+    let looked = look_until(terminate, interrupt, &running).await;
+    // A change that is being made comes to its end.
+    let _turn = running.changes.lock().await;
+    stop(&running, args.keep)?;
+    drop(started.ebpf);
+    looked.map(|()| EXIT_DONE)
+}
+
+/// The listeners of metrics and of the API.
+async fn listen(args: &RunArgs) -> Result<(Option<TcpListener>, api::Listeners), Failure> {
+    Ok((bind(args.metrics).await?, api::Listeners::bind(&args.api).await?))
 }
 
 async fn bind(address: MetricsAddress) -> Result<Option<TcpListener>, Failure> {
@@ -162,118 +199,74 @@ impl Signals {
     }
 }
 
-struct Daemon {
-    policy: PathBuf,
-    pins: Pins,
-    keep: bool,
-    running: Shared,
-    _program: aya::Ebpf,
+/// Looks every second, and after each change, until a signal.
+async fn look_until(mut terminate: Signal, mut interrupt: Signal, running: &Shared) -> Result<(), Failure> {
+    let mut every = tokio::time::interval(LOOK);
+    every.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut looks = Looks::default();
+    loop {
+        tokio::select! {
+            _ = every.tick() => {}
+            () = running.changed.notified() => {}
+            _ = terminate.recv() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
+        }
+        let here = running.clone();
+        looks = blocking(move || {
+            looks.look(&here);
+            Ok(looks)
+        })
+        .await?;
+    }
 }
 
-impl Daemon {
-    /// Serves until it is told to end.
-    async fn run(&self, mut signals: Signals) {
-        let mut looks = tokio::time::interval(LOOK);
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut lost = BTreeSet::new();
-        let mut kept = Kept::default();
-        loop {
-            tokio::select! {
-                _ = looks.tick() => {
-                    self.look(&mut lost);
-                    self.keep_time(&mut kept);
-                }
-                _ = signals.terminate.recv() => return,
-                _ = signals.interrupt.recv() => return,
-                _ = signals.hangup.recv() => self.reload(),
-            }
+/// Reads the policy and the tokens again at each signal. Signals that come meanwhile count as one.
+async fn reload_on(mut hangup: Signal, running: Shared, policy: PathBuf, tokens: Option<api::Tokens>) {
+    while hangup.recv().await.is_some() {
+        if let Some(tokens) = &tokens {
+            tokens.reload();
         }
-    }
-
-    /// Says once of each interface that it is lost.
-    fn look(&self, lost: &mut BTreeSet<String>) {
-        let running = lock(&self.running);
-        for attachment in &running.attachments {
-            // What cannot be read now can at the next look, and is an error of the metrics meanwhile.
-            let is_lost = running.is_attached(attachment).is_ok_and(|is_attached| !is_attached);
-            if !is_lost || !lost.insert(attachment.interface.clone()) {
-                continue;
-            }
-            let interface = &attachment.interface;
-            if running.lock.is_current() {
-                tracing::warn!(
-                    interface = %interface,
-                    "the interface was deleted, nothing is limited on it: when it is there again, restart detector"
-                );
-            } else {
-                tracing::warn!(
-                    interface = %interface,
-                    "the program was unloaded under this daemon, which limits nothing any more: end or restart it"
-                );
-            }
-        }
-    }
-
-    /// Writes down that a trial is over, which the program sees by itself, and moves the ends of rules when the clock of the
-    /// wall was set. `kept`: for which policy and between which clocks that was done last.
-    fn keep_time(&self, kept: &mut Kept) {
-        let running = lock(&self.running);
-        let clocks = clocks(&running.maps);
-        let between_ns = clocks.unix_ns.saturating_sub(clocks.kernel_ns);
-        let is_kept = kept.generation == read::settings(&running.maps).active
-            && kept.between_ns.abs_diff(between_ns) < CLOCKS_APART_NS_MAX
-            && !is_trial_over(&running.maps);
-        if is_kept {
-            return;
-        }
-        // Who applies a policy at this moment does both; what is left to do is done at the next look.
-        let Ok(_lock) = self.pins.lock_policy() else { return };
-        if settle(&running.maps) {
-            tracing::warn!(
-                policy = read::epoch(&running.maps),
-                "nobody confirmed the policy: it was taken back, and the one before is active"
-            );
-        }
-        match retime(&running.maps, clocks) {
-            Ok(0) => {}
-            Ok(moved) => tracing::warn!("the clock was set: the ends of rules were moved ({moved} classes)"),
-            Err(error) => tracing::error!("cannot keep the ends of rules: {error}"),
-        }
-        *kept = Kept { generation: read::settings(&running.maps).active, between_ns };
-    }
-
-    /// Reads the policy again. A bad one changes nothing.
-    fn reload(&self) {
-        let mut running = lock(&self.running);
-        let result = read_policy(&self.policy)
-            .and_then(|file| if running.lock.is_current() { Ok(file) } else { Err(unloaded()) })
-            .and_then(|file| apply_to(&mut running.maps, &self.pins, &file, None).map(|epoch| (epoch, file)));
-        match result {
-            Ok((epoch, file)) => {
-                running.reloads.applied += 1;
-                start::warn_of(&file);
-                tracing::info!(policy = epoch, file = %file.name, "applied the policy");
+        let turn = running.changes.lock().await;
+        let (here, path) = (running.clone(), policy.clone());
+        let event = match blocking(move || reload(&here, &path)).await {
+            Ok(file) => {
+                running.reloads.applied.fetch_add(1, Ordering::Relaxed);
+                Event::Reload { applied: true, file, error: None }
             }
             Err(failure) => {
-                running.reloads.failed += 1;
+                running.reloads.failed.fetch_add(1, Ordering::Relaxed);
                 tracing::error!("the policy was not reloaded, the old one stays: {}", failure.message);
+                let file = policy.display().to_string();
+                Event::Reload { applied: false, file, error: Some(failure.message) }
             }
-        }
+        };
+        drop(turn);
+        running.feed.tell(event);
+        running.changed.notify_one();
     }
+}
 
-    fn stop(&self) -> Result<(), Failure> {
-        if self.keep {
-            tracing::info!("ended; the program stays attached (--keep), `detector unload` removes it");
-            return Ok(());
-        }
-        if !lock(&self.running).lock.is_current() {
-            tracing::info!("ended: the program was unloaded before, its pins are not this daemon's any more");
-            return Ok(());
-        }
-        self.pins.remove()?;
-        tracing::info!("ended: detached, pins removed");
-        Ok(())
+/// Reads the policy again, and returns its name. A bad one changes nothing.
+fn reload(running: &Running, path: &std::path::Path) -> Result<String, Failure> {
+    let file = read_policy(path)?;
+    let epoch = apply_to(&mut running.maps_to_change()?, &running.pins, &file, None)?;
+    start::warn_of(&file);
+    tracing::info!(policy = epoch, file = %file.name, "applied the policy");
+    Ok(file.name)
+}
+
+fn stop(running: &Running, keep: bool) -> Result<(), Failure> {
+    if keep {
+        tracing::info!("ended; the program stays attached (--keep), `detector unload` removes it");
+        return Ok(());
     }
+    if !running.lock.is_current() {
+        tracing::info!("ended: the program was unloaded before, its pins are not this daemon's any more");
+        return Ok(());
+    }
+    running.pins.remove()?;
+    tracing::info!("ended: detached, pins removed");
+    Ok(())
 }
 
 fn unloaded() -> Failure {

@@ -1,0 +1,152 @@
+//! What a request has to pass before anything is done for it: who asks, with which role, how often, and for how long.
+
+use std::{collections::HashMap, sync::PoisonError, time::Duration};
+
+use axum::{
+    extract::{FromRequestParts, Request, State},
+    http::{HeaderMap, StatusCode, header, request::Parts},
+    middleware::Next,
+    response::{IntoResponse as _, Response},
+};
+use detector_common::budget::{take, ticks};
+use tokio::time::timeout;
+
+use super::{
+    Api, App,
+    caller::{Caller, Peer, Role, Who},
+    limits::{CHANGE_EVERY, CHANGES_BURST, REQUEST_TIME_MAX},
+    refusal::Refusal,
+};
+use crate::clock;
+
+/// Ends what takes too long.
+pub(super) async fn in_time(request: Request, next: Next) -> Response {
+    match timeout(REQUEST_TIME_MAX, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => {
+            let seconds = REQUEST_TIME_MAX.as_secs();
+            let message = format!(
+                "not done within {seconds} s: a change comes to its end all the same, `detector status` says how it went"
+            );
+            Refusal::new(StatusCode::SERVICE_UNAVAILABLE, message).into_response()
+        }
+    }
+}
+
+/// Finds out who asks, or refuses.
+pub(super) async fn admit(State(app): State<Api>, mut request: Request, next: Next) -> Response {
+    let Some(peer) = request.extensions().get::<Peer>().cloned() else {
+        return Refusal::new(StatusCode::UNAUTHORIZED, "nobody knows who asks").into_response();
+    };
+    match caller(&app, peer, request.headers()) {
+        Ok(caller) => {
+            request.extensions_mut().insert(caller);
+            next.run(request).await
+        }
+        Err(refusal) => refusal.into_response(),
+    }
+}
+
+fn caller(app: &App, peer: Peer, headers: &HeaderMap) -> Result<Caller, Refusal> {
+    if let Peer::Local(credentials) = &peer {
+        let role = app.groups.role(credentials).ok_or_else(|| {
+            Refusal::new(
+                StatusCode::FORBIDDEN,
+                format_args!(
+                    "user {} may not use this API: root may, and members of the groups of `run --api-group` and \
+                     `run --api-viewer-group`",
+                    credentials.uid
+                ),
+            )
+        })?;
+        return Ok(Caller { who: Who::User(credentials.uid), role, peer });
+    }
+    let secret = bearer(headers).ok_or_else(|| {
+        Refusal::new(StatusCode::UNAUTHORIZED, "a token is needed: `Authorization: Bearer TOKEN`")
+    })?;
+    let token = app.tokens.as_ref().and_then(|tokens| tokens.find(secret)).ok_or_else(|| {
+        Refusal::new(StatusCode::UNAUTHORIZED, "no such token: `detector token NAME` makes one")
+    })?;
+    Ok(Caller { who: Who::Token(token.name), role: token.role, peer })
+}
+
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, secret) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then_some(secret.trim())
+}
+
+/// Who reads: everybody whom [`admit`] let in.
+impl<S: Send + Sync> FromRequestParts<S> for Caller {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
+        let unknown = || Refusal::new(StatusCode::UNAUTHORIZED, "nobody knows who asks");
+        parts.extensions.get::<Self>().cloned().ok_or_else(unknown)
+    }
+}
+
+/// Who changes something: an operator, and not too often.
+pub(super) struct Operator(pub(super) Caller);
+
+impl FromRequestParts<Api> for Operator {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Api) -> Result<Self, Refusal> {
+        let caller = Caller::from_request_parts(parts, app).await?;
+        if caller.role < Role::Operator {
+            return Err(Refusal::new(
+                StatusCode::FORBIDDEN,
+                "viewers may read and check, not change: ask as root, as a member of the group of `run --api-group`, or \
+                 with a token for operators",
+            ));
+        }
+        let mut rates = app.rates.lock().unwrap_or_else(PoisonError::into_inner);
+        if !rates.admit(&caller.who, ticks(clock::kernel_ns())) {
+            let seconds = CHANGE_EVERY.as_secs();
+            let message =
+                format!("too many changes: {CHANGES_BURST} at once and one every {seconds} s after that");
+            return Err(Refusal::new(StatusCode::TOO_MANY_REQUESTS, message));
+        }
+        drop(rates);
+        Ok(Self(caller))
+    }
+}
+
+/// When the budget of changes of each caller is full again, in ticks. Those whose is full are forgotten.
+#[derive(Debug, Default)]
+pub(super) struct Rates(HashMap<Who, u64>);
+
+impl Rates {
+    fn admit(&mut self, who: &Who, now: u64) -> bool {
+        let cost = ticks(nanoseconds(CHANGE_EVERY));
+        self.0.retain(|_, full_at| *full_at > now);
+        let full_at = self.0.get(who).copied().unwrap_or(now);
+        let taken = take(full_at, now, cost, cost * CHANGES_BURST);
+        if let Ok(full_at) = taken {
+            self.0.insert(who.clone(), full_at);
+        }
+        taken.is_ok()
+    }
+}
+
+const fn nanoseconds(time: Duration) -> u64 {
+    time.as_nanos() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_caller_has_a_burst_and_then_a_rate() {
+        let mut rates = Rates::default();
+        let (one, other) = (Who::User(1), Who::Token("1".to_owned()));
+        let at = |seconds: u64| ticks(seconds * nanoseconds(CHANGE_EVERY));
+        let admitted = (0..100).filter(|_| rates.admit(&one, at(1000))).count();
+        assert_eq!(admitted as u64, CHANGES_BURST);
+        assert!(rates.admit(&other, at(1000)));
+        assert!(rates.admit(&one, at(1001)) && !rates.admit(&one, at(1001)));
+        assert!(rates.admit(&one, at(2000)));
+        assert_eq!(rates.0.len(), 1, "who has a full budget is forgotten");
+    }
+}

@@ -1,0 +1,80 @@
+//! The log of changes: who asked for what, from where, and what came of it.
+
+use axum::{
+    extract::{Request, State},
+    http::Method,
+    middleware::Next,
+    response::Response,
+};
+
+use super::{Api, blocking, caller::Caller, refusal::Told};
+
+/// A policy, as far as a log names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Version {
+    /// Its number; 0: none.
+    pub(super) epoch: u32,
+    /// Where it came from.
+    pub(super) file: String,
+}
+
+/// A change that was asked for.
+#[derive(Debug)]
+pub(super) struct Change {
+    pub(super) caller: Caller,
+    /// What was asked for: the last part of the path.
+    pub(super) what: String,
+    /// Why, by the one who asks.
+    pub(super) reason: Option<String>,
+    pub(super) before: Option<Version>,
+    pub(super) after: Option<Version>,
+    /// Why it was not done.
+    pub(super) error: Option<String>,
+}
+
+/// Logs a change, done or refused. The one place that all of them come to. Asks the user database for the name of who
+/// asked: not to be called where others wait.
+pub(super) fn audit(change: &Change) {
+    let Change { caller, what, reason, before, after, error } = change;
+    let (who, from, role) = (caller.who.to_string(), caller.peer.to_string(), caller.role.name());
+    let epoch = |version: &Option<Version>| version.as_ref().map(|version| version.epoch);
+    let file = |version: &Option<Version>| version.as_ref().map(|version| version.file.clone());
+    let (before_file, after_file) = (file(before), file(after));
+    match error {
+        None => tracing::info!(
+            change = %what, who, from, role, reason,
+            before = epoch(before), before_file, after = epoch(after), after_file,
+            "changed over the API"
+        ),
+        Some(error) => tracing::warn!(
+            change = %what, who, from, role, reason,
+            before = epoch(before), before_file, after = epoch(after), after_file,
+            error, "refused over the API"
+        ),
+    }
+}
+
+/// Says of a response that its change was logged.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Audited;
+
+/// Logs the changes that were refused before anything was done: by role, by rate, by what was sent.
+pub(super) async fn refusals(State(_): State<Api>, request: Request, next: Next) -> Response {
+    let what = request.uri().path().rsplit('/').next().unwrap_or_default().to_owned();
+    let caller = request.extensions().get::<Caller>().cloned();
+    let is_read = request.method() != Method::POST || what == "check";
+    let response = next.run(request).await;
+    let (false, Some(caller), None) = (is_read, caller, response.extensions().get::<Audited>()) else {
+        return response;
+    };
+    let Some(Told(error)) = response.extensions().get::<Told>().cloned() else { return response };
+    let change = Change { caller, what, reason: None, before: None, after: None, error: Some(error) };
+    let logged = blocking(move || {
+        audit(&change);
+        Ok(())
+    });
+    if let Err(failure) = logged.await {
+        tracing::error!("a refused change was not logged: {}", failure.message);
+    }
+    response
+}

@@ -1,0 +1,105 @@
+//! Following what happens: a line of JSON for each event, until one end goes away.
+
+use axum::{
+    body::{Body, Bytes},
+    extract::{Query, State},
+    http::{StatusCode, header},
+    response::{IntoResponse as _, Response},
+};
+use clap::ValueEnum;
+use serde::Deserialize;
+use tokio_stream::{
+    StreamExt as _,
+    wrappers::{BroadcastStream, errors::BroadcastStreamRecvError},
+};
+
+use super::{
+    Api,
+    caller::{Caller, Who},
+    input::Input,
+    limits::FOLLOWERS_MAX,
+    refusal::Refusal,
+};
+use crate::daemon::feed::{Entry, Event, EventKind};
+
+/// Which events to follow.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Wanted {
+    /// Kinds, with commas between; all without.
+    #[param(example = "drop,reload")]
+    kind: Option<String>,
+    /// Of drops, only those of this service.
+    service: Option<String>,
+}
+
+impl Wanted {
+    fn kinds(&self) -> Result<Vec<EventKind>, Refusal> {
+        let names = self.kind.iter().flat_map(|kinds| kinds.split(','));
+        names
+            .map(|name| {
+                EventKind::from_str(name, false).map_err(|_| {
+                    let known = EventKind::value_variants().iter().filter_map(ValueEnum::to_possible_value);
+                    let known: Vec<_> = known.map(|kind| kind.get_name().to_owned()).collect();
+                    let message =
+                        format!("{name:?} is no kind of event: expected some of {}", known.join(", "));
+                    Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, message)
+                })
+            })
+            .collect()
+    }
+}
+
+fn is_wanted(entry: &Entry, kinds: &[EventKind], service: Option<&str>) -> bool {
+    let kind = entry.event.kind();
+    // That some are missing is for everybody to know.
+    let is_of_kind = kinds.is_empty() || kind == EventKind::Missed || kinds.contains(&kind);
+    let is_of_service = match (&entry.event, service) {
+        (Event::Drop(dropped), Some(service)) => dropped.service == service,
+        _ => true,
+    };
+    is_of_kind && is_of_service
+}
+
+/// Follow what happens: an object a line, until the daemon ends. A follower that is too slow is told how many it missed.
+#[utoipa::path(
+    get,
+    path = "/v1/events",
+    params(Wanted),
+    responses((status = OK, description = "An object a line, as it happens.", body = Entry, content_type = "application/x-ndjson"))
+)]
+pub(super) async fn events(
+    State(app): State<Api>,
+    caller: Caller,
+    Input(Query(wanted)): Input<Query<Wanted>>,
+) -> Result<Response, Refusal> {
+    let kinds = wanted.kinds()?;
+    let place = app.followers.clone().try_acquire_owned().map_err(|_| {
+        let message = format!("{FOLLOWERS_MAX} follow already: end one of them first");
+        Refusal::new(StatusCode::SERVICE_UNAVAILABLE, message)
+    })?;
+    let tokens = app.tokens.clone();
+    let is_admitted = move || match (&caller.who, &tokens) {
+        (Who::Token(name), Some(tokens)) => tokens.has(name),
+        _ => true,
+    };
+    let lines = BroadcastStream::new(app.running.feed.follow())
+        .map(|entry| {
+            entry.unwrap_or_else(|BroadcastStreamRecvError::Lagged(events)| {
+                Entry::now(Event::Missed { events })
+            })
+        })
+        .take_while(move |_| is_admitted())
+        .filter(move |entry| is_wanted(entry, &kinds, wanted.service.as_deref()))
+        .map(move |entry| {
+            // Free again when the stream ends.
+            let _ = &place;
+            serde_json::to_vec(&entry).map(|mut line| {
+                line.push(b'\n');
+                Bytes::from(line)
+            })
+        });
+    let headers = [(header::CONTENT_TYPE, "application/x-ndjson"), (header::CACHE_CONTROL, "no-store")];
+    Ok((headers, Body::from_stream(lines)).into_response())
+}

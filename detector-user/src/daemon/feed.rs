@@ -1,0 +1,171 @@
+//! What happens, for whoever follows: the API's followers, each behind a bounded queue.
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::broadcast::{Receiver, Sender, channel};
+use utoipa::ToSchema;
+
+use crate::clock;
+
+/// Events that wait for a follower at most; one that lags further is told how many it missed.
+pub const EVENTS_QUEUED_MAX: usize = 1024;
+
+/// The kinds of events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, clap::ValueEnum, ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[value(rename_all = "snake_case")]
+pub enum EventKind {
+    /// A packet was dropped, or would have been; sampled in the kernel.
+    Drop,
+    /// The daemon read its policy file again.
+    Reload,
+    /// Another policy is active, whoever applied it.
+    PolicyApplied,
+    /// A policy is on trial no more.
+    TrialEnded,
+    /// The end of a rule has come.
+    RuleEnded,
+    /// An interface is limited no more.
+    InterfaceLost,
+    /// The follower was too slow.
+    Missed,
+}
+
+/// Something that happened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Event {
+    /// A packet was dropped, or would have been; sampled in the kernel.
+    Drop(Dropped),
+    /// The daemon read its policy file again.
+    Reload {
+        /// Whether it was applied.
+        applied: bool,
+        /// The file.
+        file: String,
+        /// Why it was not.
+        error: Option<String>,
+    },
+    /// Another policy is active, whoever applied it.
+    PolicyApplied {
+        /// Its number.
+        epoch: u32,
+        /// Where it came from.
+        file: String,
+        /// Seconds until it is taken back unless it is confirmed; none: it stays.
+        confirm_in_s: Option<u64>,
+    },
+    /// A policy is on trial no more.
+    TrialEnded {
+        /// Whether it stays; else it was taken back.
+        confirmed: bool,
+        /// The policy that is active now.
+        epoch: u32,
+    },
+    /// The end of a rule has come.
+    RuleEnded {
+        /// Its name.
+        rule: String,
+    },
+    /// An interface is limited no more.
+    InterfaceLost {
+        /// Its name.
+        interface: String,
+    },
+    /// The follower was too slow.
+    Missed {
+        /// How many events it does not get.
+        events: u64,
+    },
+}
+
+/// A dropped packet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Dropped {
+    /// Its source address.
+    #[schema(value_type = String)]
+    pub source: std::net::IpAddr,
+    /// Its source port; 0 where there is none.
+    pub source_port: u16,
+    /// Its destination address.
+    #[schema(value_type = String)]
+    pub destination: std::net::IpAddr,
+    /// Its destination port; 0 where there is none.
+    pub destination_port: u16,
+    /// Its protocol number.
+    pub protocol: u8,
+    /// Bytes of its frame.
+    pub bytes: u32,
+    /// Number of the interface that it came in by.
+    pub interface: u32,
+    /// The service that it was sent to.
+    pub service: String,
+    /// Why.
+    pub reason: String,
+    /// Whether it passed all the same, since the mode is `shadow`.
+    pub shadow: bool,
+}
+
+impl Event {
+    /// Its kind.
+    pub const fn kind(&self) -> EventKind {
+        match self {
+            Self::Drop(_) => EventKind::Drop,
+            Self::Reload { .. } => EventKind::Reload,
+            Self::PolicyApplied { .. } => EventKind::PolicyApplied,
+            Self::TrialEnded { .. } => EventKind::TrialEnded,
+            Self::RuleEnded { .. } => EventKind::RuleEnded,
+            Self::InterfaceLost { .. } => EventKind::InterfaceLost,
+            Self::Missed { .. } => EventKind::Missed,
+        }
+    }
+}
+
+/// An event and when it was noticed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Entry {
+    /// Milliseconds since the Unix epoch.
+    pub at_ms: u64,
+    /// What happened.
+    #[serde(flatten)]
+    pub event: Event,
+}
+
+impl Entry {
+    /// An event of now.
+    pub fn now(event: Event) -> Self {
+        Self { at_ms: clock::unix_ns() / 1_000_000, event }
+    }
+}
+
+/// Where events are told.
+#[derive(Debug, Clone)]
+pub struct Feed(Sender<Entry>);
+
+impl Feed {
+    /// Nobody follows yet.
+    pub fn new() -> Self {
+        Self(channel(EVENTS_QUEUED_MAX).0)
+    }
+
+    /// Whether anybody follows.
+    pub fn is_followed(&self) -> bool {
+        self.0.receiver_count() > 0
+    }
+
+    /// Tells those who follow.
+    pub fn tell(&self, event: Event) {
+        // An error says only that nobody follows.
+        let _ = self.0.send(Entry::now(event));
+    }
+
+    /// Follows from now on.
+    pub fn follow(&self) -> Receiver<Entry> {
+        self.0.subscribe()
+    }
+}
+
+impl Default for Feed {
+    fn default() -> Self {
+        Self::new()
+    }
+}

@@ -1,0 +1,91 @@
+//! What the daemon looks at every second: the interfaces, the clocks, and the policy that others may have changed.
+
+use std::collections::BTreeSet;
+
+use super::{Running, feed::Event, watch::Watch};
+use crate::{
+    commands::apply::clocks,
+    kernel::{
+        apply::{is_trial_over, retime, settle},
+        read,
+    },
+};
+
+/// What is remembered from one look to the next.
+#[derive(Debug, Default)]
+pub(super) struct Looks {
+    lost: BTreeSet<String>,
+    kept: Kept,
+    watch: Watch,
+}
+
+/// For which policy, and with how many nanoseconds between the two clocks, the ends of rules were looked at.
+#[derive(Debug, Clone, Copy, Default)]
+struct Kept {
+    generation: u64,
+    between_ns: u64,
+}
+
+/// The coarse clock steps behind the other one; more than this between two looks is a clock that was set.
+const CLOCKS_APART_NS_MAX: u64 = 500_000_000;
+
+impl Looks {
+    /// Looks.
+    pub(super) fn look(&mut self, running: &Running) {
+        self.look_at_interfaces(running);
+        self.keep_time(running);
+        self.watch.look(&running.maps, &running.feed);
+    }
+
+    /// Says once of each interface that it is lost.
+    fn look_at_interfaces(&mut self, running: &Running) {
+        for attachment in &running.attachments {
+            // What cannot be read now can at the next look, and is an error of the metrics meanwhile.
+            let is_lost = running.is_attached(attachment).is_ok_and(|is_attached| !is_attached);
+            if !is_lost || !self.lost.insert(attachment.interface.clone()) {
+                continue;
+            }
+            let interface = &attachment.interface;
+            running.feed.tell(Event::InterfaceLost { interface: interface.clone() });
+            if running.lock.is_current() {
+                tracing::warn!(
+                    interface = %interface,
+                    "the interface was deleted, nothing is limited on it: when it is there again, restart detector"
+                );
+            } else {
+                tracing::warn!(
+                    interface = %interface,
+                    "the program was unloaded under this daemon, which limits nothing any more: end or restart it"
+                );
+            }
+        }
+    }
+
+    /// Writes down that a trial is over, which the program sees by itself, and moves the ends of rules when the clock of the
+    /// wall was set.
+    fn keep_time(&mut self, running: &Running) {
+        let kept = &mut self.kept;
+        let clocks = clocks(&running.maps);
+        let between_ns = clocks.unix_ns.saturating_sub(clocks.kernel_ns);
+        let is_kept = kept.generation == read::settings(&running.maps).active
+            && kept.between_ns.abs_diff(between_ns) < CLOCKS_APART_NS_MAX
+            && !is_trial_over(&running.maps);
+        if is_kept {
+            return;
+        }
+        // Who applies a policy at this moment does both; what is left to do is done at the next look.
+        let Ok(_lock) = running.pins.lock_policy() else { return };
+        if settle(&running.maps) {
+            tracing::warn!(
+                policy = read::epoch(&running.maps),
+                "nobody confirmed the policy: it was taken back, and the one before is active"
+            );
+        }
+        match retime(&running.maps, clocks) {
+            Ok(0) => {}
+            Ok(moved) => tracing::warn!("the clock was set: the ends of rules were moved ({moved} classes)"),
+            Err(error) => tracing::error!("cannot keep the ends of rules: {error}"),
+        }
+        *kept = Kept { generation: read::settings(&running.maps).active, between_ns };
+    }
+}

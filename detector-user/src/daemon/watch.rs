@@ -1,0 +1,130 @@
+//! Noticing what the program and other processes do to the policy: a look every second, and after each change of our own.
+
+use std::collections::BTreeSet;
+
+use super::feed::{Event, Feed};
+use crate::{
+    clock,
+    kernel::{
+        maps::Maps,
+        read::{self, ReadError},
+    },
+};
+
+/// What was seen at the last look.
+#[derive(Debug, Default)]
+pub(super) struct Watch {
+    seen: Option<Seen>,
+    /// Rules of this policy whose end was told.
+    told: BTreeSet<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Seen {
+    epoch: u32,
+    file: String,
+    confirm_in_s: Option<u64>,
+    ends: Vec<(String, u64)>,
+    at_s: u64,
+}
+
+impl Watch {
+    /// Looks, and tells what is new. The first look only remembers.
+    pub(super) fn look(&mut self, maps: &Maps, feed: &Feed) {
+        let now = match self.read(maps) {
+            Ok(now) => now,
+            Err(error) => {
+                tracing::debug!("the policy is not looked at this second: {error}");
+                return;
+            }
+        };
+        for event in self.compare(&now) {
+            feed.tell(event);
+        }
+        self.seen = Some(now);
+    }
+
+    /// The names are read only where the policy is another one.
+    fn read(&self, maps: &Maps) -> Result<Seen, ReadError> {
+        let (epoch, confirm_in_s, at_s) = (read::epoch(maps), read::confirm_in_s(maps), clock::unix_s());
+        if let Some(seen) = self.seen.as_ref().filter(|seen| seen.epoch == epoch) {
+            return Ok(Seen { confirm_in_s, at_s, ..seen.clone() });
+        }
+        read::consistently(maps, |active| {
+            let manifest = active.manifest()?.unwrap_or_default();
+            let ends = manifest.rules.iter().filter_map(|rule| Some((rule.name.clone(), rule.until_s?)));
+            Ok(Seen {
+                epoch: active.epoch(),
+                file: manifest.file.clone(),
+                confirm_in_s,
+                ends: ends.collect(),
+                at_s,
+            })
+        })
+    }
+
+    fn compare(&mut self, now: &Seen) -> Vec<Event> {
+        let Some(before) = &self.seen else { return Vec::new() };
+        let mut events = Vec::new();
+        let is_same = before.epoch == now.epoch;
+        let has_ended = before.confirm_in_s.is_some() && now.confirm_in_s.is_none();
+        if has_ended {
+            events.push(Event::TrialEnded { confirmed: is_same, epoch: now.epoch });
+        } else if !is_same {
+            let (epoch, file, confirm_in_s) = (now.epoch, now.file.clone(), now.confirm_in_s);
+            events.push(Event::PolicyApplied { epoch, file, confirm_in_s });
+        }
+        if !is_same {
+            self.told.clear();
+        }
+        let came = |until_s: u64| before.at_s < until_s && until_s <= now.at_s;
+        for (rule, _) in now.ends.iter().filter(|(_, until_s)| came(*until_s)) {
+            // Once, also where the clock of the wall is set back.
+            if self.told.insert(rule.clone()) {
+                events.push(Event::RuleEnded { rule: rule.clone() });
+            }
+        }
+        events
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seen(epoch: u32, confirm_in_s: Option<u64>, at_s: u64) -> Seen {
+        let ends = vec![("INC-1".to_owned(), 100), ("INC-2".to_owned(), 200)];
+        Seen { epoch, file: "policy.toml".to_owned(), confirm_in_s, ends, at_s }
+    }
+
+    fn told(looks: &[Seen]) -> Vec<Event> {
+        let mut watch = Watch::default();
+        let mut events = Vec::new();
+        for look in looks {
+            events.extend(watch.compare(look));
+            watch.seen = Some(look.clone());
+        }
+        events
+    }
+
+    #[test]
+    fn a_trial_ends_in_one_of_two_ways() {
+        let trial = [seen(1, None, 1), seen(2, Some(5), 2)];
+        let applied =
+            Event::PolicyApplied { epoch: 2, file: "policy.toml".to_owned(), confirm_in_s: Some(5) };
+        let ended = |confirmed, epoch| Event::TrialEnded { confirmed, epoch };
+        let [first, second] = trial.clone();
+        assert_eq!(told(&[first, second, seen(2, None, 3)]), [applied.clone(), ended(true, 2)]);
+        let [first, second] = trial;
+        assert_eq!(told(&[first, second, seen(1, None, 3)]), [applied, ended(false, 1)]);
+    }
+
+    #[test]
+    fn the_end_of_a_rule_is_told_once() {
+        let ended = |rule: &str| Event::RuleEnded { rule: rule.to_owned() };
+        let looks = [seen(1, None, 99), seen(1, None, 100), seen(1, None, 98), seen(1, None, 101)];
+        assert_eq!(told(&looks), [ended("INC-1")]);
+        assert_eq!(told(&[seen(1, None, 150), seen(1, None, 199)]), []);
+        assert_eq!(told(&[seen(1, None, 99), seen(1, None, 300)]), [ended("INC-1"), ended("INC-2")]);
+    }
+}
