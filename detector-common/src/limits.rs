@@ -133,8 +133,7 @@ const fn ranges_max(keys: usize) -> usize {
 const _: () = assert!(2 * PREFIXES_MAX < ranges_max(KEYS_V4) && 2 * PREFIXES_MAX < ranges_max(KEYS_V6));
 const _: () = assert!(WAYS.is_power_of_two());
 const _: () = assert!(SERVICES_MAX <= 1 << 12, "the service number has 12 bits in a way");
-const _: () =
-    assert!(CLASSES_MAX + INCIDENT_CLASSES_MAX <= 1 << 12, "the class number has 12 bits in a way");
+const _: () = assert!(CLASSES_MAX + INCIDENT_CLASSES_MAX <= 1 << 12, "the class number has 12 bits in a way");
 const _: () = assert!(INCIDENT_SLOTS == 4, "a slot of incident rules has 2 bits in a generation");
 const _: () = assert!(RULE_COUNTERS <= 1 << 16, "a class has 16 bits for its counter");
 const _: () = assert!(CELLS_MAX < 1 << 31, "a rule's value has 31 bits for its first cell");

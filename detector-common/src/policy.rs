@@ -39,7 +39,8 @@ impl Generation {
     /// The policy in a slot, as of an epoch, and the incident rules of one of theirs.
     #[inline(always)]
     pub const fn new(epoch: u32, slot: u32, incidents: Option<u32>) -> Self {
-        let policy = epoch as u64 & EPOCH_MAX as u64 | (slot as u64 & (POLICY_SLOTS as u64 - 1)) << SLOT_SHIFT;
+        let policy =
+            epoch as u64 & EPOCH_MAX as u64 | (slot as u64 & (POLICY_SLOTS as u64 - 1)) << SLOT_SHIFT;
         Self(match incidents {
             None => policy,
             Some(slot) => {

@@ -89,12 +89,14 @@ pub(crate) static PORTS: Array<PortSlot, { POLICY_SLOTS * PORT_SLOTS }, MAPPABLE
 /// Writer: daemon, a whole tree of ranges at a time. Reader: program, once for each source and policy; commands.
 /// Size: two trees of policies, then four of incident rules, up to 17 bytes a prefix. Full: sized to fit. Error: none.
 #[btf_map]
-pub(crate) static RULES_V4: ArrayOfMaps<Array<Words<NODE_V4_WORDS>, 1, RULES_FLAGS>, TREES> = ArrayOfMaps::new();
+pub(crate) static RULES_V4: ArrayOfMaps<Array<Words<NODE_V4_WORDS>, 1, RULES_FLAGS>, TREES> =
+    ArrayOfMaps::new();
 
 /// Writer: daemon, a whole tree of ranges at a time. Reader: program, once for each source and policy; commands.
 /// Size: two trees of policies, then four of incident rules, up to 46 bytes a prefix. Full: sized to fit. Error: none.
 #[btf_map]
-pub(crate) static RULES_V6: ArrayOfMaps<Array<Words<NODE_V6_WORDS>, 1, RULES_FLAGS>, TREES> = ArrayOfMaps::new();
+pub(crate) static RULES_V6: ArrayOfMaps<Array<Words<NODE_V6_WORDS>, 1, RULES_FLAGS>, TREES> =
+    ArrayOfMaps::new();
 
 /// Writer: daemon, the slot that is not active. Reader: program, once for each source and policy; commands.
 /// Size: 2 × 16,384 cells of policies, selectors × services, then 4 × 4,096 of incident rules. Full: the policy or the

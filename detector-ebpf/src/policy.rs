@@ -5,8 +5,8 @@ use detector_common::{
     limits::{CELLS_MAX, DESTINATION_SLOTS, ENDS_MAX, PARENT_CLASSES_MAX, PORT_SLOTS},
     packet::Packet,
     policy::{
-        Class, DEFAULT_ROW, Generation, ParentClass, PolicyHeader, RuleValue, generation, incident_cell_place,
-        incident_tree, slot_place,
+        Class, DEFAULT_ROW, Generation, ParentClass, PolicyHeader, RuleValue, generation,
+        incident_cell_place, incident_tree, slot_place,
     },
     ranges::{self, Node, NodeV4, NodeV6},
     service::{self, DestinationSlot, PortSlot, ServiceTables},

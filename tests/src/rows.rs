@@ -122,7 +122,9 @@ impl Rig {
         rig.forget_sources();
         rig.zero_counters();
         let settings = rig.maps().settings.read(0);
-        rig.maps().settings.write(0, &Settings { active: 0, deadline: 0, last_epoch: 0, last_incident: 0, ..settings });
+        rig.maps()
+            .settings
+            .write(0, &Settings { active: 0, deadline: 0, last_epoch: 0, last_incident: 0, ..settings });
         rig.bench_mut().manifest = Manifest::default();
         rig
     }

@@ -146,6 +146,14 @@ fn text(entry: &Entry) -> String {
             format!("the policy on trial was taken back: policy {epoch} is active")
         }
         Event::RuleEnded { rule } => format!("rule {rule} has ended"),
+        Event::IncidentAdded { id, action, target, target_count, by, reason, .. } => {
+            let more = match target_count {
+                0 | 1 => String::new(),
+                count => format!(" and {} more", count - 1),
+            };
+            format!("incident rule {id} by {by}: {action} {target}{more}: {reason}")
+        }
+        Event::IncidentUndone { id } => format!("incident rule {id} was undone"),
         Event::InterfaceLost { interface } => format!("interface {interface} is limited no more"),
         Event::Missed { events } => format!("{events} events were missed: this follower is too slow"),
     };

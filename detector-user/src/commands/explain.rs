@@ -142,7 +142,7 @@ pub fn answer(maps: &Maps, address: IpAddr) -> Result<Answer, Failure> {
         for (name, &number) in &rules.manifest.services {
             services.extend(standing(maps, active, &rules, address, name, number)?);
         }
-        Ok((active.epoch(), services))
+        Ok((active.policy_epoch(), services))
     })?;
     let source = source_prefix(Unit::of_source(address.family), address.high).to_string();
     Ok(Answer { address: asked, source, policy, services })
@@ -159,7 +159,8 @@ fn standing(
     let Some(standing) = active.classify(address, number)? else { return Ok(None) };
     let class = standing.class;
     let rule = rules.of_class(standing.class_number.into(), &class);
-    let profile = (class.profile != NO_PROFILE).then(|| rules.manifest.profiles.get(usize::from(class.profile)));
+    let profile =
+        (class.profile != NO_PROFILE).then(|| rules.manifest.profiles.get(usize::from(class.profile)));
     let profile = profile.flatten();
     let now = ticks(clock::kernel_ns());
     let way = read::source(maps, address, number);

@@ -70,7 +70,8 @@ pub struct Request {
 pub fn throttle(args: &ThrottleArgs) -> Result<u8, Failure> {
     let option = |name, text: &Option<String>, read: &dyn Fn(&str) -> Result<_, String>| {
         let read = |text: &str| {
-            read(text).map_err(|wrong| Failure::invalid(format_args!("invalid value {text:?} of {name}: {wrong}")))
+            read(text)
+                .map_err(|wrong| Failure::invalid(format_args!("invalid value {text:?} of {name}: {wrong}")))
         };
         text.as_deref().map(read).transpose()
     };
@@ -192,7 +193,11 @@ pub fn remove(maps: &mut Maps, pins: &Pins, ids: &[u64]) -> Result<Answer, Failu
     let has = |id: &u64| present.rules.iter().any(|incident| incident.id == *id);
     if let Some(unknown) = ids.iter().find(|id| !has(id)) {
         let known: Vec<_> = present.rules.iter().map(|incident| incident.id.to_string()).collect();
-        let known = if known.is_empty() { "there is none".to_owned() } else { format!("there are {}", known.join(", ")) };
+        let known = if known.is_empty() {
+            "there is none".to_owned()
+        } else {
+            format!("there are {}", known.join(", "))
+        };
         return Err(Failure::invalid(format_args!(
             "no incident rule has the number {unknown}: {known}; `detector rules` lists them, without those that ended"
         )));
@@ -208,9 +213,14 @@ pub fn remove(maps: &mut Maps, pins: &Pins, ids: &[u64]) -> Result<Answer, Failu
 /// it is a warning.
 fn check(maps: &Maps, request: &Request) -> Result<Vec<String>, Failure> {
     let mut refused = Vec::new();
-    refused.extend(request.targets.iter().copied().filter(|&target| is_broad(target)).map(|target| {
-        format!("{target} is about nearly everyone (shorter than /8, in IPv6 than /19)")
-    }));
+    refused.extend(
+        request
+            .targets
+            .iter()
+            .copied()
+            .filter(|&target| is_broad(target))
+            .map(|target| format!("{target} is about nearly everyone (shorter than /8, in IPv6 than /19)")),
+    );
     let mut warnings = Vec::new();
     read::consistently(maps, |active| -> Result<_, Failure> {
         warnings.clear();
@@ -230,7 +240,8 @@ fn check(maps: &Maps, request: &Request) -> Result<Vec<String>, Failure> {
         let services: Vec<_> = manifest.services.values().copied().collect();
         for &target in &request.targets {
             if is_always_allowed(active, target, &services)? {
-                warnings.push(format!("{target} is in defaults.allow, which comes before every rule: it passes"));
+                warnings
+                    .push(format!("{target} is in defaults.allow, which comes before every rule: it passes"));
             }
         }
         Ok(())

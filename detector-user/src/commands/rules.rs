@@ -100,7 +100,7 @@ pub fn answer(maps: &Maps) -> Result<Answer, Failure> {
         let incidents = active.incidents()?;
         let incidents = incidents.rules.iter().map(|incident| of_incident(maps, incident));
         Ok(Answer {
-            epoch: active.epoch(),
+            epoch: active.policy_epoch(),
             incidents: incidents.collect::<Result<_, _>>()?,
             rules: rules.collect::<Result<_, _>>()?,
         })
@@ -133,7 +133,11 @@ pub fn of_incident(maps: &Maps, incident: &Incident) -> Result<IncidentRule, Fai
 
 /// A single address without its length.
 fn target_text(target: &IpNet) -> String {
-    if target.prefix_len() == target.max_prefix_len() { target.addr().to_string() } else { target.to_string() }
+    if target.prefix_len() == target.max_prefix_len() {
+        target.addr().to_string()
+    } else {
+        target.to_string()
+    }
 }
 
 fn of(maps: &Maps, manifest: &Manifest, rule: &ManifestRule) -> Result<Rule, Failure> {
@@ -157,7 +161,11 @@ fn text(answer: &Answer) -> String {
     } else {
         format!("policy {}\n\n{}", answer.epoch, rule_table(&answer.rules))
     };
-    if answer.incidents.is_empty() { of_policy } else { format!("incident rules\n\n{incidents}\n\n{of_policy}") }
+    if answer.incidents.is_empty() {
+        of_policy
+    } else {
+        format!("incident rules\n\n{incidents}\n\n{of_policy}")
+    }
 }
 
 fn ends(ends_in_s: Option<u64>) -> String {

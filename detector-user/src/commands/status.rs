@@ -252,7 +252,7 @@ fn policy(maps: &Maps, active: &Active<'_>, manifest: &Manifest) -> Policy {
         .collect();
     let name = |number: &u16| manifest.rules.get(usize::from(*number)).map(|rule| rule.name.clone());
     Policy {
-        epoch: active.epoch(),
+        epoch: active.policy_epoch(),
         file: manifest.file.clone(),
         applied_at_s: manifest.applied_at_s,
         mode: mode_name(manifest.enforced_percent),

@@ -24,6 +24,10 @@ pub enum EventKind {
     TrialEnded,
     /// The end of a rule has come.
     RuleEnded,
+    /// A responder added a rule.
+    IncidentAdded,
+    /// A responder took a rule back.
+    IncidentUndone,
     /// An interface is limited no more.
     InterfaceLost,
     /// The follower was too slow.
@@ -63,8 +67,30 @@ pub enum Event {
     },
     /// The end of a rule has come.
     RuleEnded {
-        /// Its name.
+        /// Its name; `incident N` for one that a responder added.
         rule: String,
+    },
+    /// A responder added a rule.
+    IncidentAdded {
+        /// Its number.
+        id: u64,
+        /// `allow`, `block`, or `throttle` with its rates.
+        action: String,
+        /// The first of its targets.
+        target: String,
+        /// How many there are.
+        target_count: usize,
+        /// When it ends, seconds since the Unix epoch; none: when it is undone.
+        until_s: Option<u64>,
+        /// Who added it.
+        by: String,
+        /// Why.
+        reason: String,
+    },
+    /// A responder took a rule back.
+    IncidentUndone {
+        /// Its number.
+        id: u64,
     },
     /// An interface is limited no more.
     InterfaceLost {
@@ -114,6 +140,8 @@ impl Event {
             Self::PolicyApplied { .. } => EventKind::PolicyApplied,
             Self::TrialEnded { .. } => EventKind::TrialEnded,
             Self::RuleEnded { .. } => EventKind::RuleEnded,
+            Self::IncidentAdded { .. } => EventKind::IncidentAdded,
+            Self::IncidentUndone { .. } => EventKind::IncidentUndone,
             Self::InterfaceLost { .. } => EventKind::InterfaceLost,
             Self::Missed { .. } => EventKind::Missed,
         }

@@ -7,6 +7,7 @@ use crate::{
     commands::apply::clocks,
     kernel::{
         apply::{is_trial_over, retime, settle},
+        incidents::change,
         read,
     },
 };
@@ -35,6 +36,9 @@ impl Looks {
         self.look_at_interfaces(running);
         self.keep_time(running);
         self.watch.look(&running.maps, &running.feed);
+        if self.watch.has_ended_incidents() {
+            forget_ended(running);
+        }
     }
 
     /// Says once of each interface that it is lost.
@@ -87,5 +91,24 @@ impl Looks {
             Err(error) => tracing::error!("cannot keep the ends of rules: {error}"),
         }
         *kept = Kept { generation: read::settings(&running.maps).active, between_ns };
+    }
+}
+
+/// Lets incident rules go that have ended: the program passes them over by itself.
+fn forget_ended(running: &Running) {
+    // Who changes the policy at this moment does it too.
+    let Ok(_lock) = running.pins.lock_policy() else { return };
+    let changed = running.maps_to_change().and_then(|mut maps| {
+        let clocks = clocks(&maps);
+        Ok(change(&mut maps, clocks, Vec::new(), |_| false)?)
+    });
+    match changed {
+        Ok(changed) => {
+            for incident in changed.removed {
+                let (id, action) = (incident.id, incident.action.to_string());
+                tracing::info!(incident = id, action, reason = %incident.reason, "an incident rule has ended");
+            }
+        }
+        Err(failure) => tracing::error!("incident rules that have ended stay listed: {}", failure.message),
     }
 }

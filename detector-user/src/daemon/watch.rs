@@ -9,6 +9,7 @@ use crate::{
         maps::Maps,
         read::{self, ReadError},
     },
+    policy::incident::Incident,
 };
 
 /// What was seen at the last look.
@@ -21,7 +22,11 @@ pub(super) struct Watch {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Seen {
+    /// Of what packets are judged by.
     epoch: u32,
+    /// Of the policy in it.
+    policy_epoch: u32,
+    incidents: Vec<Incident>,
     file: String,
     confirm_in_s: Option<u64>,
     ends: Vec<(String, u64)>,
@@ -55,6 +60,8 @@ impl Watch {
             let ends = manifest.rules.iter().filter_map(|rule| Some((rule.name.clone(), rule.until_s?)));
             Ok(Seen {
                 epoch: active.epoch(),
+                policy_epoch: active.policy_epoch(),
+                incidents: active.incidents()?.rules,
                 file: manifest.file.clone(),
                 confirm_in_s,
                 ends: ends.collect(),
@@ -66,12 +73,12 @@ impl Watch {
     fn compare(&mut self, now: &Seen) -> Vec<Event> {
         let Some(before) = &self.seen else { return Vec::new() };
         let mut events = Vec::new();
-        let is_same = before.epoch == now.epoch;
+        let is_same = before.policy_epoch == now.policy_epoch;
         let has_ended = before.confirm_in_s.is_some() && now.confirm_in_s.is_none();
         if has_ended {
-            events.push(Event::TrialEnded { confirmed: is_same, epoch: now.epoch });
+            events.push(Event::TrialEnded { confirmed: is_same, epoch: now.policy_epoch });
         } else if !is_same {
-            let (epoch, file, confirm_in_s) = (now.epoch, now.file.clone(), now.confirm_in_s);
+            let (epoch, file, confirm_in_s) = (now.policy_epoch, now.file.clone(), now.confirm_in_s);
             events.push(Event::PolicyApplied { epoch, file, confirm_in_s });
         }
         if !is_same {
@@ -84,17 +91,67 @@ impl Watch {
                 events.push(Event::RuleEnded { rule: rule.clone() });
             }
         }
+        events.extend(incidents(before, now));
         events
     }
+
+    /// Whether an incident rule has ended and is still there.
+    pub(super) fn has_ended_incidents(&self) -> bool {
+        let has_ended = |seen: &Seen| seen.incidents.iter().any(|incident| incident.has_ended(seen.at_s));
+        self.seen.as_ref().is_some_and(has_ended)
+    }
+}
+
+/// What became of incident rules between two looks. One that has ended is gone at the next change, or at the daemon's.
+fn incidents(before: &Seen, now: &Seen) -> Vec<Event> {
+    let is_in = |incident: &Incident, seen: &Seen| seen.incidents.iter().any(|other| other.id == incident.id);
+    let mut events = Vec::new();
+    for incident in before.incidents.iter().filter(|incident| !incident.has_ended(before.at_s)) {
+        if incident.has_ended(now.at_s) {
+            events.push(Event::RuleEnded { rule: format!("incident {}", incident.id) });
+        } else if !is_in(incident, now) {
+            events.push(Event::IncidentUndone { id: incident.id });
+        }
+    }
+    for incident in now.incidents.iter().filter(|incident| !is_in(incident, before)) {
+        events.push(Event::IncidentAdded {
+            id: incident.id,
+            action: incident.action.to_string(),
+            target: incident.sources.first().map(ToString::to_string).unwrap_or_default(),
+            target_count: incident.sources.len(),
+            until_s: incident.until_s,
+            by: incident.by.clone(),
+            reason: incident.reason.clone(),
+        });
+    }
+    events
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::incident::IncidentAction;
 
     fn seen(epoch: u32, confirm_in_s: Option<u64>, at_s: u64) -> Seen {
         let ends = vec![("INC-1".to_owned(), 100), ("INC-2".to_owned(), 200)];
-        Seen { epoch, file: "policy.toml".to_owned(), confirm_in_s, ends, at_s }
+        let file = "policy.toml".to_owned();
+        Seen { epoch, policy_epoch: epoch, incidents: Vec::new(), file, confirm_in_s, ends, at_s }
+    }
+
+    /// As [`seen`], with incident rules and their ends.
+    fn beside(incidents: &[(u64, Option<u64>)], at_s: u64) -> Seen {
+        let incident = |&(id, until_s): &(u64, Option<u64>)| Incident {
+            id,
+            action: IncidentAction::Block,
+            sources: vec!["192.0.2.1/32".parse().unwrap()],
+            service: None,
+            until_s,
+            reason: "test".to_owned(),
+            by: "nobody".to_owned(),
+            at_s: 0,
+            counter: 0,
+        };
+        Seen { incidents: incidents.iter().map(incident).collect(), ends: Vec::new(), ..seen(1, None, at_s) }
     }
 
     fn told(looks: &[Seen]) -> Vec<Event> {
@@ -117,6 +174,30 @@ mod tests {
         assert_eq!(told(&[first, second, seen(2, None, 3)]), [applied.clone(), ended(true, 2)]);
         let [first, second] = trial;
         assert_eq!(told(&[first, second, seen(1, None, 3)]), [applied, ended(false, 1)]);
+    }
+
+    #[test]
+    fn incident_rules_come_end_and_are_undone_and_that_is_told_once() {
+        let looks = [
+            beside(&[], 1),
+            Seen { epoch: 2, ..beside(&[(1, Some(5)), (2, None)], 2) },
+            // The daemon lets go what has ended, a look later.
+            Seen { epoch: 2, ..beside(&[(1, Some(5)), (2, None)], 5) },
+            Seen { epoch: 3, ..beside(&[(2, None)], 6) },
+            Seen { epoch: 4, ..beside(&[(3, Some(8))], 7) },
+            Seen { epoch: 5, ..beside(&[], 9) },
+        ];
+        let text = |event: &Event| match event {
+            Event::IncidentAdded { id, .. } => format!("added {id}"),
+            Event::IncidentUndone { id } => format!("undone {id}"),
+            Event::RuleEnded { rule } => format!("ended {rule}"),
+            other => format!("{other:?}"),
+        };
+        let told: Vec<_> = told(&looks).iter().map(text).collect();
+        assert_eq!(
+            told,
+            ["added 1", "added 2", "ended incident 1", "undone 2", "added 3", "ended incident 3"]
+        );
     }
 
     #[test]

@@ -17,12 +17,12 @@ use detector_common::{
 };
 use thiserror::Error;
 
+use super::incidents;
 use super::{
     mapped::{Access, Mapped},
     maps::Maps,
     read::{self, ReadError},
 };
-use super::incidents;
 use crate::policy::compile::{Clocks, CompileError, Manifest, Standard, Tables};
 
 /// A policy that could not be put into the kernel. The active one is untouched.
@@ -148,7 +148,9 @@ pub fn retime(maps: &Maps, clocks: Clocks) -> Result<usize, ReadError> {
         let ends: Vec<_> = active
             .classes()
             .filter(|(_, class)| class.until != 0)
-            .filter_map(|(number, class)| Some((number, class.until, rules.of_class(number, &class)?.until_s()?)))
+            .filter_map(|(number, class)| {
+                Some((number, class.until, rules.of_class(number, &class)?.until_s()?))
+            })
             .collect();
         Ok((active.generation(), ends))
     })?;
@@ -214,7 +216,12 @@ fn put(maps: &mut Maps, tables: &Tables, confirm_ns: Option<u64>) -> Result<u32,
 }
 
 /// Puts the trees of one policy, or of one set of incident rules, into their places.
-pub(super) fn set_trees(maps: &mut Maps, number: u32, v4: &[NodeV4], v6: &[NodeV6]) -> Result<(), ApplyError> {
+pub(super) fn set_trees(
+    maps: &mut Maps,
+    number: u32,
+    v4: &[NodeV4],
+    v6: &[NodeV6],
+) -> Result<(), ApplyError> {
     let trees = [
         (&mut maps.rules_v4, sized(v4)?, size_of_val(v4)),
         (&mut maps.rules_v6, sized(v6)?, size_of_val(v6)),

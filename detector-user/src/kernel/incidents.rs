@@ -3,9 +3,7 @@
 use std::io;
 
 use detector_common::{
-    limits::{
-        CLASSES_MAX, INCIDENT_CLASSES_MAX, INCIDENT_RULES_MAX, INCIDENT_SLOTS, POLICY_RULE_COUNTERS,
-    },
+    limits::{CLASSES_MAX, INCIDENT_CLASSES_MAX, INCIDENT_RULES_MAX, INCIDENT_SLOTS, POLICY_RULE_COUNTERS},
     policy::{Class, Generation, Settings, incident_cell_place, incident_class_place, incident_tree},
     table::next_epoch,
 };
@@ -56,7 +54,8 @@ pub fn change(
     rules.extend(added.iter().cloned());
     let incidents = Incidents { rules };
     // A policy on trial goes back to the one before with the same incident rules.
-    let fallback = Some(Generation(settings.fallback)).filter(|before| settings.deadline != 0 && before.epoch() != 0);
+    let fallback =
+        Some(Generation(settings.fallback)).filter(|before| settings.deadline != 0 && before.epoch() != 0);
     let generations: Vec<_> = fallback.into_iter().chain([active]).collect();
     let mut compiled = Vec::new();
     for &generation in &generations {
@@ -154,5 +153,6 @@ pub(super) fn fill(
     Ok(slot)
 }
 
-const _: () = assert!(INCIDENT_SLOTS >= 4, "two generations have a set each, and each may get another at once");
+const _: () =
+    assert!(INCIDENT_SLOTS >= 4, "two generations have a set each, and each may get another at once");
 const _: () = assert!(INCIDENT_RULES_MAX <= CLASSES_MAX, "the number of a rule fits a class");

@@ -143,6 +143,14 @@ impl<'a> Active<'a> {
         self.generation.epoch()
     }
 
+    /// The epoch at which the policy itself came: incident rules beside it change the other one. 0: there is no policy yet.
+    pub fn policy_epoch(&self) -> u32 {
+        match self.epoch() {
+            0 => 0,
+            _ => self.maps.policies.read(self.slot() as usize).epoch as u32,
+        }
+    }
+
     /// Its manifest; `None` before the first policy.
     pub fn manifest(&self) -> Result<Option<Manifest>, ReadError> {
         if self.epoch() == 0 {
@@ -191,7 +199,9 @@ impl<'a> Active<'a> {
         let cell = self.element(&self.maps.cells, CELLS_MAX, "cell", cell)?;
         let standing = self.lasting(cell.class as u16)?;
         let incident = self.incident_standing(source, service)?;
-        Ok(Some(incident.filter(|incident| !standing.class.prevails_over(&incident.class)).unwrap_or(standing)))
+        Ok(Some(
+            incident.filter(|incident| !standing.class.prevails_over(&incident.class)).unwrap_or(standing),
+        ))
     }
 
     /// What the incident rules say of a source at a service, whether the policy is stricter or not.
@@ -321,7 +331,6 @@ impl Rules {
         }
         self.manifest.rules.get(rule).map(RuleOfClass::Policy)
     }
-
 }
 
 impl<'a> RuleOfClass<'a> {

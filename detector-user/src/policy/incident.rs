@@ -73,7 +73,8 @@ impl fmt::Display for IncidentAction {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(self.name())?;
         let Self::Throttle(budgets) = self else { return Ok(()) };
-        let limits = [("packets", budgets.packets), ("bytes", budgets.bytes), ("connections", budgets.connections)];
+        let limits =
+            [("packets", budgets.packets), ("bytes", budgets.bytes), ("connections", budgets.connections)];
         for (name, budget) in limits {
             if let Some(Budget { rate, burst }) = budget {
                 write!(formatter, " {name} {rate} burst {burst}")?;
@@ -126,7 +127,9 @@ fn throttle(rate: &str, burst: Option<u64>, quantity: Quantity) -> Result<Budget
         return Err("a burst of 0 would pass nothing: expected at least 1".to_owned());
     }
     if fill_ns > u128::from(REFILL_NS_MAX) {
-        return Err(format!("a burst of {burst} takes more than 30 days to fill at this rate: expected a smaller one"));
+        return Err(format!(
+            "a burst of {burst} takes more than 30 days to fill at this rate: expected a smaller one"
+        ));
     }
     Ok(Budget { rate, burst })
 }
@@ -151,7 +154,9 @@ pub fn reason(text: &str) -> Result<String, String> {
     let text = text.trim();
     let is_plain = !text.is_empty() && !text.chars().any(char::is_control);
     if !is_plain || text.chars().count() > REASON_CHARS_MAX {
-        return Err(format!("expected 1 to {REASON_CHARS_MAX} characters on one line, for who reads it later"));
+        return Err(format!(
+            "expected 1 to {REASON_CHARS_MAX} characters on one line, for who reads it later"
+        ));
     }
     Ok(text.to_owned())
 }
@@ -164,7 +169,8 @@ pub fn is_broad(target: IpNet) -> bool {
 /// As a policy says it, in the shortest period that leaves the count whole: `100/s`, `10/h`.
 impl fmt::Display for Rate {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let periods = [("s", NS_PER_S), ("min", 60 * NS_PER_S), ("h", 3_600 * NS_PER_S), ("d", 86_400 * NS_PER_S)];
+        let periods =
+            [("s", NS_PER_S), ("min", 60 * NS_PER_S), ("h", 3_600 * NS_PER_S), ("d", 86_400 * NS_PER_S)];
         let whole = |period_ns: u64| {
             let count = u128::from(self.count) * u128::from(period_ns);
             count.is_multiple_of(u128::from(self.per_ns)).then(|| count / u128::from(self.per_ns))

@@ -62,10 +62,11 @@ fn throttle(incident: &Incident, service: &Service, policy: &Policy) -> (String,
     };
     let own = service.profile.clone().filter(|_| policy.mode == Mode::Enforce);
     let profile = own.as_ref().map(|name| policy.profiles[name].clone()).unwrap_or_default();
-    let slower = |own: Option<Budget>, other: Option<Budget>, compile: fn(Budget) -> Compiled| match (own, other) {
-        (Some(own), Some(other)) if compile(other).interval <= compile(own).interval => Some(own),
-        (own, other) => other.or(own),
-    };
+    let slower =
+        |own: Option<Budget>, other: Option<Budget>, compile: fn(Budget) -> Compiled| match (own, other) {
+            (Some(own), Some(other)) if compile(other).interval <= compile(own).interval => Some(own),
+            (own, other) => other.or(own),
+        };
     let budgets = Budgets {
         packets: slower(profile.budgets.packets, budgets.packets, units),
         bytes: slower(profile.budgets.bytes, budgets.bytes, bytes),

@@ -67,7 +67,12 @@ fn the_program_and_the_host_agree_on_every_frame() {
             let frame = frames::random(&mut random);
             let host = expected(&mut model, &tables, &frame, rig.now());
             let judged = rig.send(&frame);
-            let place = || format!("frame {frame_number} under policy {number}: {frame:02x?}\n{policy:#?}\n{:#?}", incidents.iter().map(|rule| &rule.incident).collect::<Vec<_>>());
+            let place = || {
+                format!(
+                    "frame {frame_number} under policy {number}: {frame:02x?}\n{policy:#?}\n{:#?}",
+                    incidents.iter().map(|rule| &rule.incident).collect::<Vec<_>>()
+                )
+            };
             assert_eq!(judged.reason(), host.reason, "reason of {}", place());
             assert_eq!(judged.verdict == Verdict::Drop, host.dropped(), "verdict of {}", place());
             let trace = judged.trace;

@@ -65,7 +65,8 @@ fn a_block_is_at_once_and_ends_to_the_tick_for_known_and_new_sources() {
     let refreshed = rig.counter("source_refreshed");
     assert!(rig.passes(&ack(v4(1))) && rig.passes(&ack(v4(2))));
     assert_eq!(rig.counter("source_refreshed"), refreshed, "what follows is kept in the entry");
-    let drops = read::rule_drops(&rig.bench().loaded.maps, POLICY_RULE_COUNTERS as u16).expect("the first counter");
+    let drops =
+        read::rule_drops(&rig.bench().loaded.maps, POLICY_RULE_COUNTERS as u16).expect("the first counter");
     assert_eq!((drops.dropped, drops.shadowed), (2, 0));
 }
 

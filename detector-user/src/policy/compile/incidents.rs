@@ -59,7 +59,8 @@ pub fn compile_incidents(
     let numbers = standard.0.iter().map(|(name, &(number, _))| (name.clone(), number)).collect();
     let mut classes =
         IncidentClasses { incidents, standard, clocks, numbers: BTreeMap::new(), classes: Vec::new() };
-    let sources = sources::compile(&as_policy(incidents, standard), &numbers, &mut classes, INCIDENT_CELLS_MAX)?;
+    let sources =
+        sources::compile(&as_policy(incidents, standard), &numbers, &mut classes, INCIDENT_CELLS_MAX)?;
     let mut classes = classes.classes;
     if let Some(beyond) = classes.get(INCIDENT_CLASSES_MAX) {
         return Err(CompileError {

@@ -240,8 +240,12 @@ fn number(policy: &Policy, previous: &Manifest) -> Result<Manifest, CompileError
     let (active, retired_active) = (&previous.lineages, &previous.retired_lineages);
     let (lineages, retired_lineages) = keep_numbers(lineages, active, retired_active, LINEAGES_MAX as u16);
     let names = policy.rules.iter().map(|rule| &rule.name);
-    let (counters, retired_rules) =
-        keep_numbers(names, &previous.rule_counters(), &previous.retired_rules, POLICY_RULE_COUNTERS as u16 - 1);
+    let (counters, retired_rules) = keep_numbers(
+        names,
+        &previous.rule_counters(),
+        &previous.retired_rules,
+        POLICY_RULE_COUNTERS as u16 - 1,
+    );
     let counter = |rule: &super::Rule| counters.get(&rule.name).copied().unwrap_or_default();
     let rules = policy.rules.iter().map(|rule| manifest_rule(rule, counter(rule))).collect();
     Ok(Manifest {

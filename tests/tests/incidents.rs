@@ -1,0 +1,211 @@
+//! A responder's rules by the command line, on real traffic, with and without a daemon.
+
+use std::net::SocketAddr;
+
+use anyhow::{Context as _, Result};
+use detector_tests::{
+    daemon::Site,
+    netns::{may_run, turn},
+    process::{PATIENCE, wait_until},
+    stage::{MTU, Net, Stage, Who, edge_interface, outside_interface, policy},
+    traffic::{Flood, Pace, Receiver, Sender},
+};
+
+/// A limit that the traffic here does not reach.
+fn wide() -> String {
+    policy("packets = \"1000000/s\"")
+}
+
+fn dropped(site: &Site<'_>) -> Result<Vec<u64>> {
+    let (_, rules) = site.ask_json(&["rules"])?;
+    let incidents = rules["incidents"].as_array().context("incident rules")?;
+    incidents.iter().map(|rule| rule["dropped"].as_u64().context("a number")).collect()
+}
+
+#[test]
+fn a_block_outlives_daemons_and_policies_until_it_is_undone() -> Result<()> {
+    if !may_run() {
+        return Ok(());
+    }
+    let _turn = turn();
+    let stage = Stage::new(1, MTU)?;
+    let net = Net::v4(0);
+    let site = Site::new(&stage.edge, &wide())?;
+    let daemon = site.start(&[&edge_interface(0)], &[])?;
+    let receiver = Receiver::start(&stage.edge, net.service())?;
+    let (client, offender) = (net.source(Who::Client), net.source(Who::Offender));
+    let from = SocketAddr::new(client, 5555);
+    let sender = Sender::start(&stage.outside, from, net.service(), Pace::per_second(2000))?;
+    let flood = Flood::start(
+        &stage.outside,
+        &outside_interface(0),
+        net.flow(Who::Offender).datagram(),
+        Pace::per_second(20_000),
+    )?;
+    receiver.wait_for(offender, 1000)?;
+
+    let target = offender.to_string();
+    let block = ["block", &target, "--for", "1h", "--reason", "INC-4711: stuffing"];
+    let (code, answer) = site.ask_json(&block)?;
+    assert_eq!(code, 0, "{answer}");
+    assert_eq!(answer["added"][0]["id"], 1, "{answer}");
+    let grows = |what: &str, by: u64| {
+        let before = dropped(&site)?.first().copied().unwrap_or(0);
+        wait_until(what, PATIENCE, || {
+            Ok((dropped(&site)?.first().copied().unwrap_or(0) >= before + by).then_some(()))
+        })
+    };
+    grows("the block drops", 1000)?;
+    let passed = receiver.from(offender);
+    let (_, explained) = site.ask_json(&["explain", &target])?;
+    let service = &explained["services"][0];
+    assert_eq!(
+        (&service["action"], &service["rule"], &service["reason"]),
+        (&"drop".into(), &"incident 1".into(), &"INC-4711: stuffing".into()),
+        "{explained}"
+    );
+
+    daemon.end(libc::SIGKILL)?;
+    grows("it drops without a daemon", 1000)?;
+    let daemon = site.start(&[&edge_interface(0)], &[])?;
+    grows("it drops under the next daemon", 1000)?;
+    site.write_policy(&(wide() + "# another text\n"))?;
+    let path = site.policy();
+    let (code, out, err) = site.ask(&["apply", path.to_str().context("a path")?])?;
+    assert_eq!(code, 0, "{out}{err}");
+    grows("it drops beside another policy", 1000)?;
+    assert_eq!(receiver.from(offender), passed, "nothing passed meanwhile");
+
+    let (code, out, err) = site.ask(&["undo", "7"])?;
+    assert_eq!(code, 2, "{out}{err}");
+    assert!(err.contains("no incident rule has the number 7: there are 1"), "{err}");
+    let (code, answer) = site.ask_json(&["undo", "1"])?;
+    assert_eq!(code, 0, "{answer}");
+    assert!(answer["undone"][0]["dropped"].as_u64() >= Some(4000), "{answer}");
+    receiver.wait_for(offender, passed + 1000)?;
+    assert!(dropped(&site)?.is_empty());
+
+    flood.stop()?;
+    let sent = sender.stop()?;
+    stage.fence(0)?;
+    assert_eq!(receiver.from(client), sent.packets, "the other source lost nothing");
+    daemon.end(libc::SIGTERM)?;
+    Ok(())
+}
+
+#[test]
+fn a_rule_ends_in_the_kernel_with_the_daemon_dead() -> Result<()> {
+    if !may_run() {
+        return Ok(());
+    }
+    let _turn = turn();
+    let stage = Stage::new(1, MTU)?;
+    let net = Net::v6(0);
+    let site = Site::new(&stage.edge, &wide())?;
+    let daemon = site.start(&[&edge_interface(0)], &[])?;
+    let receiver = Receiver::start(&stage.edge, net.service())?;
+    let offender = net.source(Who::Offender);
+    let flow = net.flow(Who::Offender).datagram();
+    let flood = Flood::start(&stage.outside, &outside_interface(0), flow, Pace::per_second(10_000))?;
+    receiver.wait_for(offender, 1000)?;
+    let target = net.prefix(Who::Offender);
+    let (code, answer) = site.ask_json(&["block", &target, "--for", "5s", "--reason", "for a moment"])?;
+    assert_eq!(code, 0, "{answer}");
+    daemon.end(libc::SIGKILL)?;
+    wait_until("the block drops", PATIENCE, || Ok((dropped(&site)?[0] >= 1000).then_some(())))?;
+    let passed = receiver.from(offender);
+    receiver.wait_for(offender, passed + 5000)?;
+    // Nobody is there to let it go; it is listed as ended, and has dropped its last packet.
+    let (_, rules) = site.ask_json(&["rules"])?;
+    assert_eq!(rules["incidents"][0]["ends_in_s"], 0, "{rules}");
+    let last = dropped(&site)?;
+    receiver.wait_for(offender, passed + 10_000)?;
+    assert_eq!(dropped(&site)?, last);
+    // A daemon lets it go.
+    let daemon = site.start(&[&edge_interface(0)], &[])?;
+    wait_until("the daemon lets it go", PATIENCE, || Ok(dropped(&site)?.is_empty().then_some(())))?;
+    let log = daemon.log();
+    assert!(log.contains("an incident rule has ended"), "{log}");
+    flood.stop()?;
+    daemon.end(libc::SIGTERM)?;
+    Ok(())
+}
+
+#[test]
+fn a_throttle_cuts_every_source_of_its_prefix_by_itself() -> Result<()> {
+    if !may_run() {
+        return Ok(());
+    }
+    let _turn = turn();
+    let stage = Stage::new(1, MTU)?;
+    let net = Net::v4(0);
+    let site = Site::new(&stage.edge, &wide())?;
+    let daemon = site.start(&[&edge_interface(0)], &[])?;
+    // Before the first packet, so that all of them count.
+    let prefix = net.prefix(Who::Offender).replace("/32", "");
+    let throttle =
+        ["throttle", &prefix, "--rate", "500/s", "--burst", "50", "--permanent", "--reason", "slow"];
+    let (code, answer) = site.ask_json(&throttle)?;
+    assert_eq!(code, 0, "{answer}");
+    assert_eq!(answer["added"][0]["action"], "throttle packets 500/s burst 50");
+    let receiver = Receiver::start(&stage.edge, net.service())?;
+    let offender = net.source(Who::Offender);
+    let from = SocketAddr::new(net.source(Who::Client), 5555);
+    let sender = Sender::start(&stage.outside, from, net.service(), Pace::per_second(3000))?;
+    let flow = net.flow(Who::Offender).datagram();
+    let flood = Flood::start(&stage.outside, &outside_interface(0), flow, Pace::per_second(20_000))?;
+    receiver.wait_for(offender, 1500)?;
+    flood.stop()?;
+    let sent = sender.stop()?;
+    stage.fence(0)?;
+    receiver.assert_cut(offender, site.source(&net.prefix(Who::Offender))?.passed(), 50, 500)?;
+    assert_eq!(receiver.from(net.source(Who::Client)), sent.packets);
+    daemon.end(libc::SIGTERM)?;
+    Ok(())
+}
+
+#[test]
+fn what_would_hurt_nearly_everyone_or_nobody_is_refused_with_what_to_do() -> Result<()> {
+    if !may_run() {
+        return Ok(());
+    }
+    let _turn = turn();
+    let stage = Stage::new(1, MTU)?;
+    let allow = "[defaults]\nallow = [\"192.0.2.0/28\"]\n";
+    let site =
+        Site::new(&stage.edge, &wide().replacen("version = 1\n", &format!("version = 1\n{allow}"), 1))?;
+    let why = ["--for", "30min", "--reason", "test"];
+    let ask = |command: &[&str]| site.ask(&[command, &why].concat());
+    let (code, _, err) = ask(&["block", "198.51.100.7"])?;
+    assert_eq!(code, 1, "nothing is loaded: {err}");
+    let daemon = site.start(&[&edge_interface(0)], &[])?;
+    let refused = [
+        (ask(&["block", "0.0.0.0/1"])?, "nearly everyone"),
+        (ask(&["allow", "2000::/3"])?, "nearly everyone"),
+        (ask(&["block", "192.0.2.1"])?, "defaults.allow"),
+        (ask(&["block", "198.51.100.7", "--service", "nosuch"])?, "it has edge"),
+        (ask(&["throttle", "198.51.100.7"])?, "--rate"),
+        (ask(&["throttle", "198.51.100.7", "--rate", "fast"])?, "2000/s"),
+        (ask(&["block", "198.51.100.7/24"])?, "198.51.100.0/24"),
+        (ask(&["block"])?, "TARGET"),
+        (site.ask(&["block", "198.51.100.7", "--reason", "test"])?, "--for"),
+        (site.ask(&["block", "198.51.100.7", "--permanent"])?, "--reason"),
+        (site.ask(&["block", "198.51.100.7", "--for", "0s", "--reason", "x"])?, "30min"),
+    ];
+    for ((code, out, err), word) in refused {
+        assert_eq!(code, 2, "{out}{err}");
+        assert!(err.contains(word), "{word}: {err}");
+    }
+    assert!(dropped(&site)?.is_empty(), "none was added");
+    let (code, out, err) = ask(&["block", "0.0.0.0/1", "--force"])?;
+    assert_eq!(code, 0, "{out}{err}");
+    assert!(err.contains("nearly everyone"), "{err}");
+    let list = site.files().join("targets.txt");
+    std::fs::write(&list, "# a fleet\n198.51.100.7\n\n198.51.100.0/24 # all of it\n2001:db8::/48\n")?;
+    let list = list.to_str().context("a path")?;
+    let (code, answer) =
+        site.ask_json(&[&["throttle", "--targets", list, "--rate", "1/s"], &why[..]].concat())?;
+    assert_eq!((code, &answer["added"][0]["target_count"]), (0, &3.into()), "{answer}");
+    daemon.end(libc::SIGTERM)?;
+    Ok(())
+}
