@@ -18,10 +18,15 @@ use aya::maps::MapData;
 use detector_common::verdict::Reason;
 use detector_tests::{cpus, random::Random};
 use detector_user::{
-    clock::kernel_tick_ns,
-    kernel::{apply::apply, load::Clock, maps::Maps, read},
-    policy::{self, Action, Policy, compile::compile},
+    clock::{self, kernel_tick_ns},
+    kernel::{apply::apply, incidents::change, load::Clock, maps::Maps, read},
+    policy::{
+        self, Action, Policy,
+        compile::{Clocks, compile},
+        incident::{Incident, IncidentAction},
+    },
 };
+use ipnet::Ipv4Net;
 
 use crate::{
     mix::{Counted, FIRST, Mixer, service, services, source_word},
@@ -86,6 +91,14 @@ fn swapped(is_ipv6: bool, prefixes: u32, swaps: usize) -> Result<report::Change>
         seconds.min(),
         seconds.max()
     ));
+    let ten = while_judging(&mut mixer, || {
+        let mut ten = Samples::default();
+        for _ in 0..CHANGES {
+            ten.push(ten_prefixes_more(maps)?);
+        }
+        Ok(ten)
+    })?;
+    say(format_args!("apply, ten prefixes more beside {prefixes}: {:.1} ms", ten.median()));
     let (packets, others) = total(maps, service, &mut mixer, REASONS[swaps % REASONS.len()])?;
     say(format_args!("apply, {early} packets were judged by the third policy"));
     let rules_bytes = rules_bytes(maps)?;
@@ -98,7 +111,34 @@ fn swapped(is_ipv6: bool, prefixes: u32, swaps: usize) -> Result<report::Change>
         packets,
         misjudged: early + others,
         rules_bytes,
+        ten_prefixes_ms: ten.median(),
+        ten_prefixes_ms_range: ten.range(),
     })
+}
+
+/// Incident rules that are added and undone.
+const CHANGES: usize = 49;
+
+/// Adds an incident rule about ten prefixes that no probe is in, and undoes it. Milliseconds until it was there.
+fn ten_prefixes_more(maps: &mut Maps) -> Result<f64> {
+    let clocks = Clocks { tick_ns: kernel_tick_ns(), kernel_ns: clock::kernel_ns(), unix_ns: clock::unix_ns() };
+    let rule = Incident {
+        id: 0,
+        action: IncidentAction::Block,
+        sources: (0..10).map(|number| Ipv4Net::new_assert(Ipv4Addr::new(192, 0, 2, 16 * number), 28).into()).collect(),
+        service: None,
+        until_s: Some(clock::unix_s() + 3600),
+        reason: "bench".to_owned(),
+        by: "bench".to_owned(),
+        at_s: clock::unix_s(),
+        counter: 0,
+    };
+    let start = Instant::now();
+    let changed = change(maps, clocks, vec![rule], |_| false)?;
+    let elapsed_ms = start.elapsed().as_secs_f64() * 1e3;
+    let id = changed.added[0].id;
+    change(maps, clocks, Vec::new(), |incident| incident.id == id)?;
+    Ok(elapsed_ms)
 }
 
 /// One for each of [`REASONS`], else the same.

@@ -260,12 +260,15 @@ fn apply(report: &Report) -> Section {
             row.packets.to_string(),
             row.misjudged.to_string(),
             format!("{:.0} MB", row.rules_bytes as f64 / 1e6),
+            format!("{:.1}", row.ten_prefixes_ms),
+            format!("{:.1} to {:.1}", row.ten_prefixes_ms_range[0], row.ten_prefixes_ms_range[1]),
         ]
     });
     Section {
         title: "Replacing the policy",
         text: "From the parsed policy to the last word written, while another CPU sends without pause; a packet is misjudged that is\n\
-               judged neither as the old policy says nor as the new one. The prefixes lie apart and are listed in no order.",
+               judged neither as the old policy says nor as the new one. The prefixes lie apart and are listed in no order.\n\
+               The last two columns: an incident rule about ten prefixes is added beside that policy.",
         header: vec![
             "source prefixes",
             "family",
@@ -275,6 +278,8 @@ fn apply(report: &Report) -> Section {
             "packets meanwhile",
             "misjudged",
             "memory of the rules",
+            "ten prefixes more, ms",
+            "least to most",
         ],
         rows: rows.collect(),
     }

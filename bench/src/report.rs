@@ -197,4 +197,11 @@ pub(crate) struct Change {
     pub(crate) misjudged: u64,
     /// Kernel memory of the rules of one policy, bytes, as the kernel counts it.
     pub(crate) rules_bytes: u64,
+    /// Milliseconds until ten prefixes more are decided about, by an incident rule beside the policy: the middle one of
+    /// the changes.
+    #[serde(default)]
+    pub(crate) ten_prefixes_ms: f64,
+    /// … the fastest and the slowest.
+    #[serde(default)]
+    pub(crate) ten_prefixes_ms_range: [f64; 2],
 }

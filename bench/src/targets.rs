@@ -39,6 +39,7 @@ pub(crate) fn targets(report: &Report) -> Vec<Target> {
     targets.extend(flood(report));
     targets.extend(snapshot(report).into_iter().flatten());
     targets.extend(apply(report));
+    targets.extend(ten_prefixes(report));
     targets.extend(memory(report));
     targets
 }
@@ -205,6 +206,16 @@ fn apply(report: &Report) -> Option<Target> {
         what: "packets misjudged while policies change",
         most: 0.0,
         found: report.apply.changes.iter().map(|row| row.misjudged).reduce(|a, b| a + b)? as f64,
+        why: String::new(),
+    })
+}
+
+fn ten_prefixes(report: &Report) -> Option<Target> {
+    let slowest = report.apply.changes.iter().map(|row| row.ten_prefixes_ms).reduce(f64::max)?;
+    Some(Target {
+        what: "ten prefixes more beside a million, ms",
+        most: 50.0,
+        found: slowest,
         why: String::new(),
     })
 }
