@@ -100,6 +100,11 @@ impl<'a> Site<'a> {
         self.files.path().join("policy.toml")
     }
 
+    /// The socket of the API of daemons that are started here.
+    pub fn api(&self) -> PathBuf {
+        self.files.path().join("api.sock")
+    }
+
     /// Replaces that file, whole: a daemon reads the one or the other.
     ///
     /// # Errors
@@ -180,6 +185,9 @@ impl<'a> Site<'a> {
         command.arg(self.policy()).arg("--pins").arg(&self.pins);
         if !arguments.contains(&"--metrics") {
             command.args(["--metrics", &METRICS.to_string()]);
+        }
+        if !arguments.contains(&"--api") {
+            command.arg("--api").arg(self.api());
         }
         for interface in interfaces {
             command.args(["--iface", interface]);
@@ -337,6 +345,11 @@ impl Daemon<'_> {
     /// It has ended.
     pub fn signal(&mut self, signal: i32) -> Result<()> {
         self.process.signal(signal)
+    }
+
+    /// Its process number.
+    pub fn id(&self) -> u32 {
+        self.process.id()
     }
 
     /// Whether it still runs.

@@ -1,5 +1,6 @@
 //! Harness.
 
+pub mod api;
 pub mod bpf;
 pub mod cpus;
 pub mod daemon;

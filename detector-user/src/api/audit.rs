@@ -2,7 +2,7 @@
 
 use axum::{
     extract::{Request, State},
-    http::Method,
+    http::{Method, StatusCode},
     middleware::Next,
     response::Response,
 };
@@ -64,7 +64,9 @@ pub(super) async fn refusals(State(_): State<Api>, request: Request, next: Next)
     let caller = request.extensions().get::<Caller>().cloned();
     let is_read = request.method() != Method::POST || what == "check";
     let response = next.run(request).await;
-    let (false, Some(caller), None) = (is_read, caller, response.extensions().get::<Audited>()) else {
+    let is_no_change =
+        is_read || matches!(response.status(), StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED);
+    let (false, Some(caller), None) = (is_no_change, caller, response.extensions().get::<Audited>()) else {
         return response;
     };
     let Some(Told(error)) = response.extensions().get::<Told>().cloned() else { return response };

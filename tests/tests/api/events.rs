@@ -1,0 +1,139 @@
+//! `detector events`: what happens is told as it happens.
+
+use std::{
+    fs,
+    time::{Duration, SystemTime},
+};
+
+use anyhow::{Context as _, Result};
+use detector_tests::{
+    daemon::{Site, answer},
+    netns::{may_run, turn},
+    process::{PATIENCE, Running, wait_until},
+    stage::{MTU, Stage, edge_interface, policy},
+};
+use serde_json::{Value, json};
+
+use crate::{LIMIT, api, flood};
+
+/// `detector events` that runs, and what it prints.
+struct Follower {
+    process: Running,
+    printed: std::path::PathBuf,
+}
+
+impl Follower {
+    fn start(site: &Site<'_>, arguments: &[&str]) -> Result<Self> {
+        let printed = site.files().join(detector_tests::netns::unique("events"));
+        let file = fs::File::create(&printed).context("making a file for events")?;
+        let mut command = site.detector(&["events", "--api"])?;
+        command.arg(site.api()).args(arguments).stdout(file.try_clone()?).stderr(file);
+        Ok(Self { process: Running::start(&mut command)?, printed })
+    }
+
+    fn text(&self) -> String {
+        fs::read_to_string(&self.printed).unwrap_or_default()
+    }
+
+    fn events(&self) -> Vec<Value> {
+        let text = self.text();
+        text.split_inclusive('\n').filter_map(|line| serde_json::from_str(line).ok()).collect()
+    }
+
+    /// Waits for an event that has these fields.
+    fn expect(&self, fields: &Value) -> Result<Value> {
+        let has = |event: &Value| {
+            fields.as_object().is_some_and(|fields| fields.iter().all(|(name, value)| event[name] == *value))
+        };
+        wait_until(&format!("{fields} is told"), PATIENCE, || Ok(self.events().into_iter().find(has)))
+            .with_context(|| self.text())
+    }
+}
+
+/// A policy with a rule that ends so many seconds from now.
+fn ending(seconds: u64) -> Result<String> {
+    let until = SystemTime::now() + Duration::from_secs(seconds);
+    let until = until.duration_since(SystemTime::UNIX_EPOCH).context("a clock after 1970")?.as_secs();
+    let day = detector_tests::process::run(std::process::Command::new("date").args([
+        "-u",
+        "-d",
+        &format!("@{until}"),
+        "+%Y-%m-%dT%H:%M:%SZ",
+    ]))?;
+    let rule = "[[rule]]\nname = \"INC-1\"\nsource = [\"203.0.113.0/24\"]\naction = \"drop\"\n";
+    Ok(format!("{}{rule}until = {}\n", policy(LIMIT), day.trim()))
+}
+
+#[test]
+fn what_happens_is_told_as_it_happens() -> Result<()> {
+    if !may_run() {
+        return Ok(());
+    }
+    let _turn = turn();
+    let stage = Stage::new(1, MTU)?;
+    let site = Site::new(&stage.edge, &policy(LIMIT))?;
+    let mut daemon = site.start(&["edge0"], &[])?;
+    let all = Follower::start(&site, &["--json"])?;
+    let reloads = Follower::start(&site, &["--kind", "reload,rule_ended", "--json"])?;
+    let others = Follower::start(&site, &["--kind", "drop", "--service", "other", "--json"])?;
+    let people = Follower::start(&site, &[])?;
+    // They follow when the first drop is told; nothing else that is looked for happens before.
+    let load = flood(&stage)?;
+    let drop =
+        all.expect(&json!({ "kind": "drop", "service": "edge", "reason": "packets", "shadow": false }))?;
+    assert_eq!((&drop["destination_port"], &drop["protocol"]), (&json!(443), &json!(17)), "{drop}");
+    wait_until("people read of a drop", PATIENCE, || Ok(people.text().contains("Z drop ").then_some(())))?;
+    load.stop()?;
+
+    daemon.reload()?;
+    reloads.expect(&json!({ "kind": "reload", "applied": true }))?;
+    all.expect(&json!({ "kind": "policy_applied", "epoch": 2, "confirm_in_s": null }))?;
+    site.write_policy("version = 3\n")?;
+    daemon.reload()?;
+    let failed = reloads.expect(&json!({ "kind": "reload", "applied": false }))?;
+    assert!(failed["error"].to_string().contains("version"), "{failed}");
+
+    let file = site.policy().to_string_lossy().into_owned();
+    site.write_policy(&ending(5)?)?;
+    assert_eq!(site.ask(&["apply", &file, "--confirm", "1h"])?.0, 0);
+    all.expect(&json!({ "kind": "policy_applied", "epoch": 3 }))?;
+    assert_eq!(api(&site).post("/v1/rollback", None)?.status, 200);
+    all.expect(&json!({ "kind": "trial_ended", "confirmed": false, "epoch": 2 }))?;
+    site.write_policy(&ending(5)?)?;
+    assert_eq!(site.ask(&["apply", &file, "--confirm", "1h"])?.0, 0);
+    all.expect(&json!({ "kind": "policy_applied", "epoch": 4 }))?;
+    assert_eq!(site.ask(&["confirm"])?.0, 0);
+    all.expect(&json!({ "kind": "trial_ended", "confirmed": true, "epoch": 4 }))?;
+    reloads.expect(&json!({ "kind": "rule_ended", "rule": "INC-1" }))?;
+
+    stage.edge.ip(&format!("link delete {}", edge_interface(0)))?;
+    all.expect(&json!({ "kind": "interface_lost", "interface": "edge0" }))?;
+    let kinds: Vec<_> = reloads.events().iter().map(|event| event["kind"].clone()).collect();
+    assert_eq!(kinds, [json!("reload"), json!("reload"), json!("rule_ended")]);
+    assert!(others.events().is_empty(), "{}", others.text());
+
+    daemon.end(libc::SIGTERM)?;
+    for mut follower in [all, people] {
+        let status = follower.process.end(PATIENCE)?;
+        assert_eq!(status.code(), Some(1), "{}", follower.text());
+        assert!(follower.text().contains("the daemon ended"), "{}", follower.text());
+    }
+    Ok(())
+}
+
+#[test]
+fn without_a_daemon_it_says_what_to_do() -> Result<()> {
+    if !may_run() {
+        return Ok(());
+    }
+    let stage = Stage::new(1, MTU)?;
+    let site = Site::new(&stage.edge, &policy(LIMIT))?;
+    let mut command = site.detector(&["events", "--api"])?;
+    command.arg(site.api());
+    let (code, _, err) = answer(&mut command)?;
+    assert!(code == 1 && err.contains("no daemon answers") && err.contains("detector run"), "{code}: {err}");
+    let (code, out, _) = answer(command.arg("--json"))?;
+    let failure: Value = serde_json::from_str(&out).context("JSON")?;
+    assert_eq!((code, &failure["exit_code"]), (1, &json!(1)));
+    Ok(())
+}

@@ -1,0 +1,172 @@
+//! What is refused, and that nothing comes of it: the daemon answers and filters afterwards.
+
+use std::io::Write as _;
+
+use anyhow::{Context as _, Result};
+use detector_tests::{
+    api::{read, trickle},
+    daemon::Site,
+    netns::{may_run, turn},
+    process::{PATIENCE, wait_until},
+    stage::{MTU, Stage, policy},
+};
+use detector_user::api::limits::{
+    BODY_BYTES_MAX, CHANGES_BURST, CONNECTIONS_OF_ONE_MAX, FOLLOWERS_MAX, HEAD_BYTES_MAX, POLICY_BYTES_MAX,
+};
+use serde_json::json;
+
+use crate::{LIMIT, api, assert_filters, request};
+
+#[test]
+fn malformed_and_oversized_requests_are_refused_without_harm() -> Result<()> {
+    if !may_run() {
+        return Ok(());
+    }
+    let _turn = turn();
+    let stage = Stage::new(1, MTU)?;
+    let site = Site::new(&stage.edge, &policy(LIMIT))?;
+    let _daemon = site.start(&["edge0"], &[])?;
+    let api = api(&site);
+    let json = "application/json";
+
+    for (path, status) in [
+        ("/", 404),
+        ("/v1/nothing", 404),
+        ("/v1/explain/nobody", 400),
+        ("/v1/explain/1.2.3.4/5", 404),
+        ("/v1/sources?rows=0", 422),
+        ("/v1/sources?rows=many", 400),
+        ("/v1/sources?rows=1&color=red", 400),
+        ("/v1/sources?interval_s=11", 422),
+        ("/v1/events?kind=nothing", 422),
+        ("/v1/apply", 405),
+    ] {
+        let answer = api.get(path)?;
+        assert_eq!(answer.status, status, "{path}: {}", answer.body);
+        assert!(answer.body["error"].is_string() && answer.body["exit_code"] == 2, "{}", answer.body);
+    }
+    let deep = [b"{\"text\":".as_slice(), &[b'['; 50_000]].concat();
+    let bodies: [(&str, &[u8], u16); 10] = [
+        (json, b"", 400),
+        (json, b"{\"text\":", 400),
+        (json, &deep, 422),
+        (json, b"\xff\xfe", 400),
+        (json, b"[]", 422),
+        (json, b"{}", 422),
+        (json, b"{\"text\":\"version = 1\",\"sudo\":true}", 422),
+        (json, b"{\"text\":\"version = 1\",\"confirm_s\":0}", 422),
+        (json, b"{\"text\":\"version = 1\",\"name\":\"a\\nb\"}", 422),
+        ("text/plain", b"{\"text\":\"version = 1\"}", 415),
+    ];
+    for (kind, body, status) in bodies {
+        let answer = api.post_as("/v1/apply", kind, body)?;
+        assert_eq!(
+            answer.status,
+            status,
+            "{}: {}",
+            String::from_utf8_lossy(&body[..body.len().min(50)]),
+            answer.body
+        );
+        assert!(answer.body["error"].is_string(), "{}", answer.body);
+    }
+    let invalid = api.post("/v1/apply", Some(&json!({ "text": "version = 1\nfast = true\n" })))?;
+    assert_eq!(
+        (invalid.status, &invalid.body["diagnostics"][0]["line"]),
+        (422, &json!(2)),
+        "{}",
+        invalid.body
+    );
+    let broad = policy(LIMIT) + "[[rule]]\nname = \"all\"\nsource = [\"0.0.0.0/0\"]\naction = \"drop\"\n";
+    let broad = api.post("/v1/apply", Some(&json!({ "text": broad })))?;
+    assert!(broad.status == 422 && broad.body["error"].to_string().contains("force"), "{}", broad.body);
+
+    let large = vec![b' '; POLICY_BYTES_MAX + 1];
+    assert_eq!(api.post_as("/v1/check", json, &large)?.status, 413);
+    drop(large);
+    let head = format!("GET /v1/version HTTP/1.1\r\nhost: x\r\nx: {}\r\n\r\n", "x".repeat(HEAD_BYTES_MAX));
+    assert_eq!(api.say(head.as_bytes())?.status, 431);
+    for nonsense in ["\u{16}\u{3}\u{1}\r\n\r\n", "GET\r\n\r\n", "GET / HTTP/9.9\r\n\r\n", "\0\0\0\0\r\n\r\n"]
+    {
+        assert_eq!(api.say(nonsense.as_bytes())?.status, 400, "{nonsense:?}");
+    }
+    let two_lengths =
+        "POST /v1/confirm HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nxx";
+    assert_eq!(api.say(two_lengths.as_bytes())?.status, 400);
+    // Nobody reads the body of a request that takes none.
+    let unread = api.post_as("/v1/confirm", json, &vec![b'x'; 2 * BODY_BYTES_MAX])?;
+    assert_eq!(unread.status, 409);
+
+    assert_eq!(site.status()?.1["policy"]["epoch"], 1, "nothing was applied");
+    assert_filters(&stage, &site)
+}
+
+#[test]
+fn slow_requests_are_ended() -> Result<()> {
+    if !may_run() {
+        return Ok(());
+    }
+    let _turn = turn();
+    let stage = Stage::new(1, MTU)?;
+    let site = Site::new(&stage.edge, &policy(LIMIT))?;
+    let _daemon = site.start(&["edge0"], &["--api-patience-ms", "300"])?;
+    let api = api(&site);
+    let heads =
+        ["", "GET /v1/status HTTP/1.1\r\nhost: ", "POST /v1/apply HTTP/1.1\r\ncontent-length: 10\r\nx: "];
+    for head in heads {
+        let mut stream = api.connect()?;
+        stream.write_all(head.as_bytes()).context("sending the beginning")?;
+        trickle(&mut stream, 1000).with_context(|| format!("after {head:?}"))?;
+    }
+    let mut stream = api.connect()?;
+    stream
+        .write_all(b"POST /v1/apply HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: 1000\r\n\r\n{")
+        .context("sending a part of a body")?;
+    let answer = read(&mut stream)?;
+    assert_eq!(answer.status, 408, "{}", answer.body);
+    assert_filters(&stage, &site)
+}
+
+#[test]
+fn too_many_are_refused_and_find_room_later() -> Result<()> {
+    if !may_run() {
+        return Ok(());
+    }
+    let _turn = turn();
+    let stage = Stage::new(1, MTU)?;
+    let site = Site::new(&stage.edge, &policy(LIMIT))?;
+    let daemon = site.start(&["edge0"], &[])?;
+    let api = api(&site);
+
+    let held: Vec<_> = (0..CONNECTIONS_OF_ONE_MAX).map(|_| api.connect()).collect::<Result<_>>()?;
+    let refused = api.get("/v1/version")?;
+    assert_eq!((refused.status, &refused.body["exit_code"]), (503, &json!(1)), "{}", refused.body);
+    drop(held);
+    wait_until("connections are taken again", PATIENCE, || {
+        Ok((api.get("/v1/version")?.status == 200).then_some(()))
+    })?;
+
+    let mut followers = Vec::new();
+    for _ in 0..FOLLOWERS_MAX {
+        let mut stream = api.connect()?;
+        stream.write_all(b"GET /v1/events HTTP/1.1\r\nhost: x\r\n\r\n").context("following")?;
+        // Its head has come, so it follows.
+        std::io::Read::read_exact(&mut stream, &mut [0; 12]).context("the head of an answer")?;
+        followers.push(stream);
+    }
+    let refused = api.get("/v1/events")?;
+    assert_eq!(refused.status, 503, "{}", refused.body);
+    assert_eq!(api.get("/v1/status")?.status, 200, "others are answered");
+    drop(followers);
+
+    let mut statuses = Vec::new();
+    for _ in 0..=2 * CHANGES_BURST {
+        statuses.push(api.post("/v1/confirm", None)?.status);
+    }
+    assert_eq!(statuses[0], 409, "{statuses:?}");
+    assert!(statuses.contains(&429), "{statuses:?}");
+    wait_until("changes are taken again", PATIENCE, || {
+        Ok((api.post("/v1/apply", Some(&request()))?.status == 200).then_some(()))
+    })?;
+    assert!(daemon.log().contains("too many changes"), "{}", daemon.log());
+    assert_filters(&stage, &site)
+}

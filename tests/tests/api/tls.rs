@@ -1,0 +1,151 @@
+//! The API over TCP: with TLS and a token, or not at all.
+
+use std::{fs, os::unix::fs::PermissionsExt as _, process::Command};
+
+use anyhow::{Context as _, Result};
+use detector_tests::{
+    daemon::{Site, answer},
+    netns::{may_run, turn},
+    process::{PATIENCE, run, wait_until},
+    stage::{MTU, Stage, policy},
+};
+use serde_json::Value;
+
+use crate::LIMIT;
+
+const ADDRESS: &str = "127.0.0.1:9443";
+
+/// The files of the listener, in the directory of a site.
+struct Files {
+    certificate: String,
+    key: String,
+    tokens: String,
+}
+
+impl Files {
+    fn make(site: &Site<'_>) -> Result<Self> {
+        run(Command::new("openssl")
+            .current_dir(site.files())
+            .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"])
+            .args(["-days", "2", "-subj", "/CN=detector", "-addext", "subjectAltName=IP:127.0.0.1"])
+            .args(["-keyout", "key.pem", "-out", "certificate.pem"]))?;
+        let path = |name: &str| site.files().join(name).to_string_lossy().into_owned();
+        Ok(Self { certificate: path("certificate.pem"), key: path("key.pem"), tokens: path("tokens") })
+    }
+
+    fn arguments(&self) -> [&str; 8] {
+        let Self { certificate, key, tokens } = self;
+        ["--api-listen", ADDRESS, "--api-cert", certificate, "--api-key", key, "--api-tokens", tokens]
+    }
+
+    fn write(&self, lines: &[&str], mode: u32) -> Result<()> {
+        fs::write(&self.tokens, lines.join("\n")).context("writing tokens")?;
+        fs::set_permissions(&self.tokens, fs::Permissions::from_mode(mode)).context("closing them")
+    }
+
+    /// The status that curl gets with a token and more arguments; 0: no answer.
+    fn status(&self, stage: &Stage, token: &str, arguments: &[&str]) -> Result<u16> {
+        let mut curl = stage.edge.command("curl")?;
+        curl.args(["--silent", "--noproxy", "*", "--output", "/dev/null", "--write-out", "%{http_code}"]);
+        curl.args(["--max-time", "60", "--cacert", &self.certificate]).args(arguments);
+        if !token.is_empty() {
+            curl.args(["--header", &format!("Authorization: Bearer {token}")]);
+        }
+        let (_, out, err) = answer(&mut curl)?;
+        out.parse().with_context(|| format!("curl prints {out:?}, {err:?}"))
+    }
+}
+
+/// A new token and its line.
+fn token(site: &Site<'_>, name: &str, role: &str) -> Result<(String, String)> {
+    let (code, out, err) = answer(&mut site.detector(&["token", name, "--role", role, "--json"])?)?;
+    let made: Value = serde_json::from_str(&out).with_context(|| format!("{code}: {out}{err}"))?;
+    let field =
+        |name: &str| made[name].as_str().map(str::to_owned).with_context(|| format!("no {name}: {made}"));
+    Ok((field("token")?, field("line")?))
+}
+
+const STATUS: &str = "https://127.0.0.1:9443/v1/status";
+const CONFIRM: &str = "https://127.0.0.1:9443/v1/confirm";
+
+#[test]
+fn over_tcp_a_token_says_who_asks() -> Result<()> {
+    if !may_run() {
+        return Ok(());
+    }
+    let _turn = turn();
+    let stage = Stage::new(1, MTU)?;
+    let site = Site::new(&stage.edge, &policy(LIMIT))?;
+    let files = Files::make(&site)?;
+    let (viewer, viewer_line) = token(&site, "grafana", "viewer")?;
+    let (operator, operator_line) = token(&site, "ci", "operator")?;
+    assert!(viewer != operator && viewer.len() == 64);
+    files.write(&["# who", &viewer_line, &operator_line], 0o600)?;
+    let mut daemon = site.start(&["edge0"], &files.arguments())?;
+    let status = |token: &str, arguments: &[&str]| files.status(&stage, token, arguments);
+
+    assert_eq!(status(&viewer, &[STATUS])?, 200);
+    assert_eq!(status(&viewer, &["--request", "POST", CONFIRM])?, 403);
+    assert_eq!(status(&operator, &["--request", "POST", CONFIRM])?, 409, "nothing waits");
+    for wrong in ["", "x", &viewer[1..], &viewer_line[viewer_line.len() - 64..], &format!("{viewer}0")] {
+        assert_eq!(status(wrong, &[STATUS])?, 401, "{wrong:?}");
+        assert_eq!(status(wrong, &["https://127.0.0.1:9443/v1/nothing"])?, 401, "{wrong:?}");
+    }
+    assert_eq!(status(&viewer, &["--tlsv1.2", "--tls-max", "1.2", STATUS])?, 200);
+    assert_eq!(status(&viewer, &["--tlsv1.3", STATUS])?, 200);
+    assert_eq!(status(&viewer, &["--tls-max", "1.1", STATUS])?, 0, "too old");
+    assert_eq!(status(&viewer, &["http://127.0.0.1:9443/v1/status"])?, 0, "no TLS, no answer");
+    let log = daemon.log();
+    let refused =
+        log.lines().find(|line| line.contains("token grafana")).context("a refused change is logged")?;
+    assert!(refused.contains("change=confirm") && refused.contains("from=\"127.0.0.1:"), "{refused}");
+    for secret in [&viewer, &operator] {
+        assert!(!log.contains(secret.as_str()), "no token is in the log");
+    }
+
+    // A file that cannot be used changes nothing; one without a token ends what it could do.
+    files.write(&["viewer"], 0o600)?;
+    daemon.reload()?;
+    assert_eq!(status(&viewer, &[STATUS])?, 200);
+    files.write(&[&operator_line], 0o600)?;
+    daemon.reload()?;
+    wait_until("the token is known no more", PATIENCE, || {
+        Ok((status(&viewer, &[STATUS])? == 401).then_some(()))
+    })?;
+    assert_eq!(status(&operator, &[STATUS])?, 200);
+    Ok(())
+}
+
+#[test]
+fn without_tls_and_closed_tokens_there_is_no_listener() -> Result<()> {
+    if !may_run() {
+        return Ok(());
+    }
+    let _turn = turn();
+    let stage = Stage::new(1, MTU)?;
+    let site = Site::new(&stage.edge, &policy(LIMIT))?;
+    let files = Files::make(&site)?;
+    let (_, line) = token(&site, "a", "viewer")?;
+    let refused = |arguments: &[&str], parts: &[&str]| -> Result<()> {
+        let (code, said) = site.refused(&["edge0"], arguments)?;
+        assert_eq!(code, 2, "{said}");
+        assert!(parts.iter().all(|part| said.contains(part)), "{parts:?}: {said}");
+        assert!(!site.is_pinned(), "what is refused leaves nothing behind");
+        Ok(())
+    };
+    let all = files.arguments();
+    for missing in [0, 2, 4, 6] {
+        let others: Vec<_> = [&all[..missing], &all[missing + 2..]].concat();
+        refused(&others, &["required", all[missing]])?;
+    }
+    files.write(&[&line], 0o644)?;
+    refused(&all, &["open to everybody", "chmod 640"])?;
+    files.write(&["viewer a 00"], 0o600)?;
+    refused(&all, &["tokens:1: not a token"])?;
+    files.write(&[&line], 0o600)?;
+    fs::write(&files.key, "no key").context("spoiling the key")?;
+    refused(&all, &["cannot use the key"])?;
+    let (code, _, err) = answer(&mut site.detector(&["token", "a b"])?)?;
+    assert!(code == 2 && err.contains("cannot name a token"), "{code}: {err}");
+    Ok(())
+}
