@@ -10,6 +10,7 @@ pub mod metrics;
 pub mod netns;
 pub mod packet;
 pub mod process;
+pub mod python;
 pub mod random;
 pub mod rows;
 pub mod snapshot;

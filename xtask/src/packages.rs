@@ -28,8 +28,10 @@ pub(crate) enum Probe {
     Program(&'static str),
     /// Debian's package manager has it installed.
     Installed,
+    /// Python finds its module, wherever it came from.
+    Module(&'static str),
 }
-use Probe::{Installed, Program};
+use Probe::{Installed, Module, Program};
 
 /// One row of [`PACKAGES`].
 #[derive(Debug)]
@@ -66,6 +68,7 @@ pub(crate) const PACKAGES: &[Package] = &[
     package(Part::Tests, "openssl", Program("openssl"), "the certificate of that service"),
     package(Part::Tests, "ca-certificates", Installed, "downloads over HTTPS"),
     package(Part::Tests, "python3", Program("python3"), "small servers and clients in tests"),
+    package(Part::Tests, "python3-venv", Module("ensurepip"), "a place for the Python programs of tests"),
     package(Part::Tests, "qemu-system-x86", Program("qemu-system-x86_64"), "booting old kernels"),
     package(Part::Tests, "busybox-static", Installed, "the shell in the booted kernel"),
     package(Part::Tests, "cpio", Program("cpio"), "packing what the booted kernel runs"),
@@ -79,8 +82,15 @@ impl Package {
         match self.probe {
             Program(name) => paths::program(name).is_some(),
             Installed => installed.contains(self.name),
+            Module(name) => has_module(name),
         }
     }
+}
+
+fn has_module(name: &str) -> bool {
+    let mut python = command("python3");
+    python.args(["-c", &format!("import {name}")]);
+    python.output().is_ok_and(|output| output.status.success())
 }
 
 /// The packages of that part which are not there.

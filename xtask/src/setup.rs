@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result, bail};
 use crate::command::{cargo, command, run, say};
 use crate::ebpf::{self, Toolchain};
 use crate::packages::{self, Part};
+use crate::paths;
 
 /// Makes the machine able to build, run and test. It asks nothing and can be repeated.
 pub(crate) fn setup() -> Result<()> {
@@ -122,6 +123,30 @@ fn for_tests() -> Result<()> {
         return Ok(());
     }
     packages::install(&missing)
+}
+
+/// The Python programs of the tests, in a place of their own beside what cargo builds.
+pub(crate) fn python() -> Result<()> {
+    let wanted = paths::root().join("tests/python/requirements.txt");
+    let wanted_text = fs::read_to_string(&wanted).context("reading tests/python/requirements.txt")?;
+    let place = paths::target().join("python");
+    // Written last: what was begun and not ended is made anew.
+    let done = place.join("requirements.txt");
+    if fs::read_to_string(&done).is_ok_and(|installed| installed == wanted_text) {
+        there("Python programs of the tests");
+        return Ok(());
+    }
+    say("setup", "installing Python programs of the tests: schemathesis, openapi-python-client");
+    let next = "see whether pip reaches its package index, then run `cargo xtask setup` again";
+    let mut make = command("python3");
+    make.args(["-m", "venv", "--clear"]).arg(&place);
+    run("making a place for Python programs", &mut make, next)?;
+    let mut install = command(&place.join("bin/python").to_string_lossy());
+    install
+        .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--requirement"])
+        .arg(&wanted);
+    run("installing Python programs", &mut install, next)?;
+    fs::write(&done, wanted_text).context("noting what is installed")
 }
 
 /// The file system that holds pinned maps and links.

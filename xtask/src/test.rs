@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, bail};
 use crate::command::{cannot_start, cargo, complain, run, say, stdout_is_terminal};
 use crate::kernels;
 use crate::paths;
-use crate::setup::setup;
+use crate::setup::{python, setup};
 use crate::tally::{Counter, Tally};
 
 /// Says to tests where the binary under test is.
@@ -24,6 +24,7 @@ const SUM_UP: &str = "mend the tests named above; `cargo xtask test -- NAME` run
 /// Sets up, tests, prints the closing line.
 pub(crate) fn test(args: &[OsString]) -> Result<()> {
     setup()?;
+    python()?;
     let tally = everything(args)?;
     close(tally)
 }

@@ -13,17 +13,17 @@ use serde_json::Value;
 
 use crate::LIMIT;
 
-const ADDRESS: &str = "127.0.0.1:9443";
+pub(crate) const ADDRESS: &str = "127.0.0.1:9443";
 
 /// The files of the listener, in the directory of a site.
-struct Files {
-    certificate: String,
+pub(crate) struct Files {
+    pub(crate) certificate: String,
     key: String,
     tokens: String,
 }
 
 impl Files {
-    fn make(site: &Site<'_>) -> Result<Self> {
+    pub(crate) fn make(site: &Site<'_>) -> Result<Self> {
         run(Command::new("openssl")
             .current_dir(site.files())
             .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"])
@@ -33,12 +33,12 @@ impl Files {
         Ok(Self { certificate: path("certificate.pem"), key: path("key.pem"), tokens: path("tokens") })
     }
 
-    fn arguments(&self) -> [&str; 8] {
+    pub(crate) fn arguments(&self) -> [&str; 8] {
         let Self { certificate, key, tokens } = self;
         ["--api-listen", ADDRESS, "--api-cert", certificate, "--api-key", key, "--api-tokens", tokens]
     }
 
-    fn write(&self, lines: &[&str], mode: u32) -> Result<()> {
+    pub(crate) fn write(&self, lines: &[&str], mode: u32) -> Result<()> {
         fs::write(&self.tokens, lines.join("\n")).context("writing tokens")?;
         fs::set_permissions(&self.tokens, fs::Permissions::from_mode(mode)).context("closing them")
     }
@@ -57,7 +57,7 @@ impl Files {
 }
 
 /// A new token and its line.
-fn token(site: &Site<'_>, name: &str, role: &str) -> Result<(String, String)> {
+pub(crate) fn token(site: &Site<'_>, name: &str, role: &str) -> Result<(String, String)> {
     let (code, out, err) = answer(&mut site.detector(&["token", name, "--role", role, "--json"])?)?;
     let made: Value = serde_json::from_str(&out).with_context(|| format!("{code}: {out}{err}"))?;
     let field =
