@@ -123,6 +123,19 @@ Needs root for the kernel program, and touches no interface and nothing that is 
 Example:
   detector replay before.pcap during.pcapng --policy new.toml";
 
+const COMPLETIONS_NOTES: &str = "\
+Examples:
+  detector completions bash > /etc/bash_completion.d/detector
+  detector completions zsh > /usr/local/share/zsh/site-functions/_detector
+  detector completions fish > /etc/fish/completions/detector.fish";
+
+const MAN_NOTES: &str = "\
+Without a directory the page of detector itself is printed; those of the commands are printed with their name.
+
+Examples:
+  detector man --command apply | man -l -
+  detector man /usr/local/share/man/man1";
+
 const UNLOAD_NOTES: &str = "\
 From then on every packet passes. Nothing loaded is no error.";
 
@@ -186,6 +199,12 @@ pub enum Command {
     /// Make a token for the API over TCP, and the line that admits it.
     #[command(after_help = api::TOKEN_NOTES)]
     Token(TokenArgs),
+    /// Print the completions of a shell.
+    #[command(after_help = COMPLETIONS_NOTES)]
+    Completions(CompletionsArgs),
+    /// Print the manual, or write a page for each command.
+    #[command(after_help = MAN_NOTES)]
+    Man(ManArgs),
     /// Run captures through the kernel program, with their own clock, and say what a policy would have done.
     #[command(after_help = REPLAY_NOTES)]
     Replay(ReplayArgs),
@@ -201,6 +220,7 @@ impl Command {
             Self::Run(args) => args.json,
             Self::Check(args) => args.json,
             Self::Schema => true,
+            Self::Completions(_) | Self::Man(_) => false,
             Self::Apply(args) => args.read.json,
             Self::Confirm(args) | Self::Rollback(args) | Self::Rules(args) => args.json,
             Self::Throttle(args) => args.incident.read.json,
@@ -374,6 +394,33 @@ pub struct TopArgs {
     /// Where the maps are, and how to answer.
     #[command(flatten)]
     pub read: ReadArgs,
+}
+
+/// `completions`.
+#[derive(Debug, Args)]
+pub struct CompletionsArgs {
+    /// The shell.
+    pub shell: Shell,
+}
+
+/// A shell that has completions.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+#[expect(missing_docs, reason = "each is the shell of that name")]
+pub enum Shell {
+    Bash,
+    Zsh,
+    Fish,
+}
+
+/// `man`.
+#[derive(Debug, Args)]
+pub struct ManArgs {
+    /// Where to write a page for detector and for each command.
+    #[arg(value_name = "DIR", conflicts_with = "command")]
+    pub directory: Option<PathBuf>,
+    /// Print the page of this command.
+    #[arg(long, value_name = "NAME")]
+    pub command: Option<String>,
 }
 
 /// `replay`.

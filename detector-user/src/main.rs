@@ -53,6 +53,8 @@ fn execute(cli: &Cli) -> Result<u8, Failure> {
         Command::Top(args) => commands::top::top(args),
         Command::Events(args) => commands::events::events(args),
         Command::Token(args) => commands::token::token(args),
+        Command::Completions(args) => commands::completions::completions(args),
+        Command::Man(args) => commands::man::man(args),
         Command::Replay(args) => commands::replay::replay(args),
         Command::Unload(args) => commands::unload::unload(args),
     }

@@ -7,7 +7,7 @@ use detector_common::{
     counters::{FRAME_KINDS, TABLE_EVENTS},
     verdict::Reason,
 };
-use detector_user::{cli::Cli, daemon::metrics::FAMILIES, kernel::maps, policy};
+use detector_user::{api, cli::Cli, daemon::metrics::FAMILIES, kernel::maps, policy};
 use serde_json::Value;
 
 fn root() -> PathBuf {
@@ -70,6 +70,8 @@ fn the_documentation_says_what_the_code_does() {
     hold("docs/reference.md", "commands", &help());
     hold("docs/architecture.md", "maps", &cards());
     hold("README.md", "figures", &figures());
+    let openapi = serde_json::to_value(api::document()).expect("a document");
+    hold_file("docs/openapi.json", &format!("{openapi:#}\n"));
     hold_file("docs/policy.schema.json", &format!("{:#}\n", policy::json_schema()));
 }
 

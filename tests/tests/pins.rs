@@ -158,7 +158,7 @@ fn an_unloaded_daemon_leaves_the_pins_of_its_successor() -> Result<()> {
     };
     assert_eq!(attached(&site)?, 0);
 
-    let mut successor = site.start(&["edge0"], &["--metrics", "off"])?;
+    let mut successor = site.start(&["edge0"], &["--metrics", "off", "--api", "off"])?;
     let before = epoch(&site)?;
     assert_eq!(attached(&site)?, 0, "what is attached is the successor's");
     assert_eq!(unloaded.reload()?, (0, 1), "it has no policy to replace any more: {}", unloaded.log());

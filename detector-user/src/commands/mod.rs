@@ -2,10 +2,12 @@
 
 pub mod apply;
 pub mod check;
+pub mod completions;
 pub mod confirm;
 pub mod events;
 pub mod explain;
 pub mod incident;
+pub mod man;
 pub mod replay;
 pub mod rules;
 pub mod schema;
