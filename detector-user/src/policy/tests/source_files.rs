@@ -3,6 +3,7 @@
 use std::fs;
 
 use super::{lines, parse_with};
+use crate::commands::{SourceFiles, parse_policy};
 use crate::policy::{Checked, Context, Diagnostic, SOURCE_FILES_BYTES_MAX, in_file, parse, parse_in, render};
 
 const POLICY: &str = r#"version = 1
@@ -241,10 +242,10 @@ fn a_real_file() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("policy.toml");
     fs::write(folder.path().join("list.txt"), "192.0.2.0/24\n").unwrap();
-    let checked = crate::commands::parse_policy(&path, POLICY).unwrap();
+    let checked = parse_policy(POLICY, SourceFiles::beside(&path)).unwrap();
     assert_eq!(sources(&checked), ["192.0.2.0/24"]);
 
-    let refused = |text: &str| lines(&crate::commands::parse_policy(&path, text).unwrap_err()).remove(0);
+    let refused = |text: &str| lines(&parse_policy(text, SourceFiles::beside(&path)).unwrap_err()).remove(0);
     let missing = refused(&POLICY.replacen("list.txt", "missing.txt", 1));
     assert!(missing.contains("missing.txt: No such file or directory"), "{missing}");
     let a_folder = refused(&POLICY.replacen("list.txt", ".", 1));
