@@ -8,7 +8,11 @@ use clap::{Args, Parser, Subcommand};
 use detector_common::limits::{SOURCES_DEFAULT, SOURCES_MAX};
 use ipnet::IpNet;
 
-use crate::{kernel::pins::DEFAULT_ROOT, policy::incident};
+use crate::{
+    history::{DEFAULT_STATE, History},
+    kernel::pins::{DEFAULT_ROOT, Pins},
+    policy::incident::{self, reason},
+};
 pub use api::{ApiArgs, ApiPath, DEFAULT_SOCKET, EventsArgs, TcpArgs, TokenArgs};
 
 /// Exit codes, for `--help`.
@@ -21,12 +25,16 @@ const EXAMPLES: &str = "Examples:
   detector run --iface eth0 --policy policy.toml          # filters until SIGTERM or Ctrl-C
   detector status                                         # what is enforced, and is it healthy
   detector explain 198.51.100.7                           # why is this address limited
-  detector apply policy.toml                              # a changed policy, in one step";
+  detector apply policy.toml                              # a changed policy, in one step
+  detector history                                        # who changed what, when and why
+  detector rollback                                       # the version before, again";
 
 const RUN_NOTES: &str = "\
 SIGHUP reads the policy again; a bad one is logged and changes nothing.
 SIGTERM and Ctrl-C detach and remove everything, unless --keep.
 After SIGKILL the kernel goes on filtering: run it again, or unload.
+What `apply` wants to be forced is refused here too, at the start and on SIGHUP, unless it was applied with
+--force before.
 The variable DETECTOR_LOG chooses levels, like `debug`; without it `info`.
 
 Examples:
@@ -51,9 +59,11 @@ The whole policy takes effect at once, or nothing changes.
 Exit codes: 0 applied, 2 invalid, 1 nothing is loaded or the kernel refuses.
 The file of a running daemon stays as it is, and its next SIGHUP applies that one again.
 With --confirm the kernel goes back by itself when the time is over, also when no daemon lives then.
+Each different policy is a version in the history, with its source files; what cannot be recorded is applied
+nevertheless, with a warning.
 
 Examples:
-  detector check new.toml && detector apply new.toml
+  detector check new.toml && detector apply new.toml --reason 'CHG-12: twice the rate for partners'
   detector apply new.toml --confirm 60s   # look whether all is well, then
   detector confirm";
 
@@ -61,8 +71,35 @@ const CONFIRM_NOTES: &str = "\
 Exit codes: 0 kept, 1 nothing waits to be confirmed (any more).";
 
 const ROLLBACK_NOTES: &str = "\
-Goes back to the policy before the one that `apply --confirm` put in place, without waiting for its time.
-Exit codes: 0 done, 1 nothing waits to be confirmed (any more).";
+Without VERSION: from a policy on trial to the one before, without waiting for its time; else from the active
+version to the one before it. That of a version that is another one again is the one before that other: each
+rollback goes further back.
+With VERSION: that one's text and source files, as they were, become a new version.
+The file of a running daemon stays as it is, and its next SIGHUP applies that one again.
+Exit codes: 0 done, 1 there is nothing to go back to, or the kernel refuses, 2 no such version, or it needs --force.
+
+Examples:
+  detector rollback --reason 'INC-4711: clients of the partner are limited'
+  detector rollback 12 --confirm 60s";
+
+const HISTORY_NOTES: &str = "\
+CHANGES counts lines of the policy and of its source files, held against the version before.
+The last 1,000 versions are kept, of 512 MiB of texts and source files (each distinct one counted once) at most,
+and the last 100,000 audit entries; the active version stays in any case.
+Several instances may share a state directory: each has its own versions, by the directory of its pins.
+
+Examples:
+  detector history
+  detector history 12                     # what version 12 changed, by whom and why
+  detector history --audit --limit 100    # every change, also refused ones";
+
+const SHOW_NOTES: &str = "\
+--effective reads the pinned maps alone: it needs neither the daemon nor the history.
+
+Examples:
+  detector show > as-applied.toml
+  detector show 12
+  detector show --effective --json | jq '.services[].budgets'";
 
 const RULES_NOTES: &str = "\
 DROPPED and WOULD DROP count the packets that a rule refused since it came, by its name.
@@ -165,10 +202,16 @@ pub enum Command {
     Apply(ApplyArgs),
     /// Keep the policy that was applied with --confirm.
     #[command(after_help = CONFIRM_NOTES)]
-    Confirm(ReadArgs),
-    /// Go back from the policy that was applied with --confirm, at once.
+    Confirm(WriteArgs),
+    /// Go back: from the policy on trial, to the version before, or to a version by number.
     #[command(after_help = ROLLBACK_NOTES)]
-    Rollback(ReadArgs),
+    Rollback(RollbackArgs),
+    /// List the versions of the policy, what one of them changed, or every change ever asked for.
+    #[command(after_help = HISTORY_NOTES)]
+    History(HistoryArgs),
+    /// Print the active policy or another version as it was applied, or what the kernel makes of it.
+    #[command(after_help = SHOW_NOTES)]
+    Show(ShowArgs),
     /// Limit addresses now, beside the policy.
     #[command(after_help = format!("{INCIDENT_NOTES}\n{THROTTLE_NOTES}"))]
     Throttle(ThrottleArgs),
@@ -221,18 +264,22 @@ impl Command {
             Self::Check(args) => args.json,
             Self::Schema => true,
             Self::Completions(_) | Self::Man(_) => false,
-            Self::Apply(args) => args.read.json,
-            Self::Confirm(args) | Self::Rollback(args) | Self::Rules(args) => args.json,
-            Self::Throttle(args) => args.incident.read.json,
-            Self::Block(args) | Self::Allow(args) => args.read.json,
-            Self::Undo(args) => args.read.json,
+            Self::Apply(args) => args.write.read.json,
+            Self::Confirm(args) => args.read.json,
+            Self::Rollback(args) => args.write.read.json,
+            Self::History(args) => args.write.read.json,
+            Self::Show(args) => args.write.read.json,
+            Self::Throttle(args) => args.incident.write.read.json,
+            Self::Block(args) | Self::Allow(args) => args.write.read.json,
+            Self::Undo(args) => args.write.read.json,
+            Self::Rules(args) => args.json,
             Self::Status(args) => args.json,
             Self::Explain(args) => args.read.json,
             Self::Top(args) => args.read.json,
             Self::Events(args) => args.json,
             Self::Token(args) => args.json,
             Self::Replay(args) => args.json,
-            Self::Unload(args) => args.read.json,
+            Self::Unload(args) => args.write.read.json,
         }
     }
 }
@@ -246,6 +293,38 @@ pub struct ReadArgs {
     /// Answer as JSON.
     #[arg(long)]
     pub json: bool,
+}
+
+/// Where changes are recorded.
+#[derive(Debug, Args)]
+pub struct StateArgs {
+    /// Directory of the history.
+    #[arg(long, value_name = "DIR", env = "DETECTOR_STATE", hide_env_values = true, default_value = DEFAULT_STATE)]
+    pub state: PathBuf,
+}
+
+/// Where the maps are, where changes are recorded, and how to answer: of commands that change something, or tell what
+/// was changed.
+#[derive(Debug, Args)]
+pub struct WriteArgs {
+    /// Where the maps are, and how to answer.
+    #[command(flatten)]
+    pub read: ReadArgs,
+    /// Where changes are recorded.
+    #[command(flatten)]
+    pub state: StateArgs,
+}
+
+impl WriteArgs {
+    /// The pins.
+    pub fn pins(&self) -> Pins {
+        Pins::new(&self.read.pins)
+    }
+
+    /// The history of this instance.
+    pub fn history(&self) -> History {
+        History::new(&self.state.state, &self.read.pins)
+    }
 }
 
 /// `run`.
@@ -263,6 +342,12 @@ pub struct RunArgs {
     /// Directory of the pins, on a BPF file system.
     #[arg(long, value_name = "DIR", default_value = DEFAULT_ROOT)]
     pub pins: PathBuf,
+    /// Where changes are recorded.
+    #[command(flatten)]
+    pub state: StateArgs,
+    /// Apply also what `check` says needs to be forced: rules about nearly everyone.
+    #[arg(long)]
+    pub force: bool,
     /// Where to serve OpenMetrics at /metrics, or `off`.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9477")]
     pub metrics: MetricsAddress,
@@ -304,9 +389,63 @@ pub struct ApplyArgs {
     /// Apply also what `check` says needs to be forced: rules about nearly everyone.
     #[arg(long)]
     pub force: bool,
-    /// Where the maps are, and how to answer.
+    /// Why, for the history.
+    #[arg(long, value_name = "TEXT", value_parser = reason)]
+    pub reason: Option<String>,
+    /// Where the maps are, where changes are recorded, and how to answer.
     #[command(flatten)]
-    pub read: ReadArgs,
+    pub write: WriteArgs,
+}
+
+/// `rollback`.
+#[derive(Debug, Args)]
+pub struct RollbackArgs {
+    /// The version to go back to.
+    #[arg(value_parser = clap::value_parser!(u64).range(1..))]
+    pub version: Option<u64>,
+    /// Come back after this time, like 60s, 5min or 1h, unless `detector confirm` comes first.
+    #[arg(long, value_name = "TIME", value_parser = confirm_time)]
+    pub confirm: Option<Duration>,
+    /// Go back also to what `check` says needs to be forced and was not forced then.
+    #[arg(long)]
+    pub force: bool,
+    /// Why, for the history.
+    #[arg(long, value_name = "TEXT", value_parser = reason)]
+    pub reason: Option<String>,
+    /// Where the maps are, where changes are recorded, and how to answer.
+    #[command(flatten)]
+    pub write: WriteArgs,
+}
+
+/// `history`.
+#[derive(Debug, Args)]
+pub struct HistoryArgs {
+    /// Say what this version changed.
+    #[arg(conflicts_with = "audit", value_parser = clap::value_parser!(u64).range(1..))]
+    pub version: Option<u64>,
+    /// List audit entries: every change, also those of the daemon and those that were refused.
+    #[arg(long)]
+    pub audit: bool,
+    /// Lines, the newest first.
+    #[arg(long, value_name = "N", default_value_t = 20, conflicts_with = "version")]
+    pub limit: usize,
+    /// Where the maps are, where changes are recorded, and how to answer.
+    #[command(flatten)]
+    pub write: WriteArgs,
+}
+
+/// `show`.
+#[derive(Debug, Args)]
+pub struct ShowArgs {
+    /// The version; the active one without.
+    #[arg(conflicts_with = "effective", value_parser = clap::value_parser!(u64).range(1..))]
+    pub version: Option<u64>,
+    /// What the kernel does now: services with their budgets, rules with what they refused.
+    #[arg(long)]
+    pub effective: bool,
+    /// Where the maps are, where changes are recorded, and how to answer.
+    #[command(flatten)]
+    pub write: WriteArgs,
 }
 
 /// `block`, `allow`, and what `throttle` has in common with them.
@@ -333,9 +472,9 @@ pub struct IncidentArgs {
     /// Add also what is refused because it is about nearly everyone or has no effect.
     #[arg(long)]
     pub force: bool,
-    /// Where the maps are, and how to answer.
+    /// Where the maps are, where changes are recorded, and how to answer.
     #[command(flatten)]
-    pub read: ReadArgs,
+    pub write: WriteArgs,
 }
 
 /// `throttle`.
@@ -364,9 +503,12 @@ pub struct UndoArgs {
     /// Numbers of incident rules.
     #[arg(value_name = "ID", required = true)]
     pub ids: Vec<u64>,
-    /// Where the maps are, and how to answer.
+    /// Why, for the history.
+    #[arg(long, value_name = "TEXT", value_parser = reason)]
+    pub reason: Option<String>,
+    /// Where the maps are, where changes are recorded, and how to answer.
     #[command(flatten)]
-    pub read: ReadArgs,
+    pub write: WriteArgs,
 }
 
 /// `explain`.
@@ -446,9 +588,9 @@ pub struct UnloadArgs {
     /// Unload even while a daemon runs.
     #[arg(long)]
     pub force: bool,
-    /// Where the maps are, and how to answer.
+    /// Where the maps are, where changes are recorded, and how to answer.
     #[command(flatten)]
-    pub read: ReadArgs,
+    pub write: WriteArgs,
 }
 
 /// How long a policy may wait to be confirmed.

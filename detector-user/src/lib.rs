@@ -1,14 +1,17 @@
 //! The daemon and the commands of `detector`: read, think, act, tell.
 //!
 //! The way of a packet is in `detector-ebpf`; what both sides share is in [`detector_common`]. Here, only [`kernel`]
-//! touches maps and only [`clock`] reads time.
+//! touches maps and only [`clock`] reads time. What changes a policy goes through [`change`], which records it in the
+//! [`history`].
 
 pub mod api;
 pub mod capture;
+pub mod change;
 pub mod cli;
 pub mod clock;
 pub mod commands;
 pub mod daemon;
+pub mod history;
 pub mod kernel;
 pub mod log;
 pub mod policy;

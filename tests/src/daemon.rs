@@ -23,6 +23,9 @@ const METRICS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4A
 /// Sources that the tables of tests are sized for: small, so that daemons start at once.
 const SOURCES: &str = "10000";
 
+/// Names the directory of the history where no option does.
+pub const STATE_VARIABLE: &str = "DETECTOR_STATE";
+
 /// The binary under test.
 ///
 /// # Errors
@@ -95,6 +98,11 @@ impl<'a> Site<'a> {
         self.files.path()
     }
 
+    /// The directory of the history.
+    pub fn state(&self) -> PathBuf {
+        self.files.path().join("state")
+    }
+
     /// The policy file that daemons are started with.
     pub fn policy(&self) -> PathBuf {
         self.files.path().join("policy.toml")
@@ -124,7 +132,8 @@ impl<'a> Site<'a> {
     /// No descriptor is left.
     pub fn detector(&self, arguments: &[&str]) -> Result<Command> {
         let mut command = self.namespace.command(&self.binary)?;
-        command.args(arguments);
+        // Not an option: commands that only read take none.
+        command.args(arguments).env(STATE_VARIABLE, self.state());
         Ok(command)
     }
 

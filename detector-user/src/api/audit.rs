@@ -20,7 +20,7 @@ pub(super) struct Version {
 
 /// A change that was asked for.
 #[derive(Debug)]
-pub(super) struct Change {
+pub(super) struct Asked {
     pub(super) caller: Caller,
     /// What was asked for: the last part of the path.
     pub(super) what: String,
@@ -34,8 +34,8 @@ pub(super) struct Change {
 
 /// Logs a change, done or refused. The one place that all of them come to. Asks the user database for the name of who
 /// asked: not to be called where others wait.
-pub(super) fn audit(change: &Change) {
-    let Change { caller, what, reason, before, after, error } = change;
+pub(super) fn audit(change: &Asked) {
+    let Asked { caller, what, reason, before, after, error } = change;
     let (who, from, role) = (caller.who.to_string(), caller.peer.to_string(), caller.role.name());
     let epoch = |version: &Option<Version>| version.as_ref().map(|version| version.epoch);
     let file = |version: &Option<Version>| version.as_ref().map(|version| version.file.clone());
@@ -70,7 +70,7 @@ pub(super) async fn refusals(State(_): State<Api>, request: Request, next: Next)
         return response;
     };
     let Some(Told(error)) = response.extensions().get::<Told>().cloned() else { return response };
-    let change = Change { caller, what, reason: None, before: None, after: None, error: Some(error) };
+    let change = Asked { caller, what, reason: None, before: None, after: None, error: Some(error) };
     let logged = blocking(move || {
         audit(&change);
         Ok(())

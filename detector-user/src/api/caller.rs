@@ -4,7 +4,7 @@ use std::{fmt, io, net::SocketAddr, os::fd::AsRawFd as _, sync::Arc};
 
 use tokio::net::UnixStream;
 
-use crate::commands::Failure;
+use crate::{commands::Failure, history::Author};
 
 /// What somebody may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
@@ -143,6 +143,16 @@ pub(super) struct Caller {
     pub(super) who: Who,
     pub(super) role: Role,
     pub(super) peer: Peer,
+}
+
+impl Caller {
+    /// As whose changes are recorded. Asks the user database for the name: not to be called where others wait.
+    pub(super) fn author(&self) -> Author {
+        match &self.who {
+            Who::User(uid) => Author::user(*uid),
+            Who::Token(name) => Author { name: format!("token {name}"), uid: None },
+        }
+    }
 }
 
 /// The identity that changes are counted and logged under.

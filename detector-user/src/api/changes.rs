@@ -13,16 +13,20 @@ use utoipa::ToSchema;
 use super::{
     Api,
     admission::Operator,
-    audit::{Audited, Change, Version, audit},
+    audit::{Asked, Audited, Version, audit},
     blocking, input,
     reads::POLICY_NAME,
     refusal::{Json, Refusal},
 };
 use crate::{
-    commands::{Failure, PolicyFile, SourceFiles, apply, confirm as trial},
+    change::Change,
+    commands::{Failure, PolicyFile, SourceFiles, apply, confirm as trial, incident, rollback},
     daemon::Running,
+    history::{Author, Origin},
     kernel::{maps::Maps, read},
+    policy::incident::{IncidentAction, reason, target},
 };
+use detector_common::limits::INCIDENT_RULES_MAX;
 
 /// A policy to apply.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -61,19 +65,16 @@ pub(super) async fn apply(
 ) -> Result<Response, Refusal> {
     let _place = app.applies.acquire().await;
     let Apply { text, name, source_files, confirm_s, force, reason } = input::body(&app, request).await?;
-    let is_bounded = |text: &str| text.chars().count() <= 255 && !text.chars().any(char::is_control);
-    if name.is_empty() || !is_bounded(&name) || !is_bounded(reason.as_deref().unwrap_or_default()) {
-        return Err(unprocessable("`name` and `reason` have at most 255 characters, on one line"));
+    if name.is_empty() || name.chars().count() > 255 || name.chars().any(char::is_control) {
+        return Err(unprocessable("`name` has 1 to 255 characters, on one line"));
     }
-    if !confirm_s.is_none_or(|seconds| (1..=86_400).contains(&seconds)) {
-        return Err(unprocessable("`confirm_s` is from 1 to 86400"));
-    }
-    change(app.clone(), operator, "apply", reason, move |running, maps| {
-        let file = PolicyFile::parse(name, text, SourceFiles::Sent(&source_files))?;
-        if !force {
-            file.check_force()?;
-        }
-        apply::answer(maps, &running.pins, &file, confirm_s.map(Duration::from_secs))
+    check_bounds(confirm_s, reason.as_deref())?;
+    change(app.clone(), operator, "apply", reason.clone(), move |running, maps, author| {
+        let file = PolicyFile::parse(&name, text, SourceFiles::Sent(&source_files))?;
+        let confirm = confirm_s.map(Duration::from_secs);
+        let reason = reason.as_deref();
+        let change = Change { confirm, force, reason, ..Change::new(&file, author, Origin::Api) };
+        apply::answer(maps, &running.pins, &running.history, &change)
     })
     .await
 }
@@ -85,13 +86,195 @@ fn unprocessable(message: &str) -> Refusal {
 /// Keep the policy that is on trial.
 #[utoipa::path(post, path = "/v1/confirm", responses((status = OK, description = "It stays.", body = trial::Answer)))]
 pub(super) async fn confirm(State(app): State<Api>, operator: Operator) -> Result<Response, Refusal> {
-    change(app, operator, "confirm", None, |running, maps| trial::answer(maps, &running.pins, true)).await
+    change(app, operator, "confirm", None, |running, maps, author| {
+        trial::answer(maps, &running.pins, &running.history, author, Origin::Api)
+    })
+    .await
 }
 
-/// Go back from the policy that is on trial.
-#[utoipa::path(post, path = "/v1/rollback", responses((status = OK, description = "The policy before is active.", body = trial::Answer)))]
-pub(super) async fn rollback(State(app): State<Api>, operator: Operator) -> Result<Response, Refusal> {
-    change(app, operator, "rollback", None, |running, maps| trial::answer(maps, &running.pins, false)).await
+/// What to go back to.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Rollback {
+    /// The version; without it, from the policy on trial, or to the version before.
+    #[schema(minimum = 1)]
+    version: Option<u64>,
+    /// Seconds until that is taken back unless it is confirmed.
+    #[schema(minimum = 1, maximum = 86_400)]
+    confirm_s: Option<u64>,
+    /// Go back also to what `check` says needs to be forced.
+    force: bool,
+    /// Why, for the history.
+    #[schema(max_length = 255)]
+    reason: Option<String>,
+}
+
+/// Go back: from the policy on trial, to the version before, or to a version by number.
+#[utoipa::path(post, path = "/v1/rollback", request_body = Rollback, responses((status = OK, description = "Another policy is active.", body = rollback::Answer)))]
+pub(super) async fn rollback(
+    State(app): State<Api>,
+    operator: Operator,
+    request: Request,
+) -> Result<Response, Refusal> {
+    let _place = app.applies.acquire().await;
+    let Rollback { version, confirm_s, force, reason } = input::body(&app, request).await?;
+    check_bounds(confirm_s, reason.as_deref())?;
+    change(app.clone(), operator, "rollback", reason.clone(), move |running, maps, author| {
+        let confirm = confirm_s.map(Duration::from_secs);
+        let request = rollback::Request { version, confirm, force, author, reason: reason.as_deref() };
+        Ok(rollback::answer(maps, &running.pins, &running.history, &request)?.0)
+    })
+    .await
+}
+
+/// A rule to add beside the policy.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct AddIncident {
+    /// What happens.
+    action: IncidentKind,
+    /// Addresses or prefixes.
+    #[schema(min_items = 1, max_items = 100_000, example = json!(["198.51.100.7", "2001:db8:1::/48"]))]
+    targets: Vec<String>,
+    /// Only at this service of the policy.
+    service: Option<String>,
+    /// Seconds until it ends by itself; without it `permanent` has to be true.
+    #[schema(minimum = 1, maximum = 31_622_400)]
+    for_s: Option<u64>,
+    /// It stays until it is undone.
+    #[serde(default)]
+    permanent: bool,
+    /// Why.
+    #[schema(min_length = 1, max_length = 255)]
+    reason: String,
+    /// Of a throttle: packets of each source, like `100/s`.
+    rate: Option<String>,
+    /// Of a throttle with a rate: packets that a source may send at once after a pause.
+    #[schema(minimum = 1)]
+    burst: Option<u64>,
+    /// Of a throttle: bytes of each source, like `1MB/s`.
+    bytes: Option<String>,
+    /// Of a throttle: new connections of each source, like `5/s`.
+    connections: Option<String>,
+    /// Add also what is refused because it is about nearly everyone or has no effect.
+    #[serde(default)]
+    force: bool,
+}
+
+/// What an incident rule does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum IncidentKind {
+    /// Limit each source.
+    Throttle,
+    /// Drop everything.
+    Block,
+    /// Let everything pass.
+    Allow,
+}
+
+/// Targets of one request: those of a fleet of the largest size.
+const TARGETS_MAX: usize = 100_000;
+
+impl AddIncident {
+    fn request(self) -> Result<incident::Request, Failure> {
+        let budgets = incident::budgets(&incident::Rates {
+            rate: self.rate.as_deref(),
+            burst: self.burst,
+            bytes: self.bytes.as_deref(),
+            connections: self.connections.as_deref(),
+        })?;
+        let action = match (self.action, budgets) {
+            (IncidentKind::Block, None) => IncidentAction::Block,
+            (IncidentKind::Allow, None) => IncidentAction::Allow,
+            (IncidentKind::Throttle, Some(budgets)) => IncidentAction::Throttle(budgets),
+            (IncidentKind::Throttle, None) => {
+                return Err(Failure::invalid("a throttle needs `rate`, `bytes` or `connections`"));
+            }
+            (_, Some(_)) => return Err(Failure::invalid("only a throttle has rates")),
+        };
+        let time = match (self.for_s, self.permanent) {
+            (Some(seconds @ 1..=31_622_400), false) => Some(Duration::from_secs(seconds)),
+            (None, true) => None,
+            _ => {
+                return Err(Failure::invalid("expected `for_s` from 1 to 31622400, or `permanent`: true"));
+            }
+        };
+        if self.targets.is_empty() || self.targets.len() > TARGETS_MAX {
+            return Err(Failure::invalid(format_args!("expected 1 to {TARGETS_MAX} targets")));
+        }
+        let target = |text: &String| {
+            target(text).map_err(|wrong| Failure::invalid(format_args!("target {text:?}: {wrong}")))
+        };
+        Ok(incident::Request {
+            action,
+            targets: self.targets.iter().map(target).collect::<Result<_, _>>()?,
+            service: self.service,
+            time,
+            reason: reason(&self.reason).map_err(|wrong| Failure::invalid(format_args!("`reason`: {wrong}")))?,
+            force: self.force,
+        })
+    }
+}
+
+/// Add a rule beside the policy, in force at once: throttle, block or allow.
+#[utoipa::path(post, path = "/v1/incidents", request_body = AddIncident, responses((status = OK, description = "In force.", body = incident::Answer)))]
+pub(super) async fn incidents(
+    State(app): State<Api>,
+    operator: Operator,
+    request: Request,
+) -> Result<Response, Refusal> {
+    let body: AddIncident = input::body(&app, request).await?;
+    let request = body.request()?;
+    let (what, why) = (request.action.name(), request.reason.clone());
+    change(app, operator, what, Some(why), move |running, maps, author| {
+        let record = incident::Record { history: &running.history, author, origin: Origin::Api };
+        incident::add(maps, &running.pins, &record, &request)
+    })
+    .await
+}
+
+/// Rules to take back.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Undo {
+    /// Their numbers.
+    #[schema(min_items = 1, max_items = 256)]
+    ids: Vec<u64>,
+    /// Why, for the history.
+    #[schema(max_length = 255)]
+    reason: Option<String>,
+}
+
+/// Take back incident rules, all of them or none.
+#[utoipa::path(post, path = "/v1/undo", request_body = Undo, responses((status = OK, description = "They are gone.", body = incident::Answer)))]
+pub(super) async fn undo(
+    State(app): State<Api>,
+    operator: Operator,
+    request: Request,
+) -> Result<Response, Refusal> {
+    let Undo { ids, reason } = input::body(&app, request).await?;
+    check_bounds(None, reason.as_deref())?;
+    if ids.is_empty() || ids.len() > INCIDENT_RULES_MAX {
+        return Err(unprocessable("`ids` has 1 to 256 numbers"));
+    }
+    change(app, operator, "undo", reason.clone(), move |running, maps, author| {
+        let record = incident::Record { history: &running.history, author, origin: Origin::Api };
+        incident::remove(maps, &running.pins, &record, &ids, reason.as_deref())
+    })
+    .await
+}
+
+/// Refuses what no option takes.
+fn check_bounds(confirm_s: Option<u64>, reason: Option<&str>) -> Result<(), Refusal> {
+    let reason = reason.unwrap_or_default();
+    if reason.chars().count() > 255 || reason.chars().any(char::is_control) {
+        return Err(unprocessable("`reason` has at most 255 characters, on one line"));
+    }
+    if !confirm_s.is_none_or(|seconds| (1..=86_400).contains(&seconds)) {
+        return Err(unprocessable("`confirm_s` is from 1 to 86400"));
+    }
+    Ok(())
 }
 
 /// Makes a change when it is its turn, and logs it with the policies before and after.
@@ -100,7 +283,7 @@ async fn change<T: Serialize + Send + 'static>(
     Operator(caller): Operator,
     what: &'static str,
     reason: Option<String>,
-    work: impl FnOnce(&Running, &mut Maps) -> Result<T, Failure> + Send + 'static,
+    work: impl FnOnce(&Running, &mut Maps, &Author) -> Result<T, Failure> + Send + 'static,
 ) -> Result<Response, Refusal> {
     // A task of its own: who asks may go away, what was begun and the log of it may not.
     let changed = tokio::spawn(async move {
@@ -110,10 +293,11 @@ async fn change<T: Serialize + Send + 'static>(
             let mut maps = running.maps_to_change();
             let before = maps.as_ref().ok().and_then(version);
             let done = maps.as_mut().map_err(|failure| Failure::unavailable(&failure.message));
-            let done = done.and_then(|maps| work(&running, maps));
+            let author = caller.author();
+            let done = done.and_then(|maps| work(&running, maps, &author));
             let after = maps.as_ref().ok().and_then(version);
             let error = done.as_ref().err().map(|failure| failure.message.clone());
-            audit(&Change { caller, what: what.to_owned(), reason, before, after, error });
+            audit(&Asked { caller, what: what.to_owned(), reason, before, after, error });
             done
         });
         let done = done.await;

@@ -90,6 +90,8 @@ fn endpoints() -> OpenApiRouter<Api> {
         .routes(routes!(events::events))
         .routes(routes!(changes::confirm))
         .routes(routes!(changes::rollback))
+        .routes(routes!(changes::incidents))
+        .routes(routes!(changes::undo))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .merge(policies)
 }

@@ -1,23 +1,15 @@
 //! `detector apply`: another policy in one step, with or without a daemon.
 
-use std::time::Duration;
-
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{EXIT_DONE, Failure, PolicyFile, print_json, print_line, read_policy};
+use super::{EXIT_DONE, Failure, print_json, print_line, read_policy, warn};
 use crate::{
+    change::{Applied, Change, apply_to},
     cli::ApplyArgs,
-    clock,
-    kernel::{
-        apply::{apply as put, apply_until_confirmed},
-        mapped::Access,
-        maps::Maps,
-        pins::Pins,
-        probe::probe,
-        read,
-    },
-    policy::{self, FileDiagnostic, compile::Clocks, in_file},
+    history::{Author, History, Origin},
+    kernel::{mapped::Access, maps::Maps, pins::Pins, probe::probe},
+    policy::{FileDiagnostic, in_file, render},
 };
 
 /// What `apply` answers.
@@ -28,108 +20,101 @@ pub struct Answer {
     pub applied: bool,
     /// The policy's name.
     pub file: String,
-    /// The number that it has now.
+    /// Its version; 0: it could not be recorded.
+    pub version: u64,
+    /// Whether that is a new one: not where the same policy was active already.
+    pub is_new: bool,
+    /// The version that it is again.
+    pub again: Option<u64>,
+    /// Its epoch in the kernel.
     pub epoch: u32,
-    /// How many it has.
+    /// How many services it has.
     pub services: usize,
-    /// How many it has.
+    /// How many rules.
     pub rules: usize,
-    /// How many its rules name, those of source files included.
+    /// How many source prefixes these name, those of source files included.
     pub source_prefixes: usize,
     /// Seconds until it is taken back unless it is confirmed; none: it stays.
     pub confirm_in_s: Option<u64>,
     /// What `check` warns of.
     pub warnings: Vec<FileDiagnostic>,
+    /// Why the history does not have it.
+    pub unrecorded: Option<String>,
 }
 
 /// Applies a policy to the pinned maps.
 pub fn apply(args: &ApplyArgs) -> Result<u8, Failure> {
     let file = read_policy(&args.file)?;
-    if !args.force {
-        file.check_force()?;
-    }
     probe()?;
-    let pins = Pins::new(&args.read.pins);
+    let pins = args.write.pins();
     let mut maps = Maps::pinned(&pins.loaded()?, Access::Write)?;
-    let answer = answer(&mut maps, &pins, &file, args.confirm)?;
-    if args.read.json {
+    let author = Author::current();
+    let change = Change {
+        confirm: args.confirm,
+        force: args.force,
+        reason: args.reason.as_deref(),
+        ..Change::new(&file, &author, Origin::Apply)
+    };
+    let answer = answer(&mut maps, &pins, &args.write.history(), &change)?;
+    if args.write.read.json {
         print_json(&answer)?;
         return Ok(EXIT_DONE);
     }
-    if !file.checked.warnings.is_empty() {
-        anstream::eprintln!("{}", policy::render(&file.name, &file.text, &file.checked.warnings).trim_end());
+    let warnings = &file.checked.warnings;
+    if !warnings.is_empty() {
+        anstream::eprintln!("{}", render(&file.name, &file.text, warnings).trim_end());
+    }
+    if let Some(why) = &answer.unrecorded {
+        warn(&format!("applied, but not recorded: {why}"));
     }
     print_line(&text(&answer));
     Ok(EXIT_DONE)
 }
 
-/// Puts a policy in place of the active one. What `check` says needs to be forced is the caller's to refuse, with
-/// [`PolicyFile::check_force`].
+/// Puts a policy in place of the active one.
 ///
 /// # Errors
 ///
-/// As [`apply_to`].
+/// It is refused, see [`apply_to`].
 pub fn answer(
     maps: &mut Maps,
     pins: &Pins,
-    file: &PolicyFile,
-    confirm: Option<Duration>,
+    history: &History,
+    change: &Change<'_>,
 ) -> Result<Answer, Failure> {
-    let epoch = apply_to(maps, pins, file, confirm)?;
-    let checked = &file.checked.policy;
+    let Applied { version, is_new, epoch, unrecorded } = apply_to(maps, pins, history, change)?;
+    let Change { file, confirm, again, .. } = change;
+    let policy = &file.checked.policy;
     Ok(Answer {
         applied: true,
         file: file.name.clone(),
+        version,
+        is_new,
+        again: *again,
         epoch,
-        services: checked.services.len(),
-        rules: checked.rules.len(),
-        source_prefixes: checked.rules.iter().map(|rule| rule.sources.len()).sum(),
+        services: policy.services.len(),
+        rules: policy.rules.len(),
+        source_prefixes: policy.rules.iter().map(|rule| rule.sources.len()).sum(),
         confirm_in_s: confirm.map(|time| time.as_secs()),
         warnings: in_file(&file.name, file.checked.warnings.clone()),
+        unrecorded,
     })
 }
 
-fn text(answer: &Answer) -> String {
-    let Answer { file, epoch, services, rules, source_prefixes, .. } = answer;
-    let applied = format!(
-        "applied {file} as policy {epoch}: {services} services, {rules} rules, {source_prefixes} source prefixes"
-    );
-    match answer.confirm_in_s {
-        None => applied,
-        Some(left_s) => {
-            format!("{applied}\nit is taken back in {left_s} s: keep it with `detector confirm`")
+/// For people, without its warnings.
+pub(super) fn text(answer: &Answer) -> String {
+    let Answer { file, version, services, rules, source_prefixes, .. } = answer;
+    let what = match (answer.again, answer.is_new) {
+        (Some(again), true) => format!("version {version} = version {again} again ({file})"),
+        (_, true) => format!("applied {file} as version {version}"),
+        (_, false) if *version == 0 => {
+            format!("applied {file} as policy {}, without a version", answer.epoch)
         }
+        (_, false) => format!("applied {file} again: it is version {version}, which is active already"),
+    };
+    let mut text = format!("{what}: {services} services, {rules} rules, {source_prefixes} source prefixes");
+    if let Some(left_s) = answer.confirm_in_s {
+        text += &format!("\nit is taken back in {left_s} s: keep it with `detector confirm`");
     }
-}
-
-/// Compiles a policy against the one in the maps and puts it in its place.
-/// With a time to confirm it in, it is taken back by itself after that.
-///
-/// # Errors
-///
-/// It does not fit, another one waits to be confirmed, or the kernel refuses. Nothing changes.
-pub fn apply_to(
-    maps: &mut Maps,
-    pins: &Pins,
-    file: &PolicyFile,
-    confirm: Option<Duration>,
-) -> Result<u32, Failure> {
-    let _lock = pins.lock_policy()?;
-    let previous = read::consistently(maps, |active| active.manifest())?.unwrap_or_default();
-    let mut tables = file.compile(&previous, clocks(maps))?;
-    tables.manifest.file = file.name.clone();
-    tables.manifest.applied_at_s = clock::unix_s();
-    Ok(match confirm {
-        None => put(maps, &tables)?,
-        Some(time) => apply_until_confirmed(maps, &tables, time.as_nanos() as u64)?,
-    })
-}
-
-/// The clocks that a policy is compiled by now.
-pub fn clocks(maps: &Maps) -> Clocks {
-    Clocks {
-        tick_ns: read::settings(maps).clock_tick_ns,
-        kernel_ns: clock::kernel_ns(),
-        unix_ns: clock::unix_ns(),
-    }
+    text
 }

@@ -11,7 +11,7 @@ use detector_common::{
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{EXIT_DONE, Failure, duration, mode_name, print_json, print_line, table};
+use super::{EXIT_DONE, Failure, duration, mode_name, print_json, print_line, table, version_name};
 use crate::{
     cli::ExplainArgs,
     clock,
@@ -34,8 +34,10 @@ pub struct Answer {
     pub address: IpAddr,
     /// The prefix that it is counted with.
     pub source: String,
-    /// The active policy.
+    /// The epoch of the active policy.
     pub policy: u32,
+    /// Its version; 0: it could not be recorded.
+    pub version: u64,
     /// How it stands at each service.
     pub services: Vec<Standing>,
 }
@@ -133,7 +135,7 @@ pub fn explain(args: &ExplainArgs) -> Result<u8, Failure> {
 pub fn answer(maps: &Maps, address: IpAddr) -> Result<Answer, Failure> {
     let asked = address;
     let address = Address::from(asked);
-    let (policy, services) = read::consistently(maps, |active| -> Result<_, Failure> {
+    let (policy, version, services) = read::consistently(maps, |active| -> Result<_, Failure> {
         if active.epoch() == 0 {
             return Err(Failure::unavailable("no policy is applied: `detector apply FILE`"));
         }
@@ -142,10 +144,10 @@ pub fn answer(maps: &Maps, address: IpAddr) -> Result<Answer, Failure> {
         for (name, &number) in &rules.manifest.services {
             services.extend(standing(maps, active, &rules, address, name, number)?);
         }
-        Ok((active.policy_epoch(), services))
+        Ok((active.policy_epoch(), rules.manifest.version, services))
     })?;
     let source = source_prefix(Unit::of_source(address.family), address.high).to_string();
-    Ok(Answer { address: asked, source, policy, services })
+    Ok(Answer { address: asked, source, policy, version, services })
 }
 
 fn standing(
@@ -279,8 +281,12 @@ fn state(
 }
 
 fn text(answer: &Answer) -> String {
-    let mut lines =
-        vec![format!("{} is source {} (policy {})", answer.address, answer.source, answer.policy)];
+    let mut lines = vec![format!(
+        "{} is source {} ({})",
+        answer.address,
+        answer.source,
+        version_name(answer.version, answer.policy)
+    )];
     for standing in &answer.services {
         let by = match (&standing.rule, &standing.profile) {
             (Some(rule), Some(profile)) => format!(" by rule {rule}, profile {profile}"),

@@ -5,17 +5,20 @@ use std::{path::Path, time::Duration};
 use detector_common::address::Address;
 use ipnet::IpNet;
 use serde::Serialize;
+use serde_json::{Value, json};
 use utoipa::ToSchema;
 
 use super::{
     EXIT_DONE, Failure,
-    apply::clocks,
     print_json, print_line, read_text,
     rules::{IncidentRule, incident_table, of_incident},
+    warn,
 };
 use crate::{
+    change::clocks,
     cli::{IncidentArgs, ThrottleArgs, UndoArgs},
     clock,
+    history::{Author, Entry, History, Origin},
     kernel::{
         incidents::change,
         mapped::Access,
@@ -25,7 +28,7 @@ use crate::{
         read::{self, Active},
     },
     policy::{
-        Budgets,
+        Budget, Budgets, SOURCE_BITS_V6,
         incident::{
             self, Incident, IncidentAction, is_broad, throttle_of_bytes, throttle_of_connections,
             throttle_of_packets,
@@ -45,6 +48,8 @@ pub struct Answer {
     pub undone: Vec<IncidentRule>,
     /// What is not as it seems.
     pub warnings: Vec<String>,
+    /// Why the history does not have it.
+    pub unrecorded: Option<String>,
 }
 
 /// A rule to be added.
@@ -60,27 +65,52 @@ pub struct Request {
     pub time: Option<Duration>,
     /// Why.
     pub reason: String,
-    /// Who adds it.
-    pub by: String,
     /// Add also what is refused without it.
     pub force: bool,
 }
 
-/// Throttles targets.
-pub fn throttle(args: &ThrottleArgs) -> Result<u8, Failure> {
-    let option = |name, text: &Option<String>, read: &dyn Fn(&str) -> Result<_, String>| {
+/// The rates of a throttle, as they are written.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Rates<'a> {
+    /// Packets.
+    pub rate: Option<&'a str>,
+    /// Packets at once.
+    pub burst: Option<u64>,
+    /// Bytes.
+    pub bytes: Option<&'a str>,
+    /// New connections.
+    pub connections: Option<&'a str>,
+}
+
+/// The budgets of a throttle; `None`: nothing is limited.
+///
+/// # Errors
+///
+/// What is wrong with a rate.
+pub fn budgets(rates: &Rates<'_>) -> Result<Option<Budgets>, Failure> {
+    let read = |name, text: Option<&str>, read: &dyn Fn(&str) -> Result<Budget, String>| {
         let read = |text: &str| {
-            read(text)
-                .map_err(|wrong| Failure::invalid(format_args!("invalid value {text:?} of {name}: {wrong}")))
+            read(text).map_err(|wrong| Failure::invalid(format_args!("invalid value {text:?} of {name}: {wrong}")))
         };
-        text.as_deref().map(read).transpose()
+        text.map(read).transpose()
     };
     let budgets = Budgets {
-        packets: option("--rate", &args.rate, &|rate| throttle_of_packets(rate, args.burst))?,
-        bytes: option("--bytes", &args.bytes, &throttle_of_bytes)?,
-        connections: option("--connections", &args.connections, &throttle_of_connections)?,
+        packets: read("rate", rates.rate, &|rate| throttle_of_packets(rate, rates.burst))?,
+        bytes: read("bytes", rates.bytes, &throttle_of_bytes)?,
+        connections: read("connections", rates.connections, &throttle_of_connections)?,
     };
-    add_and_tell(&args.incident, IncidentAction::Throttle(budgets))
+    if rates.burst.is_some() && rates.rate.is_none() {
+        return Err(Failure::invalid("a burst needs the rate of packets that it belongs to"));
+    }
+    Ok(Some(budgets).filter(|budgets| !budgets.is_empty()))
+}
+
+/// Throttles targets.
+pub fn throttle(args: &ThrottleArgs) -> Result<u8, Failure> {
+    let ThrottleArgs { rate, burst, bytes, connections, incident } = args;
+    let (rate, bytes, connections) = (rate.as_deref(), bytes.as_deref(), connections.as_deref());
+    let budgets = budgets(&Rates { rate, burst: *burst, bytes, connections })?;
+    add_and_tell(incident, IncidentAction::Throttle(budgets.unwrap_or_default()))
 }
 
 /// Blocks targets.
@@ -96,12 +126,14 @@ pub fn allow(args: &IncidentArgs) -> Result<u8, Failure> {
 /// Takes rules back.
 pub fn undo(args: &UndoArgs) -> Result<u8, Failure> {
     probe()?;
-    let pins = Pins::new(&args.read.pins);
+    let pins = args.write.pins();
     let mut maps = Maps::pinned(&pins.loaded()?, Access::Write)?;
-    let answer = remove(&mut maps, &pins, &args.ids)?;
-    if args.read.json {
+    let record = Record { history: &args.write.history(), author: &Author::current(), origin: Origin::Command };
+    let answer = remove(&mut maps, &pins, &record, &args.ids, args.reason.as_deref())?;
+    if args.write.read.json {
         print_json(&answer)?;
     } else {
+        tell_unrecorded(&answer);
         let ids: Vec<_> = answer.undone.iter().map(|rule| rule.id.to_string()).collect();
         print_line(&format!("undone: {}\n\n{}", ids.join(", "), incident_table(&answer.undone)));
     }
@@ -119,20 +151,21 @@ fn add_and_tell(args: &IncidentArgs, action: IncidentAction) -> Result<u8, Failu
         service: args.service.clone(),
         time: args.time,
         reason: args.reason.clone(),
-        by: caller(),
         force: args.force,
     };
     probe()?;
-    let pins = Pins::new(&args.read.pins);
+    let pins = args.write.pins();
     let mut maps = Maps::pinned(&pins.loaded()?, Access::Write)?;
-    let answer = add(&mut maps, &pins, request)?;
-    if args.read.json {
+    let record = Record { history: &args.write.history(), author: &Author::current(), origin: Origin::Command };
+    let answer = add(&mut maps, &pins, &record, &request)?;
+    if args.write.read.json {
         print_json(&answer)?;
         return Ok(EXIT_DONE);
     }
     for warning in &answer.warnings {
-        anstream::eprintln!("warning: {warning}");
+        warn(warning);
     }
+    tell_unrecorded(&answer);
     print_line(&incident_table(&answer.added));
     if let Some(rule) = answer.added.first() {
         print_line(&format!("\nin force; take it back with `detector undo {}`", rule.id));
@@ -140,10 +173,31 @@ fn add_and_tell(args: &IncidentArgs, action: IncidentAction) -> Result<u8, Failu
     Ok(EXIT_DONE)
 }
 
-/// The name of who calls, as far as the environment tells.
-fn caller() -> String {
-    let name = ["SUDO_USER", "USER"].iter().find_map(|name| std::env::var(name).ok());
-    name.filter(|name| !name.is_empty()).unwrap_or_else(|| "unknown".to_owned())
+fn tell_unrecorded(answer: &Answer) {
+    if let Some(why) = &answer.unrecorded {
+        warn(&format!("done, but not recorded: {why}"));
+    }
+}
+
+/// Where and as whose a change is recorded.
+#[derive(Debug, Clone, Copy)]
+pub struct Record<'a> {
+    /// Where.
+    pub history: &'a History,
+    /// By whom.
+    pub author: &'a Author,
+    /// By which way.
+    pub origin: Origin,
+}
+
+impl Record<'_> {
+    /// Records a change, done or refused; why it cannot be.
+    fn write(&self, action: &str, target: &str, reason: Option<&str>, result: Result<Value, &Failure>) -> Option<String> {
+        let entry = Entry::new(clock::unix_s(), self.author, self.origin, action, target);
+        let refusal = result.as_ref().err().map(|failure| failure.message.as_str());
+        let after = result.as_ref().ok().cloned();
+        self.history.record(&Entry { after, reason, refusal, ..entry }).err().map(|error| error.to_string())
+    }
 }
 
 /// The targets of a file.
@@ -157,47 +211,86 @@ fn targets_of(path: &Path) -> Result<Vec<IpNet>, Failure> {
     text.lines().enumerate().filter_map(line).collect()
 }
 
-/// Adds a rule.
+/// Adds a rule, and records that; also when it is refused.
 ///
 /// # Errors
 ///
 /// It is refused (see [`Request::force`]), there is no such service or no policy, or the kernel refuses.
-pub fn add(maps: &mut Maps, pins: &Pins, request: Request) -> Result<Answer, Failure> {
+pub fn add(maps: &mut Maps, pins: &Pins, record: &Record<'_>, request: &Request) -> Result<Answer, Failure> {
     let _lock = pins.lock_policy()?;
-    let warnings = check(maps, &request)?;
+    let result = add_now(maps, request, &record.author.name);
+    let told = result.as_ref().map(|answer| json!({ "epoch": answer.epoch, "rules": answer.added }));
+    let target = targets_text(&request.targets);
+    let unrecorded = record.write(request.action.name(), &target, Some(&request.reason), told);
+    told_of(result, unrecorded)
+}
+
+fn add_now(maps: &mut Maps, request: &Request, by: &str) -> Result<Answer, Failure> {
+    let warnings = check(maps, request)?;
     let clocks = clocks(maps);
     let incident = Incident {
         id: 0,
-        action: request.action,
-        sources: request.targets,
-        service: request.service,
+        action: request.action.clone(),
+        sources: request.targets.clone(),
+        service: request.service.clone(),
         until_s: request.time.map(|time| clock::unix_s().saturating_add(time.as_secs())),
-        reason: request.reason,
-        by: request.by,
+        reason: request.reason.clone(),
+        by: by.to_owned(),
         at_s: clock::unix_s(),
         counter: 0,
     };
     let changed = change(maps, clocks, vec![incident], |_| false)?;
     let added = changed.added.iter().map(|incident| of_incident(maps, incident)).collect::<Result<_, _>>()?;
-    Ok(Answer { epoch: changed.epoch, added, undone: Vec::new(), warnings })
+    Ok(Answer { epoch: changed.epoch, added, undone: Vec::new(), warnings, unrecorded: None })
 }
 
-/// Takes rules back by their numbers; all of them or none.
+/// The result with why it is not recorded.
+fn told_of(result: Result<Answer, Failure>, unrecorded: Option<String>) -> Result<Answer, Failure> {
+    match (result, unrecorded) {
+        (Ok(answer), unrecorded) => Ok(Answer { unrecorded, ..answer }),
+        (Err(failure), None) => Err(failure),
+        (Err(failure), Some(why)) => {
+            Err(Failure { message: format!("{}\nnot recorded: {why}", failure.message), ..failure })
+        }
+    }
+}
+
+/// The first of some targets, and how many more there are.
+fn targets_text(targets: &[IpNet]) -> String {
+    let first = targets.first().map(ToString::to_string).unwrap_or_default();
+    match targets.len() {
+        0 | 1 => first,
+        count => format!("{first} and {} more", count - 1),
+    }
+}
+
+/// Takes rules back by their numbers, all of them or none, and records that.
 ///
 /// # Errors
 ///
 /// One of them is no incident rule's, or the kernel refuses.
-pub fn remove(maps: &mut Maps, pins: &Pins, ids: &[u64]) -> Result<Answer, Failure> {
+pub fn remove(
+    maps: &mut Maps,
+    pins: &Pins,
+    record: &Record<'_>,
+    ids: &[u64],
+    reason: Option<&str>,
+) -> Result<Answer, Failure> {
     let _lock = pins.lock_policy()?;
+    let result = remove_now(maps, ids);
+    let told = result.as_ref().map(|answer| json!({ "epoch": answer.epoch, "rules": answer.undone }));
+    let target: Vec<_> = ids.iter().map(|id| format!("incident {id}")).collect();
+    let unrecorded = record.write("undo", &target.join(", "), reason, told);
+    told_of(result, unrecorded)
+}
+
+fn remove_now(maps: &mut Maps, ids: &[u64]) -> Result<Answer, Failure> {
     let present = read::incidents(maps)?;
     let has = |id: &u64| present.rules.iter().any(|incident| incident.id == *id);
     if let Some(unknown) = ids.iter().find(|id| !has(id)) {
         let known: Vec<_> = present.rules.iter().map(|incident| incident.id.to_string()).collect();
-        let known = if known.is_empty() {
-            "there is none".to_owned()
-        } else {
-            format!("there are {}", known.join(", "))
-        };
+        let known =
+            if known.is_empty() { "there is none".to_owned() } else { format!("there are {}", known.join(", ")) };
         return Err(Failure::invalid(format_args!(
             "no incident rule has the number {unknown}: {known}; `detector rules` lists them, without those that ended"
         )));
@@ -206,7 +299,8 @@ pub fn remove(maps: &mut Maps, pins: &Pins, ids: &[u64]) -> Result<Answer, Failu
     let undone = present.rules.iter().filter(|incident| ids.contains(&incident.id));
     let undone = undone.map(|incident| of_incident(maps, incident)).collect::<Result<Vec<_>, _>>()?;
     let changed = change(maps, clocks(maps), Vec::new(), |incident| ids.contains(&incident.id))?;
-    Ok(Answer { epoch: changed.epoch, added: Vec::new(), undone, warnings: Vec::new() })
+    let (added, warnings) = (Vec::new(), Vec::new());
+    Ok(Answer { epoch: changed.epoch, added, undone, warnings, unrecorded: None })
 }
 
 /// Refuses what is likely to hurt nearly everyone or has no effect, unless it is forced; then, or where it has some effect,
@@ -221,6 +315,14 @@ fn check(maps: &Maps, request: &Request) -> Result<Vec<String>, Failure> {
             .filter(|&target| is_broad(target))
             .map(|target| format!("{target} is about nearly everyone (shorter than /8, in IPv6 than /19)")),
     );
+    let is_throttle = matches!(request.action, IncidentAction::Throttle(_));
+    let is_part = |target: &&IpNet| target.addr().is_ipv6() && target.prefix_len() > SOURCE_BITS_V6;
+    if let Some(part) = request.targets.iter().find(is_part).filter(|_| is_throttle) {
+        let source = Address::from(part.addr()).prefix(SOURCE_BITS_V6).to_ip();
+        return Err(Failure::invalid(format_args!(
+            "{part} is a part of one source, {source}/{SOURCE_BITS_V6}, which has one budget: throttle that, or block the part"
+        )));
+    }
     let mut warnings = Vec::new();
     read::consistently(maps, |active| -> Result<_, Failure> {
         warnings.clear();

@@ -1,39 +1,39 @@
 //! The commands, one file each. Every one of them ends with an exit code or a [`Failure`].
 
+pub mod amount;
 pub mod apply;
 pub mod check;
 pub mod completions;
 pub mod confirm;
+pub mod effective;
 pub mod events;
 pub mod explain;
+pub mod history;
 pub mod incident;
 pub mod man;
+mod policy_file;
 pub mod replay;
+pub mod rollback;
 pub mod rules;
 pub mod schema;
+pub mod show;
 pub mod status;
 pub mod token;
 pub mod top;
 pub mod unload;
 
-use std::{
-    collections::BTreeMap,
-    fmt, fs,
-    io::{self, Read as _},
-    path::Path,
-};
+use std::{fmt, fs, path::Path};
+
+pub use policy_file::{PolicyFile, SourceFiles, parse_policy, read_policy};
 
 use crate::{
     capture::CaptureError,
-    clock,
+    history::HistoryError,
     kernel::{
         apply::ApplyError, attach::AttachError, links::NamespaceError, load::LoadError, maps::MapsError,
         pins::PinsError, probe::ProbeError, read::ReadError,
     },
-    policy::{
-        self, Checked, Context, Diagnostic, FileDiagnostic,
-        compile::{Clocks, CompileError, Manifest, Tables, compile},
-    },
+    policy::{self, Diagnostic, FileDiagnostic},
     replay::ReplayError,
 };
 
@@ -176,6 +176,15 @@ impl From<ReplayError> for Failure {
     }
 }
 
+impl From<HistoryError> for Failure {
+    fn from(error: HistoryError) -> Self {
+        match error {
+            HistoryError::NoVersion { .. } => Self::invalid(error),
+            _ => Self::failed(error),
+        }
+    }
+}
+
 impl From<serde_json::Error> for Failure {
     fn from(error: serde_json::Error) -> Self {
         Self::failed(format_args!("cannot write the answer as JSON: {error}"))
@@ -194,109 +203,6 @@ impl From<NamespaceError> for Failure {
     }
 }
 
-/// A policy's text and what it says.
-#[derive(Debug)]
-pub struct PolicyFile {
-    /// The path as it was given.
-    pub name: String,
-    /// The text.
-    pub text: String,
-    /// The policy and its warnings.
-    pub checked: Checked,
-}
-
-/// Reads and checks a policy.
-pub fn read_policy(path: &Path) -> Result<PolicyFile, Failure> {
-    PolicyFile::parse(path.display().to_string(), read_text(path)?, SourceFiles::beside(path))
-}
-
-impl PolicyFile {
-    /// Checks the text of a policy.
-    ///
-    /// # Errors
-    ///
-    /// It is not one.
-    pub fn parse(name: String, text: String, source_files: SourceFiles<'_>) -> Result<Self, Failure> {
-        match parse_policy(&text, source_files) {
-            Ok(checked) => Ok(Self { name, text, checked }),
-            Err(diagnostics) => Err(Failure::policy(&name, &text, diagnostics)),
-        }
-    }
-
-    /// Compiles the policy; what does not fit is told like any other error of the file.
-    pub fn compile(&self, previous: &Manifest, clocks: Clocks) -> Result<Tables, Failure> {
-        compile(&self.checked.policy, previous, clocks).map_err(|error| self.does_not_fit(&error))
-    }
-
-    /// Refuses what is valid but likely to hurt nearly everyone.
-    ///
-    /// # Errors
-    ///
-    /// A warning that needs to be forced.
-    pub fn check_force(&self) -> Result<(), Failure> {
-        let warnings = self.checked.warnings.iter().filter(|warning| warning.needs_force);
-        let warnings: Vec<_> = warnings.cloned().collect();
-        if warnings.is_empty() {
-            return Ok(());
-        }
-        let mut failure = Failure::policy(&self.name, &self.text, warnings);
-        failure.message += "\nnot applied: this is about nearly everyone; if it is meant, add --force";
-        Err(failure)
-    }
-
-    /// The failure of a policy that is larger than the kernel's tables.
-    pub fn does_not_fit(&self, error: &CompileError) -> Failure {
-        Failure::policy(&self.name, &self.text, vec![error.diagnostic(&self.text)])
-    }
-}
-
-/// Where the source files of a policy are.
-#[derive(Debug, Clone, Copy)]
-pub enum SourceFiles<'a> {
-    /// In the file system; relative paths start from this folder.
-    Folder(&'a Path),
-    /// These, by the path that the policy names; nothing is read from the file system.
-    Sent(&'a BTreeMap<String, String>),
-}
-
-impl<'a> SourceFiles<'a> {
-    /// Those of the policy of a path.
-    pub fn beside(policy: &'a Path) -> Self {
-        Self::Folder(policy.parent().unwrap_or(policy))
-    }
-}
-
-/// Checks the text of a policy, as of now and with its source files.
-pub fn parse_policy(text: &str, source_files: SourceFiles<'_>) -> Result<Checked, Vec<Diagnostic>> {
-    let now_unix_s = clock::unix_s();
-    match source_files {
-        SourceFiles::Folder(folder) => {
-            policy::parse_in(text, &Context { now_unix_s, folder, read: &read_at_most })
-        }
-        SourceFiles::Sent(files) => {
-            let read = |path: &Path, _: usize| sent(files, path);
-            policy::parse_in(text, &Context { now_unix_s, folder: Path::new(""), read: &read })
-        }
-    }
-}
-
-fn sent(files: &BTreeMap<String, String>, path: &Path) -> io::Result<Vec<u8>> {
-    let file = path.to_str().and_then(|path| files.get(path));
-    let missing = || io::Error::new(io::ErrorKind::NotFound, "it was not sent with the policy");
-    Ok(file.ok_or_else(missing)?.clone().into_bytes())
-}
-
-/// The bytes of a file; of one with more than `bytes_max`, one more than that.
-fn read_at_most(path: &Path, bytes_max: usize) -> io::Result<Vec<u8>> {
-    // Opening a pipe would wait for its writer.
-    if !fs::metadata(path)?.is_file() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
-    }
-    let mut bytes = Vec::new();
-    fs::File::open(path)?.take(bytes_max as u64 + 1).read_to_end(&mut bytes)?;
-    Ok(bytes)
-}
-
 /// The text of a policy.
 pub fn read_text(path: &Path) -> Result<String, Failure> {
     let bytes = fs::read(path).map_err(|error| {
@@ -307,6 +213,26 @@ pub fn read_text(path: &Path) -> Result<String, Failure> {
         Failure::invalid(format_args!("{}: not UTF-8 text at byte {at}: save it as UTF-8", path.display()))
     })
 }
+
+/// Tells people what went wrong beside what was asked for.
+pub fn warn(text: &str) {
+    let warning = anstyle::Style::new().bold().fg_color(Some(anstyle::AnsiColor::Yellow.into()));
+    anstream::eprintln!("{warning}warning{warning:#}: {text}");
+}
+
+/// What people call the active policy: its version, or where it has none the number of the kernel.
+pub fn version_name(version: u64, epoch: u32) -> String {
+    if version == 0 { format!("policy {epoch}") } else { format!("version {version}") }
+}
+
+/// A time for people: UTC, to the second.
+pub fn time(unix_s: u64) -> String {
+    let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(unix_s.min(TIME_S_MAX));
+    humantime::format_rfc3339_seconds(time).to_string().replace('T', " ").replace('Z', "")
+}
+
+/// The last second of the year 9999: later times have no form.
+const TIME_S_MAX: u64 = 253_402_300_799;
 
 /// A mode as a policy says it.
 pub fn mode_name(enforced_percent: u8) -> String {

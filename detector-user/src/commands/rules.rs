@@ -4,7 +4,7 @@ use ipnet::IpNet;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{EXIT_DONE, Failure, duration, mode_name, print_json, print_line, table};
+use super::{EXIT_DONE, Failure, duration, mode_name, print_json, print_line, table, version_name};
 use crate::{
     cli::ReadArgs,
     clock,
@@ -19,7 +19,9 @@ use crate::{
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Rules)]
 pub struct Answer {
-    /// The active policy; 0: none.
+    /// The version of the active policy; 0: it could not be recorded.
+    pub version: u64,
+    /// Its epoch; 0: there is none.
     pub epoch: u32,
     /// Incident rules, which come before those of the policy.
     pub incidents: Vec<IncidentRule>,
@@ -100,6 +102,7 @@ pub fn answer(maps: &Maps) -> Result<Answer, Failure> {
         let incidents = active.incidents()?;
         let incidents = incidents.rules.iter().map(|incident| of_incident(maps, incident));
         Ok(Answer {
+            version: manifest.version,
             epoch: active.policy_epoch(),
             incidents: incidents.collect::<Result<_, _>>()?,
             rules: rules.collect::<Result<_, _>>()?,
@@ -156,10 +159,11 @@ fn of(maps: &Maps, manifest: &Manifest, rule: &ManifestRule) -> Result<Rule, Fai
 
 fn text(answer: &Answer) -> String {
     let incidents = incident_table(&answer.incidents);
+    let policy = version_name(answer.version, answer.epoch);
     let of_policy = if answer.rules.is_empty() {
-        format!("policy {} has no rules", answer.epoch)
+        format!("{policy} has no rules")
     } else {
-        format!("policy {}\n\n{}", answer.epoch, rule_table(&answer.rules))
+        format!("{policy}\n\n{}", rule_table(&answer.rules))
     };
     if answer.incidents.is_empty() {
         of_policy

@@ -14,6 +14,7 @@ use utoipa::ToSchema;
 
 use super::{
     EXIT_DEGRADED, EXIT_DONE, EXIT_NOT_ENFORCING, Failure, mode_name, print_json, print_line, table,
+    version_name,
 };
 use crate::{
     cli::ReadArgs,
@@ -95,7 +96,9 @@ const GONE: &str = "gone";
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = ActivePolicy)]
 pub struct Policy {
-    /// Its number.
+    /// Its version in the history; 0: it could not be recorded.
+    pub version: u64,
+    /// Its epoch in the kernel.
     pub epoch: u32,
     /// Where it came from.
     pub file: String,
@@ -252,6 +255,7 @@ fn policy(maps: &Maps, active: &Active<'_>, manifest: &Manifest) -> Policy {
         .collect();
     let name = |number: &u16| manifest.rules.get(usize::from(*number)).map(|rule| rule.name.clone());
     Policy {
+        version: manifest.version,
         epoch: active.policy_epoch(),
         file: manifest.file.clone(),
         applied_at_s: manifest.applied_at_s,
@@ -365,8 +369,8 @@ fn text(answer: &Answer) -> String {
     if let Some(policy) = &answer.policy {
         let age_s = clock::unix_s().saturating_sub(policy.applied_at_s);
         lines.push(format!(
-            "policy {} from {}, applied {age_s} s ago, {}: {} services, {} rules, {} profiles",
-            policy.epoch,
+            "{} from {}, applied {age_s} s ago, {}: {} services, {} rules, {} profiles",
+            version_name(policy.version, policy.epoch),
             policy.file,
             mode(policy),
             policy.services,

@@ -4,12 +4,16 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::{EXIT_DONE, Failure, print_json, print_line};
+use serde_json::json;
+
+use super::{EXIT_DONE, Failure, print_json, print_line, warn};
 use crate::{
     cli::UnloadArgs,
+    clock,
+    history::{Author, Entry, History, HistoryError, Origin},
     kernel::{
         links::{LinkPin, Namespace, Place},
-        pins::{Pins, PinsError, file_name},
+        pins::{PinsError, file_name},
         probe::probe,
     },
 };
@@ -21,12 +25,14 @@ struct Answer {
     interfaces: Vec<String>,
     /// The directories of pins, one of each version.
     versions: Vec<String>,
+    /// Why the history does not have it.
+    unrecorded: Option<String>,
 }
 
 /// Detaches and removes the pins.
 pub fn unload(args: &UnloadArgs) -> Result<u8, Failure> {
     probe()?;
-    let pins = Pins::new(&args.read.pins);
+    let pins = args.write.pins();
     // Until everything is removed: a daemon that starts meanwhile waits, and finds nothing.
     let lock = match pins.lock_for_removal() {
         Err(PinsError::Locked { .. }) if args.force => None,
@@ -48,15 +54,31 @@ pub fn unload(args: &UnloadArgs) -> Result<u8, Failure> {
         pins.remove()?;
     }
     drop(lock);
-    if args.read.json {
-        print_json(&Answer { unloaded: was_there, interfaces, versions })?;
-    } else if !was_there {
+    let recorded = if was_there { record(&args.write.history(), &interfaces, &versions) } else { Ok(()) };
+    let unrecorded = recorded.err().map(|error| error.to_string());
+    if args.write.read.json {
+        print_json(&Answer { unloaded: was_there, interfaces, versions, unrecorded })?;
+        return Ok(EXIT_DONE);
+    }
+    if let Some(why) = unrecorded {
+        warn(&format!("unloaded, but not recorded: {why}"));
+    }
+    if !was_there {
         print_line(&format!("nothing to unload in {}", pins.root().display()));
     } else {
         let from = if interfaces.is_empty() { "no interface".to_owned() } else { interfaces.join(", ") };
         print_line(&format!("unloaded {}: detached from {from}, pins removed", versions.join(", ")));
     }
     Ok(EXIT_DONE)
+}
+
+fn record(history: &History, interfaces: &[String], versions: &[String]) -> Result<(), HistoryError> {
+    let author = Author::current();
+    let target = interfaces.join(", ");
+    let entry = Entry::new(clock::unix_s(), &author, Origin::Command, "unload", &target);
+    history.record(&Entry { before: Some(json!({ "versions": versions })), ..entry })?;
+    // A trial ends with what it was tried on.
+    history.reconcile(None, clock::unix_s()).map(drop)
 }
 
 fn name(path: PathBuf, own: Namespace) -> String {

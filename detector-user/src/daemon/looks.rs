@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 
 use super::{Running, feed::Event, watch::Watch};
 use crate::{
-    commands::apply::clocks,
+    change::{clocks, note_ends},
     kernel::{
-        apply::{is_trial_over, retime, settle},
+        apply::{is_trial_over, retime},
         incidents::change,
         read,
     },
@@ -79,11 +79,18 @@ impl Looks {
         }
         // Who applies a policy at this moment does both; what is left to do is done at the next look.
         let Ok(_lock) = running.pins.lock_policy() else { return };
-        if settle(&running.maps) {
+        let was_over = is_trial_over(&running.maps);
+        let ends = note_ends(&running.maps, &running.history);
+        if was_over {
             tracing::warn!(
-                policy = read::epoch(&running.maps),
+                epoch = read::epoch(&running.maps),
                 "nobody confirmed the policy: it was taken back, and the one before is active"
             );
+        }
+        match ends {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => tracing::warn!("that a trial ended is not recorded: {error}"),
+            Err(error) => tracing::error!("cannot tell which policy is active: {error}"),
         }
         match retime(&running.maps, clocks) {
             Ok(0) => {}

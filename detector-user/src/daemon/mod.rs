@@ -8,7 +8,7 @@ mod start;
 mod watch;
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -23,10 +23,15 @@ use tokio::{
     time::MissedTickBehavior,
 };
 
+use serde_json::{Value, json};
+
 use crate::{
     api,
+    change::{Change, apply_to},
     cli::{MetricsAddress, RunArgs},
-    commands::{EXIT_DONE, Failure, apply::apply_to, read_policy},
+    clock,
+    commands::{EXIT_DONE, Failure, PolicyFile, read_policy},
+    history::{Author, Entry, History, Origin},
     kernel::{
         attach::Attachment,
         mapped::Access,
@@ -47,6 +52,13 @@ pub(crate) struct Running {
     pub(crate) changes: Mutex<()>,
     /// Has the daemon look at once at what was changed.
     pub(crate) changed: Notify,
+    pub(crate) history: History,
+    /// Who started it.
+    author: Author,
+    /// Those that it was started for, in one line.
+    interfaces: String,
+    /// Whether policies are applied though they need to be forced.
+    force: bool,
     maps: Maps,
     attachments: Vec<Attachment>,
     lock: Lock,
@@ -71,6 +83,18 @@ impl Running {
             return Err(unloaded());
         }
         Ok(Maps::pinned(&self.pins.loaded()?, Access::Write)?)
+    }
+
+    /// Writes an audit entry about this daemon.
+    fn record(&self, action: &str, after: Option<Value>) {
+        let entry = Entry::new(clock::unix_s(), &self.author, Origin::Daemon, action, &self.interfaces);
+        self.write(&Entry { after, ..entry });
+    }
+
+    fn write(&self, entry: &Entry<'_>) {
+        if let Err(error) = self.history.record(entry) {
+            tracing::warn!("{} is not recorded: {error}", entry.action);
+        }
     }
 }
 
@@ -136,6 +160,10 @@ async fn serve(args: &RunArgs) -> Result<u8, Failure> {
         feed: Feed::new(),
         changes: Mutex::new(()),
         changed: Notify::new(),
+        history: started.history,
+        author: started.author,
+        interfaces: args.interfaces.join(", "),
+        force: args.force,
         maps: started.maps,
         attachments: started.attachments,
         lock: started.lock,
@@ -154,6 +182,7 @@ async fn serve(args: &RunArgs) -> Result<u8, Failure> {
     }
     let Signals { terminate, interrupt, hangup } = signals;
     tokio::spawn(reload_on(hangup, running.clone(), args.policy.clone(), tokens));
+    running.record("start", None);
     tracing::info!("ready; SIGHUP reads the policy again, SIGTERM ends");
     let looked = look_until(terminate, interrupt, &running).await;
     // A change that is being made comes to its end.
@@ -247,15 +276,28 @@ async fn reload_on(mut hangup: Signal, running: Shared, policy: PathBuf, tokens:
 }
 
 /// Reads the policy again, and returns its name. A bad one changes nothing.
-fn reload(running: &Running, path: &std::path::Path) -> Result<String, Failure> {
-    let file = read_policy(path)?;
-    let epoch = apply_to(&mut running.maps_to_change()?, &running.pins, &file, None)?;
+fn reload(running: &Running, path: &Path) -> Result<String, Failure> {
+    let (file, mut maps) = read_again(running, path)?;
+    let change = Change { force: running.force, ..Change::new(&file, &running.author, Origin::Reload) };
+    let applied = apply_to(&mut maps, &running.pins, &running.history, &change)?;
     start::warn_of(&file);
-    tracing::info!(policy = epoch, file = %file.name, "applied the policy");
+    start::tell_applied(&file, &applied, false);
     Ok(file.name)
 }
 
+/// The policy file as it is now. What cannot be read never gets to where changes are recorded.
+fn read_again(running: &Running, path: &Path) -> Result<(PolicyFile, Maps), Failure> {
+    let result = read_policy(path).and_then(|file| Ok((file, running.maps_to_change()?)));
+    if let Err(failure) = &result {
+        let target = path.display().to_string();
+        let entry = Entry::new(clock::unix_s(), &running.author, Origin::Reload, "apply", &target);
+        running.write(&Entry { refusal: Some(&failure.message), ..entry });
+    }
+    result
+}
+
 fn stop(running: &Running, keep: bool) -> Result<(), Failure> {
+    running.record("stop", Some(json!({ "keeps_filtering": keep })));
     if keep {
         tracing::info!("ended; the program stays attached (--keep), `detector unload` removes it");
         return Ok(());
@@ -274,7 +316,7 @@ fn unloaded() -> Failure {
 }
 
 /// The warnings of a policy, as one text.
-fn warnings(file: &crate::commands::PolicyFile) -> Option<String> {
+fn warnings(file: &PolicyFile) -> Option<String> {
     if file.checked.warnings.is_empty() {
         return None;
     }

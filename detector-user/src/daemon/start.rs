@@ -17,9 +17,11 @@ use detector_common::{
 
 use super::{events, warnings};
 use crate::{
+    change::{Applied, Change, apply_to},
     cli::RunArgs,
     clock,
-    commands::{Failure, PolicyFile, apply::apply_to, read_policy},
+    commands::{Failure, PolicyFile, read_policy, version_name},
+    history::{Author, History, Origin},
     kernel::{
         attach::{Attachment, attach, detach, index_of},
         links::{LinkMode, Namespace, Place},
@@ -37,6 +39,8 @@ pub(super) struct Started {
     pub(super) maps: Maps,
     pub(super) attachments: Vec<Attachment>,
     pub(super) pins: Pins,
+    pub(super) history: History,
+    pub(super) author: Author,
     pub(super) lock: Lock,
     pub(super) events: Option<events::Events>,
     pub(super) log: Option<events::ProgramLog>,
@@ -46,7 +50,11 @@ pub(super) struct Started {
 /// What can be refused without touching a packet.
 pub(super) struct Prepared {
     file: PolicyFile,
+    /// Whether it is applied though it needs to be forced.
+    force: bool,
     pins: Pins,
+    history: History,
+    author: Author,
     lock: Lock,
     namespace: Namespace,
     /// The settings of the maps that are adopted.
@@ -65,7 +73,9 @@ pub(super) fn prepare(args: &RunArgs) -> Result<Prepared, Failure> {
     let namespace = Namespace::own()?;
     pins.check_namespace(namespace)?;
     let predecessor = predecessor(&pins)?;
-    Ok(Prepared { file, pins, lock, namespace, predecessor })
+    let history = History::new(&args.state.state, &args.pins);
+    let author = Author::current();
+    Ok(Prepared { file, force: args.force, pins, history, author, lock, namespace, predecessor })
 }
 
 /// What a predecessor filters with. Maps are pinned before the verifier has seen the program, the seed is written after it
@@ -105,10 +115,10 @@ pub(super) fn start(args: &RunArgs, prepared: Prepared) -> Result<Started, Failu
     }
     let result = load_and_attach(args, &prepared);
     let adopted = prepared.adopted();
-    let Prepared { pins, lock, .. } = prepared;
+    let Prepared { pins, history, author, lock, .. } = prepared;
     match result {
         Ok(Filtering { loaded: Loaded { ebpf, maps }, attachments, events, log }) => {
-            Ok(Started { maps, attachments, pins, lock, events, log, ebpf })
+            Ok(Started { maps, attachments, pins, history, author, lock, events, log, ebpf })
         }
         Err(failure) => {
             if !adopted {
@@ -215,7 +225,7 @@ const fn index_here(place: &Place) -> Option<u32> {
 }
 
 fn put_policy(loaded: &mut Loaded, prepared: &Prepared) -> Result<(), Failure> {
-    let Prepared { file, pins, .. } = prepared;
+    let Prepared { file, pins, history, author, force, .. } = prepared;
     if let Some(left_s) = read::confirm_in_s(&loaded.maps) {
         tracing::warn!(
             "a policy waits to be confirmed for {left_s} s more: {} is not applied; SIGHUP applies it after that",
@@ -223,9 +233,10 @@ fn put_policy(loaded: &mut Loaded, prepared: &Prepared) -> Result<(), Failure> {
         );
         return Ok(());
     }
-    let epoch = apply_to(&mut loaded.maps, pins, file, None)?;
+    let change = Change { force: *force, ..Change::new(file, author, Origin::Start) };
+    let applied = apply_to(&mut loaded.maps, pins, history, &change)?;
     warn_of(file);
-    tracing::info!(policy = epoch, file = %file.name, adopted = prepared.adopted(), "applied the policy");
+    tell_applied(file, &applied, prepared.adopted());
     Ok(())
 }
 
@@ -360,6 +371,16 @@ fn events_of(ebpf: &mut aya::Ebpf) -> Result<Option<events::Events>, Failure> {
         ))
     })?;
     Ok(Some(events))
+}
+
+/// Logs that a policy was applied.
+pub(super) fn tell_applied(file: &PolicyFile, applied: &Applied, adopted: bool) {
+    let Applied { version, epoch, unrecorded, .. } = applied;
+    if let Some(why) = unrecorded {
+        tracing::warn!("what was applied is not recorded: {why}");
+    }
+    let name = version_name(*version, *epoch);
+    tracing::info!(version, epoch, file = %file.name, adopted, "applied the policy: {name}");
 }
 
 /// Logs the warnings of a policy.

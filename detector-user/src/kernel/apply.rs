@@ -174,13 +174,24 @@ const DEADLINE: usize = offset_of!(Settings, deadline) / size_of::<u64>();
 pub(super) const FALLBACK: usize = offset_of!(Settings, fallback) / size_of::<u64>();
 pub(super) const LAST_EPOCH: usize = offset_of!(Settings, last_epoch) / size_of::<u64>();
 
-fn put(maps: &mut Maps, tables: &Tables, confirm_ns: Option<u64>) -> Result<u32, ApplyError> {
+/// Whether a policy can be applied now.
+///
+/// # Errors
+///
+/// One waits to be confirmed.
+pub fn check_no_trial(maps: &Maps) -> Result<(), ApplyError> {
     settle(maps);
-    let settings = maps.settings.read(0);
-    if settings.deadline != 0 {
-        let left = settings.deadline.saturating_sub(read::now(maps)) >> TICKS_PER_NS_LOG2;
-        return Err(ApplyError::Pending { seconds: left.div_ceil(1_000_000_000) });
+    let deadline = maps.settings.read(0).deadline;
+    if deadline == 0 {
+        return Ok(());
     }
+    let left = deadline.saturating_sub(read::now(maps)) >> TICKS_PER_NS_LOG2;
+    Err(ApplyError::Pending { seconds: left.div_ceil(1_000_000_000) })
+}
+
+fn put(maps: &mut Maps, tables: &Tables, confirm_ns: Option<u64>) -> Result<u32, ApplyError> {
+    check_no_trial(maps)?;
+    let settings = maps.settings.read(0);
     let active = Generation(settings.active);
     let epoch = next_epoch(settings.last_epoch as u32);
     let slot = (active.slot() + 1) % POLICY_SLOTS as u32;

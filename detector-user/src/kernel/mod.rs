@@ -5,7 +5,7 @@
 //! | can this machine run it? | [`probe`] |
 //! | where are the pins, and who holds them? | [`pins`] |
 //! | how is the program loaded? | [`load`] |
-//! | what is in its maps? | [`maps`], [`mapped`], [`read`] |
+//! | what is in its maps? | [`maps`], [`mapped`], [`read`], [`services`] |
 //! | how does a policy get in? | [`apply`] |
 //! | how do incident rules get in? | [`incidents`] |
 //! | how is it attached, and where? | [`attach`], [`links`] |
@@ -20,3 +20,4 @@ pub mod maps;
 pub mod pins;
 pub mod probe;
 pub mod read;
+pub mod services;

@@ -283,7 +283,8 @@ impl<'a> Active<'a> {
         self.generation.slot()
     }
 
-    fn element<T: aya::Pod>(
+    /// The element of a number, of its half of a table.
+    pub(super) fn element<T: aya::Pod>(
         &self,
         map: &Mapped<T>,
         size: usize,

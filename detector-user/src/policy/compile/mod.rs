@@ -88,6 +88,13 @@ pub struct Manifest {
     pub file: String,
     /// When it was applied, seconds since the Unix epoch.
     pub applied_at_s: u64,
+    /// Its version in the history; 0: it could not be recorded.
+    #[serde(default)]
+    pub version: u64,
+    /// What its text and its source files are, as [`PolicyFile::digest`](crate::commands::PolicyFile::digest) says it in
+    /// hexadecimal.
+    #[serde(default)]
+    pub digest: String,
     /// The mode of everything that does not name its own: of so many sources in a hundred packets are dropped.
     pub enforced_percent: u8,
     /// Names of profiles, by number.
@@ -189,8 +196,9 @@ fn manifest_rule(rule: &super::Rule, counter: u16) -> ManifestRule {
     }
 }
 
-/// Bytes of a manifest that are known only when it is applied: its length, the path of the file and the time.
-const MANIFEST_LATER_BYTES: usize = 8 + 4096 + 20;
+/// Bytes of a manifest that are known only when it is applied: its length, the path of the file, the time, the version and
+/// the digest.
+const MANIFEST_LATER_BYTES: usize = 8 + 4096 + 20 + 20 + 64;
 
 fn check_manifest(manifest: &Manifest) -> Result<(), CompileError> {
     let bytes_of = |json: serde_json::Result<Vec<u8>>| json.map_or(0, |json| json.len());

@@ -1,0 +1,93 @@
+//! The tables of the database, and how an older one becomes the present one.
+
+use rusqlite::{Connection, TransactionBehavior};
+
+use super::HistoryError;
+
+/// One step from each schema to the next; the schema's number is how many were taken. Steps are never changed, only added.
+pub(super) const MIGRATIONS: &[&str] = &["
+    -- Every distinct content once, by its SHA-256.
+    CREATE TABLE blobs (
+        digest BLOB PRIMARY KEY NOT NULL,
+        size INTEGER NOT NULL,
+        bytes BLOB NOT NULL
+    ) STRICT;
+    CREATE INDEX blobs_by_size ON blobs (size);
+
+    -- Numbers are never given again, also not after pruning.
+    CREATE TABLE versions (
+        version INTEGER PRIMARY KEY AUTOINCREMENT,
+        -- Whose: the directory of the pins.
+        pins TEXT NOT NULL,
+        time_s INTEGER NOT NULL,
+        author TEXT NOT NULL,
+        uid INTEGER,
+        origin TEXT NOT NULL,
+        file TEXT NOT NULL,
+        text BLOB NOT NULL REFERENCES blobs (digest),
+        -- Of the text and all source files: what makes two policies the same.
+        digest TEXT NOT NULL,
+        reason TEXT,
+        forced INTEGER NOT NULL,
+        confirm_s INTEGER,
+        -- The version that was active before.
+        replaced INTEGER,
+        -- The version that this one is again.
+        again INTEGER,
+        state TEXT NOT NULL,
+        failure TEXT
+    ) STRICT;
+    CREATE INDEX versions_by_pins ON versions (pins, version);
+    CREATE INDEX versions_by_text ON versions (text);
+
+    CREATE TABLE sources (
+        version INTEGER NOT NULL REFERENCES versions (version) ON DELETE CASCADE,
+        -- As the policy names it, from its folder on.
+        name TEXT NOT NULL,
+        content BLOB NOT NULL REFERENCES blobs (digest),
+        PRIMARY KEY (version, name)
+    ) STRICT;
+    CREATE INDEX sources_by_content ON sources (content);
+
+    CREATE TABLE audit (
+        entry INTEGER PRIMARY KEY AUTOINCREMENT,
+        pins TEXT NOT NULL,
+        time_s INTEGER NOT NULL,
+        author TEXT NOT NULL,
+        uid INTEGER,
+        origin TEXT NOT NULL,
+        action TEXT NOT NULL,
+        target TEXT NOT NULL,
+        before TEXT,
+        after TEXT,
+        reason TEXT,
+        result TEXT NOT NULL
+    ) STRICT;
+    CREATE INDEX audit_by_pins ON audit (pins, entry);
+"];
+
+/// Brings the database to the present schema.
+pub(super) fn migrate(connection: &mut Connection) -> Result<(), HistoryError> {
+    let known = MIGRATIONS.len();
+    if number(connection)? == known {
+        return Ok(());
+    }
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    // Another process may have done it meanwhile.
+    let found = number(&transaction)?;
+    if found > known {
+        return Err(HistoryError::Newer { found, known });
+    }
+    for (taken, step) in MIGRATIONS.iter().enumerate().skip(found) {
+        transaction.execute_batch(step)?;
+        transaction.pragma_update(None, "user_version", (taken + 1) as i64)?;
+    }
+    Ok(transaction.commit()?)
+}
+
+/// The number of the database's schema; 0: it is empty.
+pub(super) fn number(connection: &Connection) -> Result<usize, HistoryError> {
+    let number: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    // Nothing of ours writes a negative one.
+    Ok(usize::try_from(number).unwrap_or(usize::MAX))
+}
