@@ -1,5 +1,7 @@
 //! Reading the maps: what is active, what was counted, what a source has left.
 
+mod tables;
+
 use std::sync::atomic::{Ordering, fence};
 
 use aya::maps::{MapData, MapError};
@@ -298,7 +300,8 @@ impl<'a> Active<'a> {
     }
 }
 
-fn can_refuse(class: &Class) -> bool {
+/// Whether a class can refuse a packet, or could in another mode.
+pub fn can_refuse(class: &Class) -> bool {
     let budgets = [class.packets, class.bytes, class.connections];
     let is_limited = budgets.iter().any(Budget::is_limited);
     let has_parents = [class.v4_24, class.v6_56, class.v6_48].iter().any(|&number| number != 0);
@@ -458,7 +461,13 @@ pub fn set(maps: &Maps, table: &Mapped<Set>, key: &SourceKey) -> (Set, u64) {
 /// Every entry of a table that has an owner. One that changes hands while it is read is left out: the old owner's is gone,
 /// and the new owner's has hardly begun.
 pub fn entries(table: &Mapped<Set>) -> impl Iterator<Item = Way> {
-    (0..table.len() * WAYS).filter_map(|way| owned(table, way / WAYS, way % WAYS))
+    numbered_entries(table).map(|(_, way)| way)
+}
+
+/// As [`entries`], each with the number of its way.
+pub fn numbered_entries(table: &Mapped<Set>) -> impl Iterator<Item = (u32, Way)> {
+    let owned = |way: usize| Some((way as u32, owned(table, way / WAYS, way % WAYS)?));
+    (0..table.len() * WAYS).filter_map(owned)
 }
 
 /// A way that has an owner, its words all of the same one's.

@@ -21,6 +21,7 @@ mod budgets;
 pub mod compile;
 mod context;
 mod diagnostic;
+pub mod difference;
 mod effect;
 mod fields;
 mod firing;

@@ -66,6 +66,20 @@ fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
     365 * year + leap_days + day_of_year - DAYS_TO_1970
 }
 
+/// An end as it is written, in UTC.
+pub(super) fn text(unix_s: u64) -> String {
+    let (days, second) = ((unix_s / S_PER_DAY as u64) as i64, unix_s % S_PER_DAY as u64);
+    // The first guess is a year that has begun, or the one after it.
+    let mut year = 1970 + days / 365;
+    while days_since_1970(year, 1, 1) > days {
+        year -= 1;
+    }
+    let month = (1..=12).rev().find(|&month| days_since_1970(year, month, 1) <= days).unwrap_or(1);
+    let day = days - days_since_1970(year, month, 1) + 1;
+    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -89,6 +103,15 @@ mod tests {
         ] {
             assert_eq!(unix_s(&text.parse().unwrap()), Some(seconds), "{text}");
         }
+    }
+
+    #[test]
+    fn an_end_is_written_as_it_is_read() {
+        for day in 0..100_000 {
+            let seconds = day * 86_400 + day % 86_400;
+            assert_eq!(unix_s(&text(seconds).parse().unwrap()), Some(seconds), "{}", text(seconds));
+        }
+        assert_eq!(text(253_402_300_799), "9999-12-31T23:59:59Z");
     }
 
     #[test]

@@ -4,14 +4,24 @@
 
 mod classes;
 mod error;
+<<<<<<< HEAD
 mod incidents;
+=======
+mod lookup;
+>>>>>>> 8a90f77 (policy: compiled tables are asked on the host, and two policies are compared)
 mod ranges;
+mod runs;
 mod services;
 mod sources;
 
 pub use error::CompileError;
 use error::Place;
+<<<<<<< HEAD
 pub use incidents::{IncidentTables, Standard, compile_incidents};
+=======
+pub use lookup::{Judge, Judged};
+pub use runs::{Piece, Run, pieces, prefixes_of_run};
+>>>>>>> 8a90f77 (policy: compiled tables are asked on the host, and two policies are compared)
 
 use std::collections::{BTreeMap, BTreeSet};
 
