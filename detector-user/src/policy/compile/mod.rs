@@ -4,11 +4,8 @@
 
 mod classes;
 mod error;
-<<<<<<< HEAD
 mod incidents;
-=======
 mod lookup;
->>>>>>> 8a90f77 (policy: compiled tables are asked on the host, and two policies are compared)
 mod ranges;
 mod runs;
 mod services;
@@ -16,12 +13,9 @@ mod sources;
 
 pub use error::CompileError;
 use error::Place;
-<<<<<<< HEAD
 pub use incidents::{IncidentTables, Standard, compile_incidents};
-=======
 pub use lookup::{Judge, Judged};
 pub use runs::{Piece, Run, pieces, prefixes_of_run};
->>>>>>> 8a90f77 (policy: compiled tables are asked on the host, and two policies are compared)
 
 use std::collections::{BTreeMap, BTreeSet};
 
