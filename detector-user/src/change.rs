@@ -9,6 +9,7 @@ use serde_json::json;
 use crate::{
     clock,
     commands::{Failure, PolicyFile},
+    guard::Guard,
     history::{Author, Entry, History, HistoryError, NewVersion, Origin, State, standing::InKernel},
     kernel::{
         apply::{self, apply as put, apply_until_confirmed, check_no_trial},
@@ -16,7 +17,7 @@ use crate::{
         pins::Pins,
         read::{self, ReadError},
     },
-    policy::compile::{Clocks, Manifest},
+    policy::compile::{Beside, Clocks, Manifest, Standard, Tables},
 };
 
 /// A policy to be put in place of the active one.
@@ -36,12 +37,14 @@ pub struct Change<'a> {
     pub reason: Option<&'a str>,
     /// The version that it is again.
     pub again: Option<u64>,
+    /// Who looks at what it would do to the traffic, unless it is forced.
+    pub guard: Option<&'a Guard>,
 }
 
 impl<'a> Change<'a> {
     /// A policy to stay, neither forced nor with a reason.
     pub const fn new(file: &'a PolicyFile, author: &'a Author, origin: Origin) -> Self {
-        Self { file, confirm: None, force: false, author, origin, reason: None, again: None }
+        Self { file, confirm: None, force: false, author, origin, reason: None, again: None, guard: None }
     }
 }
 
@@ -151,7 +154,7 @@ impl<'a> Applying<'a> {
         self.check_force()?;
         let previous = self.before.clone().unwrap_or_default();
         let mut tables = file.compile(&previous, clocks(self.maps))?;
-        // Guards, which refuse what hurts unless it is forced, look at the compiled tables here.
+        self.check_guard(&mut tables)?;
         let same = self.same_version();
         let begun = if same.is_none() { self.begin() } else { None };
         let version = same.or(begun).unwrap_or_default();
@@ -166,6 +169,15 @@ impl<'a> Applying<'a> {
         let result = result.map_err(Failure::from);
         self.finish(same, begun, result.as_ref().copied());
         Ok(Applied { version, is_new: begun.is_some(), epoch: result?, unrecorded: None })
+    }
+
+    /// Refuses what would lock somebody out or drop too much, unless it is forced.
+    fn check_guard(&self, tables: &mut Tables) -> Result<(), Failure> {
+        let Some(guard) = self.change.guard.filter(|_| !self.change.force) else { return Ok(()) };
+        let incidents = read::incidents(self.maps)?;
+        tables.beside =
+            Beside::new(incidents, &Standard::of(tables), tables.clocks).map_err(apply::ApplyError::from)?;
+        guard.check(self.maps, tables)?.into_result()
     }
 
     /// A daemon's start and reload have nobody to ask: what was forced once need not be again, and what is in the kernel
@@ -214,7 +226,7 @@ impl<'a> Applying<'a> {
     }
 
     fn begin(&mut self) -> Option<u64> {
-        let Change { file, confirm, force, author, origin, reason, again } = *self.change;
+        let Change { file, confirm, force, author, origin, reason, again, .. } = *self.change;
         let new = NewVersion {
             time_s: clock::unix_s(),
             author,

@@ -1,6 +1,7 @@
 //! The command line.
 
 mod api;
+mod guard;
 
 use std::{net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
@@ -9,11 +10,14 @@ use detector_common::limits::{SOURCES_DEFAULT, SOURCES_MAX};
 use ipnet::IpNet;
 
 use crate::{
+    guard::Share,
     history::{DEFAULT_STATE, History},
     kernel::pins::{DEFAULT_ROOT, Pins},
     policy::incident::{self, reason},
+    traffic::DEFAULT_RUN_DIRECTORY,
 };
 pub use api::{ApiArgs, ApiPath, DEFAULT_SOCKET, EventsArgs, TcpArgs, TokenArgs};
+pub use guard::{GuardArgs, PlanArgs, TrafficArgs, VictimsArgs};
 
 /// Exit codes, for `--help`.
 const EXIT_CODES: &str = "Exit codes: 0 done or enforcing, 10 not enforcing, 11 degraded (needs a hand), \
@@ -54,9 +58,28 @@ whether a name refers to something, for one. Dates and times are texts to it.
 Example:
   detector schema > policy.schema.json";
 
+const PLAN_NOTES: &str = "\
+Packets dropped are estimated: the traffic that was seen is stretched to a minute, in which every budget starts
+full. Packets without an entry in the table, and those of no service so far, are not seen.
+Exit codes: 0 compared, whatever came out, 2 invalid, 1 nothing is loaded.
+
+Examples:
+  detector plan new.toml
+  detector plan new.toml --json | jq '.impact.victims[].source'";
+
+const VICTIMS_NOTES: &str = "\
+DROPPED/S is counted, WOULD DROP/S estimated as if the mode were `enforce` for everybody. A source is shown
+with the class that it has now.
+
+Examples:
+  detector victims                        # who is dropped, or would be without shadow
+  detector victims --rule INC-4711 --json";
+
 const APPLY_NOTES: &str = "\
 The whole policy takes effect at once, or nothing changes.
-Exit codes: 0 applied, 2 invalid, 1 nothing is loaded or the kernel refuses.
+Without --force it is refused (2) if it would lock out your SSH peer, the default gateway, a DNS resolver in use
+or what `defaults.allow` names so far, or newly drop too much of the traffic. `detector plan` says so before.
+Exit codes: 0 applied, 2 invalid or refused, 1 nothing is loaded or the kernel refuses.
 The file of a running daemon stays as it is, and its next SIGHUP applies that one again.
 With --confirm the kernel goes back by itself when the time is over, also when no daemon lives then.
 Each different policy is a version in the history, with its source files; what cannot be recorded is applied
@@ -197,6 +220,9 @@ pub enum Command {
     /// Print the policy language as a JSON Schema.
     #[command(after_help = SCHEMA_NOTES)]
     Schema,
+    /// Say what a policy would change: services, rules, budgets, and for which sources of the live table.
+    #[command(after_help = PLAN_NOTES)]
+    Plan(PlanArgs),
     /// Apply a policy to the loaded program. Every budget keeps its state.
     #[command(after_help = APPLY_NOTES)]
     Apply(ApplyArgs),
@@ -236,6 +262,9 @@ pub enum Command {
     /// Show the sources with the most packets. Works with the daemon dead.
     #[command(after_help = TOP_NOTES)]
     Top(TopArgs),
+    /// Show the sources that are dropped, or would be in mode enforce: whom a rule hurts. Works with the daemon dead.
+    #[command(after_help = VICTIMS_NOTES)]
+    Victims(VictimsArgs),
     /// Follow what happens: sampled drops, reloads, trials and rules that end. Asks the running daemon.
     #[command(after_help = api::EVENTS_NOTES)]
     Events(EventsArgs),
@@ -264,6 +293,8 @@ impl Command {
             Self::Check(args) => args.json,
             Self::Schema => true,
             Self::Completions(_) | Self::Man(_) => false,
+            Self::Plan(args) => args.read.json,
+            Self::Victims(args) => args.read.json,
             Self::Apply(args) => args.write.read.json,
             Self::Confirm(args) => args.read.json,
             Self::Rollback(args) => args.write.read.json,
@@ -351,6 +382,12 @@ pub struct RunArgs {
     /// Where to serve OpenMetrics at /metrics, or `off`.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9477")]
     pub metrics: MetricsAddress,
+    /// Where to keep what was seen of the last minute, for `plan` and `apply`: 24 bytes for each source, twice.
+    #[arg(long, value_name = "DIR", default_value = DEFAULT_RUN_DIRECTORY)]
+    pub run_dir: PathBuf,
+    /// Share of the packets of the last minute that a reload on SIGHUP may newly drop.
+    #[arg(long, value_name = "SHARE", default_value = "5%")]
+    pub max_drop: Share,
     /// Keep filtering after SIGTERM: leave program, links and maps in the kernel.
     #[arg(long)]
     pub keep: bool,
@@ -386,12 +423,15 @@ pub struct ApplyArgs {
     /// Go back after this time, like 60s, 5min or 1h, unless `detector confirm` comes first.
     #[arg(long, value_name = "TIME", value_parser = confirm_time)]
     pub confirm: Option<Duration>,
-    /// Apply also what `check` says needs to be forced: rules about nearly everyone.
+    /// Apply also what is refused else: rules about nearly everyone, who would be locked out, too many packets newly dropped.
     #[arg(long)]
     pub force: bool,
     /// Why, for the history.
     #[arg(long, value_name = "TEXT", value_parser = reason)]
     pub reason: Option<String>,
+    /// How much a change may drop.
+    #[command(flatten)]
+    pub guard: GuardArgs,
     /// Where the maps are, where changes are recorded, and how to answer.
     #[command(flatten)]
     pub write: WriteArgs,
@@ -598,7 +638,7 @@ const CONFIRM_MIN: Duration = Duration::from_secs(1);
 const CONFIRM_MAX: Duration = Duration::from_secs(86_400);
 
 fn confirm_time(text: &str) -> Result<Duration, String> {
-    time(text, CONFIRM_MIN, CONFIRM_MAX)
+    time_within(CONFIRM_MIN, CONFIRM_MAX, text)
         .ok_or_else(|| "expected a number and `s`, `min` or `h`, from 1s to 24h, like 60s".to_owned())
 }
 
@@ -607,11 +647,11 @@ const INCIDENT_MIN: Duration = Duration::from_secs(1);
 const INCIDENT_MAX: Duration = Duration::from_secs(366 * 86_400);
 
 fn incident_time(text: &str) -> Result<Duration, String> {
-    time(text, INCIDENT_MIN, INCIDENT_MAX)
+    time_within(INCIDENT_MIN, INCIDENT_MAX, text)
         .ok_or_else(|| "expected a number and `s`, `min`, `h` or `d`, from 1s to 366d, like 30min".to_owned())
 }
 
-fn time(text: &str, least: Duration, most: Duration) -> Option<Duration> {
+fn time_within(min: Duration, max: Duration, text: &str) -> Option<Duration> {
     let digits = text.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(text.len());
     let (count, unit) = text.split_at(digits);
     let unit_s = match unit {
@@ -623,7 +663,7 @@ fn time(text: &str, least: Duration, most: Duration) -> Option<Duration> {
     };
     let count: u64 = count.parse().ok()?;
     let time = Duration::from_secs(count.saturating_mul(unit_s));
-    (least..=most).contains(&time).then_some(time)
+    (min..=max).contains(&time).then_some(time)
 }
 
 /// Where metrics are served.

@@ -40,6 +40,7 @@ fn execute(cli: &Cli) -> Result<u8, Failure> {
         Command::Run(args) => daemon::run(args),
         Command::Check(args) => commands::check::check(args),
         Command::Schema => commands::schema::schema(),
+        Command::Plan(args) => commands::plan::plan(args),
         Command::Apply(args) => commands::apply::apply(args),
         Command::Confirm(args) => commands::confirm::confirm(args),
         Command::Rollback(args) => commands::rollback::rollback(args),
@@ -57,6 +58,7 @@ fn execute(cli: &Cli) -> Result<u8, Failure> {
         Command::Token(args) => commands::token::token(args),
         Command::Completions(args) => commands::completions::completions(args),
         Command::Man(args) => commands::man::man(args),
+        Command::Victims(args) => commands::victims::victims(args),
         Command::Replay(args) => commands::replay::replay(args),
         Command::Unload(args) => commands::unload::unload(args),
     }

@@ -25,6 +25,8 @@ const SOURCES: &str = "10000";
 
 /// Names the directory of the history where no option does.
 pub const STATE_VARIABLE: &str = "DETECTOR_STATE";
+/// Commands that ask what the daemon saw of the traffic.
+const WATCHING: [&str; 3] = ["apply", "plan", "victims"];
 
 /// The binary under test.
 ///
@@ -137,6 +139,11 @@ impl<'a> Site<'a> {
         Ok(command)
     }
 
+    /// Where its daemon keeps what it saw of the traffic.
+    pub fn run_directory(&self) -> PathBuf {
+        self.files.path().join("run")
+    }
+
     /// Runs `detector` with arguments and `--pins` to its end: its exit code, and what it printed.
     ///
     /// # Errors
@@ -145,6 +152,9 @@ impl<'a> Site<'a> {
     pub fn ask(&self, arguments: &[&str]) -> Result<(i32, String, String)> {
         let mut command = self.detector(arguments)?;
         command.arg("--pins").arg(&self.pins);
+        if arguments.first().is_some_and(|command| WATCHING.contains(command)) {
+            command.arg("--run-dir").arg(self.run_directory());
+        }
         answer(&mut command)
     }
 
@@ -192,6 +202,7 @@ impl<'a> Site<'a> {
     pub fn run_command(&self, interfaces: &[&str], arguments: &[&str]) -> Result<Command> {
         let mut command = self.detector(&["run", "--sources", SOURCES, "--policy"])?;
         command.arg(self.policy()).arg("--pins").arg(&self.pins);
+        command.arg("--run-dir").arg(self.run_directory());
         if !arguments.contains(&"--metrics") {
             command.args(["--metrics", &METRICS.to_string()]);
         }

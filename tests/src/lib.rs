@@ -14,5 +14,6 @@ pub mod python;
 pub mod random;
 pub mod rows;
 pub mod snapshot;
+pub mod ssh;
 pub mod stage;
 pub mod traffic;

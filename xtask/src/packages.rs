@@ -66,6 +66,13 @@ pub(crate) const PACKAGES: &[Package] = &[
     package(Part::Tests, "curl", Program("curl"), "a real client"),
     package(Part::Tests, "nginx", Program("nginx"), "a real HTTPS service (installed, not started)"),
     package(Part::Tests, "openssl", Program("openssl"), "the certificate of that service"),
+    package(
+        Part::Tests,
+        "openssh-server",
+        Program("sshd"),
+        "a session to be locked out of (installed, not started)",
+    ),
+    package(Part::Tests, "openssh-client", Program("ssh"), "the client of that session"),
     package(Part::Tests, "ca-certificates", Installed, "downloads over HTTPS"),
     package(Part::Tests, "python3", Program("python3"), "small servers and clients in tests"),
     package(Part::Tests, "python3-venv", Module("ensurepip"), "a place for the Python programs of tests"),
@@ -128,10 +135,13 @@ pub(crate) fn install(packages: &[&Package]) -> Result<()> {
         say("setup", format!("trying once more, because {error:#}"));
         apt_install(&names)?;
     }
-    if names.contains(&"nginx") {
-        let mut disable = as_root("update-rc.d");
-        disable.args(["nginx", "disable"]).stdout(Stdio::null());
-        run("keeping nginx from starting at boot", &mut disable, "run it by hand")?;
+    for (package, service) in [("nginx", "nginx"), ("openssh-server", "ssh")] {
+        if names.contains(&package) {
+            let mut disable = as_root("update-rc.d");
+            disable.args([service, "disable"]).stdout(Stdio::null());
+            let what = format!("keeping {service} from starting at boot");
+            run(&what, &mut disable, "run it by hand")?;
+        }
     }
     Ok(())
 }

@@ -7,6 +7,7 @@ use super::{EXIT_DONE, Failure, print_json, print_line, read_policy, warn};
 use crate::{
     change::{Applied, Change, apply_to},
     cli::ApplyArgs,
+    guard::Guard,
     history::{Author, History, Origin},
     kernel::{mapped::Access, maps::Maps, pins::Pins, probe::probe},
     policy::{FileDiagnostic, in_file, render},
@@ -49,7 +50,9 @@ pub fn apply(args: &ApplyArgs) -> Result<u8, Failure> {
     let pins = args.write.pins();
     let mut maps = Maps::pinned(&pins.loaded()?, Access::Write)?;
     let author = Author::current();
+    let guard = Guard::of(&args.guard);
     let change = Change {
+        guard: Some(&guard),
         confirm: args.confirm,
         force: args.force,
         reason: args.reason.as_deref(),

@@ -11,6 +11,7 @@ pub mod explain;
 pub mod history;
 pub mod incident;
 pub mod man;
+pub mod plan;
 mod policy_file;
 pub mod replay;
 pub mod rollback;
@@ -21,6 +22,7 @@ pub mod status;
 pub mod token;
 pub mod top;
 pub mod unload;
+pub mod victims;
 
 use std::{fmt, fs, path::Path};
 

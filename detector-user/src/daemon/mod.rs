@@ -31,6 +31,7 @@ use crate::{
     cli::{MetricsAddress, RunArgs},
     clock,
     commands::{EXIT_DONE, Failure, PolicyFile, read_policy},
+    guard::Guard,
     history::{Author, Entry, History, Origin},
     kernel::{
         attach::Attachment,
@@ -39,6 +40,7 @@ use crate::{
         pins::{Lock, Pins, PinsError},
     },
     log, policy,
+    traffic::Watch,
 };
 use feed::{Event, Feed};
 use looks::Looks;
@@ -59,6 +61,7 @@ pub(crate) struct Running {
     interfaces: String,
     /// Whether policies are applied though they need to be forced.
     force: bool,
+    pub(crate) guard: Guard,
     maps: Maps,
     attachments: Vec<Attachment>,
     lock: Lock,
@@ -155,6 +158,7 @@ async fn serve(args: &RunArgs) -> Result<u8, Failure> {
         }
     };
     let started = start::start(args, prepared)?;
+    let _watch = Watch::start(started.pins.directory(), &args.run_dir);
     let running: Shared = Arc::new(Running {
         pins: started.pins,
         feed: Feed::new(),
@@ -164,6 +168,7 @@ async fn serve(args: &RunArgs) -> Result<u8, Failure> {
         author: started.author,
         interfaces: args.interfaces.join(", "),
         force: args.force,
+        guard: Guard::of_daemon(args),
         maps: started.maps,
         attachments: started.attachments,
         lock: started.lock,
@@ -278,7 +283,11 @@ async fn reload_on(mut hangup: Signal, running: Shared, policy: PathBuf, tokens:
 /// Reads the policy again, and returns its name. A bad one changes nothing.
 fn reload(running: &Running, path: &Path) -> Result<String, Failure> {
     let (file, mut maps) = read_again(running, path)?;
-    let change = Change { force: running.force, ..Change::new(&file, &running.author, Origin::Reload) };
+    let change = Change {
+        force: running.force,
+        guard: Some(&running.guard),
+        ..Change::new(&file, &running.author, Origin::Reload)
+    };
     let applied = apply_to(&mut maps, &running.pins, &running.history, &change)?;
     start::warn_of(&file);
     start::tell_applied(&file, &applied, false);

@@ -21,6 +21,7 @@ use crate::{
     cli::RunArgs,
     clock,
     commands::{Failure, PolicyFile, read_policy, version_name},
+    guard::{self, Host},
     history::{Author, History, Origin},
     kernel::{
         attach::{Attachment, attach, detach, index_of},
@@ -236,6 +237,7 @@ fn put_policy(loaded: &mut Loaded, prepared: &Prepared) -> Result<(), Failure> {
     let change = Change { force: *force, ..Change::new(file, author, Origin::Start) };
     let applied = apply_to(&mut loaded.maps, pins, history, &change)?;
     warn_of(file);
+    warn_of_lockouts(&loaded.maps)?;
     tell_applied(file, &applied, prepared.adopted());
     Ok(())
 }
@@ -381,6 +383,16 @@ pub(super) fn tell_applied(file: &PolicyFile, applied: &Applied, adopted: bool) 
     }
     let name = version_name(*version, *epoch);
     tracing::info!(version, epoch, file = %file.name, adopted, "applied the policy: {name}");
+}
+
+/// Says whom the policy locks out of this host. It is no reason not to start: a node has to come up.
+fn warn_of_lockouts(maps: &Maps) -> Result<(), Failure> {
+    let loaded = guard::Loaded::read(maps)?;
+    let Some(judge) = loaded.judge() else { return Ok(()) };
+    for lockout in guard::peers_locked_out(&Host::own(), None, &judge) {
+        tracing::warn!("the policy locks out {lockout}: add it to `allow` in [defaults], unless it is meant");
+    }
+    Ok(())
 }
 
 /// Logs the warnings of a policy.

@@ -23,7 +23,7 @@ use super::{
     maps::Maps,
     read::{self, ReadError},
 };
-use crate::policy::compile::{Clocks, CompileError, Manifest, Standard, Tables};
+use crate::policy::compile::{Beside, Clocks, CompileError, Manifest, Standard, Tables};
 
 /// A policy that could not be put into the kernel. The active one is untouched.
 #[derive(Debug, Error)]
@@ -196,13 +196,12 @@ fn put(maps: &mut Maps, tables: &Tables, confirm_ns: Option<u64>) -> Result<u32,
     let epoch = next_epoch(settings.last_epoch as u32);
     let slot = (active.slot() + 1) % POLICY_SLOTS as u32;
     let manifest = encode(&tables.manifest)?;
-    let incidents = read::incidents(maps)?;
-    let beside = incidents::compile(&incidents, &Standard::of(tables), tables.clocks)?;
+    let beside = Beside::new(read::incidents(maps)?, &Standard::of(tables), tables.clocks)?;
     wait_for_packets(maps)?;
     set_trees(maps, slot, &tables.rules_v4, &tables.rules_v6)?;
     let incident_slot = match &beside {
         None => None,
-        Some(beside) => Some(incidents::fill(maps, &incidents, beside, &[active])?),
+        Some(beside) => Some(incidents::fill(maps, beside, &[active])?),
     };
     reset_reused_counters(maps, tables)?;
     fill(&maps.destinations, slot, DESTINATION_SLOTS, &tables.destinations);

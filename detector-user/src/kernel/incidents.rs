@@ -17,7 +17,7 @@ use super::{
     read::{self, Active},
 };
 use crate::policy::{
-    compile::{Clocks, CompileError, IncidentTables, Standard, compile_incidents},
+    compile::{Beside, Clocks, CompileError, Standard},
     incident::{Incident, Incidents},
 };
 
@@ -59,7 +59,8 @@ pub fn change(
     let generations: Vec<_> = fallback.into_iter().chain([active]).collect();
     let mut compiled = Vec::new();
     for &generation in &generations {
-        compiled.push(compile(&incidents, &standard(&Active::of(maps, generation))?, clocks)?);
+        let standard = standard(&Active::of(maps, generation))?;
+        compiled.push(Beside::new(incidents.clone(), &standard, clocks)?);
     }
     wait_for_packets(maps)?;
     for incident in &added {
@@ -67,10 +68,10 @@ pub fn change(
     }
     let (mut used, mut epoch) = (generations.clone(), settings.last_epoch as u32);
     let mut next = Vec::new();
-    for (generation, tables) in generations.iter().zip(&compiled) {
-        let slot = match tables {
+    for (generation, beside) in generations.iter().zip(&compiled) {
+        let slot = match beside {
             None => None,
-            Some(tables) => Some(fill(maps, &incidents, tables, &used)?),
+            Some(beside) => Some(fill(maps, beside, &used)?),
         };
         epoch = next_epoch(epoch);
         let generation = Generation::new(epoch, generation.slot(), slot);
@@ -110,18 +111,6 @@ fn numbered(added: Vec<Incident>, present: &[Incident], last: u64) -> Result<Vec
     Ok(added.into_iter().zip(counters).zip(last + 1..).map(number).collect())
 }
 
-/// The tables of incident rules; `None`: there are none.
-pub(super) fn compile(
-    incidents: &Incidents,
-    standard: &Standard,
-    clocks: Clocks,
-) -> Result<Option<IncidentTables>, CompileError> {
-    if incidents.rules.is_empty() {
-        return Ok(None);
-    }
-    compile_incidents(incidents, standard, clocks).map(Some)
-}
-
 /// What a policy in the kernel says of sources that no rule of its names.
 fn standard(active: &Active<'_>) -> Result<Standard, read::ReadError> {
     let services = active.manifest()?.unwrap_or_default().services;
@@ -131,12 +120,8 @@ fn standard(active: &Active<'_>) -> Result<Standard, read::ReadError> {
 }
 
 /// Fills a slot that none of some generations uses. Nobody reads it: see `wait_for_packets`.
-pub(super) fn fill(
-    maps: &mut Maps,
-    incidents: &Incidents,
-    tables: &IncidentTables,
-    used: &[Generation],
-) -> Result<u32, ApplyError> {
+pub(super) fn fill(maps: &mut Maps, beside: &Beside, used: &[Generation]) -> Result<u32, ApplyError> {
+    let Beside { incidents, tables } = beside;
     let is_free = |slot: &u32| used.iter().all(|generation| generation.incidents() != Some(*slot));
     let slot = (0..INCIDENT_SLOTS as u32).find(is_free).ok_or_else(|| io::Error::other("no slot is free"))?;
     set_trees(maps, incident_tree(slot), &tables.rules_v4, &tables.rules_v6)?;

@@ -2,16 +2,21 @@
 
 use aya::Pod;
 use detector_common::{
+    budget::TICKS_PER_NS,
     limits::{CELLS_MAX, CLASSES_MAX, DESTINATION_SLOTS, PARENT_CLASSES_MAX, PORT_SLOTS},
     policy::slot_place,
     ranges::{NodeV4, NodeV6},
 };
 
 use super::{Active, ReadError, mapped};
-use crate::{kernel::mapped::Mapped, policy::compile::Tables};
+use crate::{
+    clock,
+    kernel::mapped::Mapped,
+    policy::compile::{Beside, Clocks, Standard, Tables},
+};
 
 impl Active<'_> {
-    /// Its tables; `None` before the first policy. A copy: 17 bytes for each source prefix of IPv4, 46 of IPv6, and half a megabyte.
+    /// Its tables and those of the incident rules; `None` before the first policy. A copy: 17 bytes for each source prefix of IPv4, 46 of IPv6, and half a megabyte.
     ///
     /// # Errors
     ///
@@ -28,7 +33,12 @@ impl Active<'_> {
             0 => Vec::new(),
             _ => all(&mapped::<NodeV6>(maps.rules_v6.get(&slot, 0)?)?),
         };
-        Ok(Some(Tables {
+        let clocks = Clocks {
+            tick_ns: super::settings(maps).clock_tick_ns,
+            kernel_ns: super::now(maps) / TICKS_PER_NS,
+            unix_ns: clock::unix_ns(),
+        };
+        let mut tables = Tables {
             header,
             destinations: half(&maps.destinations, slot, DESTINATION_SLOTS),
             ports: half(&maps.ports, slot, PORT_SLOTS),
@@ -38,7 +48,12 @@ impl Active<'_> {
             rules_v4,
             rules_v6,
             manifest,
-        }))
+            clocks,
+            beside: None,
+        };
+        tables.beside = Beside::new(self.incidents()?, &Standard::of(&tables), clocks)
+            .map_err(|error| ReadError::Manifest(error.to_string()))?;
+        Ok(Some(tables))
     }
 }
 

@@ -46,12 +46,36 @@ pub struct IncidentTables {
     pub rules_v6: Vec<NodeV6>,
 }
 
+/// Incident rules beside a policy.
+#[derive(Debug, Clone)]
+pub struct Beside {
+    /// The rules.
+    pub incidents: Incidents,
+    /// Their tables.
+    pub tables: IncidentTables,
+}
+
+impl Beside {
+    /// Those of some rules; `None`: there are none.
+    ///
+    /// # Errors
+    ///
+    /// They do not fit.
+    pub fn new(incidents: Incidents, standard: &Standard, clocks: Clocks) -> Result<Option<Self>, CompileError> {
+        if incidents.rules.is_empty() {
+            return Ok(None);
+        }
+        let tables = compile_incidents(&incidents, standard, clocks)?;
+        Ok(Some(Self { incidents, tables }))
+    }
+}
+
 /// Compiles incident rules beside a policy.
 ///
 /// # Errors
 ///
 /// They do not fit.
-pub fn compile_incidents(
+fn compile_incidents(
     incidents: &Incidents,
     standard: &Standard,
     clocks: Clocks,

@@ -3,7 +3,7 @@
 use detector_common::{
     address::{Address, Family},
     hash::Seed,
-    limits::ENDS_MAX,
+    limits::{CLASSES_MAX, ENDS_MAX},
     packet::{Packet, Ports},
     policy::{Action, Class, DEFAULT_ROW, NO_PROFILE, NO_RULE, ParentClass, RuleValue, is_enforced},
     ranges::{self, NodeV4, NodeV6},
@@ -11,7 +11,7 @@ use detector_common::{
     table::{Key, Unit},
 };
 
-use super::{ManifestRule, Tables};
+use super::{Beside, ManifestRule, Tables};
 
 impl ServiceTables for Tables {
     fn destination(&self, place: u32) -> Option<&DestinationSlot> {
@@ -46,17 +46,11 @@ impl Tables {
 
     /// The row of cells of a source: what the most specific prefix around it says.
     pub fn row(&self, source: Address) -> RuleValue {
-        RuleValue(match source.family {
-            Family::V4 if self.header.rules_v4 != 0 => {
-                let node = |number: u32| self.rules_v4.get(number as usize);
-                ranges::find::<NodeV4, _>(node, (source.high >> 32) as u32, DEFAULT_ROW)
-            }
-            Family::V6 if self.header.rules_v6 != 0 => {
-                let node = |number: u32| self.rules_v6.get(number as usize);
-                ranges::find::<NodeV6, _>(node, (source.high, source.low), DEFAULT_ROW)
-            }
-            _ => DEFAULT_ROW,
-        })
+        match source.family {
+            Family::V4 if self.header.rules_v4 == 0 => RuleValue(DEFAULT_ROW),
+            Family::V6 if self.header.rules_v6 == 0 => RuleValue(DEFAULT_ROW),
+            _ => row_in(&self.rules_v4, &self.rules_v6, source),
+        }
     }
 
     /// The class that a row gives the sources of a service at a time, in ticks. None only of tables that are not whole.
@@ -94,6 +88,42 @@ impl Tables {
     }
 }
 
+/// The value of the most specific prefix around a source.
+fn row_in(v4: &[NodeV4], v6: &[NodeV6], source: Address) -> RuleValue {
+    RuleValue(match source.family {
+        Family::V4 => {
+            ranges::find::<NodeV4, _>(|number| v4.get(number as usize), (source.high >> 32) as u32, DEFAULT_ROW)
+        }
+        Family::V6 => {
+            ranges::find::<NodeV6, _>(|number| v6.get(number as usize), (source.high, source.low), DEFAULT_ROW)
+        }
+    })
+}
+
+impl Beside {
+    /// The class that the incident rules give a source at a service at a time, in ticks, whether the policy is stricter or
+    /// not.
+    pub fn class(&self, source: Address, service: u16, now: u64) -> Option<&Class> {
+        let tables = &self.tables;
+        let row = row_in(&tables.rules_v4, &tables.rules_v6, source);
+        let cell = tables.cells.get(row.first_cell() as usize + usize::from(service))?;
+        let mut number = cell.class as usize;
+        for _ in 0..=ENDS_MAX {
+            let class = tables.classes.get(number.checked_sub(CLASSES_MAX)?)?;
+            if !class.has_ended(now) {
+                return Some(class);
+            }
+            number = usize::from(class.next);
+        }
+        None
+    }
+
+    /// The number of the rule of one of their classes.
+    pub fn id_of(&self, class: &Class) -> Option<u64> {
+        self.incidents.rules.get(usize::from(class.rule)).map(|incident| incident.id)
+    }
+}
+
 /// A policy at a moment, with the seed of the tables that it is, or is to be, in.
 #[derive(Debug, Clone)]
 pub struct Judge<'a> {
@@ -112,6 +142,8 @@ pub struct Judged<'a> {
     pub class: &'a Class,
     /// Whether what the class refuses is dropped, of this source.
     pub enforced: bool,
+    /// The number of the incident rule that says so, if one does.
+    pub incident: Option<u64>,
 }
 
 impl Judged<'_> {
@@ -137,9 +169,23 @@ impl<'a> Judge<'a> {
         if !self.services.get(usize::from(service)).copied().unwrap_or_default() {
             return None;
         }
-        let class = self.tables.class(source, service, self.now)?;
+        let of_policy = self.tables.class(source, service, self.now)?;
+        let beside = self.tables.beside.as_ref();
+        let incident = beside.and_then(|beside| Some((beside, beside.class(source, service, self.now)?)));
+        let (class, incident) = match incident.filter(|(_, class)| !of_policy.prevails_over(class)) {
+            None => (of_policy, None),
+            Some((beside, class)) => (class, beside.id_of(class)),
+        };
         let hash = Key::new(source, Unit::of_source(source.family), service).hash(&self.seed);
-        Some(Judged { class, enforced: is_enforced(hash, class.enforced_percent) })
+        Some(Judged { class, enforced: is_enforced(hash, class.enforced_percent), incident })
+    }
+
+    /// The rule that says so, if one does; `incident N` is an incident rule.
+    pub fn rule_of(&self, judged: &Judged<'_>) -> Option<String> {
+        match judged.incident {
+            Some(id) => Some(format!("incident {id}")),
+            None => self.tables.rule_of(judged.class).map(|rule| rule.name.clone()),
+        }
     }
 
     /// The class that a row gives the sources of a service.
@@ -154,14 +200,18 @@ impl<'a> Judge<'a> {
 
     /// A class for people: `limit customer`, `drop by INC-4711`, `allow`, `count`.
     pub fn label(&self, judged: Option<Judged<'_>>) -> String {
-        let Some(Judged { class, enforced }) = judged else { return "no service".to_owned() };
+        let Some(Judged { class, enforced, incident }) = judged else { return "no service".to_owned() };
+        let with_rule = |does: &str| match incident {
+            Some(id) => format!("{does} by incident {id}"),
+            None => self.with_rule(does, class),
+        };
         let does = match class.action {
-            action if action == Action::Allow as u8 => return self.with_rule("allow", class),
+            action if action == Action::Allow as u8 => return with_rule("allow"),
             action if action == Action::Count as u8 => return "count".to_owned(),
             action if action == Action::Deny as u8 => "drop".to_owned(),
             _ => format!("limit {}", self.tables.profile_of(class).unwrap_or("nothing")),
         };
-        let does = self.with_rule(&does, class);
+        let does = with_rule(&does);
         if enforced { does } else { format!("{does} (shadow)") }
     }
 

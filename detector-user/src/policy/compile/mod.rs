@@ -13,7 +13,7 @@ mod sources;
 
 pub use error::CompileError;
 use error::Place;
-pub use incidents::{IncidentTables, Standard, compile_incidents};
+pub use incidents::{Beside, IncidentTables, Standard};
 pub use lookup::{Judge, Judged};
 pub use runs::{Piece, Run, pieces, prefixes_of_run};
 
@@ -53,6 +53,9 @@ pub struct Tables {
     pub manifest: Manifest,
     /// The clocks that they were made by.
     pub clocks: Clocks,
+    /// The incident rules beside the policy, for whoever judges by the tables; when the policy is applied, those that are
+    /// in force then stand beside it.
+    pub beside: Option<Beside>,
 }
 
 /// The clocks that a policy is compiled by.
@@ -181,6 +184,7 @@ pub fn compile(
         rules_v6: ranges::nodes_v6(&sources.v6),
         manifest,
         clocks,
+        beside: None,
     })
 }
 

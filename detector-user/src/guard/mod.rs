@@ -1,0 +1,229 @@
+//! What stands between an operator's slip and an outage: a change of the policy is refused when it would lock out who must
+//! get in, or newly drop more than a share of the traffic.
+//!
+//! Both are asked of tables that are compiled and not yet loaded, whatever they were made from.
+
+pub mod estimate;
+pub mod host;
+mod impact;
+mod lockout;
+mod share;
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+pub use host::Host;
+pub use impact::{Impact, Move, Victim, impact, is_stricter};
+pub use lockout::{Lockout, lockouts, peers_locked_out};
+pub use share::Share;
+
+use crate::{
+    cli::{GuardArgs, RunArgs},
+    commands::Failure,
+    kernel::{
+        maps::Maps,
+        read::{self, ReadError},
+    },
+    policy::compile::{Judge, Tables},
+    traffic::{self, FileError, Traffic, Watching},
+};
+
+/// Packets a second that a change may newly drop, whatever their share: an idle host is not guarded by noise.
+pub const FLOOR_PER_S: f64 = 10.0;
+
+/// Victims that a refusal names.
+const VICTIMS_NAMED: usize = 5;
+
+/// What is asked of a change, and of whom.
+#[derive(Debug, Clone)]
+pub struct Guard {
+    /// Whose peers are guarded.
+    pub host: Host,
+    /// The largest share of all packets that a change may newly drop.
+    pub max_drop: Share,
+    /// Where the traffic is known from.
+    pub watching: Watching,
+    /// Whether to wait for traffic to look at, where no daemon keeps some.
+    pub may_wait: bool,
+}
+
+/// More packets would newly be dropped than may be.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Blast {
+    /// What the change does.
+    pub impact: Impact,
+    /// The largest share that a change may newly drop, 0 to 1.
+    pub max_drop: f64,
+}
+
+/// Why a change is refused.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Refusal {
+    /// Who would be locked out.
+    pub lockouts: Vec<Lockout>,
+    /// How much would be dropped, if that is too much.
+    pub blast: Option<Blast>,
+}
+
+impl Refusal {
+    /// Whether there is a reason.
+    pub fn is_empty(&self) -> bool {
+        self.lockouts.is_empty() && self.blast.is_none()
+    }
+
+    /// The reasons, one a line, and victims.
+    pub fn reasons(&self) -> Vec<String> {
+        let mut lines: Vec<_> = self.lockouts.iter().map(|lockout| format!("locks out {lockout}")).collect();
+        lines.extend(self.blast.iter().flat_map(Blast::lines));
+        lines
+    }
+
+    /// The failure of a command that is refused.
+    ///
+    /// # Errors
+    ///
+    /// There is a reason to refuse.
+    pub fn into_result(self) -> Result<(), Failure> {
+        if self.is_empty() {
+            return Ok(());
+        }
+        let mut help = Vec::new();
+        if !self.lockouts.is_empty() {
+            help.push("add them to `allow` in [defaults]");
+        }
+        if self.blast.is_some() {
+            help.push("try the rule in mode \"shadow\" first");
+        }
+        help.push("or, if it is meant, `detector apply --force`");
+        let reasons = self.reasons().join("\n  ");
+        Err(Failure::invalid(format_args!("not applied: the policy\n  {reasons}\n{}", help.join(", "))))
+    }
+}
+
+impl Blast {
+    fn lines(&self) -> Vec<String> {
+        let Impact { window_s, packets_per_s, newly_dropped_per_s, newly_dropped_share, starts, .. } =
+            self.impact;
+        let mut lines = vec![format!(
+            "newly drops {:.1} % of the packets of the last {window_s:.0} s, {newly_dropped_per_s:.0} of \
+             {packets_per_s:.0} a second, at most {:.1} % may be (--max-drop); {starts} sources start to be dropped:",
+            newly_dropped_share * 100.0,
+            self.max_drop * 100.0
+        )];
+        lines.extend(self.impact.victims.iter().take(VICTIMS_NAMED).map(|victim| {
+            let Victim { source, service, from, to, packets_per_s, would_drop_per_s, .. } = victim;
+            format!(
+                "  {source} at {service}: {from} → {to}, {would_drop_per_s:.0} of {packets_per_s:.0} packets a second"
+            )
+        }));
+        lines
+    }
+}
+
+/// A policy that is loaded, and how to judge by it and by another one at this moment.
+#[derive(Debug)]
+pub struct Loaded {
+    tables: Option<Tables>,
+    seed: detector_common::hash::Seed,
+    now: u64,
+}
+
+impl Loaded {
+    /// What is loaded now.
+    ///
+    /// # Errors
+    ///
+    /// The maps cannot be read.
+    pub fn read(maps: &Maps) -> Result<Self, ReadError> {
+        let tables = read::consistently(maps, |active| active.tables())?;
+        Ok(Self { tables, seed: read::settings(maps).seed, now: read::now(maps) })
+    }
+
+    /// The policy that is loaded, if there is one.
+    pub fn judge(&self) -> Option<Judge<'_>> {
+        self.tables.as_ref().map(|tables| self.judge_by(tables))
+    }
+
+    /// Another policy, in its place.
+    pub fn judge_by<'a>(&self, tables: &'a Tables) -> Judge<'a> {
+        Judge::new(tables, self.seed, self.now)
+    }
+}
+
+impl Guard {
+    /// What the caller of a command is asked.
+    pub fn of(args: &GuardArgs) -> Self {
+        let watching = Watching::of(&args.traffic);
+        Self { host: Host::own(), max_drop: args.max_drop, watching, may_wait: true }
+    }
+
+    /// What a daemon is asked that reads its policy again. It does not wait.
+    pub fn of_daemon(args: &RunArgs) -> Self {
+        let watching = Watching { directory: args.run_dir.clone(), sample: None };
+        Self { host: Host::own(), max_drop: args.max_drop, watching, may_wait: false }
+    }
+
+    /// Asks a change that is compiled and not yet made.
+    ///
+    /// # Errors
+    ///
+    /// The maps cannot be read.
+    pub fn check(&self, maps: &Maps, after: &Tables) -> Result<Refusal, Failure> {
+        let loaded = Loaded::read(maps)?;
+        let (before, after) = (loaded.judge(), loaded.judge_by(after));
+        let lockouts = lockouts(&self.host, before.as_ref(), &after);
+        let Some(before) = before else { return Ok(Refusal { lockouts, blast: None }) };
+        // Without a source of which more may be dropped there is nothing to wait for.
+        let blast = match is_any_stricter(maps, &before, &after).then(|| self.traffic(maps)).flatten() {
+            None => None,
+            Some(traffic) => self.blast(impact(&before, &after, &traffic, VICTIMS_NAMED)),
+        };
+        Ok(Refusal { lockouts, blast })
+    }
+
+    /// Whether a change does too much.
+    pub fn blast(&self, impact: Impact) -> Option<Blast> {
+        let max_drop = self.max_drop.0;
+        let is_too_much = impact.newly_dropped_per_s >= FLOOR_PER_S && impact.newly_dropped_share > max_drop;
+        is_too_much.then_some(Blast { impact, max_drop })
+    }
+
+    fn traffic(&self, maps: &Maps) -> Option<Traffic> {
+        if self.may_wait {
+            return Some(self.watching.traffic(maps, say_waiting));
+        }
+        // Whoever must not wait takes a look that says less of a minute.
+        match traffic::recent(maps, &self.watching.directory, Duration::from_millis(100)) {
+            Ok(look) => look.map(|look| look.since(maps)),
+            Err(error) => {
+                tracing::warn!("how much the change drops is not known: {error}");
+                None
+            }
+        }
+    }
+}
+
+/// Whether there is a source of which a change may drop more.
+fn is_any_stricter(maps: &Maps, before: &Judge<'_>, after: &Judge<'_>) -> bool {
+    read::entries(&maps.sources).any(|way| {
+        let Some((source, _)) = way.owner() else { return false };
+        let service = way.meta().service();
+        is_stricter(before, before.judge(source, service), after, after.judge(source, service))
+    })
+}
+
+/// Tells a person why nothing happens for a while.
+pub fn say_waiting(time: Duration, error: Option<&FileError>) {
+    use std::io::IsTerminal as _;
+    if !std::io::stderr().is_terminal() {
+        return;
+    }
+    if let Some(error) = error {
+        anstream::eprintln!("{error}");
+    }
+    anstream::eprintln!("looking at the traffic for {:.0} s", time.as_secs_f64());
+}
+
+#[cfg(test)]
+mod tests;
