@@ -134,7 +134,8 @@ const INCIDENT_NOTES: &str = "\
 It takes effect at once, before the rules of the policy, and stays through `apply`, SIGHUP and restarts of the
 daemon, until its time is over (the kernel sees to that) or `detector undo` takes it back.
 Only defaults.allow of the policy comes before it. Of equal targets the rule that came last decides, else the most
-specific. Exit codes: 0 done, 2 invalid or refused, 1 nothing is loaded or the kernel refuses.";
+specific. Without --force it is refused if it would lock out your SSH peer, the gateway or a resolver, or if a prefix of
+it newly drops too much of the traffic; addresses named one by one are meant. Exit codes: 0 done, 2 invalid or refused, 1 nothing is loaded or the kernel refuses.";
 
 const THROTTLE_NOTES: &str = "\
 Each source of TARGET is limited by itself. What the policy limits besides goes on, and where it is stricter
@@ -509,9 +510,12 @@ pub struct IncidentArgs {
     /// Why: for the colleagues who find it.
     #[arg(long, value_name = "TEXT", value_parser = incident::reason)]
     pub reason: String,
-    /// Add also what is refused because it is about nearly everyone or has no effect.
+    /// Add also what is refused else: about nearly everyone, without effect, who would be locked out, too many packets dropped.
     #[arg(long)]
     pub force: bool,
+    /// How much a rule about prefixes may drop.
+    #[command(flatten)]
+    pub guard: GuardArgs,
     /// Where the maps are, where changes are recorded, and how to answer.
     #[command(flatten)]
     pub write: WriteArgs,

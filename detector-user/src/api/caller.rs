@@ -4,7 +4,7 @@ use std::{fmt, io, net::SocketAddr, os::fd::AsRawFd as _, sync::Arc};
 
 use tokio::net::UnixStream;
 
-use crate::{commands::Failure, history::Author};
+use crate::{commands::Failure, guard::Guard, history::Author};
 
 /// What somebody may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
@@ -152,6 +152,15 @@ impl Caller {
             Who::User(uid) => Author::user(*uid),
             Who::Token(name) => Author { name: format!("token {name}"), uid: None },
         }
+    }
+
+    /// The guard of the daemon, for the peers of who asks.
+    pub(super) fn guard(&self, guard: &Guard) -> Guard {
+        let process = match &self.peer {
+            Peer::Local(credentials) => credentials.pid.and_then(|pid| u32::try_from(pid).ok()),
+            Peer::Remote(_) => None,
+        };
+        guard.of_caller(process)
     }
 }
 

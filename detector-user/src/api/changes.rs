@@ -14,7 +14,9 @@ use super::{
     Api,
     admission::Operator,
     audit::{Asked, Audited, Version, audit},
-    blocking, input,
+    blocking,
+    caller::Caller,
+    input,
     reads::POLICY_NAME,
     refusal::{Json, Refusal},
 };
@@ -22,7 +24,8 @@ use crate::{
     change::Change,
     commands::{Failure, PolicyFile, SourceFiles, apply, confirm as trial, incident, rollback},
     daemon::Running,
-    history::{Author, Origin},
+    guard::Guard,
+    history::Origin,
     kernel::{maps::Maps, read},
     policy::incident::{IncidentAction, reason, target},
 };
@@ -69,11 +72,13 @@ pub(super) async fn apply(
         return Err(unprocessable("`name` has 1 to 255 characters, on one line"));
     }
     check_bounds(confirm_s, reason.as_deref())?;
-    change(app.clone(), operator, "apply", reason.clone(), move |running, maps, author| {
+    change(app.clone(), operator, "apply", reason.clone(), move |running, maps, caller| {
+        let (author, guard) = (&caller.author(), caller.guard(&running.guard));
         let file = PolicyFile::parse(&name, text, SourceFiles::Sent(&source_files))?;
         let confirm = confirm_s.map(Duration::from_secs);
         let reason = reason.as_deref();
-        let change = Change { confirm, force, reason, ..Change::new(&file, author, Origin::Api) };
+        let guard = Some(&guard);
+        let change = Change { confirm, force, reason, guard, ..Change::new(&file, author, Origin::Api) };
         apply::answer(maps, &running.pins, &running.history, &change)
     })
     .await
@@ -86,8 +91,8 @@ fn unprocessable(message: &str) -> Refusal {
 /// Keep the policy that is on trial.
 #[utoipa::path(post, path = "/v1/confirm", responses((status = OK, description = "It stays.", body = trial::Answer)))]
 pub(super) async fn confirm(State(app): State<Api>, operator: Operator) -> Result<Response, Refusal> {
-    change(app, operator, "confirm", None, |running, maps, author| {
-        trial::answer(maps, &running.pins, &running.history, author, Origin::Api)
+    change(app, operator, "confirm", None, |running, maps, caller| {
+        trial::answer(maps, &running.pins, &running.history, &caller.author(), Origin::Api)
     })
     .await
 }
@@ -119,7 +124,8 @@ pub(super) async fn rollback(
     let _place = app.applies.acquire().await;
     let Rollback { version, confirm_s, force, reason } = input::body(&app, request).await?;
     check_bounds(confirm_s, reason.as_deref())?;
-    change(app.clone(), operator, "rollback", reason.clone(), move |running, maps, author| {
+    change(app.clone(), operator, "rollback", reason.clone(), move |running, maps, caller| {
+        let author = &caller.author();
         let confirm = confirm_s.map(Duration::from_secs);
         let request = rollback::Request { version, confirm, force, author, reason: reason.as_deref() };
         Ok(rollback::answer(maps, &running.pins, &running.history, &request)?.0)
@@ -177,7 +183,7 @@ pub(super) enum IncidentKind {
 const TARGETS_MAX: usize = 100_000;
 
 impl AddIncident {
-    fn request(self) -> Result<incident::Request, Failure> {
+    fn request(self, guard: Guard) -> Result<incident::Request, Failure> {
         let budgets = incident::budgets(&incident::Rates {
             rate: self.rate.as_deref(),
             burst: self.burst,
@@ -213,6 +219,7 @@ impl AddIncident {
             time,
             reason: reason(&self.reason).map_err(|wrong| Failure::invalid(format_args!("`reason`: {wrong}")))?,
             force: self.force,
+            guard,
         })
     }
 }
@@ -225,10 +232,12 @@ pub(super) async fn incidents(
     request: Request,
 ) -> Result<Response, Refusal> {
     let body: AddIncident = input::body(&app, request).await?;
-    let request = body.request()?;
+    let request = body.request(app.running.guard.clone())?;
     let (what, why) = (request.action.name(), request.reason.clone());
-    change(app, operator, what, Some(why), move |running, maps, author| {
+    change(app, operator, what, Some(why), move |running, maps, caller| {
+        let author = &caller.author();
         let record = incident::Record { history: &running.history, author, origin: Origin::Api };
+        let request = incident::Request { guard: caller.guard(&running.guard), ..request };
         incident::add(maps, &running.pins, &record, &request)
     })
     .await
@@ -258,7 +267,8 @@ pub(super) async fn undo(
     if ids.is_empty() || ids.len() > INCIDENT_RULES_MAX {
         return Err(unprocessable("`ids` has 1 to 256 numbers"));
     }
-    change(app, operator, "undo", reason.clone(), move |running, maps, author| {
+    change(app, operator, "undo", reason.clone(), move |running, maps, caller| {
+        let author = &caller.author();
         let record = incident::Record { history: &running.history, author, origin: Origin::Api };
         incident::remove(maps, &running.pins, &record, &ids, reason.as_deref())
     })
@@ -283,7 +293,7 @@ async fn change<T: Serialize + Send + 'static>(
     Operator(caller): Operator,
     what: &'static str,
     reason: Option<String>,
-    work: impl FnOnce(&Running, &mut Maps, &Author) -> Result<T, Failure> + Send + 'static,
+    work: impl FnOnce(&Running, &mut Maps, &Caller) -> Result<T, Failure> + Send + 'static,
 ) -> Result<Response, Refusal> {
     // A task of its own: who asks may go away, what was begun and the log of it may not.
     let changed = tokio::spawn(async move {
@@ -293,8 +303,7 @@ async fn change<T: Serialize + Send + 'static>(
             let mut maps = running.maps_to_change();
             let before = maps.as_ref().ok().and_then(version);
             let done = maps.as_mut().map_err(|failure| Failure::unavailable(&failure.message));
-            let author = caller.author();
-            let done = done.and_then(|maps| work(&running, maps, &author));
+            let done = done.and_then(|maps| work(&running, maps, &caller));
             let after = maps.as_ref().ok().and_then(version);
             let error = done.as_ref().err().map(|failure| failure.message.clone());
             audit(&Asked { caller, what: what.to_owned(), reason, before, after, error });

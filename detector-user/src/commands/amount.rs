@@ -2,6 +2,7 @@
 
 use detector_common::budget::{BYTE_INTERVAL_FRACTION_BITS, Budget, TICKS_PER_NS};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 /// What a budget counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,7 +14,7 @@ pub enum Quantity {
 }
 
 /// A budget for people and for programs.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct Amount {
     /// As in a policy: `2000/s`, `8MB/s`, `10/min`.
     pub rate: String,

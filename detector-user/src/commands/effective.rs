@@ -5,6 +5,7 @@ use detector_common::{
     policy::{Action, Class, NO_PROFILE},
 };
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{
     Failure,
@@ -25,7 +26,8 @@ use crate::{
 };
 
 /// The answer.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Effective)]
 pub struct Answer {
     /// The version of the policy; 0: it was not recorded.
     pub version: u64,
@@ -46,7 +48,8 @@ pub struct Answer {
 }
 
 /// A service and what it does with sources that no rule names.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = EffectiveService)]
 pub struct Service {
     /// Its name.
     pub name: String,
@@ -63,7 +66,8 @@ pub struct Service {
 }
 
 /// Addresses and ports of a service.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = EffectiveDestination)]
 pub struct ServiceDestination {
     /// Addresses; those of a longer prefix of the policy are that one's.
     pub prefix: String,
@@ -72,7 +76,8 @@ pub struct ServiceDestination {
 }
 
 /// A rule.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = EffectiveRule)]
 pub struct Rule {
     /// Its name.
     pub name: String,
@@ -95,7 +100,7 @@ pub struct Rule {
 }
 
 /// A budget of a profile.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct EffectiveBudget {
     /// Whose: `source`, or the prefix around it: `v4_24`, `v6_56`, `v6_48`.
     pub of: &'static str,

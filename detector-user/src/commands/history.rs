@@ -1,6 +1,7 @@
 //! `detector history`: versions, what one of them changed, and audit entries.
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{EXIT_DONE, Failure, print_json, print_line, table, time};
 use crate::{
@@ -20,14 +21,16 @@ use crate::{
 };
 
 /// Versions.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Versions)]
 pub struct Answer {
     /// The newest first.
     pub versions: Vec<Listed>,
 }
 
 /// A version and how it stands.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ListedVersion)]
 pub struct Listed {
     /// What is known of it.
     #[serde(flatten)]
@@ -39,7 +42,8 @@ pub struct Listed {
 }
 
 /// What a version changed.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = VersionDifference)]
 pub struct Difference {
     /// The version.
     #[serde(flatten)]
@@ -51,7 +55,8 @@ pub struct Difference {
 }
 
 /// Audit entries.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = AuditLog)]
 pub struct Audit {
     /// The newest first.
     pub entries: Vec<Recorded>,

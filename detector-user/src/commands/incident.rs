@@ -18,6 +18,7 @@ use crate::{
     change::clocks,
     cli::{IncidentArgs, ThrottleArgs, UndoArgs},
     clock,
+    guard::Guard,
     history::{Author, Entry, History, Origin},
     kernel::{
         incidents::change,
@@ -67,6 +68,8 @@ pub struct Request {
     pub reason: String,
     /// Add also what is refused without it.
     pub force: bool,
+    /// Who looks at what it would do, unless it is forced.
+    pub guard: Guard,
 }
 
 /// The rates of a throttle, as they are written.
@@ -152,6 +155,7 @@ fn add_and_tell(args: &IncidentArgs, action: IncidentAction) -> Result<u8, Failu
         time: args.time,
         reason: args.reason.clone(),
         force: args.force,
+        guard: Guard::of(&args.guard),
     };
     probe()?;
     let pins = args.write.pins();
@@ -239,6 +243,15 @@ fn add_now(maps: &mut Maps, request: &Request, by: &str) -> Result<Answer, Failu
         at_s: clock::unix_s(),
         counter: 0,
     };
+    if !request.force {
+        let reasons = request.guard.check_incident(maps, &incident)?.reasons();
+        if !reasons.is_empty() {
+            let reasons = reasons.join("\n  ");
+            return Err(Failure::invalid(format_args!(
+                "not added: the rule\n  {reasons}\nname fewer targets, or, if it is meant, add --force"
+            )));
+        }
+    }
     let changed = change(maps, clocks, vec![incident], |_| false)?;
     let added = changed.added.iter().map(|incident| of_incident(maps, incident)).collect::<Result<_, _>>()?;
     Ok(Answer { epoch: changed.epoch, added, undone: Vec::new(), warnings, unrecorded: None })

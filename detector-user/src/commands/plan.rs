@@ -1,22 +1,25 @@
 //! `detector plan FILE`: what a policy would change, for which sources of the live table; from the pinned maps alone.
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{EXIT_DONE, Failure, PolicyFile, print_json, print_line, read_policy, table};
 use crate::{
     change::clocks,
     cli::PlanArgs,
     guard::{self, Guard, Impact, Loaded, Refusal, Victim, impact, say_waiting},
-    kernel::{mapped::Access, maps::Maps, pins::Pins, probe::probe, read},
+    kernel::{apply::ApplyError, mapped::Access, maps::Maps, pins::Pins, probe::probe, read},
     policy::{
         self, FileDiagnostic,
+        compile::{Beside, Standard},
         difference::{Change, Difference, Happened, Kind, SourceChange, difference},
         in_file,
     },
 };
 
 /// What a policy would change.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Plan)]
 pub struct Answer {
     /// The policy's file.
     pub file: String,
@@ -64,7 +67,9 @@ pub fn answer(maps: &Maps, file: &PolicyFile, guard: &Guard, victims_max: usize)
     let Some(before) = loaded.judge() else {
         return Err(Failure::failed("no policy is loaded to compare with: `detector apply FILE`"));
     };
-    let tables = file.compile(&before.tables.manifest, clocks(maps))?;
+    let mut tables = file.compile(&before.tables.manifest, clocks(maps))?;
+    let incidents = before.tables.beside.as_ref().map(|beside| beside.incidents.clone()).unwrap_or_default();
+    tables.beside = Beside::new(incidents, &Standard::of(&tables), tables.clocks).map_err(ApplyError::from)?;
     let after = loaded.judge_by(&tables);
     let impact = impact(&before, &after, &traffic, victims_max);
     let lockouts = guard::lockouts(&guard.host, Some(&before), &after);

@@ -1,6 +1,7 @@
 //! `detector show`: the active policy or another version, as it was applied.
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{EXIT_DONE, Failure, effective, print_json, print_line};
 use crate::{
@@ -11,7 +12,8 @@ use crate::{
 };
 
 /// The answer.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = VersionText)]
 pub struct Answer {
     /// What is known of the version.
     #[serde(flatten)]
@@ -23,7 +25,8 @@ pub struct Answer {
 }
 
 /// A source file.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = VersionSourceFile)]
 pub struct Source {
     /// As the policy names it, from its folder on.
     pub name: String,

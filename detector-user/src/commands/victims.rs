@@ -1,6 +1,7 @@
 //! `detector victims`: who is dropped, and who would be if nothing were in shadow; from the pinned maps alone.
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{EXIT_DONE, Failure, print_json, print_line, table};
 use crate::{
@@ -11,7 +12,8 @@ use crate::{
 };
 
 /// Who is dropped, or would be.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Victims)]
 pub struct Answer {
     /// The policy that is loaded.
     pub policy: u32,
@@ -24,7 +26,8 @@ pub struct Answer {
 }
 
 /// A source that is dropped, or would be.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = VictimSeen)]
 pub struct Row {
     /// An IPv4 address or an IPv6 /64.
     pub source: String,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use detector_common::policy::{Action, Class, ParentClass};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::estimate::{MINUTE_S, drops};
 use crate::{
@@ -15,7 +16,7 @@ use crate::{
 const DROPPED_MIN: f64 = 1.0;
 
 /// A source that a change concerns.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct Victim {
     /// An IPv4 address or an IPv6 /64.
     pub source: String,
@@ -34,7 +35,7 @@ pub struct Victim {
 }
 
 /// Sources that go from one class to another.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct Move {
     /// Their class now.
     pub from: String,
@@ -49,7 +50,7 @@ pub struct Move {
 }
 
 /// What a change does to the sources of the table.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct Impact {
     /// Time that was looked at, s.
     pub window_s: f64,

@@ -14,6 +14,7 @@ use detector_common::{
     service::PortKind,
 };
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{
     host::{Host, Peer, Role},
@@ -33,7 +34,7 @@ const ICMP_V6: u8 = libc::IPPROTO_ICMPV6 as u8;
 const PREFIXES_NAMED: usize = 3;
 
 /// Somebody whom a change would lock out.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Lockout {
     /// The address or prefixes.
     pub who: String,

@@ -11,7 +11,9 @@ mod share;
 
 use std::time::Duration;
 
+use ipnet::IpNet;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 pub use host::Host;
 pub use impact::{Impact, Move, Victim, impact, is_stricter};
@@ -22,10 +24,15 @@ use crate::{
     cli::{GuardArgs, RunArgs},
     commands::Failure,
     kernel::{
+        apply::ApplyError,
         maps::Maps,
         read::{self, ReadError},
     },
-    policy::compile::{Judge, Tables},
+    policy::{
+        SOURCE_BITS_V6,
+        compile::{Beside, Judge, Standard, Tables},
+        incident::Incident,
+    },
     traffic::{self, FileError, Traffic, Watching},
 };
 
@@ -49,7 +56,7 @@ pub struct Guard {
 }
 
 /// More packets would newly be dropped than may be.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct Blast {
     /// What the change does.
     pub impact: Impact,
@@ -58,7 +65,8 @@ pub struct Blast {
 }
 
 /// Why a change is refused.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, ToSchema)]
+#[schema(as = GuardRefusal)]
 pub struct Refusal {
     /// Who would be locked out.
     pub lockouts: Vec<Lockout>,
@@ -158,6 +166,11 @@ impl Guard {
         Self { host: Host::own(), max_drop: args.max_drop, watching, may_wait: true }
     }
 
+    /// What somebody is asked who calls over the API: a process of this host, or nobody that can be seen from here.
+    pub fn of_caller(&self, process: Option<u32>) -> Self {
+        Self { host: Host::at("/", process.unwrap_or_default()), ..self.clone() }
+    }
+
     /// What a daemon is asked that reads its policy again. It does not wait.
     pub fn of_daemon(args: &RunArgs) -> Self {
         let watching = Watching { directory: args.run_dir.clone(), sample: None };
@@ -174,12 +187,42 @@ impl Guard {
         let (before, after) = (loaded.judge(), loaded.judge_by(after));
         let lockouts = lockouts(&self.host, before.as_ref(), &after);
         let Some(before) = before else { return Ok(Refusal { lockouts, blast: None }) };
-        // Without a source of which more may be dropped there is nothing to wait for.
-        let blast = match is_any_stricter(maps, &before, &after).then(|| self.traffic(maps)).flatten() {
-            None => None,
-            Some(traffic) => self.blast(impact(&before, &after, &traffic, VICTIMS_NAMED)),
+        Ok(Refusal { lockouts, blast: self.check_traffic(maps, &before, &after) })
+    }
+
+    /// Asks an incident rule that is not yet added. What it does to sources that it names one by one is meant; sources of
+    /// wider prefixes count as in any other change.
+    ///
+    /// # Errors
+    ///
+    /// The maps cannot be read, or the rule does not fit beside the others.
+    pub fn check_incident(&self, maps: &Maps, incident: &Incident) -> Result<Refusal, Failure> {
+        let loaded = Loaded::read(maps)?;
+        let Some(before) = loaded.judge() else { return Ok(Refusal::default()) };
+        let with = |incident: Incident| -> Result<Tables, Failure> {
+            let beside = before.tables.beside.as_ref();
+            let mut incidents = beside.map(|beside| beside.incidents.clone()).unwrap_or_default();
+            incidents.rules.push(incident);
+            let standard = Standard::of(before.tables);
+            let beside = Beside::new(incidents, &standard, before.tables.clocks).map_err(ApplyError::from)?;
+            Ok(Tables { beside, ..before.tables.clone() })
         };
-        Ok(Refusal { lockouts, blast })
+        let after = with(incident.clone())?;
+        let lockouts = peers_locked_out(&self.host, Some(&before), &loaded.judge_by(&after));
+        let is_wide = |source: &IpNet| source.prefix_len() < source_bits(source);
+        let wide: Vec<_> = incident.sources.iter().copied().filter(is_wide).collect();
+        if wide.is_empty() {
+            return Ok(Refusal { lockouts, blast: None });
+        }
+        let after = with(Incident { sources: wide, ..incident.clone() })?;
+        Ok(Refusal { lockouts, blast: self.check_traffic(maps, &before, &loaded.judge_by(&after)) })
+    }
+
+    /// Whether a change does too much to the traffic.
+    fn check_traffic(&self, maps: &Maps, before: &Judge<'_>, after: &Judge<'_>) -> Option<Blast> {
+        // Without a source of which more may be dropped there is nothing to wait for.
+        let traffic = is_any_stricter(maps, before, after).then(|| self.traffic(maps)).flatten()?;
+        self.blast(impact(before, after, &traffic, VICTIMS_NAMED))
     }
 
     /// Whether a change does too much.
@@ -202,6 +245,11 @@ impl Guard {
             }
         }
     }
+}
+
+/// Bits of the prefix that is one source.
+fn source_bits(source: &IpNet) -> u8 {
+    if source.addr().is_ipv4() { 32 } else { SOURCE_BITS_V6 }
 }
 
 /// Whether there is a source of which a change may drop more.

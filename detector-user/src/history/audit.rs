@@ -2,6 +2,7 @@
 
 use rusqlite::{Connection, Row, named_params, params};
 use serde::Serialize;
+use utoipa::ToSchema;
 use serde_json::Value;
 
 use super::{
@@ -44,7 +45,8 @@ impl<'a> Entry<'a> {
 }
 
 /// An audit entry as it is listed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = AuditEntry)]
 pub struct Recorded {
     /// Its number: 1, 2, ….
     pub entry: u64,

@@ -4,9 +4,10 @@ use std::fmt;
 
 use nix::unistd::{Uid, User, getuid};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 /// Who changed something, as far as this machine can tell.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Author {
     /// The name of the user, or of who is no user of this machine.
     pub name: String,

@@ -3,6 +3,7 @@
 use std::{collections::HashMap, fmt, time::Duration};
 
 use serde::Serialize;
+use utoipa::ToSchema;
 use similar::{Algorithm, ChangeTag, TextDiff};
 
 use super::{Content, SourceFile};
@@ -14,7 +15,8 @@ const DIFF_BYTES_MAX: usize = 1 << 20;
 const DIFF_TIME: Duration = Duration::from_millis(500);
 
 /// How many lines differ.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = LineCounts)]
 pub struct Lines {
     /// Lines that only the later one has.
     pub added: usize,
@@ -23,7 +25,8 @@ pub struct Lines {
 }
 
 /// How many lines of a version differ from another's.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = VersionChanges)]
 pub struct Changes {
     /// Of the policy's text.
     pub text: Lines,
@@ -32,7 +35,8 @@ pub struct Changes {
 }
 
 /// A source file that differs.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = VersionSourceChange)]
 pub struct SourceChange {
     /// Its name.
     pub name: String,

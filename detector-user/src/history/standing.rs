@@ -1,6 +1,7 @@
 //! What a version is now: what was written of it, held to what the kernel has.
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{State, Version};
 use crate::policy::compile::Manifest;
@@ -29,8 +30,9 @@ impl InKernel {
 }
 
 /// What a version is now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = VersionStanding)]
 pub enum Standing {
     /// Packets are judged by it.
     Active,

@@ -11,12 +11,14 @@ pub use sources::SourceChange;
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::compile::Tables;
 use described::{Attributes, defaults, profiles, rules, services};
 
 /// What two policies differ in.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = PolicyDifference)]
 pub struct Difference {
     /// Defaults, services, profiles and rules, in this order and by name.
     pub changes: Vec<Change>,
@@ -25,7 +27,8 @@ pub struct Difference {
 }
 
 /// A part of a policy that is there once, or otherwise.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = PolicyChange)]
 pub struct Change {
     /// What it is.
     pub kind: Kind,
@@ -38,8 +41,9 @@ pub struct Change {
 }
 
 /// A kind of parts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
+#[schema(as = PolicyPart)]
 pub enum Kind {
     /// `[defaults]`.
     Defaults,
@@ -52,7 +56,7 @@ pub enum Kind {
 }
 
 /// What happens to a part.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Happened {
     /// It is new.
@@ -64,7 +68,7 @@ pub enum Happened {
 }
 
 /// An attribute that differs.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct AttributeChange {
     /// Its name, as in the policy language.
     pub name: String,

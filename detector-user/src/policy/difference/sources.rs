@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use detector_common::policy::{Action, Class, NO_RULE, RuleValue};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::policy::compile::{Run, Tables, pieces, prefixes_of_run};
 
@@ -14,7 +15,8 @@ const NAMED: usize = 5;
 const DEFAULTS_ALLOW: &str = "defaults.allow";
 
 /// Sources that come to a rule, and that leave it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = PolicySourceChange)]
 pub struct SourceChange {
     /// The rule, or `defaults.allow`.
     pub name: String,
