@@ -121,11 +121,14 @@ const CHANGES: usize = 49;
 
 /// Adds an incident rule about ten prefixes that no probe is in, and undoes it. Milliseconds until it was there.
 fn ten_prefixes_more(maps: &mut Maps) -> Result<f64> {
-    let clocks = Clocks { tick_ns: kernel_tick_ns(), kernel_ns: clock::kernel_ns(), unix_ns: clock::unix_ns() };
+    let clocks =
+        Clocks { tick_ns: kernel_tick_ns(), kernel_ns: clock::kernel_ns(), unix_ns: clock::unix_ns() };
     let rule = Incident {
         id: 0,
         action: IncidentAction::Block,
-        sources: (0..10).map(|number| Ipv4Net::new_assert(Ipv4Addr::new(192, 0, 2, 16 * number), 28).into()).collect(),
+        sources: (0..10)
+            .map(|number| Ipv4Net::new_assert(Ipv4Addr::new(192, 0, 2, 16 * number), 28).into())
+            .collect(),
         service: None,
         until_s: Some(clock::unix_s() + 3600),
         reason: "bench".to_owned(),

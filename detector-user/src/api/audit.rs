@@ -62,7 +62,7 @@ pub(super) struct Audited;
 pub(super) async fn refusals(State(_): State<Api>, request: Request, next: Next) -> Response {
     let what = request.uri().path().rsplit('/').next().unwrap_or_default().to_owned();
     let caller = request.extensions().get::<Caller>().cloned();
-    let is_read = request.method() != Method::POST || what == "check";
+    let is_read = request.method() != Method::POST || matches!(&*what, "check" | "plan");
     let response = next.run(request).await;
     let is_no_change =
         is_read || matches!(response.status(), StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED);

@@ -217,7 +217,8 @@ impl AddIncident {
             targets: self.targets.iter().map(target).collect::<Result<_, _>>()?,
             service: self.service,
             time,
-            reason: reason(&self.reason).map_err(|wrong| Failure::invalid(format_args!("`reason`: {wrong}")))?,
+            reason: reason(&self.reason)
+                .map_err(|wrong| Failure::invalid(format_args!("`reason`: {wrong}")))?,
             force: self.force,
             guard,
         })

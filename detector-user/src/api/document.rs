@@ -56,7 +56,7 @@ fn refusals((is_post, operation): (bool, &mut Operation)) {
     if let Some(RefOr::T(body)) = &mut operation.request_body {
         body.required = Some(Required::True);
     }
-    let is_change = is_post && operation.operation_id.as_deref() != Some("check");
+    let is_change = is_post && !matches!(operation.operation_id.as_deref(), Some("check" | "planned"));
     let refusals = [
         (has_input, "400", "What was sent cannot be read."),
         (true, "401", "A token is needed, or is not known."),

@@ -13,6 +13,7 @@ mod events;
 mod input;
 pub mod limits;
 mod reads;
+mod records;
 mod refusal;
 mod serve;
 mod socket;
@@ -77,6 +78,8 @@ fn endpoints() -> OpenApiRouter<Api> {
     let policies = OpenApiRouter::new()
         .routes(routes!(reads::check))
         .routes(routes!(changes::apply))
+        .routes(routes!(records::planned))
+        .routes(routes!(changes::incidents))
         .layer(DefaultBodyLimit::max(POLICY_BYTES_MAX));
     OpenApiRouter::with_openapi(document::head())
         .routes(routes!(reads::status))
@@ -88,9 +91,14 @@ fn endpoints() -> OpenApiRouter<Api> {
         .routes(routes!(reads::openapi))
         .routes(routes!(reads::version))
         .routes(routes!(events::events))
+        .routes(routes!(records::versions))
+        .routes(routes!(records::difference))
+        .routes(routes!(records::audit_log))
+        .routes(routes!(records::version_text))
+        .routes(routes!(records::effect))
+        .routes(routes!(records::hurt))
         .routes(routes!(changes::confirm))
         .routes(routes!(changes::rollback))
-        .routes(routes!(changes::incidents))
         .routes(routes!(changes::undo))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .merge(policies)

@@ -23,13 +23,13 @@ use crate::{
     policy,
 };
 
-type Answer<T> = Result<Json<T>, Refusal>;
+pub(super) type Answer<T> = Result<Json<T>, Refusal>;
 
 /// The name of a policy that is sent without one.
 pub(super) const POLICY_NAME: &str = "api.toml";
 
 /// Reads the pinned maps, as the commands do.
-async fn of_maps<T: Send + 'static>(
+pub(super) async fn of_maps<T: Send + 'static>(
     app: &Api,
     read: impl FnOnce(&Maps, &Pins) -> Result<T, Failure> + Send + 'static,
 ) -> Answer<T> {
@@ -134,7 +134,7 @@ pub(super) async fn policy(State(app): State<Api>) -> Answer<Names> {
         read::consistently(maps, |active| {
             let manifest = active.manifest()?.unwrap_or_default();
             Ok(Names {
-                epoch: active.epoch(),
+                epoch: active.policy_epoch(),
                 mode: mode_name(manifest.enforced_percent),
                 services: manifest.services.into_keys().collect(),
                 profiles: manifest.profiles,
@@ -180,14 +180,14 @@ pub(super) async fn version() -> Json<Versions> {
 #[serde(deny_unknown_fields)]
 pub(super) struct Check {
     /// The policy, as its file would be.
-    text: String,
+    pub(super) text: String,
     /// What it is called where it is shown.
     #[serde(default = "changes::default_name")]
     #[schema(default = "api.toml")]
-    name: String,
+    pub(super) name: String,
     /// The source files that it names, by these names. No file of the daemon's machine is read.
     #[serde(default)]
-    source_files: BTreeMap<String, String>,
+    pub(super) source_files: BTreeMap<String, String>,
 }
 
 /// Whether a policy is valid and would fit. One that is not is an answer, too.

@@ -9,8 +9,7 @@ use serde_json::{Value, json};
 use utoipa::ToSchema;
 
 use super::{
-    EXIT_DONE, Failure,
-    print_json, print_line, read_text,
+    EXIT_DONE, Failure, print_json, print_line, read_text,
     rules::{IncidentRule, incident_table, of_incident},
     warn,
 };
@@ -93,7 +92,8 @@ pub struct Rates<'a> {
 pub fn budgets(rates: &Rates<'_>) -> Result<Option<Budgets>, Failure> {
     let read = |name, text: Option<&str>, read: &dyn Fn(&str) -> Result<Budget, String>| {
         let read = |text: &str| {
-            read(text).map_err(|wrong| Failure::invalid(format_args!("invalid value {text:?} of {name}: {wrong}")))
+            read(text)
+                .map_err(|wrong| Failure::invalid(format_args!("invalid value {text:?} of {name}: {wrong}")))
         };
         text.map(read).transpose()
     };
@@ -131,7 +131,8 @@ pub fn undo(args: &UndoArgs) -> Result<u8, Failure> {
     probe()?;
     let pins = args.write.pins();
     let mut maps = Maps::pinned(&pins.loaded()?, Access::Write)?;
-    let record = Record { history: &args.write.history(), author: &Author::current(), origin: Origin::Command };
+    let record =
+        Record { history: &args.write.history(), author: &Author::current(), origin: Origin::Command };
     let answer = remove(&mut maps, &pins, &record, &args.ids, args.reason.as_deref())?;
     if args.write.read.json {
         print_json(&answer)?;
@@ -160,7 +161,8 @@ fn add_and_tell(args: &IncidentArgs, action: IncidentAction) -> Result<u8, Failu
     probe()?;
     let pins = args.write.pins();
     let mut maps = Maps::pinned(&pins.loaded()?, Access::Write)?;
-    let record = Record { history: &args.write.history(), author: &Author::current(), origin: Origin::Command };
+    let record =
+        Record { history: &args.write.history(), author: &Author::current(), origin: Origin::Command };
     let answer = add(&mut maps, &pins, &record, &request)?;
     if args.write.read.json {
         print_json(&answer)?;
@@ -196,7 +198,13 @@ pub struct Record<'a> {
 
 impl Record<'_> {
     /// Records a change, done or refused; why it cannot be.
-    fn write(&self, action: &str, target: &str, reason: Option<&str>, result: Result<Value, &Failure>) -> Option<String> {
+    fn write(
+        &self,
+        action: &str,
+        target: &str,
+        reason: Option<&str>,
+        result: Result<Value, &Failure>,
+    ) -> Option<String> {
         let entry = Entry::new(clock::unix_s(), self.author, self.origin, action, target);
         let refusal = result.as_ref().err().map(|failure| failure.message.as_str());
         let after = result.as_ref().ok().cloned();
@@ -302,8 +310,11 @@ fn remove_now(maps: &mut Maps, ids: &[u64]) -> Result<Answer, Failure> {
     let has = |id: &u64| present.rules.iter().any(|incident| incident.id == *id);
     if let Some(unknown) = ids.iter().find(|id| !has(id)) {
         let known: Vec<_> = present.rules.iter().map(|incident| incident.id.to_string()).collect();
-        let known =
-            if known.is_empty() { "there is none".to_owned() } else { format!("there are {}", known.join(", ")) };
+        let known = if known.is_empty() {
+            "there is none".to_owned()
+        } else {
+            format!("there are {}", known.join(", "))
+        };
         return Err(Failure::invalid(format_args!(
             "no incident rule has the number {unknown}: {known}; `detector rules` lists them, without those that ended"
         )));

@@ -69,7 +69,8 @@ pub fn answer(maps: &Maps, file: &PolicyFile, guard: &Guard, victims_max: usize)
     };
     let mut tables = file.compile(&before.tables.manifest, clocks(maps))?;
     let incidents = before.tables.beside.as_ref().map(|beside| beside.incidents.clone()).unwrap_or_default();
-    tables.beside = Beside::new(incidents, &Standard::of(&tables), tables.clocks).map_err(ApplyError::from)?;
+    tables.beside =
+        Beside::new(incidents, &Standard::of(&tables), tables.clocks).map_err(ApplyError::from)?;
     let after = loaded.judge_by(&tables);
     let impact = impact(&before, &after, &traffic, victims_max);
     let lockouts = guard::lockouts(&guard.host, Some(&before), &after);

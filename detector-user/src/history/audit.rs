@@ -2,8 +2,8 @@
 
 use rusqlite::{Connection, Row, named_params, params};
 use serde::Serialize;
-use utoipa::ToSchema;
 use serde_json::Value;
+use utoipa::ToSchema;
 
 use super::{
     Author, History, HistoryError, Origin, prune,

@@ -3,8 +3,8 @@
 use std::{collections::HashMap, fmt, time::Duration};
 
 use serde::Serialize;
-use utoipa::ToSchema;
 use similar::{Algorithm, ChangeTag, TextDiff};
+use utoipa::ToSchema;
 
 use super::{Content, SourceFile};
 

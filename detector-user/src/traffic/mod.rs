@@ -85,7 +85,7 @@ pub struct Flow {
     pub bytes: u32,
     /// New connections.
     pub connections: u32,
-        /// Packets of these that were refused: dropped, or only counted where the mode is `shadow` for the source.
+    /// Packets of these that were refused: dropped, or only counted where the mode is `shadow` for the source.
     pub refused: u32,
 }
 

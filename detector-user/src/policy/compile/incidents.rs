@@ -61,7 +61,11 @@ impl Beside {
     /// # Errors
     ///
     /// They do not fit.
-    pub fn new(incidents: Incidents, standard: &Standard, clocks: Clocks) -> Result<Option<Self>, CompileError> {
+    pub fn new(
+        incidents: Incidents,
+        standard: &Standard,
+        clocks: Clocks,
+    ) -> Result<Option<Self>, CompileError> {
         if incidents.rules.is_empty() {
             return Ok(None);
         }

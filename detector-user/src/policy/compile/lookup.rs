@@ -91,12 +91,16 @@ impl Tables {
 /// The value of the most specific prefix around a source.
 fn row_in(v4: &[NodeV4], v6: &[NodeV6], source: Address) -> RuleValue {
     RuleValue(match source.family {
-        Family::V4 => {
-            ranges::find::<NodeV4, _>(|number| v4.get(number as usize), (source.high >> 32) as u32, DEFAULT_ROW)
-        }
-        Family::V6 => {
-            ranges::find::<NodeV6, _>(|number| v6.get(number as usize), (source.high, source.low), DEFAULT_ROW)
-        }
+        Family::V4 => ranges::find::<NodeV4, _>(
+            |number| v4.get(number as usize),
+            (source.high >> 32) as u32,
+            DEFAULT_ROW,
+        ),
+        Family::V6 => ranges::find::<NodeV6, _>(
+            |number| v6.get(number as usize),
+            (source.high, source.low),
+            DEFAULT_ROW,
+        ),
     })
 }
 
