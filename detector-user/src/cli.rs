@@ -16,7 +16,7 @@ use crate::{
     policy::incident::{self, reason},
     traffic::DEFAULT_RUN_DIRECTORY,
 };
-pub use api::{ApiArgs, ApiPath, DEFAULT_SOCKET, EventsArgs, TcpArgs, TokenArgs};
+pub use api::{ApiArgs, ApiPath, DEFAULT_SOCKET, EventsArgs, NoticeArgs, TcpArgs, TokenArgs, WebhookUrl};
 pub use guard::{GuardArgs, PlanArgs, TrafficArgs, VictimsArgs};
 
 /// Exit codes, for `--help`.
@@ -214,7 +214,7 @@ pub struct Cli {
 pub enum Command {
     /// Load the program, apply a policy, attach to interfaces, and stay in the foreground.
     #[command(after_help = RUN_NOTES)]
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// Check a policy. Needs no root and no kernel.
     #[command(after_help = CHECK_NOTES)]
     Check(CheckArgs),
@@ -404,6 +404,9 @@ pub struct RunArgs {
     /// The API.
     #[command(flatten)]
     pub api: ApiArgs,
+    /// Who is told.
+    #[command(flatten)]
+    pub notices: NoticeArgs,
 }
 
 /// `check`.

@@ -123,6 +123,8 @@ fn certificate(files: &TempDir, addresses: &[SocketAddr]) -> Result<()> {
         .current_dir(files.path())
         .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"])
         .args(["-days", "2", "-subj", "/CN=detector edge", "-addext", &names])
+        // Strict clients take no authority for a server.
+        .args(["-addext", "basicConstraints=critical,CA:FALSE"])
         .args(["-keyout", "key.pem", "-out", "certificate.pem"]))
     .map(drop)
     .context("making a certificate")

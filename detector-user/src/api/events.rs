@@ -40,8 +40,7 @@ impl Wanted {
         names
             .map(|name| {
                 EventKind::from_str(name, false).map_err(|_| {
-                    let known = EventKind::value_variants().iter().filter_map(ValueEnum::to_possible_value);
-                    let known: Vec<_> = known.map(|kind| kind.get_name().to_owned()).collect();
+                    let known: Vec<_> = EventKind::value_variants().iter().map(|kind| kind.name()).collect();
                     let message =
                         format!("{name:?} is no kind of event: expected some of {}", known.join(", "));
                     Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, message)

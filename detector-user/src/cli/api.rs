@@ -61,6 +61,56 @@ pub struct TcpArgs {
     pub tokens: PathBuf,
 }
 
+/// Who is told of what happens.
+#[derive(Debug, Clone, Args)]
+pub struct NoticeArgs {
+    /// Program to start when a policy is applied or taken back, a rule ends or an interface is lost: with the kind of the
+    /// event as its argument and the event as JSON on its standard input. Killed after 10 s.
+    #[arg(long, value_name = "PROGRAM")]
+    pub hook: Option<PathBuf>,
+    /// Where to post the same events as JSON, `http://` or `https://`; tried again for half a minute.
+    #[arg(long, value_name = "URL")]
+    pub webhook: Option<WebhookUrl>,
+    /// Milliseconds that a hook may take: for tests.
+    #[arg(long, value_name = "MS", hide = true, default_value_t = 10_000)]
+    pub hook_patience_ms: u64,
+}
+
+/// A URL that events can be posted to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WebhookUrl {
+    /// Whether over TLS.
+    pub is_https: bool,
+    /// Name or address of the host.
+    pub host: String,
+    /// The port.
+    pub port: u16,
+    /// What it is asked for there.
+    pub path: String,
+}
+
+impl FromStr for WebhookUrl {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let expected = || "expected a URL like https://host/path or http://host:port/path".to_owned();
+        let uri: hyper::Uri = text.parse().map_err(|_| expected())?;
+        let is_https = match uri.scheme_str() {
+            Some("https") => true,
+            Some("http") => false,
+            _ => return Err(expected()),
+        };
+        let authority = uri.authority().ok_or_else(expected)?;
+        if authority.as_str().contains('@') {
+            return Err("names and passwords in a URL are not sent: put a secret into the path".to_owned());
+        }
+        let host = authority.host().trim_matches(['[', ']']).to_owned();
+        let port = authority.port_u16().unwrap_or(if is_https { 443 } else { 80 });
+        let path = uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
+        Ok(Self { is_https, host, port, path })
+    }
+}
+
 /// A unix socket, or none.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ApiPath {

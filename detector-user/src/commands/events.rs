@@ -57,9 +57,7 @@ async fn follow(args: &EventsArgs) -> Result<u8, Failure> {
 }
 
 fn path(args: &EventsArgs) -> String {
-    use clap::ValueEnum as _;
-    let kinds: Vec<_> = args.kinds.iter().filter_map(|kind| kind.to_possible_value()).collect();
-    let kinds: Vec<_> = kinds.iter().map(|kind| kind.get_name()).collect();
+    let kinds: Vec<_> = args.kinds.iter().map(|kind| kind.name()).collect();
     let kinds = (!kinds.is_empty()).then(|| format!("kind={}", kinds.join(",")));
     let service = args.service.as_ref().map(|service| format!("service={}", escaped(service)));
     let query: Vec<_> = kinds.into_iter().chain(service).collect();

@@ -34,6 +34,21 @@ pub enum EventKind {
     Missed,
 }
 
+impl EventKind {
+    /// As JSON and the command line write it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Drop => "drop",
+            Self::Reload => "reload",
+            Self::PolicyApplied => "policy_applied",
+            Self::TrialEnded => "trial_ended",
+            Self::RuleEnded => "rule_ended",
+            Self::InterfaceLost => "interface_lost",
+            Self::Missed => "missed",
+        }
+    }
+}
+
 /// Something that happened.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]

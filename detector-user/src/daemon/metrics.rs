@@ -66,6 +66,7 @@ families! {
     TICK "detector_clock_tick_seconds" "gauge" "" "Step of the clock that budgets tolerate."
     ATTACHED "detector_interface_attached" "gauge" "interface, mode" "1 for each interface, with the mode (native, generic); 0 when it was deleted or the program unloaded."
     DROP_EVENTS "detector_drop_events" "counter" "" "Sampled drops received."
+    NOTICES "detector_notices" "counter" "target, result" "Events told to hook and webhook, by result (told, failed, dropped: too many waited)."
     BUILD "detector_build_info" "gauge" "version" "1, with the version."
 }
 
@@ -113,7 +114,11 @@ struct Snapshot {
     interfaces: Vec<(String, &'static str, bool)>,
     reloads: [(&'static str, u64); 2],
     events: u64,
+    notices: Vec<Notices>,
 }
+
+/// Target, result, count.
+type Notices = (&'static str, &'static str, u64);
 
 impl Snapshot {
     fn take(running: &Running) -> Result<Self, Failure> {
@@ -139,6 +144,7 @@ impl Snapshot {
                 ("failed", running.reloads.failed.load(Ordering::Relaxed)),
             ],
             events: running.events.load(Ordering::Relaxed),
+            notices: running.notices.all(),
         })
     }
 }
@@ -208,6 +214,11 @@ impl Collector for Snapshot {
         });
         gauge(encoder, &ATTACHED, interfaces)?;
         counter(encoder, &DROP_EVENTS, [(Vec::new(), self.events)])?;
+        let notices = self
+            .notices
+            .iter()
+            .map(|&(target, result, count)| (vec![("target", target), ("result", result)], count));
+        counter(encoder, &NOTICES, notices)?;
         let version = [(vec![("version", env!("CARGO_PKG_VERSION"))], 1)];
         gauge(encoder, &BUILD, version)
     }

@@ -4,6 +4,7 @@ mod events;
 pub mod feed;
 mod looks;
 pub mod metrics;
+mod notices;
 mod start;
 mod watch;
 
@@ -22,6 +23,7 @@ use tokio::{
     sync::{Mutex, Notify},
     time::MissedTickBehavior,
 };
+use tokio_rustls::TlsConnector;
 
 use serde_json::{Value, json};
 
@@ -67,6 +69,7 @@ pub(crate) struct Running {
     lock: Lock,
     reloads: Reloads,
     events: AtomicU64,
+    notices: Arc<notices::Counts>,
 }
 
 impl Running {
@@ -150,7 +153,7 @@ async fn serve(args: &RunArgs) -> Result<u8, Failure> {
     // Signals and the port come before the interfaces: what is attached always has somebody to detach it.
     let signals = Signals::listen()?;
     let prepared = start::prepare(args)?;
-    let (listener, api) = match listen(args).await {
+    let (listener, api, tls_client) = match listen(args).await {
         Ok(listeners) => listeners,
         Err(failure) => {
             prepared.abandon()?;
@@ -174,7 +177,9 @@ async fn serve(args: &RunArgs) -> Result<u8, Failure> {
         lock: started.lock,
         reloads: Reloads::default(),
         events: AtomicU64::new(0),
+        notices: Arc::default(),
     });
+    notices::start(&args.notices, tls_client, &running);
     if let Some(listener) = listener {
         tokio::spawn(metrics::serve(listener, running.clone()));
     }
@@ -197,9 +202,12 @@ async fn serve(args: &RunArgs) -> Result<u8, Failure> {
     looked.map(|()| EXIT_DONE)
 }
 
-/// The listeners of metrics and of the API.
-async fn listen(args: &RunArgs) -> Result<(Option<TcpListener>, api::Listeners), Failure> {
-    Ok((bind(args.metrics).await?, api::Listeners::bind(&args.api).await?))
+/// The listeners of metrics and of the API, and what notices need: all that can be refused without touching a packet.
+async fn listen(
+    args: &RunArgs,
+) -> Result<(Option<TcpListener>, api::Listeners, Option<TlsConnector>), Failure> {
+    let tls_client = notices::prepare(&args.notices)?;
+    Ok((bind(args.metrics).await?, api::Listeners::bind(&args.api).await?, tls_client))
 }
 
 async fn bind(address: MetricsAddress) -> Result<Option<TcpListener>, Failure> {

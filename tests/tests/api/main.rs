@@ -3,6 +3,7 @@
 mod endpoints;
 mod events;
 mod generated;
+mod notices;
 mod refused;
 mod roles;
 mod tls;

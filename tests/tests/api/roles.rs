@@ -52,6 +52,9 @@ const READ: &[&str] = &["http://x/v1/status"];
 const CHECK: &[&str] = &["--json", "{\"text\":\"version = 1\"}", "http://x/v1/check"];
 const CHANGE: &[&str] = &["--request", "POST", "http://x/v1/confirm"];
 
+/// Who asks, with which user, group and other groups; what is answered to a read, a check and a change.
+type Row = (&'static str, u32, u32, &'static [u32], [u16; 3]);
+
 #[test]
 fn roles_go_by_the_groups_of_the_process() -> Result<()> {
     if !may_run() {
@@ -65,7 +68,7 @@ fn roles_go_by_the_groups_of_the_process() -> Result<()> {
     let mode = fs::metadata(site.api()).context("the socket")?.permissions().mode() & 0o777;
     assert_eq!(mode, 0o660);
     // Nothing waits to be confirmed: who may ask is told so with 409.
-    let rows: [(&str, u32, u32, &[u32], [u16; 3]); 6] = [
+    let rows: [Row; 6] = [
         ("root", 0, 0, &[], [200, 200, 409]),
         ("an operator by its own group", NOBODY, OPERATORS.1, &[], [200, 200, 409]),
         ("an operator by another group", NOBODY, NOBODY, &[7, OPERATORS.1, VIEWERS.1], [200, 200, 409]),
