@@ -8,7 +8,7 @@ pub const POLICY_BYTES_MAX: usize = crate::policy::SOURCE_FILES_BYTES_MAX;
 /// Bytes of any other request.
 pub const BODY_BYTES_MAX: usize = 64 << 10;
 
-/// Bytes of the head of a request.
+/// Bytes of the head of a request. One that is larger is refused when the buffer is full, which is twice that at most.
 pub const HEAD_BYTES_MAX: usize = 32 << 10;
 
 /// The time from the first byte of a request to the last one of its head, and from the end of an answer to the next request.

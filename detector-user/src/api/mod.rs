@@ -2,7 +2,7 @@
 //!
 //! A connection is admitted by `serve`, which knows the other end; `admission` says what it may do; `reads`, `changes` and
 //! `events` answer with what the commands answer. An endpoint is a function with `#[utoipa::path]` and its name in
-//! [`router`]: the document, its role and its bounds follow from that.
+//! `endpoints`: the document, its role and its bounds follow from that.
 
 mod admission;
 mod audit;
