@@ -43,6 +43,8 @@ impl EventKind {
             Self::PolicyApplied => "policy_applied",
             Self::TrialEnded => "trial_ended",
             Self::RuleEnded => "rule_ended",
+            Self::IncidentAdded => "incident_added",
+            Self::IncidentUndone => "incident_undone",
             Self::InterfaceLost => "interface_lost",
             Self::Missed => "missed",
         }

@@ -64,7 +64,11 @@ impl Counts {
 /// Whether somebody is to be told of an event.
 fn is_notice(event: &Event) -> bool {
     match event {
-        Event::PolicyApplied { .. } | Event::RuleEnded { .. } | Event::InterfaceLost { .. } => true,
+        Event::PolicyApplied { .. }
+        | Event::RuleEnded { .. }
+        | Event::IncidentAdded { .. }
+        | Event::IncidentUndone { .. }
+        | Event::InterfaceLost { .. } => true,
         Event::TrialEnded { confirmed, .. } => !confirmed,
         Event::Drop(_) | Event::Reload { .. } | Event::Missed { .. } => false,
     }
