@@ -102,7 +102,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// What is told before anything is read, where there are too many connections.
 const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nconnection: close\r\n\
-content-length: 82\r\n\r\n{\"error\":\"too many connections to the API: close some, or try later\",\"exit_code\":1}";
+content-length: 83\r\n\r\n{\"error\":\"too many connections to the API: close some, or try later\",\"exit_code\":1}";
 
 #[derive(Clone)]
 struct Server {

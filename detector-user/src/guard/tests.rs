@@ -141,7 +141,7 @@ fn what_was_always_allowed_must_still_pass() {
 fn flow(host: u8, packets: u32) -> traffic::Flow {
     let source = Address::from(IpAddr::from([198, 18, 0, host]));
     // The third service.
-    traffic::Flow { source, service: 3, packets, bytes: 0, connections: 0, dropped: 0 }
+    traffic::Flow { source, service: 3, packets, bytes: 0, connections: 0, refused: 0 }
 }
 
 fn guard() -> Guard {
