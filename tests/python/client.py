@@ -4,21 +4,52 @@ import sys
 
 import httpx
 from detector_client import Client
-from detector_client.api.default import apply, check, confirm, explain, rollback, rules, sources, status, version
+from detector_client.api.default import (
+    apply,
+    audit_log,
+    check,
+    confirm,
+    difference,
+    effect,
+    explain,
+    hurt,
+    incidents,
+    planned,
+    rollback,
+    rules,
+    sources,
+    status,
+    undo,
+    version,
+    version_text,
+    versions,
+)
 from detector_client.models import (
+    AddIncident,
     Applied,
     Apply,
     ApplySourceFiles,
+    AuditLog,
     Check,
     Checked,
+    Confirmed,
+    Effective,
     Explanation,
     Failure,
+    IncidentChange,
+    IncidentKind,
+    Plan,
+    Rollback,
     Rules,
     Sources,
     State,
     Status,
-    TrialEnd,
+    Undo,
     Version,
+    VersionDifference,
+    Versions,
+    VersionText,
+    Victims,
 )
 
 socket, path = sys.argv[1:]
@@ -57,8 +88,35 @@ assert applied.epoch == 2 and applied.confirm_in_s == 600 and applied.source_pre
 refused = expect(apply.sync(client=client, body=policy_with_a_rule()), Failure)
 assert "waits to be confirmed" in refused.error, refused
 assert [rule.name for rule in expect(rules.sync(client=client), Rules).rules] == ["partner"]
-assert expect(confirm.sync(client=client), TrialEnd).confirmed
-assert expect(rollback.sync(client=client), Failure).exit_code == 1
+assert expect(confirm.sync(client=client), Confirmed).confirmed
+again = expect(rollback.sync(client=client, body=Rollback(version=1, reason="as before")), Applied)
+assert (again.version, again.again) == (3, 1), again
+back = expect(rollback.sync(client=client, body=Rollback()), Applied)
+assert (back.version, back.again) == (4, 2), back
+
+throttle = AddIncident(action=IncidentKind.THROTTLE, targets=["198.51.100.0/24"], for_s=600, rate="10/s", reason="a wave")
+added = expect(incidents.sync(client=client, body=throttle), IncidentChange).added[0]
+assert added.action == "throttle packets 10/s burst 10" and added.ends_in_s > 0, added
+assert [rule.id for rule in expect(rules.sync(client=client), Rules).incidents] == [added.id]
+explained = expect(explain.sync("198.51.100.7", client=client), Explanation)
+assert explained.services[0].rule == f"incident {added.id}", explained
+assert expect(effect.sync(client=client), Effective).incidents[0].id == added.id
+endless = AddIncident(action=IncidentKind.BLOCK, targets=["198.51.100.7"], reason="a wave")
+assert "permanent" in expect(incidents.sync(client=client, body=endless), Failure).error
+assert expect(undo.sync(client=client, body=Undo(ids=[added.id])), IncidentChange).undone[0].id == added.id
+assert expect(undo.sync(client=client, body=Undo(ids=[added.id])), Failure).exit_code == 2
+
+listed = expect(versions.sync(client=client), Versions).versions
+assert [entry.version for entry in listed] == [4, 3, 2, 1], listed
+assert expect(version_text.sync(1, client=client), VersionText).text == policy
+changed = expect(difference.sync(2, client=client), VersionDifference)
+assert "partner" in changed.diff, changed
+assert expect(version_text.sync(99, client=client), Failure).exit_code
+actions = [entry.action for entry in expect(audit_log.sync(client=client), AuditLog).entries]
+assert actions[:3] == ["undo", "undo", "block"] and "apply" in actions, actions
+plan = expect(planned.sync(client=client, body=Check(text=policy)), Plan)
+assert plan.impact.starts == 0, plan
+assert expect(hurt.sync(client=client), Victims).sources == 0
 assert expect(status.sync(client=client), Status).policy.file == "generated.toml"
 invalid = expect(apply.sync(client=client, body=Apply(text="version = 9")), Failure)
 assert invalid.diagnostics[0].expected, invalid

@@ -10,7 +10,9 @@ use utoipa::ToSchema;
 use super::{
     Failure,
     amount::{Amount, Quantity},
-    duration, mode_name, table, time, version_name,
+    duration, mode_name,
+    rules::{IncidentRule, incident_table, of_incident},
+    table, time, version_name,
 };
 use crate::{
     clock,
@@ -43,6 +45,8 @@ pub struct Answer {
     pub mode: String,
     /// By name.
     pub services: Vec<Service>,
+    /// Incident rules, which come before those of the policy.
+    pub incidents: Vec<IncidentRule>,
     /// In the order of the file.
     pub rules: Vec<Rule>,
 }
@@ -127,16 +131,18 @@ pub fn answer(maps: &Maps) -> Result<Answer, Failure> {
             service(active, &manifest, name, number, destinations)
         });
         let services = services.collect::<Result<_, Failure>>()?;
-        let rules = manifest.rules.iter().enumerate();
-        let rules = rules.map(|(number, of)| rule(maps, active, &manifest, number, of));
+        let rules = manifest.rules.iter().map(|of| rule(maps, active, &manifest, of));
+        let incidents = active.incidents()?;
+        let incidents = incidents.rules.iter().map(|incident| of_incident(maps, incident));
         Ok(Answer {
             version: manifest.version,
-            epoch: active.epoch(),
+            epoch: active.policy_epoch(),
             file: manifest.file.clone(),
             applied_at_s: manifest.applied_at_s,
             confirm_in_s: read::confirm_in_s(maps),
             mode: mode_name(manifest.enforced_percent),
             services,
+            incidents: incidents.collect::<Result<_, Failure>>()?,
             rules: rules.collect::<Result<_, Failure>>()?,
         })
     })
@@ -170,17 +176,10 @@ fn profile(manifest: &Manifest, class: &Class) -> Option<String> {
         .flatten()
 }
 
-fn rule(
-    maps: &Maps,
-    active: &Active<'_>,
-    manifest: &Manifest,
-    number: usize,
-    rule: &ManifestRule,
-) -> Result<Rule, Failure> {
+fn rule(maps: &Maps, active: &Active<'_>, manifest: &Manifest, rule: &ManifestRule) -> Result<Rule, Failure> {
     let drops = read::rule_drops(maps, rule.counter)?;
     // All classes of a rule afford the same; they differ in what comes when it ends.
-    let class =
-        active.classes().find(|(_, class)| usize::from(class.rule) == number && class.rule_counter != 0);
+    let class = active.classes().find(|(_, class)| class.rule_counter == rule.counter);
     let budgets = class.map_or(Ok(Vec::new()), |(_, class)| budgets(active, &class))?;
     Ok(Rule {
         name: rule.name.clone(),
@@ -259,6 +258,9 @@ pub fn text(answer: &Answer) -> String {
             });
             lines.push(table(&["OF", "BUDGET", "RATE", "BURST"], &[2, 3], rows));
         }
+    }
+    if !answer.incidents.is_empty() {
+        lines.push(format!("\nincident rules\n{}", incident_table(&answer.incidents)));
     }
     if !answer.rules.is_empty() {
         let header = ["RULE", "ACTION", "MODE", "BUDGETS", "DROPPED", "WOULD DROP", "ENDS", "REASON"];

@@ -210,6 +210,17 @@ impl Record<'_> {
         let after = result.as_ref().ok().cloned();
         self.history.record(&Entry { after, reason, refusal, ..entry }).err().map(|error| error.to_string())
     }
+
+    /// Keeps the rules that are in force, for a start with empty maps.
+    fn keep(&self, maps: &Maps, result: Result<Answer, Failure>) -> Result<Answer, Failure> {
+        let mut answer = result?;
+        if let Err(error) = self.history.keep_incidents(&read::incidents(maps)?) {
+            answer
+                .warnings
+                .push(format!("it ends when the program is loaded anew, since it cannot be kept: {error}"));
+        }
+        Ok(answer)
+    }
 }
 
 /// The targets of a file.
@@ -231,6 +242,7 @@ fn targets_of(path: &Path) -> Result<Vec<IpNet>, Failure> {
 pub fn add(maps: &mut Maps, pins: &Pins, record: &Record<'_>, request: &Request) -> Result<Answer, Failure> {
     let _lock = pins.lock_policy()?;
     let result = add_now(maps, request, &record.author.name);
+    let result = record.keep(maps, result);
     let told = result.as_ref().map(|answer| json!({ "epoch": answer.epoch, "rules": answer.added }));
     let target = targets_text(&request.targets);
     let unrecorded = record.write(request.action.name(), &target, Some(&request.reason), told);
@@ -299,6 +311,7 @@ pub fn remove(
 ) -> Result<Answer, Failure> {
     let _lock = pins.lock_policy()?;
     let result = remove_now(maps, ids);
+    let result = record.keep(maps, result);
     let told = result.as_ref().map(|answer| json!({ "epoch": answer.epoch, "rules": answer.undone }));
     let target: Vec<_> = ids.iter().map(|id| format!("incident {id}")).collect();
     let unrecorded = record.write("undo", &target.join(", "), reason, told);

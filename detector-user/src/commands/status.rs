@@ -116,6 +116,8 @@ pub struct Policy {
     pub profiles: usize,
     /// Seconds until it is taken back unless it is confirmed; none: it stays.
     pub confirm_in_s: Option<u64>,
+    /// Incident rules beside it, see `rules`.
+    pub incidents: usize,
 }
 
 /// Packets by verdict.
@@ -198,7 +200,8 @@ fn loaded(pins: &Pins, maps: &Maps) -> Result<Answer, Failure> {
     let (attached, policy, services, reasons) = read::consistently(maps, |active| -> Result<_, Failure> {
         let manifest = active.manifest()?;
         let state = manifest.as_ref().map_or(State::NoPolicy, |manifest| state(active, manifest));
-        let policy = manifest.as_ref().map(|manifest| policy(maps, active, manifest));
+        let incidents = active.incidents()?.rules.len();
+        let policy = manifest.as_ref().map(|manifest| policy(maps, active, manifest, incidents));
         let (services, reasons) = packets(maps, &manifest.unwrap_or_default().services)?;
         Ok((state, policy, services, reasons))
     })?;
@@ -245,7 +248,7 @@ fn state(active: &Active<'_>, manifest: &Manifest) -> State {
     }
 }
 
-fn policy(maps: &Maps, active: &Active<'_>, manifest: &Manifest) -> Policy {
+fn policy(maps: &Maps, active: &Active<'_>, manifest: &Manifest, incidents: usize) -> Policy {
     let exceptions: BTreeSet<u16> = active
         .refusing_classes()
         .filter(|(number, _)| (*number as usize) < CLASSES_MAX)
@@ -265,6 +268,7 @@ fn policy(maps: &Maps, active: &Active<'_>, manifest: &Manifest) -> Policy {
         rules: manifest.rules.len(),
         profiles: manifest.profiles.len(),
         confirm_in_s: read::confirm_in_s(maps),
+        incidents,
     }
 }
 
@@ -380,6 +384,9 @@ fn text(answer: &Answer) -> String {
     }
     if let Some(left_s) = answer.policy.as_ref().and_then(|policy| policy.confirm_in_s) {
         lines.push(format!("  it is taken back in {left_s} s: keep it with `detector confirm`"));
+    }
+    if let Some(count) = answer.policy.as_ref().map(|policy| policy.incidents).filter(|&count| count > 0) {
+        lines.push(format!("  {count} incident rules beside it: `detector rules` lists them"));
     }
     let services = answer.services.iter().map(|(name, packets)| {
         vec![name.clone(), packets.pass.to_string(), packets.drop.to_string(), packets.shadow.to_string()]

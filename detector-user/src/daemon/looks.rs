@@ -107,7 +107,11 @@ fn forget_ended(running: &Running) {
     let Ok(_lock) = running.pins.lock_policy() else { return };
     let changed = running.maps_to_change().and_then(|mut maps| {
         let clocks = clocks(&maps);
-        Ok(change(&mut maps, clocks, Vec::new(), |_| false)?)
+        let changed = change(&mut maps, clocks, Vec::new(), |_| false)?;
+        if let Err(error) = running.history.keep_incidents(&read::incidents(&maps)?) {
+            tracing::warn!("that incident rules have ended is not kept: {error}");
+        }
+        Ok(changed)
     });
     match changed {
         Ok(changed) => {

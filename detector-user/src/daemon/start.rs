@@ -17,7 +17,7 @@ use detector_common::{
 
 use super::{events, warnings};
 use crate::{
-    change::{Applied, Change, apply_to},
+    change::{Applied, Change, apply_to, clocks},
     cli::RunArgs,
     clock,
     commands::{Failure, PolicyFile, read_policy, version_name},
@@ -25,6 +25,7 @@ use crate::{
     history::{Author, History, Origin},
     kernel::{
         attach::{Attachment, attach, detach, index_of},
+        incidents::restore,
         links::{LinkMode, Namespace, Place},
         load::{Clock, LoadOptions, Loaded, chain, load},
         mapped::Access,
@@ -33,6 +34,7 @@ use crate::{
         probe::probe,
         read,
     },
+    policy::incident::Incident,
 };
 
 /// A program that filters.
@@ -239,7 +241,28 @@ fn put_policy(loaded: &mut Loaded, prepared: &Prepared) -> Result<(), Failure> {
     warn_of(file);
     warn_of_lockouts(&loaded.maps)?;
     tell_applied(file, &applied, prepared.adopted());
+    if !prepared.adopted() {
+        restore_incidents(&mut loaded.maps, prepared);
+    }
     Ok(())
+}
+
+/// Brings back the incident rules that were in force when the program was loaded last. A node comes up without them rather
+/// than not at all.
+fn restore_incidents(maps: &mut Maps, prepared: &Prepared) {
+    let restored = prepared.pins.lock_policy().map_err(Failure::from).and_then(|_lock| {
+        let kept = prepared.history.kept_incidents()?;
+        let clocks = clocks(maps);
+        Ok(restore(maps, clocks, kept)?)
+    });
+    match restored {
+        Ok(incidents) => {
+            for Incident { id, action, reason, by, .. } in incidents {
+                tracing::info!(incident = id, %action, by, reason, "an incident rule is in force again");
+            }
+        }
+        Err(failure) => tracing::error!("incident rules are not in force again: {}", failure.message),
+    }
 }
 
 fn fresh_settings() -> Result<Settings, Failure> {

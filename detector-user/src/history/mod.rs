@@ -4,12 +4,13 @@
 //! database that is moved, restored or deleted. Nothing here decides about packets: what cannot be recorded is told to
 //! the caller, who goes on.
 //!
-//! - `schema`: the tables. `versions`, `audit`: what is written and read. `prune`: what is forgotten.
+//! - `schema`: the tables. `versions`, `audit`, `incidents`: what is written and read. `prune`: what is forgotten.
 //! - [`standing`]: what a version is now, by what the kernel has. [`change`]: what differs between two.
 
 mod audit;
 mod author;
 pub mod change;
+mod incidents;
 mod prune;
 mod schema;
 pub mod standing;

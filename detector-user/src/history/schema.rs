@@ -5,7 +5,8 @@ use rusqlite::{Connection, TransactionBehavior};
 use super::HistoryError;
 
 /// One step from each schema to the next; the schema's number is how many were taken. Steps are never changed, only added.
-pub(super) const MIGRATIONS: &[&str] = &["
+pub(super) const MIGRATIONS: &[&str] = &[
+    "
     -- Every distinct content once, by its SHA-256.
     CREATE TABLE blobs (
         digest BLOB PRIMARY KEY NOT NULL,
@@ -64,7 +65,16 @@ pub(super) const MIGRATIONS: &[&str] = &["
         result TEXT NOT NULL
     ) STRICT;
     CREATE INDEX audit_by_pins ON audit (pins, entry);
-"];
+",
+    "
+    -- The incident rules in force, for the next start with empty maps.
+    CREATE TABLE incidents (
+        pins TEXT PRIMARY KEY NOT NULL,
+        -- As the kernel has them: a list as JSON.
+        rules TEXT NOT NULL
+    ) STRICT;
+",
+];
 
 /// Brings the database to the present schema.
 pub(super) fn migrate(connection: &mut Connection) -> Result<(), HistoryError> {

@@ -52,10 +52,37 @@ pub fn change(
         return Ok(Changed { epoch: active.epoch(), added, removed });
     }
     rules.extend(added.iter().cloned());
-    let incidents = Incidents { rules };
+    let epoch = put(maps, clocks, Incidents { rules }, &added)?;
+    Ok(Changed { epoch, added, removed })
+}
+
+/// Brings back incident rules that were in force before the program was loaded, with the numbers that they had. Where
+/// there are some already, or those have ended, nothing is done. The rules that are in force again.
+///
+/// # Errors
+///
+/// As [`change`].
+pub fn restore(maps: &mut Maps, clocks: Clocks, kept: Incidents) -> Result<Vec<Incident>, ApplyError> {
+    settle(maps);
+    if Generation(maps.settings.read(0).active).epoch() == 0 {
+        return Err(ApplyError::NoPolicy);
+    }
+    let now_unix_s = clocks.unix_ns / 1_000_000_000;
+    let rules: Vec<_> = kept.rules.into_iter().filter(|incident| !incident.has_ended(now_unix_s)).collect();
+    if rules.is_empty() || !read::incidents(maps)?.rules.is_empty() {
+        return Ok(Vec::new());
+    }
+    put(maps, clocks, Incidents { rules: rules.clone() }, &rules)?;
+    Ok(rules)
+}
+
+/// Puts a set in place of the one in force; the counters of `added` begin at zero. The epoch from then on.
+fn put(maps: &mut Maps, clocks: Clocks, incidents: Incidents, added: &[Incident]) -> Result<u32, ApplyError> {
+    let settings = maps.settings.read(0);
+    let active = Generation(settings.active);
     // A policy on trial goes back to the one before with the same incident rules.
-    let fallback =
-        Some(Generation(settings.fallback)).filter(|before| settings.deadline != 0 && before.epoch() != 0);
+    let is_on_trial = settings.deadline != 0;
+    let fallback = Some(Generation(settings.fallback)).filter(|before| is_on_trial && before.epoch() != 0);
     let generations: Vec<_> = fallback.into_iter().chain([active]).collect();
     let mut compiled = Vec::new();
     for &generation in &generations {
@@ -63,7 +90,7 @@ pub fn change(
         compiled.push(Beside::new(incidents.clone(), &standard, clocks)?);
     }
     wait_for_packets(maps)?;
-    for incident in &added {
+    for incident in added {
         reset_rule_counter(maps, incident.counter)?;
     }
     let (mut used, mut epoch) = (generations.clone(), settings.last_epoch as u32);
@@ -79,13 +106,13 @@ pub fn change(
         next.push(generation);
     }
     maps.settings.write_word(0, LAST_EPOCH, epoch.into());
-    let last = added.iter().map(|incident| incident.id).max();
-    maps.settings.write_word(0, LAST_INCIDENT, last.unwrap_or(settings.last_incident));
+    let last = added.iter().map(|incident| incident.id).max().unwrap_or_default();
+    maps.settings.write_word(0, LAST_INCIDENT, last.max(settings.last_incident));
     std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
     for (word, generation) in [ACTIVE, FALLBACK].into_iter().zip(next.iter().rev()) {
         maps.settings.write_word(0, word, generation.0);
     }
-    Ok(Changed { epoch, added, removed })
+    Ok(epoch)
 }
 
 /// What [`change`] did.

@@ -84,7 +84,8 @@ fn changes_are_made_and_logged_with_who_made_them() -> Result<()> {
     assert_eq!(api.get("/v1/rules")?.body["rules"][0]["name"], "partner");
     let second = api.post("/v1/apply", Some(&request()))?;
     assert_eq!((second.status, &second.body["exit_code"]), (409, &json!(1)), "{}", second.body);
-    assert_eq!(api.post("/v1/rollback", None)?.body, json!({ "confirmed": false, "epoch": 1 }));
+    let back = api.post("/v1/rollback", Some(&json!({ "reason": "enough" })))?;
+    assert_eq!((back.status, &back.body["taken_back"], &back.body["version"]), (200, &json!(2), &json!(1)));
     assert_eq!(api.get("/v1/rules")?.body["rules"], json!([]));
 
     assert_eq!(api.post("/v1/apply", Some(&trial))?.status, 200);

@@ -97,7 +97,7 @@ fn what_happens_is_told_as_it_happens() -> Result<()> {
     site.write_policy(&ending(5)?)?;
     assert_eq!(site.ask(&["apply", &file, "--confirm", "1h"])?.0, 0);
     all.expect(&json!({ "kind": "policy_applied", "epoch": 3 }))?;
-    assert_eq!(api(&site).post("/v1/rollback", None)?.status, 200);
+    assert_eq!(api(&site).post("/v1/rollback", Some(&serde_json::json!({})))?.status, 200);
     all.expect(&json!({ "kind": "trial_ended", "confirmed": false, "epoch": 2 }))?;
     site.write_policy(&ending(5)?)?;
     assert_eq!(site.ask(&["apply", &file, "--confirm", "1h"])?.0, 0);

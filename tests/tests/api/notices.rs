@@ -44,8 +44,11 @@ fn a_hook_gets_kind_and_event() -> Result<()> {
     let hook = script(&site, &format!("echo noise; event=$(cat); echo \"$1 $event\" >> {}", out.display()))?;
     let daemon = site.start(&["edge0"], &["--hook", &hook])?;
     let trial = json!({ "text": policy(LIMIT), "confirm_s": 600 });
-    for (path, body) in [("/v1/apply", Some(&trial)), ("/v1/rollback", None), ("/v1/apply", Some(&request()))]
-    {
+    for (path, body) in [
+        ("/v1/apply", Some(&trial)),
+        ("/v1/rollback", Some(&serde_json::json!({}))),
+        ("/v1/apply", Some(&request())),
+    ] {
         assert_eq!(api(&site).post(path, body)?.status, 200);
         let before = fs::read_to_string(&out).unwrap_or_default().len();
         wait_until("the hook is told", PATIENCE, || {
