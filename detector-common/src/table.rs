@@ -10,8 +10,10 @@
 use crate::{
     abi_struct,
     address::{Address, Family},
+    budget::TICKS_PER_NS,
     hash::{Seed, keyed, place},
     limits::{PARENTS_MIN, SOURCES_PER_PARENT, SOURCES_PER_SET_HUNDREDTHS, WAYS},
+    verdict::{FIRST_DROP, REASONS, Reason},
 };
 
 /// What a way's prefix is.
@@ -269,7 +271,8 @@ abi_struct! {
         pub bytes_tat: u64,
         /// Theoretical arrival time of the connection budget, ticks.
         pub connections_tat: u64,
-        /// In a parent's entry the theoretical arrival time of the budget of new sources, ticks; else 0.
+        /// In a parent's entry the theoretical arrival time of the budget of new sources, ticks. In a source's the
+        /// [`Refusal`] of its last packet that was refused, 0: none was.
         pub special_tat: u64,
         /// Packets seen in the lower half, bytes in the upper: one addition counts both. Both wrap; every 2^32 packets
         /// carry one byte over.
@@ -311,6 +314,11 @@ impl Way {
         self.outcomes as u32
     }
 
+    /// The last refusal of a source; `None`: no packet was refused since the way changed hands.
+    pub const fn last_refusal(&self) -> Option<Refusal> {
+        if self.special_tat == 0 { None } else { Some(Refusal(self.special_tat)) }
+    }
+
     /// New connections seen since the way changed hands, modulo 2^32.
     pub const fn connections(&self) -> u32 {
         (self.outcomes >> 32) as u32
@@ -323,6 +331,32 @@ impl Way {
         Some((Address { family: unit.family(), high, low: 0 }, unit))
     }
 }
+
+/// The last refusal of a source, in one word: when, in ticks, and in the lowest four bits, in which a time in ticks has
+/// nothing, the reason as its distance from the first one to drop. A nanosecond early, so that it is never after now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refusal(pub u64);
+
+impl Refusal {
+    /// A packet that was refused at a time, in ticks, for a reason to drop.
+    #[inline(always)]
+    pub const fn new(now: u64, reason: u8) -> Self {
+        Self((now & !15).saturating_sub(16) | (reason as u64).wrapping_sub(FIRST_DROP as u64) & 15)
+    }
+
+    /// When, in ticks.
+    pub const fn at(self) -> u64 {
+        self.0 & !15
+    }
+
+    /// Why; `None` for a number that is no reason's.
+    pub const fn reason(self) -> Option<Reason> {
+        Reason::from_number((self.0 & 15) as u8 + FIRST_DROP as u8)
+    }
+}
+
+const _: () = assert!(REASONS - FIRST_DROP <= 16, "the reasons to drop fit four bits");
+const _: () = assert!(TICKS_PER_NS == 16, "the lowest four bits of a time are 0");
 
 /// What one packet adds to [`Way::traffic`].
 #[inline(always)]
@@ -411,6 +445,16 @@ mod tests {
         let sources = sets_for_sources(crate::limits::SOURCES_DEFAULT) as usize * size_of::<Set>();
         let parents = sets_for_parents(crate::limits::SOURCES_DEFAULT) as usize * size_of::<Set>();
         assert!(sources + parents < 97_500_000, "{sources} + {parents}");
+    }
+
+    #[test]
+    fn a_refusal_is_never_after_now_and_keeps_its_reason() {
+        for &reason in Reason::ALL.iter().skip(FIRST_DROP) {
+            let now = crate::budget::ticks(3_600_000_000_000);
+            let refusal = Refusal::new(now, reason as u8);
+            assert_eq!((refusal.reason(), refusal.at()), (Some(reason), now - 16));
+            assert!(refusal.0 < now, "it holds no way");
+        }
     }
 
     #[test]

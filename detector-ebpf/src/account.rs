@@ -6,7 +6,7 @@ use detector_common::{
     counters::{TableEvent, frame_kind_slot, table_event_slot},
     packet::Packet,
     policy::Trace,
-    table::{Unit, outcomes_of, traffic_of},
+    table::{Refusal, Unit, outcomes_of, traffic_of},
     verdict::{COUNTER_SLOTS_ROOM, Counter, FIRST_DROP, counter_slot},
 };
 
@@ -32,6 +32,10 @@ pub(crate) fn settle(ctx: &XdpContext, decision: &Decision<'_>, bytes: u32, now:
         }
         if let Some(way) = decision.way {
             atomic::add(word!(way, traffic), traffic_of(bytes));
+            if refused {
+                let refusal = Refusal::new(now, decision.reason as u8);
+                atomic::store(word!(way, special_tat), refusal.0);
+            }
             if refused || packet.connection {
                 atomic::add(word!(way, outcomes), outcomes_of(refused, packet.connection));
             }

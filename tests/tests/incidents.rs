@@ -131,6 +131,58 @@ fn a_rule_ends_in_the_kernel_with_the_daemon_dead() -> Result<()> {
     Ok(())
 }
 
+/// SIGTERM removes all maps; the rules are in the history.
+#[test]
+fn rules_come_back_when_the_program_is_loaded_anew_unless_they_have_ended() -> Result<()> {
+    if !may_run() {
+        return Ok(());
+    }
+    let _turn = turn();
+    let stage = Stage::new(1, MTU)?;
+    let net = Net::v4(0);
+    let site = Site::new(&stage.edge, &wide())?;
+    let daemon = site.start(&[&edge_interface(0)], &[])?;
+    let offender = net.source(Who::Offender).to_string();
+    let block = |target: &str, time: &[&str]| {
+        let (code, answer) = site.ask_json(&[&["block", target, "--reason", "INC-4711"], time].concat())?;
+        assert_eq!(code, 0, "{answer}");
+        answer["added"][0]["id"].as_u64().context("a number")
+    };
+    assert_eq!(block("203.0.113.200", &["--for", "1s"])?, 1);
+    assert_eq!(block(&offender, &["--permanent"])?, 2);
+    daemon.end(libc::SIGTERM)?;
+    assert!(!site.is_pinned());
+    wait_until("the first rule is past", PATIENCE, || {
+        let (_, audit) = site.ask_json(&["history", "--audit"])?;
+        let entry =
+            audit["entries"].as_array().context("entries")?.iter().find(|entry| entry["action"] == "block");
+        let added = entry.and_then(|entry| entry["time_s"].as_u64()).context("a block")?;
+        Ok((detector_user::clock::unix_s() > added + 1).then_some(()))
+    })?;
+    let daemon = site.start(&[&edge_interface(0)], &[])?;
+    assert!(daemon.log().contains("an incident rule is in force again"), "{}", daemon.log());
+    let (_, rules) = site.ask_json(&["rules"])?;
+    assert_eq!(rules["incidents"].as_array().map(Vec::len), Some(1), "{rules}");
+    assert_eq!(
+        (&rules["incidents"][0]["id"], &rules["incidents"][0]["ends_in_s"]),
+        (&2.into(), &().into()),
+        "{rules}"
+    );
+    let flow = net.flow(Who::Offender).datagram();
+    let flood = Flood::start(&stage.outside, &outside_interface(0), flow, Pace::per_second(10_000))?;
+    wait_until("the block drops", PATIENCE, || Ok((dropped(&site)?[0] >= 1000).then_some(())))?;
+    flood.stop()?;
+    assert_eq!(block("203.0.113.201", &["--for", "1h"])?, 3, "no number is given twice");
+    // What was undone does not come back.
+    let (code, answer) = site.ask_json(&["undo", "2", "3"])?;
+    assert_eq!(code, 0, "{answer}");
+    daemon.end(libc::SIGTERM)?;
+    let daemon = site.start(&[&edge_interface(0)], &[])?;
+    assert!(dropped(&site)?.is_empty());
+    daemon.end(libc::SIGTERM)?;
+    Ok(())
+}
+
 #[test]
 fn a_throttle_cuts_every_source_of_its_prefix_by_itself() -> Result<()> {
     if !may_run() {

@@ -7,6 +7,7 @@ use detector_common::{
     budget::{BYTE_INTERVAL_FRACTION_BITS, Budget, TICKS_PER_NS, left, take, ticks},
     policy::{Action, Class, NO_PROFILE, ParentClass, is_enforced},
     table::{Lineage, Unit, Way},
+    verdict::Reason,
 };
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -76,10 +77,23 @@ pub struct Seen {
     pub packets: u32,
     /// Their bytes.
     pub bytes: u32,
-    /// Packets that were dropped.
+    /// Packets that were dropped, if the source is among those that are enforced now.
     pub dropped: u32,
+    /// Packets that would have been, if it is not.
+    pub would_drop: u32,
     /// Connections that it asked for.
     pub connections: u32,
+    /// The last packet that was dropped, or would have been.
+    pub last_refusal: Option<LastRefusal>,
+}
+
+/// A packet that was dropped, or would have been.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct LastRefusal {
+    /// Milliseconds since then.
+    pub ago_ms: u64,
+    /// Why: the name of a reason.
+    pub reason: &'static str,
 }
 
 /// What awaits the next packet of a source without an entry.
@@ -168,11 +182,12 @@ fn standing(
     let way = read::source(maps, address, number);
     let parents = parents(maps, active, &class, address, number)?;
     let newcomer = || newcomer(&parents, read::is_full(maps, address, number, now), now);
+    let enforced = is_enforced(read::hash(maps, address, number), class.enforced_percent);
     Ok(Some(Standing {
         service: name.to_owned(),
         action: action_name(class.action),
         mode: mode_name(class.enforced_percent),
-        enforced: is_enforced(read::hash(maps, address, number), class.enforced_percent),
+        enforced,
         rule: rule.map(|rule| rule.name()),
         until_s: rule.and_then(|rule| rule.until_s()),
         reason: rule.and_then(|rule| rule.reason()).map(str::to_owned),
@@ -180,7 +195,12 @@ fn standing(
         seen: way.map(|way| Seen {
             packets: way.packets(),
             bytes: way.bytes(),
-            dropped: way.refused(),
+            dropped: if enforced { way.refused() } else { 0 },
+            would_drop: if enforced { 0 } else { way.refused() },
+            last_refusal: way.last_refusal().map(|refusal| LastRefusal {
+                ago_ms: now.saturating_sub(refusal.at()) / TICKS_PER_NS / 1_000_000,
+                reason: refusal.reason().map_or("unknown", Reason::name),
+            }),
             connections: way.connections(),
         }),
         newcomer: way.is_none().then(newcomer),
@@ -280,6 +300,11 @@ fn state(
     })
 }
 
+/// A time in milliseconds below a second, else in larger units.
+fn duration_ms(milliseconds: u64) -> String {
+    if milliseconds < 1000 { format!("{milliseconds} ms") } else { duration(milliseconds / 1000) }
+}
+
 fn text(answer: &Answer) -> String {
     let mut lines = vec![format!(
         "{} is source {} ({})",
@@ -311,9 +336,18 @@ fn text(answer: &Answer) -> String {
         }
         lines.extend(standing.seen.as_ref().map(|seen| {
             format!(
-                "  seen: {} packets, {} bytes, {} connections; {} packets dropped (each modulo 2^32)",
-                seen.packets, seen.bytes, seen.connections, seen.dropped
+                "  seen: {} packets, {} bytes, {} connections; {} packets {} (each modulo 2^32)",
+                seen.packets,
+                seen.bytes,
+                seen.connections,
+                seen.dropped.max(seen.would_drop),
+                if standing.enforced { "dropped" } else { "would be dropped" }
             )
+        }));
+        let last = standing.seen.as_ref().and_then(|seen| seen.last_refusal.as_ref());
+        lines.extend(last.map(|LastRefusal { ago_ms, reason }| {
+            let what = if standing.enforced { "drop" } else { "would-be drop" };
+            format!("  last {what}: {} ago, {reason}", duration_ms(*ago_ms))
         }));
         lines.extend(standing.newcomer.as_ref().map(|newcomer| {
             match newcomer {

@@ -9,7 +9,9 @@ use std::{
 
 use detector_common::{
     budget::ticks,
-    table::{Unit, Way},
+    hash::Seed,
+    policy::is_enforced,
+    table::{Key, Unit, Way},
 };
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -44,6 +46,8 @@ pub struct Row {
     pub bytes: u32,
     /// Packets that were dropped.
     pub dropped: u32,
+    /// Packets that would have been dropped, if it is not among those that are enforced now.
+    pub would_drop: u32,
     /// Connections that it asked for.
     pub connections: u32,
     /// Whether a budget was not full at the second look.
@@ -126,13 +130,14 @@ fn look_at(
     before: Option<&Counted>,
 ) -> Result<Answer, Failure> {
     let rules = active.rules()?;
+    let seed = read::settings(maps).seed;
     let now = ticks(clock::kernel_ns());
     let ways: Vec<Way> = read::entries(&maps.sources).collect();
     let before = before.map(|before| (&before.packets, before.at.elapsed()));
     let sources = ways.len();
     let mut ways = ranked(ways, before);
     ways.truncate(rows);
-    let rows = ways.iter().map(|(rate, way)| row(active, &rules, way, *rate, now));
+    let rows = ways.iter().map(|(rate, way)| row(active, &rules, way, *rate, now, &seed));
     Ok(Answer { sources, top: rows.collect::<Result<_, _>>()? })
 }
 
@@ -155,19 +160,24 @@ fn row(
     way: &Way,
     packets_per_s: Option<u64>,
     now: u64,
+    seed: &Seed,
 ) -> Result<Row, Failure> {
     let meta = way.meta();
+    let hash = Key { prefix: way.prefix, tag: meta.tag() }.hash(seed);
     // A source that was silent since the last policy has a class of an earlier one.
     let is_current = meta.epoch() == active.epoch();
     let class = if is_current { Some(active.class(meta.class())?) } else { None };
     let rule = class.and_then(|class| rules.of_class(meta.class().into(), &class));
+    // Of one whose class is not known: what was dropped is likelier than what was not.
+    let enforced = class.is_none_or(|class| is_enforced(hash, class.enforced_percent));
     Ok(Row {
         source: source_prefix(meta.unit().unwrap_or(Unit::V4Source), way.prefix).to_string(),
         service: rules.manifest.service_name(meta.service()).to_owned(),
         packets_per_s,
         packets: way.packets(),
         bytes: way.bytes(),
-        dropped: way.refused(),
+        dropped: if enforced { way.refused() } else { 0 },
+        would_drop: if enforced { 0 } else { way.refused() },
         connections: way.connections(),
         charged: way.busy_until() > now,
         rule: rule.map(|rule| rule.name()),
@@ -175,7 +185,17 @@ fn row(
 }
 
 fn text(answer: &Answer) -> String {
-    let header = ["SOURCE", "SERVICE", "PACKETS/S", "PACKETS", "DROPPED", "BYTES", "CONNECTIONS", "RULE"];
+    let header = [
+        "SOURCE",
+        "SERVICE",
+        "PACKETS/S",
+        "PACKETS",
+        "DROPPED",
+        "WOULD DROP",
+        "BYTES",
+        "CONNECTIONS",
+        "RULE",
+    ];
     let rows = answer.top.iter().map(|row| {
         vec![
             row.source.clone(),
@@ -183,6 +203,7 @@ fn text(answer: &Answer) -> String {
             row.packets_per_s.map_or_else(|| "-".to_owned(), |rate| rate.to_string()),
             row.packets.to_string(),
             row.dropped.to_string(),
+            row.would_drop.to_string(),
             row.bytes.to_string(),
             row.connections.to_string(),
             row.rule.clone().unwrap_or_else(|| "-".to_owned()),
@@ -191,17 +212,14 @@ fn text(answer: &Answer) -> String {
     format!(
         "{} sources known; their counters are modulo 2^32\n\n{}",
         answer.sources,
-        table(&header, &[2, 3, 4, 5, 6], rows)
+        table(&header, &[2, 3, 4, 5, 6, 7], rows)
     )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use detector_common::{
-        address::Address,
-        table::{Key, Meta},
-    };
+    use detector_common::{address::Address, table::Meta};
 
     /// The entry of 192.0.2.`source` after so many packets, the `generation`-th owner of its way.
     fn way(source: u8, generation: u8, packets: u32) -> Way {
