@@ -111,7 +111,7 @@ fn swapped(is_ipv6: bool, prefixes: u32, swaps: usize) -> Result<report::Change>
         packets,
         misjudged: early + others,
         rules_bytes,
-        ten_prefixes_ms: ten.median(),
+        ten_prefixes_ms: Some(ten.median()),
         ten_prefixes_ms_range: ten.range(),
     })
 }

@@ -260,8 +260,11 @@ fn apply(report: &Report) -> Section {
             row.packets.to_string(),
             row.misjudged.to_string(),
             format!("{:.0} MB", row.rules_bytes as f64 / 1e6),
-            format!("{:.1}", row.ten_prefixes_ms),
-            format!("{:.1} to {:.1}", row.ten_prefixes_ms_range[0], row.ten_prefixes_ms_range[1]),
+            row.ten_prefixes_ms.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.1}")),
+            row.ten_prefixes_ms.map_or_else(
+                || "-".to_owned(),
+                |_| format!("{:.1} to {:.1}", row.ten_prefixes_ms_range[0], row.ten_prefixes_ms_range[1]),
+            ),
         ]
     });
     Section {

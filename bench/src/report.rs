@@ -200,7 +200,7 @@ pub(crate) struct Change {
     /// Milliseconds until ten prefixes more are decided about, by an incident rule beside the policy: the middle one of
     /// the changes.
     #[serde(default)]
-    pub(crate) ten_prefixes_ms: f64,
+    pub(crate) ten_prefixes_ms: Option<f64>,
     /// … the fastest and the slowest.
     #[serde(default)]
     pub(crate) ten_prefixes_ms_range: [f64; 2],

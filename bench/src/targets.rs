@@ -211,7 +211,7 @@ fn apply(report: &Report) -> Option<Target> {
 }
 
 fn ten_prefixes(report: &Report) -> Option<Target> {
-    let slowest = report.apply.changes.iter().map(|row| row.ten_prefixes_ms).reduce(f64::max)?;
+    let slowest = report.apply.changes.iter().filter_map(|row| row.ten_prefixes_ms).reduce(f64::max)?;
     Some(Target {
         what: "ten prefixes more beside a million, ms",
         most: 50.0,

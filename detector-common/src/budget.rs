@@ -68,11 +68,31 @@ impl Budget {
         self.interval != 0
     }
 
-    /// Whether it gives less over time than another one.
+    /// Whether it gives no more than another one of its kind: neither over time nor at once, the latter to the unit, of
+    /// bytes to a kilobyte.
     #[inline(always)]
-    pub const fn is_slower_than(&self, other: &Self) -> bool {
-        // Without a limit the interval is 0.
-        self.interval > other.interval
+    pub const fn is_within(&self, other: &Self) -> bool {
+        if other.interval == 0 {
+            return true;
+        }
+        self.interval >= other.interval
+            && self.burst_ticks / self.interval <= other.burst_ticks / other.interval
+    }
+
+    /// The slower of two budgets of one kind with the smaller burst of both. `least_ticks`: the burst that the clock needs at
+    /// an interval.
+    pub fn tightest(self, other: Self, least_ticks: impl Fn(u64) -> u64) -> Self {
+        if self.interval == 0 || other.interval == 0 {
+            return if self.interval == 0 { other } else { self };
+        }
+        let interval = if self.interval > other.interval { self.interval } else { other.interval };
+        // As many units as before, at the slower rate.
+        let burst =
+            |budget: Self| (budget.burst_ticks as u128 * interval as u128 / budget.interval as u128) as u64;
+        let (one, two) = (burst(self), burst(other));
+        let burst_ticks = if one < two { one } else { two };
+        let least = least_ticks(interval);
+        Self { interval, burst_ticks: if burst_ticks < least { least } else { burst_ticks } }
     }
 
     /// Cost of one unit, ticks.

@@ -244,28 +244,48 @@ impl Class {
     }
 
     /// Whether the class that a policy gives a source stays in force beside the class that an incident rule gives it.
-    /// `defaults.allow` comes before everything. An incident rule that limits comes after what is stricter already: a
-    /// drop, or a limit that is nowhere faster.
+    /// `enforced`: whether the policy's class is enforced for the source.
+    ///
+    /// `defaults.allow` comes before everything. An incident rule that limits loosens nothing: it gives way to a drop, and to a
+    /// limit of which any part is tighter than its own.
     #[inline(always)]
-    pub const fn prevails_over(&self, incident: &Self) -> bool {
+    pub const fn prevails_over(&self, incident: &Self, enforced: bool) -> bool {
         if self.is_always_allowed() {
             return true;
         }
-        if incident.action != Action::Limit as u8 || self.enforced_percent != 100 {
+        if incident.action != Action::Limit as u8 || !enforced {
             return false;
         }
-        self.action == Action::Deny as u8
-            || self.action == Action::Limit as u8
-                && !incident.packets.is_slower_than(&self.packets)
-                && !incident.bytes.is_slower_than(&self.bytes)
-                && !incident.connections.is_slower_than(&self.connections)
+        self.action == Action::Deny as u8 || self.action == Action::Limit as u8 && !incident.is_within(self)
     }
+
+    /// Whether it limits at least as tightly as another one in every budget.
+    #[inline(always)]
+    pub const fn is_within(&self, other: &Self) -> bool {
+        let has_parents = other.v4_24 | other.v6_56 | other.v6_48 != 0;
+        self.packets.is_within(&other.packets)
+            && self.bytes.is_within(&other.bytes)
+            && self.connections.is_within(&other.connections)
+            && (!has_parents || self.lineage == other.lineage)
+    }
+}
+
+/// What of a source's keyed hash says whether it is among so many in a hundred, 16 bits: see [`is_enforced`].
+#[inline(always)]
+pub const fn share_of(hash: u64) -> u64 {
+    (hash >> 8) & 0xffff
 }
 
 /// Whether a source, by its keyed hash, is among so many in a hundred. The bits lie between those that pick set and way.
 #[inline(always)]
 pub const fn is_enforced(hash: u64, percent: u8) -> bool {
-    (((hash >> 8) & 0xffff) * 100) >> 16 < percent as u64
+    is_share_enforced(share_of(hash), percent)
+}
+
+/// As [`is_enforced`], of [`share_of`] the hash.
+#[inline(always)]
+pub const fn is_share_enforced(share: u64, percent: u8) -> bool {
+    (share * 100) >> 16 < percent as u64
 }
 
 abi_struct! {

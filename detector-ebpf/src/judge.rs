@@ -114,7 +114,9 @@ pub(crate) fn judge<'a>(
             (Classification { number: meta.class(), epoch: policy.epoch() }, class)
         }
         _ => {
-            let Some(classification) = policy.classify(packet.source, service, now) else { return undecided };
+            let Some(classification) = policy.classify(packet.source, service, place.hash, now) else {
+                return undecided;
+            };
             let Some(class) = policy.class(classification.number) else { return undecided };
             (classification, class)
         }

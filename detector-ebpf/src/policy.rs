@@ -6,7 +6,7 @@ use detector_common::{
     packet::Packet,
     policy::{
         Class, DEFAULT_ROW, Generation, ParentClass, PolicyHeader, RuleValue, generation,
-        incident_cell_place, incident_tree, slot_place,
+        incident_cell_place, incident_tree, is_share_enforced, share_of, slot_place,
     },
     ranges::{self, Node, NodeV4, NodeV6},
     service::{self, DestinationSlot, PortSlot, ServiceTables},
@@ -62,9 +62,15 @@ impl Policy {
 
     /// The class of a source at a service: some lookups more than a known source costs.
     #[inline(always)]
-    pub(crate) fn classify(&self, source: Address, service: u16, now: u64) -> Option<Classification> {
+    pub(crate) fn classify(
+        &self,
+        source: Address,
+        service: u16,
+        hash: u64,
+        now: u64,
+    ) -> Option<Classification> {
         let is_v6 = matches!(source.family, Family::V6);
-        let asked = service as u64 | (is_v6 as u64) << 16;
+        let asked = service as u64 | (is_v6 as u64) << 16 | share_of(hash) << 32;
         match classify(self.generation.0, source.high, source.low, asked, now) {
             NO_CLASS => None,
             found => {
@@ -107,8 +113,8 @@ const NO_CLASS: u64 = u64::MAX;
 /// A bit of what [`classify`] returns: the class must not be kept in the entry.
 const UNCACHED: u64 = 1 << 16;
 
-/// The class of a source, maybe with [`UNCACHED`]; or [`NO_CLASS`]. `asked`: the service, and from bit 16 whether the source
-/// is of IPv6.
+/// The class of a source, maybe with [`UNCACHED`]; or [`NO_CLASS`]. `asked`: the service, in bit 16 whether the source is of
+/// IPv6, and from bit 32 its share of the hash.
 ///
 /// A function of numbers with external linkage, so that the verifier walks it once, and known sources do not carry its stack.
 #[unsafe(no_mangle)]
@@ -117,7 +123,7 @@ extern "C" fn classify(generation: u64, high: u64, low: u64, asked: u64, now: u6
     let generation = Generation(generation);
     let (slot, service) = (generation.slot(), asked as u16 as u32);
     let Some(header) = POLICIES.get(slot) else { return NO_CLASS };
-    let is_v6 = asked >> 16 != 0;
+    let is_v6 = asked >> 16 & 1 != 0;
     let value = RuleValue(match is_v6 {
         false if header.rules_v4 != 0 => rule_v4(slot, high),
         true if header.rules_v6 != 0 => rule_v6(slot, high, low),
@@ -132,7 +138,7 @@ extern "C" fn classify(generation: u64, high: u64, low: u64, asked: u64, now: u6
         let place = incident_cell_place(slot, value.first_cell() + service);
         let Some(incident) = lasting(generation, place, now) else { return NO_CLASS };
         found.1 &= value.is_cached();
-        if incident != 0 && !prevails(generation, number, incident) {
+        if incident != 0 && !prevails(generation, number, incident, asked >> 32) {
             found.0 = incident as u64;
         }
     }
@@ -155,9 +161,11 @@ fn lasting(generation: Generation, cell: u32, now: u64) -> Option<u16> {
 
 /// Whether the class of a policy stays in force beside that of an incident rule.
 #[inline(always)]
-fn prevails(generation: Generation, of_policy: u16, incident: u16) -> bool {
+fn prevails(generation: Generation, of_policy: u16, incident: u16, share: u64) -> bool {
     match (class_of(generation, of_policy), class_of(generation, incident)) {
-        (Some(of_policy), Some(incident)) => of_policy.prevails_over(incident),
+        (Some(of_policy), Some(incident)) => {
+            of_policy.prevails_over(incident, is_share_enforced(share, of_policy.enforced_percent))
+        }
         _ => true,
     }
 }

@@ -68,8 +68,8 @@ Examples:
   detector plan new.toml --json | jq '.impact.victims[].source'";
 
 const VICTIMS_NOTES: &str = "\
-DROPPED/S is counted, WOULD DROP/S estimated as if the mode were `enforce` for everybody. A source is shown
-with the class that it has now.
+Both are counted. A source is shown with the class that it has now: for a minute after a rule left mode `shadow`,
+DROPPED/S has what would have been dropped before.
 
 Examples:
   detector victims                        # who is dropped, or would be without shadow
@@ -450,9 +450,12 @@ pub struct RollbackArgs {
     /// Come back after this time, like 60s, 5min or 1h, unless `detector confirm` comes first.
     #[arg(long, value_name = "TIME", value_parser = confirm_time)]
     pub confirm: Option<Duration>,
-    /// Go back also to what `check` says needs to be forced and was not forced then.
+    /// Go back also to what is refused else: not forced then, who would be locked out, too many packets newly dropped.
     #[arg(long)]
     pub force: bool,
+    /// How much the version may drop.
+    #[command(flatten)]
+    pub guard: GuardArgs,
     /// Why, for the history.
     #[arg(long, value_name = "TEXT", value_parser = reason)]
     pub reason: Option<String>,
@@ -550,6 +553,12 @@ pub struct UndoArgs {
     /// Numbers of incident rules.
     #[arg(value_name = "ID", required = true)]
     pub ids: Vec<u64>,
+    /// Undo also what locks somebody out or drops too many packets then.
+    #[arg(long)]
+    pub force: bool,
+    /// How much may be dropped without the rules.
+    #[command(flatten)]
+    pub guard: GuardArgs,
     /// Why, for the history.
     #[arg(long, value_name = "TEXT", value_parser = reason)]
     pub reason: Option<String>,

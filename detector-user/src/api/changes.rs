@@ -127,7 +127,9 @@ pub(super) async fn rollback(
     change(app.clone(), operator, "rollback", reason.clone(), move |running, maps, caller| {
         let author = &caller.author();
         let confirm = confirm_s.map(Duration::from_secs);
-        let request = rollback::Request { version, confirm, force, author, reason: reason.as_deref() };
+        let guard = caller.guard(&running.guard);
+        let (reason, guard) = (reason.as_deref(), Some(&guard));
+        let request = rollback::Request { version, confirm, force, author, reason, guard };
         Ok(rollback::answer(maps, &running.pins, &running.history, &request)?.0)
     })
     .await
@@ -179,9 +181,6 @@ pub(super) enum IncidentKind {
     Allow,
 }
 
-/// Targets of one request: those of a fleet of the largest size.
-const TARGETS_MAX: usize = 100_000;
-
 impl AddIncident {
     fn request(self, guard: Guard) -> Result<incident::Request, Failure> {
         let budgets = incident::budgets(&incident::Rates {
@@ -206,9 +205,6 @@ impl AddIncident {
                 return Err(Failure::invalid("expected `for_s` from 1 to 31622400, or `permanent`: true"));
             }
         };
-        if self.targets.is_empty() || self.targets.len() > TARGETS_MAX {
-            return Err(Failure::invalid(format_args!("expected 1 to {TARGETS_MAX} targets")));
-        }
         let target = |text: &String| {
             target(text).map_err(|wrong| Failure::invalid(format_args!("target {text:?}: {wrong}")))
         };
@@ -254,6 +250,9 @@ pub(super) struct Undo {
     /// Why, for the history.
     #[schema(max_length = 255)]
     reason: Option<String>,
+    /// Undo also what locks somebody out or drops too many packets then.
+    #[serde(default)]
+    force: bool,
 }
 
 /// Take back incident rules, all of them or none.
@@ -263,7 +262,7 @@ pub(super) async fn undo(
     operator: Operator,
     request: Request,
 ) -> Result<Response, Refusal> {
-    let Undo { ids, reason } = input::body(&app, request).await?;
+    let Undo { ids, reason, force } = input::body(&app, request).await?;
     check_bounds(None, reason.as_deref())?;
     if ids.is_empty() || ids.len() > INCIDENT_RULES_MAX {
         return Err(unprocessable("`ids` has 1 to 256 numbers"));
@@ -271,7 +270,8 @@ pub(super) async fn undo(
     change(app, operator, "undo", reason.clone(), move |running, maps, caller| {
         let author = &caller.author();
         let record = incident::Record { history: &running.history, author, origin: Origin::Api };
-        incident::remove(maps, &running.pins, &record, &ids, reason.as_deref())
+        let guard = (!force).then(|| caller.guard(&running.guard));
+        incident::remove(maps, &running.pins, &record, &ids, reason.as_deref(), guard.as_ref())
     })
     .await
 }

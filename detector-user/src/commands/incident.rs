@@ -9,15 +9,15 @@ use serde_json::{Value, json};
 use utoipa::ToSchema;
 
 use super::{
-    EXIT_DONE, Failure, print_json, print_line, read_text,
+    EXIT_DONE, Failure, print_json, print_line,
     rules::{IncidentRule, incident_table, of_incident},
     warn,
 };
 use crate::{
-    change::clocks,
+    change::{clocks, note_ends},
     cli::{IncidentArgs, ThrottleArgs, UndoArgs},
     clock,
-    guard::Guard,
+    guard::{Guard, Refusal},
     history::{Author, Entry, History, Origin},
     kernel::{
         incidents::change,
@@ -25,7 +25,7 @@ use crate::{
         maps::Maps,
         pins::Pins,
         probe::probe,
-        read::{self, Active},
+        read::{self, Active, ReadError},
     },
     policy::{
         Budget, Budgets, SOURCE_BITS_V6,
@@ -133,10 +133,12 @@ pub fn undo(args: &UndoArgs) -> Result<u8, Failure> {
     let mut maps = Maps::pinned(&pins.loaded()?, Access::Write)?;
     let record =
         Record { history: &args.write.history(), author: &Author::current(), origin: Origin::Command };
-    let answer = remove(&mut maps, &pins, &record, &args.ids, args.reason.as_deref())?;
+    let guard = (!args.force).then(|| Guard::of(&args.guard));
+    let answer = remove(&mut maps, &pins, &record, &args.ids, args.reason.as_deref(), guard.as_ref())?;
     if args.write.read.json {
         print_json(&answer)?;
     } else {
+        answer.warnings.iter().for_each(|warning| warn(warning));
         tell_unrecorded(&answer);
         let ids: Vec<_> = answer.undone.iter().map(|rule| rule.id.to_string()).collect();
         print_line(&format!("undone: {}\n\n{}", ids.join(", "), incident_table(&answer.undone)));
@@ -211,21 +213,32 @@ impl Record<'_> {
         self.history.record(&Entry { after, reason, refusal, ..entry }).err().map(|error| error.to_string())
     }
 
-    /// Keeps the rules that are in force, for a start with empty maps.
-    fn keep(&self, maps: &Maps, result: Result<Answer, Failure>) -> Result<Answer, Failure> {
-        let mut answer = result?;
-        if let Err(error) = self.history.keep_incidents(&read::incidents(maps)?) {
-            answer
-                .warnings
-                .push(format!("it ends when the program is loaded anew, since it cannot be kept: {error}"));
+    /// Writes down what the kernel did by itself, before it is changed.
+    fn note_ends(&self, maps: &Maps) {
+        // What cannot be noted now is at the next change of the policy.
+        if let Err(error) = note_ends(maps, self.history) {
+            tracing::debug!("whether a trial ended is not known: {error}");
         }
-        Ok(answer)
+    }
+
+    /// Keeps the rules that are in force, for a start with empty maps; why they cannot be.
+    fn keep(&self, maps: &Maps, gone: &[u64]) -> Option<String> {
+        let in_force = match read::incidents(maps) {
+            Ok(in_force) => in_force,
+            Err(error) => return Some(error.to_string()),
+        };
+        self.history.keep_incidents(&in_force, gone, clock::unix_s()).err().map(|error| error.to_string())
     }
 }
 
 /// The targets of a file.
 fn targets_of(path: &Path) -> Result<Vec<IpNet>, Failure> {
-    let text = read_text(path)?;
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        Failure::invalid(format_args!(
+            "cannot read the targets {}: {error}; name a text file with an address or prefix a line",
+            path.display()
+        ))
+    })?;
     let line = |(number, line): (usize, &str)| {
         let entry = line.split('#').next().unwrap_or_default().trim();
         let wrong = |error| Failure::invalid(format_args!("{}:{}: {error}", path.display(), number + 1));
@@ -241,8 +254,15 @@ fn targets_of(path: &Path) -> Result<Vec<IpNet>, Failure> {
 /// It is refused (see [`Request::force`]), there is no such service or no policy, or the kernel refuses.
 pub fn add(maps: &mut Maps, pins: &Pins, record: &Record<'_>, request: &Request) -> Result<Answer, Failure> {
     let _lock = pins.lock_policy()?;
-    let result = add_now(maps, request, &record.author.name);
-    let result = record.keep(maps, result);
+    record.note_ends(maps);
+    let mut result = add_now(maps, request, &record.author.name);
+    if let Ok(answer) = &mut result
+        && let Some(why) = record.keep(maps, &[])
+    {
+        answer
+            .warnings
+            .push(format!("it ends when the program is loaded anew, since it cannot be kept: {why}"));
+    }
     let told = result.as_ref().map(|answer| json!({ "epoch": answer.epoch, "rules": answer.added }));
     let target = targets_text(&request.targets);
     let unrecorded = record.write(request.action.name(), &target, Some(&request.reason), told);
@@ -250,7 +270,13 @@ pub fn add(maps: &mut Maps, pins: &Pins, record: &Record<'_>, request: &Request)
 }
 
 fn add_now(maps: &mut Maps, request: &Request, by: &str) -> Result<Answer, Failure> {
-    let warnings = check(maps, request)?;
+    if request.targets.is_empty() || request.targets.len() > TARGETS_MAX {
+        return Err(Failure::invalid(format_args!(
+            "{} targets: expected 1 to {TARGETS_MAX} addresses or prefixes",
+            request.targets.len()
+        )));
+    }
+    let mut warnings = check(maps, request)?;
     let clocks = clocks(maps);
     let incident = Incident {
         id: 0,
@@ -264,17 +290,58 @@ fn add_now(maps: &mut Maps, request: &Request, by: &str) -> Result<Answer, Failu
         counter: 0,
     };
     if !request.force {
-        let reasons = request.guard.check_incident(maps, &incident)?.reasons();
-        if !reasons.is_empty() {
-            let reasons = reasons.join("\n  ");
-            return Err(Failure::invalid(format_args!(
-                "not added: the rule\n  {reasons}\nname fewer targets, or, if it is meant, add --force"
-            )));
-        }
+        refuse(request.guard.check_incidents(maps, Some(&incident), &[])?, "not added: the rule")?;
     }
     let changed = change(maps, clocks, vec![incident], |_| false)?;
-    let added = changed.added.iter().map(|incident| of_incident(maps, incident)).collect::<Result<_, _>>()?;
+    let added: Vec<_> = changed.added.iter().map(IncidentRule::fresh).collect();
+    warnings.extend(without_effect(maps, &changed.added));
     Ok(Answer { epoch: changed.epoch, added, undone: Vec::new(), warnings, unrecorded: None })
+}
+
+/// Targets of one rule: those of a fleet of the largest size.
+pub const TARGETS_MAX: usize = 100_000;
+
+/// Targets that are asked whether a new rule decides about them.
+const TARGETS_ASKED: usize = 20;
+
+/// New rules that do not decide about their targets, by the first address of each.
+fn without_effect(maps: &Maps, added: &[Incident]) -> Vec<String> {
+    let told = read::consistently(maps, |active| -> Result<_, ReadError> {
+        let rules = active.rules()?;
+        let mut told = Vec::new();
+        for incident in added {
+            for &target in incident.sources.iter().take(TARGETS_ASKED) {
+                let is_meant =
+                    |name: &&String| incident.service.as_ref().is_none_or(|service| service == *name);
+                for (name, &number) in rules.manifest.services.iter().filter(|(name, _)| is_meant(name)) {
+                    let Some(standing) = active.classify(Address::from(target.addr()), number)? else {
+                        continue;
+                    };
+                    let by = rules.of_class(standing.class_number.into(), &standing.class);
+                    let own = format!("incident {}", incident.id);
+                    let by = by.map_or("the profile or defaults.allow".to_owned(), |rule| rule.name());
+                    if by != own {
+                        told.push(format!(
+                            "{target} at {name}: {by} decides, which comes first or is tighter"
+                        ));
+                    }
+                }
+            }
+        }
+        Ok(told)
+    });
+    // It is in force all the same.
+    told.unwrap_or_default()
+}
+
+/// Refuses what a guard found.
+fn refuse(refusal: Refusal, what: &str) -> Result<(), Failure> {
+    let reasons = refusal.reasons();
+    if reasons.is_empty() {
+        return Ok(());
+    }
+    let reasons = reasons.join("\n  ");
+    Err(Failure::invalid(format_args!("{what}\n  {reasons}\nif it is meant, add --force")))
 }
 
 /// The result with why it is not recorded.
@@ -297,7 +364,7 @@ fn targets_text(targets: &[IpNet]) -> String {
     }
 }
 
-/// Takes rules back by their numbers, all of them or none, and records that.
+/// Takes rules back by their numbers, all of them or none, and records that. Without a guard whatever that does.
 ///
 /// # Errors
 ///
@@ -308,17 +375,25 @@ pub fn remove(
     record: &Record<'_>,
     ids: &[u64],
     reason: Option<&str>,
+    guard: Option<&Guard>,
 ) -> Result<Answer, Failure> {
     let _lock = pins.lock_policy()?;
-    let result = remove_now(maps, ids);
-    let result = record.keep(maps, result);
+    record.note_ends(maps);
+    let mut result = remove_now(maps, ids, guard);
+    if let Ok(answer) = &mut result
+        && let Some(why) = record.keep(maps, ids)
+    {
+        answer.warnings.push(format!(
+            "it may come back when the program is loaded anew, since that cannot be kept: {why}"
+        ));
+    }
     let told = result.as_ref().map(|answer| json!({ "epoch": answer.epoch, "rules": answer.undone }));
     let target: Vec<_> = ids.iter().map(|id| format!("incident {id}")).collect();
     let unrecorded = record.write("undo", &target.join(", "), reason, told);
     told_of(result, unrecorded)
 }
 
-fn remove_now(maps: &mut Maps, ids: &[u64]) -> Result<Answer, Failure> {
+fn remove_now(maps: &mut Maps, ids: &[u64], guard: Option<&Guard>) -> Result<Answer, Failure> {
     let present = read::incidents(maps)?;
     let has = |id: &u64| present.rules.iter().any(|incident| incident.id == *id);
     if let Some(unknown) = ids.iter().find(|id| !has(id)) {
@@ -331,6 +406,9 @@ fn remove_now(maps: &mut Maps, ids: &[u64]) -> Result<Answer, Failure> {
         return Err(Failure::invalid(format_args!(
             "no incident rule has the number {unknown}: {known}; `detector rules` lists them, without those that ended"
         )));
+    }
+    if let Some(guard) = guard {
+        refuse(guard.check_incidents(maps, None, ids)?, "not undone: without the rules the policy")?;
     }
     // Counters are told as they were before the rules went.
     let undone = present.rules.iter().filter(|incident| ids.contains(&incident.id));
@@ -360,9 +438,9 @@ fn check(maps: &Maps, request: &Request) -> Result<Vec<String>, Failure> {
             "{part} is a part of one source, {source}/{SOURCE_BITS_V6}, which has one budget: throttle that, or block the part"
         )));
     }
-    let mut warnings = Vec::new();
+    let (mut warnings, mut allowed) = (Vec::new(), Vec::new());
     read::consistently(maps, |active| -> Result<_, Failure> {
-        warnings.clear();
+        (warnings, allowed) = (Vec::new(), Vec::new());
         let manifest = active.manifest()?.unwrap_or_default();
         if let Some(name) = &request.service
             && !manifest.services.contains_key(name)
@@ -379,15 +457,16 @@ fn check(maps: &Maps, request: &Request) -> Result<Vec<String>, Failure> {
         let services: Vec<_> = manifest.services.values().copied().collect();
         for &target in &request.targets {
             if is_always_allowed(active, target, &services)? {
-                warnings
+                allowed
                     .push(format!("{target} is in defaults.allow, which comes before every rule: it passes"));
             }
         }
         Ok(())
     })?;
-    if request.action != IncidentAction::Allow && warnings.len() == request.targets.len() {
-        refused.append(&mut warnings);
+    if request.action != IncidentAction::Allow && allowed.len() == request.targets.len() {
+        refused.append(&mut allowed);
     }
+    warnings.append(&mut allowed);
     if !refused.is_empty() && !request.force {
         return Err(Failure::invalid(format_args!(
             "{}\nnot added: if it is meant, add --force",
@@ -398,9 +477,14 @@ fn check(maps: &Maps, request: &Request) -> Result<Vec<String>, Failure> {
     Ok(refused)
 }
 
-/// Whether the first address of a target passes by `defaults.allow`.
+/// Whether the first and the last address of a target pass by `defaults.allow`, and with them most likely all of it.
 fn is_always_allowed(active: &Active<'_>, target: IpNet, services: &[u16]) -> Result<bool, Failure> {
     let Some(&service) = services.first() else { return Ok(false) };
-    let standing = active.classify(Address::from(target.addr()), service)?;
-    Ok(standing.is_some_and(|standing| standing.class.is_always_allowed()))
+    for address in [target.network(), target.broadcast()] {
+        let standing = active.classify(Address::from(address), service)?;
+        if !standing.is_some_and(|standing| standing.class.is_always_allowed()) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }

@@ -152,7 +152,7 @@ impl From<ApplyError> for Failure {
         match error {
             ApplyError::Manifest { .. } | ApplyError::Incidents(_) => Self::invalid(error),
             ApplyError::NoPolicy => Self::unavailable(error),
-            ApplyError::Pending { .. } => Self::conflict(error),
+            ApplyError::Pending { .. } | ApplyError::FirstTrial => Self::conflict(error),
             _ => Self::failed(error),
         }
     }

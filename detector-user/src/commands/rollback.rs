@@ -9,6 +9,7 @@ use super::{EXIT_DONE, Failure, PolicyFile, apply, print_json, print_line, versi
 use crate::{
     change::{Change, Ended, end_trial, in_kernel},
     cli::RollbackArgs,
+    guard::Guard,
     history::{Author, History, HistoryError, Origin, State, Version},
     kernel::{mapped::Access, maps::Maps, pins::Pins, probe::probe, read},
     policy::render,
@@ -27,6 +28,8 @@ pub struct Request<'a> {
     pub author: &'a Author,
     /// Why.
     pub reason: Option<&'a str>,
+    /// Who looks at what a version would do to the traffic, unless it is forced. Taking back a trial is asked nothing.
+    pub guard: Option<&'a Guard>,
 }
 
 /// The answer.
@@ -61,7 +64,9 @@ pub fn rollback(args: &RollbackArgs) -> Result<u8, Failure> {
     let author = Author::current();
     let RollbackArgs { version, confirm, force, reason, .. } = args;
     let (version, confirm, force) = (*version, *confirm, *force);
-    let request = Request { version, confirm, force, author: &author, reason: reason.as_deref() };
+    let guard = Guard::of(&args.guard);
+    let (author, guard) = (&author, Some(&guard));
+    let request = Request { version, confirm, force, author, reason: reason.as_deref(), guard };
     let (answer, warnings) = answer(&mut maps, &pins, &args.write.history(), &request)?;
     if args.write.read.json {
         print_json(&answer)?;
@@ -90,7 +95,7 @@ pub fn answer(
     history: &History,
     request: &Request<'_>,
 ) -> Result<(Answer, String), Failure> {
-    let Request { version, confirm, force, author, reason } = *request;
+    let Request { version, confirm, force, author, reason, guard } = *request;
     if version.is_none() && read::confirm_in_s(maps).is_some() {
         if confirm.is_some() {
             return Err(Failure::invalid(
@@ -120,6 +125,7 @@ pub fn answer(
         force,
         reason,
         again: Some(target.version),
+        guard,
         ..Change::new(&file, author, Origin::Rollback)
     };
     let answer = apply::answer(maps, pins, history, &change)?;

@@ -119,19 +119,30 @@ const TARGETS_SHOWN: usize = 100;
 ///
 /// The maps cannot be read.
 pub fn of_incident(maps: &Maps, incident: &Incident) -> Result<IncidentRule, Failure> {
-    Ok(IncidentRule {
-        id: incident.id,
-        action: incident.action.to_string(),
-        targets: incident.sources.iter().take(TARGETS_SHOWN).map(target_text).collect(),
-        target_count: incident.sources.len(),
-        service: incident.service.clone(),
-        dropped: read::rule_drops(maps, incident.counter)?.dropped,
-        until_s: incident.until_s,
-        ends_in_s: incident.until_s.map(|until_s| until_s.saturating_sub(clock::unix_s())),
-        by: incident.by.clone(),
-        at_s: incident.at_s,
-        reason: incident.reason.clone(),
-    })
+    Ok(IncidentRule::new(incident, read::rule_drops(maps, incident.counter)?.dropped))
+}
+
+impl IncidentRule {
+    /// A rule that has just been added: it refused nothing yet.
+    pub fn fresh(incident: &Incident) -> Self {
+        Self::new(incident, 0)
+    }
+
+    fn new(incident: &Incident, dropped: u64) -> Self {
+        Self {
+            id: incident.id,
+            action: incident.action.to_string(),
+            targets: incident.sources.iter().take(TARGETS_SHOWN).map(target_text).collect(),
+            target_count: incident.sources.len(),
+            service: incident.service.clone(),
+            dropped,
+            until_s: incident.until_s,
+            ends_in_s: incident.until_s.map(|until_s| until_s.saturating_sub(clock::unix_s())),
+            by: incident.by.clone(),
+            at_s: incident.at_s,
+            reason: incident.reason.clone(),
+        }
+    }
 }
 
 /// A single address without its length.

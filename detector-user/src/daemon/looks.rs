@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use super::{Running, feed::Event, watch::Watch};
 use crate::{
     change::{clocks, note_ends},
+    clock,
     kernel::{
         apply::{is_trial_over, retime},
         incidents::change,
@@ -78,7 +79,7 @@ impl Looks {
             return;
         }
         // Who applies a policy at this moment does both; what is left to do is done at the next look.
-        let Ok(_lock) = running.pins.lock_policy() else { return };
+        let Ok(_lock) = running.pins.try_lock_policy() else { return };
         let was_over = is_trial_over(&running.maps);
         let ends = note_ends(&running.maps, &running.history);
         if was_over {
@@ -104,11 +105,12 @@ impl Looks {
 /// Lets incident rules go that have ended: the program passes them over by itself.
 fn forget_ended(running: &Running) {
     // Who changes the policy at this moment does it too.
-    let Ok(_lock) = running.pins.lock_policy() else { return };
+    let Ok(_lock) = running.pins.try_lock_policy() else { return };
     let changed = running.maps_to_change().and_then(|mut maps| {
         let clocks = clocks(&maps);
         let changed = change(&mut maps, clocks, Vec::new(), |_| false)?;
-        if let Err(error) = running.history.keep_incidents(&read::incidents(&maps)?) {
+        let in_force = read::incidents(&maps)?;
+        if let Err(error) = running.history.keep_incidents(&in_force, &[], clock::unix_s()) {
             tracing::warn!("that incident rules have ended is not kept: {error}");
         }
         Ok(changed)

@@ -25,7 +25,7 @@ use crate::{
     history::{Author, History, Origin},
     kernel::{
         attach::{Attachment, attach, detach, index_of},
-        incidents::restore,
+        incidents::{reserve, restore},
         links::{LinkMode, Namespace, Place},
         load::{Clock, LoadOptions, Loaded, chain, load},
         mapped::Access,
@@ -252,6 +252,8 @@ fn put_policy(loaded: &mut Loaded, prepared: &Prepared) -> Result<(), Failure> {
 fn restore_incidents(maps: &mut Maps, prepared: &Prepared) {
     let restored = prepared.pins.lock_policy().map_err(Failure::from).and_then(|_lock| {
         let kept = prepared.history.kept_incidents()?;
+        // Also where they do not come back: they stay kept, under their numbers.
+        reserve(maps, kept.rules.iter().map(|incident| incident.id).max().unwrap_or_default());
         let clocks = clocks(maps);
         Ok(restore(maps, clocks, kept)?)
     });
@@ -261,7 +263,10 @@ fn restore_incidents(maps: &mut Maps, prepared: &Prepared) {
                 tracing::info!(incident = id, %action, by, reason, "an incident rule is in force again");
             }
         }
-        Err(failure) => tracing::error!("incident rules are not in force again: {}", failure.message),
+        Err(failure) => tracing::error!(
+            "incident rules are kept and not in force again: {}; add them anew, or start again",
+            failure.message
+        ),
     }
 }
 

@@ -24,8 +24,8 @@ const EPHEMERAL_FIRST: u16 = 32_768;
 #[derive(Debug, Clone)]
 pub struct Host {
     root: PathBuf,
-    /// The process whose ancestors are asked for their SSH connections.
-    process: u32,
+    /// The process whose ancestors are asked for their SSH connections; without one, everybody's are.
+    process: Option<u32>,
 }
 
 /// Somebody who must not be locked out.
@@ -67,12 +67,17 @@ impl Role {
 impl Host {
     /// This host, seen by this process.
     pub fn own() -> Self {
-        Self { root: PathBuf::from("/"), process: std::process::id() }
+        Self { root: PathBuf::from("/"), process: Some(std::process::id()) }
+    }
+
+    /// This host, seen by nobody in particular: a signal does not say who sent it.
+    pub fn of_everybody() -> Self {
+        Self { root: PathBuf::from("/"), process: None }
     }
 
     /// A host whose files lie under a root.
     pub fn at(root: impl Into<PathBuf>, process: u32) -> Self {
-        Self { root: root.into(), process }
+        Self { root: root.into(), process: Some(process) }
     }
 
     /// Everybody who must not be locked out.
@@ -119,14 +124,19 @@ impl Host {
             .collect()
     }
 
-    /// The process and its ancestors, the process itself first.
+    /// The process and its ancestors, the process itself first; where there is none, everybody's sshd.
     fn ancestors(&self) -> Vec<u32> {
+        let Some(process) = self.process else {
+            let all = fs::read_dir(self.path("proc")).into_iter().flatten().flatten();
+            let sshd = all.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+            return sshd.filter(|&process| self.is_sshd(process)).collect();
+        };
         let parent = |&process: &u32| {
             let status = self.read(&format!("proc/{process}/status"))?;
             let parent = status.lines().find_map(|line| line.strip_prefix("PPid:"))?;
             parent.trim().parse().ok().filter(|&parent| parent != 0)
         };
-        std::iter::successors(Some(self.process), parent).take(ANCESTORS_MAX).collect()
+        std::iter::successors(Some(process), parent).take(ANCESTORS_MAX).collect()
     }
 
     fn is_sshd(&self, process: u32) -> bool {

@@ -31,7 +31,7 @@ use crate::{
     policy::{
         SOURCE_BITS_V6,
         compile::{Beside, Judge, Standard, Tables},
-        incident::Incident,
+        incident::{Incident, Incidents},
     },
     traffic::{self, FileError, Traffic, Watching},
 };
@@ -103,7 +103,7 @@ impl Refusal {
         if self.blast.is_some() {
             help.push("try the rule in mode \"shadow\" first");
         }
-        help.push("or, if it is meant, `detector apply --force`");
+        help.push("or, if it is meant, apply it with --force (over the API with `force`)");
         let reasons = self.reasons().join("\n  ");
         Err(Failure::invalid(format_args!("not applied: the policy\n  {reasons}\n{}", help.join(", "))))
     }
@@ -174,7 +174,7 @@ impl Guard {
     /// What a daemon is asked that reads its policy again. It does not wait.
     pub fn of_daemon(args: &RunArgs) -> Self {
         let watching = Watching { directory: args.run_dir.clone(), sample: None };
-        Self { host: Host::own(), max_drop: args.max_drop, watching, may_wait: false }
+        Self { host: Host::of_everybody(), max_drop: args.max_drop, watching, may_wait: false }
     }
 
     /// Asks a change that is compiled and not yet made.
@@ -190,31 +190,41 @@ impl Guard {
         Ok(Refusal { lockouts, blast: self.check_traffic(maps, &before, &after) })
     }
 
-    /// Asks an incident rule that is not yet added. What it does to sources that it names one by one is meant; sources of
-    /// wider prefixes count as in any other change.
+    /// Asks a change of the incident rules that is not yet made. What it does to sources that `added` names one by one is meant;
+    /// sources of wider prefixes count as in any other change.
     ///
     /// # Errors
     ///
-    /// The maps cannot be read, or the rule does not fit beside the others.
-    pub fn check_incident(&self, maps: &Maps, incident: &Incident) -> Result<Refusal, Failure> {
+    /// The maps cannot be read, or the rules do not fit.
+    pub fn check_incidents(
+        &self,
+        maps: &Maps,
+        added: Option<&Incident>,
+        undone: &[u64],
+    ) -> Result<Refusal, Failure> {
         let loaded = Loaded::read(maps)?;
         let Some(before) = loaded.judge() else { return Ok(Refusal::default()) };
-        let with = |incident: Incident| -> Result<Tables, Failure> {
-            let beside = before.tables.beside.as_ref();
-            let mut incidents = beside.map(|beside| beside.incidents.clone()).unwrap_or_default();
-            incidents.rules.push(incident);
+        let present =
+            before.tables.beside.as_ref().map(|beside| beside.incidents.clone()).unwrap_or_default();
+        let with = |added: Option<Incident>| -> Result<Tables, Failure> {
+            let staying = present.rules.iter().filter(|incident| !undone.contains(&incident.id)).cloned();
+            let incidents = Incidents { rules: staying.chain(added).collect() };
             let standard = Standard::of(before.tables);
             let beside = Beside::new(incidents, &standard, before.tables.clocks).map_err(ApplyError::from)?;
             Ok(Tables { beside, ..before.tables.clone() })
         };
-        let after = with(incident.clone())?;
+        let after = with(added.cloned())?;
         let lockouts = peers_locked_out(&self.host, Some(&before), &loaded.judge_by(&after));
         let is_wide = |source: &IpNet| source.prefix_len() < source_bits(source);
-        let wide: Vec<_> = incident.sources.iter().copied().filter(is_wide).collect();
-        if wide.is_empty() {
+        let wide = |incident: &Incident| {
+            let sources: Vec<_> = incident.sources.iter().copied().filter(is_wide).collect();
+            (!sources.is_empty()).then(|| Incident { sources, ..incident.clone() })
+        };
+        let wide = added.and_then(wide);
+        if wide.is_none() && undone.is_empty() {
             return Ok(Refusal { lockouts, blast: None });
         }
-        let after = with(Incident { sources: wide, ..incident.clone() })?;
+        let after = with(wide)?;
         Ok(Refusal { lockouts, blast: self.check_traffic(maps, &before, &loaded.judge_by(&after)) })
     }
 

@@ -111,7 +111,11 @@ pub enum HistoryError {
 impl History {
     /// The history of the instance with these pins, in a state directory. Nothing is made or opened yet.
     pub fn new(directory: impl Into<PathBuf>, pins: &Path) -> Self {
-        Self { directory: directory.into(), pins: pins.display().to_string(), bounds: Bounds::DEFAULT }
+        Self {
+            directory: directory.into(),
+            pins: pins.components().collect::<PathBuf>().display().to_string(),
+            bounds: Bounds::DEFAULT,
+        }
     }
 
     /// The file of the database.

@@ -50,6 +50,9 @@ pub enum ApplyError {
     /// Incident rules without a policy.
     #[error("no policy is applied, beside which an incident rule could stand: `detector apply FILE`")]
     NoPolicy,
+    /// Incident rules beside a first policy that is on trial: there is nothing that they could stand beside when it is taken back.
+    #[error("the first policy is on trial: keep it with `detector confirm` before an incident rule is added")]
+    FirstTrial,
     /// A policy that is to be confirmed holds the slot.
     #[error(
         "a policy waits to be confirmed for {seconds} s more: keep it with `detector confirm`, or go back with \

@@ -43,6 +43,9 @@ pub fn change(
     if active.epoch() == 0 {
         return Err(ApplyError::NoPolicy);
     }
+    if settings.deadline != 0 && Generation(settings.fallback).epoch() == 0 && !added.is_empty() {
+        return Err(ApplyError::FirstTrial);
+    }
     let now_unix_s = clocks.unix_ns / 1_000_000_000;
     let before = read::incidents(maps)?;
     let is_gone = |incident: &Incident| incident.has_ended(now_unix_s) || is_undone(incident);
@@ -74,6 +77,12 @@ pub fn restore(maps: &mut Maps, clocks: Clocks, kept: Incidents) -> Result<Vec<I
     }
     put(maps, clocks, Incidents { rules: rules.clone() }, &rules)?;
     Ok(rules)
+}
+
+/// Sees to it that no rule to come gets a number up to one that is known elsewhere.
+pub fn reserve(maps: &Maps, last: u64) {
+    let known = maps.settings.read(0).last_incident;
+    maps.settings.write_word(0, LAST_INCIDENT, known.max(last));
 }
 
 /// Puts a set in place of the one in force; the counters of `added` begin at zero. The epoch from then on.

@@ -32,6 +32,8 @@ const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
 
 /// How often a lock is tried that others hold for moments, and how long is waited between.
 const LOCK_ATTEMPTS: u32 = 20;
+/// Ten seconds.
+const POLICY_LOCK_ATTEMPTS: u32 = 1000;
 const LOCK_PAUSE: std::time::Duration = std::time::Duration::from_millis(10);
 
 /// The pins of one instance.
@@ -330,11 +332,22 @@ impl Pins {
         path.exists() && flock(&path, libc::LOCK_SH).is_ok_and(|lock| lock.is_none())
     }
 
-    /// Held while a policy is applied. Tries for a while: a daemon holds it for a moment when a trial ends.
+    /// Held while a policy is changed. Waits for who changes it now: a large policy takes a second, and who asks what it does to
+    /// the traffic looks at that for two.
     pub fn lock_policy(&self) -> Result<Lock, PinsError> {
-        let attempt = || lock(self.lock_path("policy"), "is applying a policy", "try again when it is done");
+        self.lock_policy_within(POLICY_LOCK_ATTEMPTS)
+    }
+
+    /// As [`Self::lock_policy`], for who can do without and looks again later.
+    pub fn try_lock_policy(&self) -> Result<Lock, PinsError> {
+        self.lock_policy_within(1)
+    }
+
+    fn lock_policy_within(&self, attempts: u32) -> Result<Lock, PinsError> {
+        let attempt =
+            || lock(self.lock_path("policy"), "is changing the policy", "try again when it is done");
         let mut result = attempt();
-        for _ in 0..LOCK_ATTEMPTS {
+        for _ in 1..attempts {
             if !matches!(result, Err(PinsError::Locked { .. })) {
                 break;
             }

@@ -15,7 +15,7 @@ use detector_common::{
     },
     policy::{
         Action, Class, DEFAULT_ROW, Generation, ParentClass, RuleDrops, RuleValue, Settings,
-        incident_cell_place, incident_tree, slot_place,
+        incident_cell_place, incident_tree, is_enforced, slot_place,
     },
     ranges::{NodeV4, NodeV6, find},
     table::{Key as SourceKey, Lineage, Meta, Set, Unit, Way, set_of},
@@ -201,9 +201,9 @@ impl<'a> Active<'a> {
         let cell = self.element(&self.maps.cells, CELLS_MAX, "cell", cell)?;
         let standing = self.lasting(cell.class as u16)?;
         let incident = self.incident_standing(source, service)?;
-        Ok(Some(
-            incident.filter(|incident| !standing.class.prevails_over(&incident.class)).unwrap_or(standing),
-        ))
+        let enforced = is_enforced(hash(self.maps, source, service), standing.class.enforced_percent);
+        let decides = |incident: &Standing| !standing.class.prevails_over(&incident.class, enforced);
+        Ok(Some(incident.filter(decides).unwrap_or(standing)))
     }
 
     /// What the incident rules say of a source at a service, whether the policy is stricter or not.

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use detector_common::{budget::Budget as Compiled, budget::ticks};
+use detector_common::budget::{BYTE_INTERVAL_FRACTION_BITS, ticks};
 use detector_tests::{
     random::Random,
     rows::{SECOND, START_NS},
@@ -55,42 +55,46 @@ pub(crate) fn of_model(incidents: &[Incident], policy: &Policy) -> Vec<IncidentR
     incidents.iter().map(of).collect()
 }
 
-/// What a throttle makes of a service's profile: each budget the slower of the two.
+/// What a throttle makes of a service's profile: of each budget the slower rate and the smaller burst.
 fn throttle(incident: &Incident, service: &Service, policy: &Policy) -> (String, Profile) {
     let IncidentAction::Throttle(budgets) = &incident.action else {
         return ("-".to_owned(), Profile::default());
     };
-    let own = service.profile.clone().filter(|_| policy.mode == Mode::Enforce);
+    let own = service.profile.clone().filter(|_| policy.mode != Mode::Shadow);
     let profile = own.as_ref().map(|name| policy.profiles[name].clone()).unwrap_or_default();
-    let slower =
-        |own: Option<Budget>, other: Option<Budget>, compile: fn(Budget) -> Compiled| match (own, other) {
-            (Some(own), Some(other)) if compile(other).interval <= compile(own).interval => Some(own),
-            (own, other) => other.or(own),
-        };
     let budgets = Budgets {
-        packets: slower(profile.budgets.packets, budgets.packets, units),
-        bytes: slower(profile.budgets.bytes, budgets.bytes, bytes),
-        connections: slower(profile.budgets.connections, budgets.connections, units),
+        packets: tighter(profile.budgets.packets, budgets.packets),
+        bytes: tighter(profile.budgets.bytes, budgets.bytes),
+        connections: tighter(profile.budgets.connections, budgets.connections),
     };
     (own.unwrap_or_else(|| "-".to_owned()), Profile { budgets, ..profile })
 }
 
-fn units(budget: Budget) -> Compiled {
-    Compiled::of_units(budget.rate.count, budget.rate.per_ns, budget.burst, 0)
+fn tighter(own: Option<Budget>, other: Option<Budget>) -> Option<Budget> {
+    let (Some(own), Some(other)) = (own, other) else { return own.or(other) };
+    let rate = if per_second(own) <= per_second(other) { own.rate } else { other.rate };
+    Some(Budget { rate, burst: own.burst.min(other.burst) })
 }
 
-fn bytes(budget: Budget) -> Compiled {
-    Compiled::of_bytes(budget.rate.count, budget.rate.per_ns, budget.burst, 0)
+/// All periods here are seconds.
+fn per_second(budget: Budget) -> u64 {
+    assert_eq!(budget.rate.per_ns, SECOND);
+    budget.rate.count
 }
 
-/// Whether some budgets are slower than others in any of the three.
-pub(crate) fn is_slower(budgets: &Budgets, than: &Budgets) -> bool {
-    let slower = |one: Option<Budget>, other: Option<Budget>, compile: fn(Budget) -> Compiled| {
-        one.is_some_and(|one| other.is_none_or(|other| compile(one).interval > compile(other).interval))
+/// Whether a profile limits at least as tightly as another one in every budget; what is around its sources too.
+pub(crate) fn is_within(one: &(String, &Profile), other: &(String, &Profile)) -> bool {
+    let within = |one: Option<Budget>, other: Option<Budget>, unit: u64| {
+        let Some(other) = other else { return true };
+        // The program compares bursts of bytes in kilobytes.
+        one.is_some_and(|one| per_second(one) <= per_second(other) && one.burst / unit <= other.burst / unit)
     };
-    slower(budgets.packets, than.packets, units)
-        || slower(budgets.bytes, than.bytes, bytes)
-        || slower(budgets.connections, than.connections, units)
+    let (own, others) = (&one.1.budgets, &other.1.budgets);
+    let has_parents = other.1.parents.levels().into_iter().flatten().any(|level| !level.is_empty());
+    within(own.packets, others.packets, 1)
+        && within(own.bytes, others.bytes, 1 << BYTE_INTERVAL_FRACTION_BITS)
+        && within(own.connections, others.connections, 1)
+        && (!has_parents || one.0 == other.0)
 }
 
 /// The rule about a source at a service: the most specific that has not ended, among equal ones the last.

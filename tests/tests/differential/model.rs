@@ -147,8 +147,9 @@ impl<'a> Model<'a> {
         }
     }
 
-    /// An incident rule comes before all but `defaults.allow`; one that throttles leaves what is stricter already.
-    fn standing_with_incidents(&self, source: IpAddr, service: usize, now: u64) -> Standing<'a> {
+    /// An incident rule comes before all but `defaults.allow`; one that throttles leaves what is tighter in anything.
+    fn standing_with_incidents(&self, packet: &Packet, service: usize, now: u64) -> Standing<'a> {
+        let source = packet.source.to_ip();
         let at = &self.policy.services[service];
         let of_policy = self.standing(source, at, now);
         let is_always_allowed = of_policy.action == ALLOW && of_policy.rule.is_none();
@@ -159,9 +160,11 @@ impl<'a> Model<'a> {
             IncidentAction::Block => (DENY, None),
             IncidentAction::Throttle(_) => {
                 let (name, profile) = &rule.throttled[service];
-                let is_enforced = of_policy.mode == Mode::Enforce;
+                let is_enforced = is_enforced(self.hash(packet, service), of_policy.mode.enforced_percent());
                 let is_stricter = match of_policy.profile {
-                    Some((_, own)) => !incidents::is_slower(&profile.budgets, &own.budgets),
+                    Some((own_name, own)) => {
+                        !incidents::is_within(&(name.clone(), profile), &(own_name.to_owned(), own))
+                    }
                     None => of_policy.action == DENY,
                 };
                 if is_enforced && is_stricter {
@@ -175,9 +178,14 @@ impl<'a> Model<'a> {
         Standing { action, rule, profile, mode: Mode::Enforce }
     }
 
+    fn hash(&self, packet: &Packet, service: usize) -> u64 {
+        let unit = Unit::of_source(packet.source.family);
+        TableKey::new(packet.source, unit, self.number(service)).hash(&self.seed)
+    }
+
     /// Judges a packet for a service.
     pub(crate) fn judge(&mut self, packet: &Packet, service: usize, bytes: u32, now: u64) -> Expected {
-        let standing = self.standing_with_incidents(packet.source.to_ip(), service, now);
+        let standing = self.standing_with_incidents(packet, service, now);
         let reason = match (standing.action, standing.profile) {
             (ALLOW, _) => self.count(packet, service, Reason::Allowed),
             (DENY, _) => self.count(packet, service, Reason::Denied),
@@ -193,9 +201,7 @@ impl<'a> Model<'a> {
             name(standing.profile.map(|(name, _)| name.into())),
             standing.mode.enforced_percent()
         );
-        let unit = Unit::of_source(packet.source.family);
-        let hash = TableKey::new(packet.source, unit, self.number(service)).hash(&self.seed);
-        let shadow = !is_enforced(hash, standing.mode.enforced_percent());
+        let shadow = !is_enforced(self.hash(packet, service), standing.mode.enforced_percent());
         Expected { reason, shadow, service: Some(service), class: Some(class) }
     }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use detector_common::{
+    budget::{Budget, burst_ticks_min, ticks},
     limits::{
         CLASSES_MAX, INCIDENT_CELLS_MAX, INCIDENT_CLASSES_MAX, INCIDENT_OVERFLOW_BUDGETS, OVERFLOW_BUDGETS,
     },
@@ -199,19 +200,81 @@ impl IncidentClasses<'_> {
             IncidentAction::Throttle(budgets) => budgets,
         };
         // A service that only counts has no budgets to keep, and one in mode shadow none that are enforced.
-        let is_kept = standard.action == ClassAction::Limit as u8 && standard.enforced_percent == 100;
+        let is_kept = standard.action == ClassAction::Limit as u8 && standard.enforced_percent > 0;
         let mut class = Class { action: ClassAction::Limit as u8, ..if is_kept { standard } else { bare } };
         let tick_ns = self.clocks.tick_ns;
-        let throttled = [
-            (&mut class.packets, classes::units(budgets.packets, tick_ns)),
-            (&mut class.bytes, classes::bytes(budgets.bytes, tick_ns)),
-            (&mut class.connections, classes::units(budgets.connections, tick_ns)),
-        ];
-        for (own, throttled) in throttled {
-            if throttled.is_slower_than(own) {
-                *own = throttled;
-            }
-        }
+        let units = |own: Budget, throttled| {
+            own.tightest(classes::units(throttled, tick_ns), |interval| {
+                burst_ticks_min(interval, ticks(tick_ns))
+            })
+        };
+        let bytes = classes::bytes(budgets.bytes, tick_ns);
+        class.packets = units(class.packets, budgets.packets);
+        class.bytes = class.bytes.tightest(bytes, |_| ticks(2 * tick_ns).max(1));
+        class.connections = units(class.connections, budgets.connections);
         class
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::{self, Budgets, Rate};
+    use proptest::prelude::*;
+
+    fn budget() -> impl Strategy<Value = Option<policy::Budget>> {
+        let per_ns = prop::sample::select(vec![1_000_000_000, 60_000_000_000, 3_600_000_000_000_u64]);
+        let some = (1_u64..1_000_000, per_ns, 1_u64..1_000_000)
+            .prop_map(|(count, per_ns, burst)| policy::Budget { rate: Rate { count, per_ns }, burst });
+        prop::option::of(some)
+    }
+
+    fn budgets() -> impl Strategy<Value = Budgets> {
+        (budget(), budget(), budget()).prop_map(|(packets, bytes, connections)| Budgets {
+            packets,
+            bytes,
+            connections,
+        })
+    }
+
+    fn class(budgets: &Budgets, tick_ns: u64, enforced_percent: u8) -> Class {
+        Class {
+            action: ClassAction::Limit as u8,
+            enforced_percent,
+            packets: classes::units(budgets.packets, tick_ns),
+            bytes: classes::bytes(budgets.bytes, tick_ns),
+            connections: classes::units(budgets.connections, tick_ns),
+            ..Class::default()
+        }
+    }
+
+    proptest! {
+        /// Whatever the profile and whatever the throttle: neither affords less than the class of a throttled source.
+        #[test]
+        fn a_throttle_is_never_looser_than_the_profile_nor_than_itself(
+            own in budgets(), asked in budgets(), percent in 1_u8..=100, tick_ns in prop::sample::select(vec![0_u64, 4_000_000]),
+        ) {
+            let standard = class(&own, tick_ns, percent);
+            let incident = Incident {
+                id: 1,
+                action: IncidentAction::Throttle(asked.clone()),
+                sources: vec!["192.0.2.0/24".parse().unwrap()],
+                service: None,
+                until_s: None,
+                reason: String::new(),
+                by: String::new(),
+                at_s: 0,
+                counter: 1,
+            };
+            let incidents = Incidents { rules: vec![incident] };
+            let services = Standard(BTreeMap::from([("api".to_owned(), (1, standard))]));
+            let clocks = Clocks { tick_ns, kernel_ns: 0, unix_ns: 0 };
+            let tables = compile_incidents(&incidents, &services, clocks).unwrap();
+            let throttled = tables.classes[0];
+            let of_itself = class(&asked, tick_ns, 100);
+            prop_assert!(throttled.is_within(&standard), "{throttled:?} {standard:?}");
+            prop_assert!(throttled.is_within(&of_itself), "{throttled:?} {of_itself:?}");
+            prop_assert!(!standard.prevails_over(&throttled, true), "it is in force");
+        }
     }
 }

@@ -176,11 +176,13 @@ impl<'a> Judge<'a> {
         let of_policy = self.tables.class(source, service, self.now)?;
         let beside = self.tables.beside.as_ref();
         let incident = beside.and_then(|beside| Some((beside, beside.class(source, service, self.now)?)));
-        let (class, incident) = match incident.filter(|(_, class)| !of_policy.prevails_over(class)) {
+        let hash = Key::new(source, Unit::of_source(source.family), service).hash(&self.seed);
+        let enforced = is_enforced(hash, of_policy.enforced_percent);
+        let (class, incident) = match incident.filter(|(_, class)| !of_policy.prevails_over(class, enforced))
+        {
             None => (of_policy, None),
             Some((beside, class)) => (class, beside.id_of(class)),
         };
-        let hash = Key::new(source, Unit::of_source(source.family), service).hash(&self.seed);
         Some(Judged { class, enforced: is_enforced(hash, class.enforced_percent), incident })
     }
 
