@@ -17,6 +17,7 @@ use super::{
     blocking,
     caller::Caller,
     input,
+    limits::{INCIDENT_BYTES_MAX, POLICY_BYTES_MAX},
     reads::POLICY_NAME,
     refusal::{Json, Refusal},
 };
@@ -66,13 +67,15 @@ pub(super) async fn apply(
     operator: Operator,
     request: Request,
 ) -> Result<Response, Refusal> {
-    let _place = app.applies.acquire().await;
-    let Apply { text, name, source_files, confirm_s, force, reason } = input::body(&app, request).await?;
+    let permit = app.applies.take().await?;
+    let (body, permit) = input::large(&app, request, POLICY_BYTES_MAX, permit).await?;
+    let Apply { text, name, source_files, confirm_s, force, reason } = body;
     if name.is_empty() || name.chars().count() > 255 || name.chars().any(char::is_control) {
         return Err(unprocessable("`name` has 1 to 255 characters, on one line"));
     }
     check_bounds(confirm_s, reason.as_deref())?;
     change(app.clone(), operator, "apply", reason.clone(), move |running, maps, caller| {
+        let _permit = permit;
         let (author, guard) = (&caller.author(), caller.guard(&running.guard));
         let file = PolicyFile::parse(&name, text, SourceFiles::Sent(&source_files))?;
         let confirm = confirm_s.map(Duration::from_secs);
@@ -121,8 +124,8 @@ pub(super) async fn rollback(
     operator: Operator,
     request: Request,
 ) -> Result<Response, Refusal> {
-    let _place = app.applies.acquire().await;
-    let Rollback { version, confirm_s, force, reason } = input::body(&app, request).await?;
+    // No permit: whoever is on the way out waits for nobody's upload.
+    let Rollback { version, confirm_s, force, reason } = input::small(&app, request).await?;
     check_bounds(confirm_s, reason.as_deref())?;
     change(app.clone(), operator, "rollback", reason.clone(), move |running, maps, caller| {
         let author = &caller.author();
@@ -228,10 +231,13 @@ pub(super) async fn incidents(
     operator: Operator,
     request: Request,
 ) -> Result<Response, Refusal> {
-    let body: AddIncident = input::body(&app, request).await?;
-    let request = body.request(app.running.guard.clone())?;
+    let permit = app.incidents.take().await?;
+    let (body, permit) = input::large::<AddIncident, _>(&app, request, INCIDENT_BYTES_MAX, permit).await?;
+    let guard = app.running.guard.clone();
+    let (request, permit) = blocking(move || Ok((body.request(guard)?, permit))).await?;
     let (what, why) = (request.action.name(), request.reason.clone());
     change(app, operator, what, Some(why), move |running, maps, caller| {
+        let _permit = permit;
         let author = &caller.author();
         let record = incident::Record { history: &running.history, author, origin: Origin::Api };
         let request = incident::Request { guard: caller.guard(&running.guard), ..request };
@@ -262,7 +268,7 @@ pub(super) async fn undo(
     operator: Operator,
     request: Request,
 ) -> Result<Response, Refusal> {
-    let Undo { ids, reason, force } = input::body(&app, request).await?;
+    let Undo { ids, reason, force } = input::small(&app, request).await?;
     check_bounds(None, reason.as_deref())?;
     if ids.is_empty() || ids.len() > INCIDENT_RULES_MAX {
         return Err(unprocessable("`ids` has 1 to 256 numbers"));

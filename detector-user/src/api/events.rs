@@ -17,7 +17,7 @@ use super::{
     Api,
     caller::{Caller, Who},
     input::Input,
-    limits::FOLLOWERS_MAX,
+    limits::{FOLLOWERS_MAX, FOLLOWERS_OF_ONE_MAX},
     refusal::Refusal,
 };
 use crate::daemon::feed::{Entry, Event, EventKind};
@@ -74,10 +74,14 @@ pub(super) async fn events(
     Input(Query(wanted)): Input<Query<Wanted>>,
 ) -> Result<Response, Refusal> {
     let kinds = wanted.kinds()?;
-    let place = app.followers.clone().try_acquire_owned().map_err(|_| {
-        let message = format!("{FOLLOWERS_MAX} follow already: end one of them first");
-        Refusal::new(StatusCode::SERVICE_UNAVAILABLE, message)
+    let full = |message| Refusal::new(StatusCode::SERVICE_UNAVAILABLE, message);
+    let of_one = app.followers_of_each.try_take(&caller.who).ok_or_else(|| {
+        full(format!("{FOLLOWERS_OF_ONE_MAX} followers of yours follow already: end one of them first"))
     })?;
+    let of_all = app.followers.try_take();
+    let of_all =
+        of_all.ok_or_else(|| full(format!("{FOLLOWERS_MAX} follow already: end one of them first")))?;
+    let permits = [of_one, of_all];
     let tokens = app.tokens.clone();
     let is_admitted = move || match (&caller.who, &tokens) {
         (Who::Token(name), Some(tokens)) => tokens.has(name),
@@ -93,7 +97,7 @@ pub(super) async fn events(
         .filter(move |entry| is_wanted(entry, &kinds, wanted.service.as_deref()))
         .map(move |entry| {
             // Free again when the stream ends.
-            let _ = &place;
+            let _ = &permits;
             serde_json::to_vec(&entry).map(|mut line| {
                 line.push(b'\n');
                 Bytes::from(line)

@@ -1,14 +1,15 @@
 //! Reading requests, with refusals that look like every other failure.
 
 use axum::{
-    body::Bytes,
-    extract::{FromRequest as _, FromRequestParts, Request},
+    body::{Bytes, to_bytes},
+    extract::{FromRequestParts, Request},
     http::{StatusCode, header, request::Parts},
 };
+use http_body_util::LengthLimitError;
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 
-use super::{App, blocking, refusal::Refusal};
+use super::{App, blocking, limits::BODY_BYTES_MAX, refusal::Refusal};
 
 /// A path or a query.
 pub(super) struct Input<T>(pub(super) T);
@@ -26,18 +27,37 @@ where
     }
 }
 
-/// Receives and reads the body of a request: in time, within the bound of its path, and beside other requests.
-pub(super) async fn body<T: DeserializeOwned + Send + 'static>(
+/// Receives and reads a body that is small.
+pub(super) async fn small<T: DeserializeOwned>(app: &App, request: Request) -> Result<T, Refusal> {
+    let bytes = receive(app, request, BODY_BYTES_MAX).await?;
+    serde_json::from_slice(&bytes).map_err(|error| unreadable(&error))
+}
+
+/// Receives and reads a body of at most so many bytes, beside other requests. The permits are held while it is read, and
+/// are given back with it.
+pub(super) async fn large<T, P>(
     app: &App,
     request: Request,
-) -> Result<T, Refusal> {
+    bytes_max: usize,
+    permits: P,
+) -> Result<(T, P), Refusal>
+where
+    T: DeserializeOwned + Send + 'static,
+    P: Send + 'static,
+{
+    let bytes = receive(app, request, bytes_max).await?;
+    let read = move || Ok((serde_json::from_slice(&bytes), permits));
+    let (body, permits) = blocking(read).await?;
+    Ok((body.map_err(|error| unreadable(&error))?, permits))
+}
+
+async fn receive(app: &App, request: Request, bytes_max: usize) -> Result<Bytes, Refusal> {
     if !is_json(&request) {
         return Err(Refusal::new(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
             "the body is not JSON by its header: expected `Content-Type: application/json`",
         ));
     }
-    let received = timeout(app.body_time_max, Bytes::from_request(request, &()));
     let late = |_| {
         let seconds = app.body_time_max.as_secs_f64();
         Refusal::new(
@@ -45,15 +65,23 @@ pub(super) async fn body<T: DeserializeOwned + Send + 'static>(
             format_args!("the body did not come within {seconds} s: send it faster"),
         )
     };
-    let bytes = received.await.map_err(late)??;
-    let read = move || Ok(serde_json::from_slice(&bytes));
-    blocking(read).await?.map_err(|error: serde_json::Error| {
-        let status = if error.is_data() { StatusCode::UNPROCESSABLE_ENTITY } else { StatusCode::BAD_REQUEST };
-        Refusal::new(
-            status,
-            format_args!("cannot read the body: {error}; /v1/openapi.json says what is expected"),
-        )
+    let received = timeout(app.body_time_max, to_bytes(request.into_body(), bytes_max));
+    received.await.map_err(late)?.map_err(|error| {
+        let error = error.into_inner();
+        if error.is::<LengthLimitError>() {
+            let message = format!("the body is too large: {} KiB is the bound of this path", bytes_max >> 10);
+            return Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, message);
+        }
+        Refusal::new(StatusCode::BAD_REQUEST, format_args!("cannot receive the body: {error}"))
     })
+}
+
+fn unreadable(error: &serde_json::Error) -> Refusal {
+    let status = if error.is_data() { StatusCode::UNPROCESSABLE_ENTITY } else { StatusCode::BAD_REQUEST };
+    Refusal::new(
+        status,
+        format_args!("cannot read the body: {error}; /v1/openapi.json says what is expected"),
+    )
 }
 
 fn is_json(request: &Request) -> bool {

@@ -2,8 +2,13 @@
 
 use std::time::Duration;
 
+use crate::daemon::BLOCKING_THREADS_MAX;
+
 /// Bytes of a request with a policy: its source files may have 64 MiB.
 pub const POLICY_BYTES_MAX: usize = crate::policy::SOURCE_FILES_BYTES_MAX;
+
+/// Bytes of a request with the targets of an incident rule: 100,000 prefixes of IPv6, and what stands between them.
+pub const INCIDENT_BYTES_MAX: usize = 8 << 20;
 
 /// Bytes of any other request.
 pub const BODY_BYTES_MAX: usize = 64 << 10;
@@ -32,20 +37,44 @@ pub const CONNECTIONS_OF_ONE_MAX: usize = 24;
 /// Followers of events at a time.
 pub const FOLLOWERS_MAX: usize = 16;
 
+/// Followers of one caller at a time, so that nobody can keep the others out.
+pub const FOLLOWERS_OF_ONE_MAX: usize = 4;
+
 /// Readers of whole tables at a time; more of them wait.
 pub const READERS_MAX: usize = 4;
 
 /// Requests for rates at a time, each of which remembers every source between two looks; more of them wait.
 pub const SAMPLERS_MAX: usize = 2;
 
-/// Policies of one kind of request (check, apply) that are received and read at a time; more of them wait.
-pub const POLICIES_MAX: usize = 1;
+/// Policies to check or plan that are received and read at a time; more of them wait.
+pub const CHECKS_MAX: usize = 2;
+
+/// Of one caller, so that nobody can keep the others waiting.
+pub const CHECKS_OF_ONE_MAX: usize = 1;
+
+/// Bodies of each kind of large change (apply, incidents) that are received and read at a time; more of them wait.
+pub const UPLOADS_MAX: usize = 1;
+
+/// Refused changes that are written down at a time.
+pub const AUDITS_MAX: usize = 1;
+
+/// Threads that anything else finds free: a look, a change or reload, metrics, and looking up the host of a webhook, which
+/// may take longer than the attempts that ask for it.
+const THREADS_OF_OTHERS: usize = 7;
+
+const _: () = assert!(
+    READERS_MAX + CHECKS_MAX + 2 * UPLOADS_MAX + AUDITS_MAX + THREADS_OF_OTHERS <= BLOCKING_THREADS_MAX,
+    "what nobody may keep from its work finds a thread"
+);
 
 /// Changes that one caller may ask for at once.
 pub const CHANGES_BURST: u64 = 20;
 
 /// The time after which a caller may ask for one more change.
 pub const CHANGE_EVERY: Duration = Duration::from_secs(1);
+
+/// Versions that `history` answers with at most: for each, its text is read and compared.
+pub const VERSIONS_MAX: usize = 100;
 
 /// Rows that `sources` answers with at most.
 pub const ROWS_MAX: usize = 10_000;

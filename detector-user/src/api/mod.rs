@@ -12,6 +12,7 @@ mod document;
 mod events;
 mod input;
 pub mod limits;
+mod permits;
 mod reads;
 mod records;
 mod refusal;
@@ -27,10 +28,8 @@ use std::{
 
 use axum::{
     Router,
-    extract::DefaultBodyLimit,
     middleware::{from_fn, from_fn_with_state},
 };
-use tokio::sync::Semaphore;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub use document::document;
@@ -38,7 +37,11 @@ pub use serve::Listeners;
 pub use tokens::Tokens;
 
 use crate::daemon::{Shared, blocking};
-use limits::{BODY_BYTES_MAX, FOLLOWERS_MAX, POLICIES_MAX, POLICY_BYTES_MAX, READERS_MAX, SAMPLERS_MAX};
+use limits::{
+    CHECKS_MAX, CHECKS_OF_ONE_MAX, FOLLOWERS_MAX, FOLLOWERS_OF_ONE_MAX, READERS_MAX, SAMPLERS_MAX,
+    UPLOADS_MAX,
+};
+use permits::{Permits, PermitsOfEach};
 
 /// What requests share.
 struct App {
@@ -46,11 +49,14 @@ struct App {
     tokens: Option<Tokens>,
     groups: caller::Groups,
     rates: Mutex<admission::Rates>,
-    followers: Arc<Semaphore>,
-    readers: Semaphore,
-    samplers: Semaphore,
-    checks: Semaphore,
-    applies: Semaphore,
+    followers: Permits,
+    followers_of_each: PermitsOfEach,
+    readers: Permits,
+    samplers: Permits,
+    checks: Permits,
+    checks_of_each: PermitsOfEach,
+    applies: Permits,
+    incidents: Permits,
     body_time_max: Duration,
 }
 
@@ -63,11 +69,14 @@ impl App {
             tokens,
             groups,
             rates: Mutex::default(),
-            followers: Arc::new(Semaphore::new(FOLLOWERS_MAX)),
-            readers: Semaphore::new(READERS_MAX),
-            samplers: Semaphore::new(SAMPLERS_MAX),
-            checks: Semaphore::new(POLICIES_MAX),
-            applies: Semaphore::new(POLICIES_MAX),
+            followers: Permits::new(FOLLOWERS_MAX),
+            followers_of_each: PermitsOfEach::new(FOLLOWERS_OF_ONE_MAX),
+            readers: Permits::new(READERS_MAX),
+            samplers: Permits::new(SAMPLERS_MAX),
+            checks: Permits::new(CHECKS_MAX),
+            checks_of_each: PermitsOfEach::new(CHECKS_OF_ONE_MAX),
+            applies: Permits::new(UPLOADS_MAX),
+            incidents: Permits::new(UPLOADS_MAX),
             body_time_max,
         }
     }
@@ -75,12 +84,6 @@ impl App {
 
 /// Every endpoint.
 fn endpoints() -> OpenApiRouter<Api> {
-    let policies = OpenApiRouter::new()
-        .routes(routes!(reads::check))
-        .routes(routes!(changes::apply))
-        .routes(routes!(records::planned))
-        .routes(routes!(changes::incidents))
-        .layer(DefaultBodyLimit::max(POLICY_BYTES_MAX));
     OpenApiRouter::with_openapi(document::head())
         .routes(routes!(reads::status))
         .routes(routes!(reads::rules))
@@ -100,8 +103,10 @@ fn endpoints() -> OpenApiRouter<Api> {
         .routes(routes!(changes::confirm))
         .routes(routes!(changes::rollback))
         .routes(routes!(changes::undo))
-        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
-        .merge(policies)
+        .routes(routes!(reads::check))
+        .routes(routes!(changes::apply))
+        .routes(routes!(records::planned))
+        .routes(routes!(changes::incidents))
 }
 
 /// Every endpoint, behind what all requests go through: the time they have, who asks, and the log of changes.

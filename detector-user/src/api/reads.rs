@@ -12,13 +12,17 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{
-    Api, blocking, changes, document, input,
+    Api, App,
+    caller::Caller,
+    changes, document, input,
     input::Input,
-    limits::{INTERVAL_S_MAX, ROWS_MAX},
+    limits::{INTERVAL_S_MAX, POLICY_BYTES_MAX, ROWS_MAX},
+    permits::{Permit, blocking_with},
     refusal::{Json, Refusal},
 };
 use crate::{
     commands::{self, Failure, SourceFiles, check as checks, explain as explains, mode_name, top},
+    daemon::Running,
     kernel::{mapped::Access, maps::Maps, pins::Pins, read},
     policy,
 };
@@ -33,18 +37,23 @@ pub(super) async fn of_maps<T: Send + 'static>(
     app: &Api,
     read: impl FnOnce(&Maps, &Pins) -> Result<T, Failure> + Send + 'static,
 ) -> Answer<T> {
-    let _place = app.readers.acquire().await;
+    beside(app, |running| read(&Maps::pinned(&running.pins.loaded()?, Access::Read)?, &running.pins)).await
+}
+
+/// Reads what takes longer than a moment, when it is its turn among all who do.
+pub(super) async fn beside<T: Send + 'static>(
+    app: &Api,
+    read: impl FnOnce(&Running) -> Result<T, Failure> + Send + 'static,
+) -> Answer<T> {
+    let permit = app.readers.take().await?;
     let running = app.running.clone();
-    let answer = blocking(move || read(&Maps::pinned(&running.pins.loaded()?, Access::Read)?, &running.pins));
-    Ok(Json(answer.await?))
+    Ok(Json(blocking_with(permit, move || read(&running)).await?))
 }
 
 /// What is enforced, where, and how full the tables are.
 #[utoipa::path(get, path = "/v1/status", responses((status = OK, description = "How things stand.", body = commands::status::Answer)))]
 pub(super) async fn status(State(app): State<Api>) -> Answer<commands::status::Answer> {
-    let _place = app.readers.acquire().await;
-    let running = app.running.clone();
-    Ok(Json(blocking(move || commands::status::answer(&running.pins)).await?))
+    beside(&app, |running| commands::status::answer(&running.pins)).await
 }
 
 /// The rules: what they do, what they refused so far, when they end.
@@ -87,7 +96,7 @@ pub(super) async fn sources(
         return of_maps(&app, move |maps, _| top::answer(maps, rows, None)).await;
     }
     // What was counted stands in memory until the second look, which others do not wait for.
-    let _place = app.samplers.acquire().await;
+    let _permit = app.samplers.take().await?;
     let Json(before) = of_maps(&app, |maps, _| Ok(top::count(maps))).await?;
     tokio::time::sleep(Duration::from_secs(interval_s)).await;
     of_maps(&app, move |maps, _| top::answer(maps, rows, Some(&before))).await
@@ -192,9 +201,23 @@ pub(super) struct Check {
 
 /// Whether a policy is valid and would fit. One that is not is an answer, too.
 #[utoipa::path(post, path = "/v1/check", request_body = Check, responses((status = OK, description = "What is to be said of it.", body = checks::Answer)))]
-pub(super) async fn check(State(app): State<Api>, request: Request) -> Answer<checks::Answer> {
-    let _place = app.checks.acquire().await;
-    let Check { text, name, source_files } = input::body(&app, request).await?;
-    let answer = blocking(move || Ok(checks::answer(&name, &text, SourceFiles::Sent(&source_files))));
-    Ok(Json(answer.await?))
+pub(super) async fn check(
+    State(app): State<Api>,
+    caller: Caller,
+    request: Request,
+) -> Answer<checks::Answer> {
+    let (Check { text, name, source_files }, permits) = sent(&app, &caller, request).await?;
+    let answer = move || Ok(checks::answer(&name, &text, SourceFiles::Sent(&source_files)));
+    Ok(Json(blocking_with(permits, answer).await?))
+}
+
+/// Receives a policy to look at, when it is its turn, with the permits to do so.
+pub(super) async fn sent(
+    app: &App,
+    caller: &Caller,
+    request: Request,
+) -> Result<(Check, [Permit; 2]), Refusal> {
+    let of_one = app.checks_of_each.take(&caller.who).await?;
+    let permits = [of_one, app.checks.take().await?];
+    input::large(app, request, POLICY_BYTES_MAX, permits).await
 }

@@ -1,21 +1,24 @@
 //! What was changed, what is in force whole, and what a change would do.
 
-use axum::extract::{Extension, Path, Query, Request, State};
+use std::sync::Arc;
+
+use axum::extract::{Path, Query, Request, State};
 use serde::Deserialize;
+use tokio::time::sleep;
 
 use super::{
-    Api, blocking,
+    Api,
     caller::Caller,
-    input,
     input::Input,
-    limits::ROWS_MAX,
-    reads::{Answer, Check, of_maps},
+    limits::{ROWS_MAX, VERSIONS_MAX},
+    reads::{Answer, Check, beside, of_maps, sent},
     refusal::{Json, Refusal},
 };
 use crate::{
     change::in_kernel,
     commands::{Failure, PolicyFile, SourceFiles, effective, history, plan, show, victims},
-    guard::say_waiting,
+    kernel::maps::Maps,
+    traffic::{Look, Traffic, WINDOW_MIN, recent},
 };
 
 /// How much to answer with.
@@ -36,20 +39,40 @@ impl Default for Limit {
 
 impl Limit {
     fn checked(self) -> Result<usize, Refusal> {
-        if (1..=ROWS_MAX).contains(&self.limit) {
-            return Ok(self.limit);
-        }
-        Err(Failure::invalid(format_args!("`limit` is from 1 to {ROWS_MAX}")).into())
+        checked(self.limit, ROWS_MAX)
+    }
+}
+
+fn checked(limit: usize, max: usize) -> Result<usize, Refusal> {
+    if (1..=max).contains(&limit) {
+        return Ok(limit);
+    }
+    Err(Failure::invalid(format_args!("`limit` is from 1 to {max}")).into())
+}
+
+/// How many versions to answer with.
+#[derive(Debug, Clone, Copy, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
+pub(super) struct VersionLimit {
+    /// Versions at most, the newest first.
+    #[param(minimum = 1, maximum = 100, default = 20)]
+    limit: usize,
+}
+
+impl Default for VersionLimit {
+    fn default() -> Self {
+        Self { limit: 20 }
     }
 }
 
 /// The versions of the policy: who, when, why, what changed.
-#[utoipa::path(get, path = "/v1/history", params(Limit), responses((status = OK, description = "Versions.", body = history::Answer)))]
+#[utoipa::path(get, path = "/v1/history", params(VersionLimit), responses((status = OK, description = "Versions.", body = history::Answer)))]
 pub(super) async fn versions(
     State(app): State<Api>,
-    Input(Query(limit)): Input<Query<Limit>>,
+    Input(Query(VersionLimit { limit })): Input<Query<VersionLimit>>,
 ) -> Answer<history::Answer> {
-    let limit = limit.checked()?;
+    let limit = checked(limit, VERSIONS_MAX)?;
     let records = app.running.history.clone();
     of_maps(&app, move |maps, _| history::answer(&records, in_kernel(maps)?.as_ref(), limit)).await
 }
@@ -76,9 +99,7 @@ pub(super) async fn audit_log(
     Input(Query(limit)): Input<Query<Limit>>,
 ) -> Answer<history::Audit> {
     let limit = limit.checked()?;
-    let _place = app.readers.acquire().await;
-    let records = app.running.history.clone();
-    Ok(Json(blocking(move || history::audit(&records, limit)).await?))
+    beside(&app, move |running| history::audit(&running.history, limit)).await
 }
 
 /// The text of a version of the policy, with its source files.
@@ -92,9 +113,7 @@ pub(super) async fn version_text(
     State(app): State<Api>,
     Input(Path(version)): Input<Path<u64>>,
 ) -> Answer<show::Answer> {
-    let _place = app.readers.acquire().await;
-    let records = app.running.history.clone();
-    Ok(Json(blocking(move || show::answer(&records, version)).await?))
+    beside(&app, move |running| show::answer(&running.history, version)).await
 }
 
 /// What the kernel does now: services with their budgets, rules with what they refused.
@@ -107,15 +126,42 @@ pub(super) async fn effect(State(app): State<Api>) -> Answer<effective::Answer> 
 #[utoipa::path(post, path = "/v1/plan", request_body = Check, responses((status = OK, description = "What it would change.", body = plan::Answer)))]
 pub(super) async fn planned(
     State(app): State<Api>,
-    Extension(caller): Extension<Caller>,
+    caller: Caller,
     request: Request,
 ) -> Answer<plan::Answer> {
-    let _place = app.checks.acquire().await;
-    let Check { text, name, source_files } = input::body(&app, request).await?;
+    // The permits are held for as long as the policy is.
+    let sent = Arc::new(sent(&app, &caller, request).await?);
     let guard = caller.guard(&app.running.guard);
-    of_maps(&app, move |maps, _| {
-        let file = PolicyFile::parse(&name, text, SourceFiles::Sent(&source_files))?;
-        plan::answer(maps, &file, &guard, VICTIMS_MAX)
+    with_traffic(&app, move |maps, traffic| {
+        let (Check { text, name, source_files }, _) = &*sent;
+        let file = PolicyFile::parse(name, text.clone(), SourceFiles::Sent(source_files))?;
+        plan::answer(maps, &file, &guard, traffic, VICTIMS_MAX)
+    })
+    .await
+}
+
+/// Answers with the traffic of the last minute, as the daemon saw it. Where it keeps no look yet, two are taken, and no
+/// other reader waits in between.
+async fn with_traffic<T: Send + 'static>(
+    app: &Api,
+    answer: impl Fn(&Maps, &Traffic) -> Result<T, Failure> + Clone + Send + 'static,
+) -> Answer<T> {
+    let (directory, by_kept) = (app.running.guard.watching.directory.clone(), answer.clone());
+    let Json(kept) = of_maps(app, move |maps, _| {
+        let kept = recent(maps, &directory, WINDOW_MIN);
+        let kept = kept.inspect_err(|error| tracing::debug!("the traffic is looked at twice: {error}"));
+        kept.ok().flatten().map(|look| by_kept(maps, &look.since(maps))).transpose()
+    })
+    .await?;
+    if let Some(answer) = kept {
+        return Ok(Json(answer));
+    }
+    let permit = app.samplers.take().await?;
+    let Json(look) = of_maps(app, |maps, _| Ok(Look::take(maps))).await?;
+    sleep(WINDOW_MIN).await;
+    of_maps(app, move |maps, _| {
+        let _permit = permit;
+        answer(maps, &look.since(maps))
     })
     .await
 }
@@ -150,10 +196,5 @@ pub(super) async fn hurt(
     if !(1..=ROWS_MAX).contains(&rows) {
         return Err(Failure::invalid(format_args!("`rows` is from 1 to {ROWS_MAX}")).into());
     }
-    let watching = app.running.guard.watching.clone();
-    of_maps(&app, move |maps, _| {
-        let traffic = watching.traffic(maps, say_waiting);
-        victims::answer(maps, &traffic, rule.as_deref(), rows)
-    })
-    .await
+    with_traffic(&app, move |maps, traffic| victims::answer(maps, traffic, rule.as_deref(), rows)).await
 }

@@ -1,7 +1,7 @@
 //! What is answered instead of what was asked for: a [`Failure`], with an HTTP status.
 
 use axum::{
-    extract::rejection::{BytesRejection, PathRejection, QueryRejection},
+    extract::rejection::{PathRejection, QueryRejection},
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
@@ -49,17 +49,6 @@ impl From<PathRejection> for Refusal {
 impl From<QueryRejection> for Refusal {
     fn from(rejection: QueryRejection) -> Self {
         Self::new(rejection.status(), rejection.body_text())
-    }
-}
-
-impl From<BytesRejection> for Refusal {
-    fn from(rejection: BytesRejection) -> Self {
-        let help = if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
-            ": 64 MiB for a policy, 64 KiB for anything else"
-        } else {
-            ""
-        };
-        Self::new(rejection.status(), format_args!("{}{help}", rejection.body_text()))
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     io,
-    net::IpAddr,
+    net::{IpAddr, Ipv6Addr},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -72,13 +72,18 @@ impl Listeners {
         let tokens = self.tcp.as_ref().map(|tcp| tcp.tokens.clone());
         let body_time_max = self.head_time_max * BODY_TIME_HEADS;
         let app = Arc::new(App::new(running.clone(), tokens.clone(), self.groups, body_time_max));
-        let server =
-            Server { router: router(app), places: Places::default(), head_time_max: self.head_time_max };
+        // Places of its own for each listener: who has no token yet takes none of those of this machine.
+        let router = router(app);
+        let server = || Server {
+            router: router.clone(),
+            places: Places::default(),
+            head_time_max: self.head_time_max,
+        };
         if let Some((listener, file)) = self.unix {
-            tokio::spawn(server.clone().serve_unix(listener, file));
+            tokio::spawn(server().serve_unix(listener, file));
         }
         if let Some(Tcp { listener, acceptor, .. }) = self.tcp {
-            tokio::spawn(server.serve_tcp(listener, acceptor));
+            tokio::spawn(server().serve_tcp(listener, acceptor));
         }
         tokens
     }
@@ -147,7 +152,7 @@ impl Server {
                 }
             };
             // Without a place the connection is closed: there is nobody to tell why before the handshake.
-            let Some(place) = self.places.take(Origin::Address(address.ip())) else { continue };
+            let Some(place) = self.places.take(Origin::of(address.ip())) else { continue };
             let (server, acceptor) = (self.clone(), acceptor.clone());
             tokio::spawn(async move {
                 match timeout(server.head_time_max, acceptor.accept(stream)).await {
@@ -192,7 +197,17 @@ enum Origin {
     Address(IpAddr),
 }
 
-/// The connections there are.
+impl Origin {
+    /// An IPv4 address, or the IPv6 /64 around one: whoever has one of its addresses has all.
+    fn of(address: IpAddr) -> Self {
+        match address.to_canonical() {
+            IpAddr::V4(address) => Self::Address(address.into()),
+            IpAddr::V6(address) => Self::Address(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into()),
+        }
+    }
+}
+
+/// The connections to a listener.
 #[derive(Debug, Clone, Default)]
 struct Places(Arc<Mutex<HashMap<Origin, usize>>>);
 
@@ -245,6 +260,15 @@ mod tests {
         assert!(places.take(Origin::User(3)).is_some());
         drop(other);
         assert!(places.0.lock().unwrap().is_empty());
+    }
+
+    #[test]
+    fn an_ipv6_network_is_one_origin() {
+        let of = |address: &str| Origin::of(address.parse().unwrap());
+        assert_eq!(of("2001:db8::1"), of("2001:db8::ffff:0:0:1"));
+        assert_ne!(of("2001:db8::1"), of("2001:db8:0:1::1"));
+        assert_eq!(of("::ffff:192.0.2.1"), of("192.0.2.1"));
+        assert_ne!(of("192.0.2.1"), of("192.0.2.2"));
     }
 
     #[test]

@@ -15,6 +15,7 @@ use crate::{
         difference::{Change, Difference, Happened, Kind, SourceChange, difference},
         in_file,
     },
+    traffic::Traffic,
 };
 
 /// What a policy would change.
@@ -44,7 +45,9 @@ pub fn plan(args: &PlanArgs) -> Result<u8, Failure> {
     let file = read_policy(&args.file)?;
     probe()?;
     let maps = Maps::pinned(&Pins::new(&args.read.pins).loaded()?, Access::Read)?;
-    let answer = answer(&maps, &file, &Guard::of(&args.guard), args.victims)?;
+    let guard = Guard::of(&args.guard);
+    let traffic = guard.watching.traffic(&maps, say_waiting);
+    let answer = answer(&maps, &file, &guard, &traffic, args.victims)?;
     if args.read.json {
         print_json(&answer)?;
         return Ok(EXIT_DONE);
@@ -61,8 +64,13 @@ pub fn plan(args: &PlanArgs) -> Result<u8, Failure> {
 /// # Errors
 ///
 /// No policy is loaded, the maps cannot be read, or the policy does not fit.
-pub fn answer(maps: &Maps, file: &PolicyFile, guard: &Guard, victims_max: usize) -> Result<Answer, Failure> {
-    let traffic = guard.watching.traffic(maps, say_waiting);
+pub fn answer(
+    maps: &Maps,
+    file: &PolicyFile,
+    guard: &Guard,
+    traffic: &Traffic,
+    victims_max: usize,
+) -> Result<Answer, Failure> {
     let loaded = Loaded::read(maps)?;
     let Some(before) = loaded.judge() else {
         return Err(Failure::failed("no policy is loaded to compare with: `detector apply FILE`"));
@@ -72,7 +80,7 @@ pub fn answer(maps: &Maps, file: &PolicyFile, guard: &Guard, victims_max: usize)
     tables.beside =
         Beside::new(incidents, &Standard::of(&tables), tables.clocks).map_err(ApplyError::from)?;
     let after = loaded.judge_by(&tables);
-    let impact = impact(&before, &after, &traffic, victims_max);
+    let impact = impact(&before, &after, traffic, victims_max);
     let lockouts = guard::lockouts(&guard.host, Some(&before), &after);
     let blast = guard.blast(impact.clone());
     let needs_force = file.checked.warnings.iter().filter(|warning| warning.needs_force).cloned();

@@ -21,7 +21,7 @@ use prometheus_client::{
     metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
     registry::Registry,
 };
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::Semaphore};
 
 use super::{Running, Shared, blocking};
 use crate::{
@@ -78,8 +78,16 @@ pub(super) async fn serve(listener: TcpListener, running: Shared) {
     }
 }
 
+/// Permits to take a snapshot, one at a time: it is taken to its end also where nobody waits for it any more.
+static SNAPSHOTS: Semaphore = Semaphore::const_new(1);
+
 async fn metrics(State(running): State<Shared>) -> Response {
-    let snapshot = match blocking(move || Snapshot::take(&running)).await {
+    let permit = SNAPSHOTS.acquire().await;
+    let snapshot = blocking(move || {
+        let _permit = permit;
+        Snapshot::take(&running)
+    });
+    let snapshot = match snapshot.await {
         Ok(snapshot) => snapshot,
         Err(failure) => return (StatusCode::INTERNAL_SERVER_ERROR, failure.message).into_response(),
     };

@@ -108,7 +108,7 @@ impl Running {
 const LOOK: Duration = Duration::from_secs(1);
 
 /// Threads for work that takes longer than a moment: reading tables, compiling policies.
-const BLOCKING_THREADS_MAX: usize = 16;
+pub(crate) const BLOCKING_THREADS_MAX: usize = 16;
 
 /// How often the policy was read again.
 #[derive(Debug, Default)]

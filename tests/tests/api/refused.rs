@@ -1,6 +1,9 @@
 //! What is refused, and that nothing comes of it: the daemon answers and filters afterwards.
 
-use std::io::Write as _;
+use std::{
+    io::Write as _,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result};
 use detector_tests::{
@@ -11,7 +14,8 @@ use detector_tests::{
     stage::{MTU, Stage, policy},
 };
 use detector_user::api::limits::{
-    BODY_BYTES_MAX, CHANGES_BURST, CONNECTIONS_OF_ONE_MAX, FOLLOWERS_MAX, HEAD_BYTES_MAX, POLICY_BYTES_MAX,
+    BODY_BYTES_MAX, CHANGES_BURST, CONNECTIONS_OF_ONE_MAX, FOLLOWERS_OF_ONE_MAX, HEAD_BYTES_MAX,
+    INCIDENT_BYTES_MAX, POLICY_BYTES_MAX, VERSIONS_MAX,
 };
 use serde_json::json;
 
@@ -29,6 +33,7 @@ fn malformed_and_oversized_requests_are_refused_without_harm() -> Result<()> {
     let api = api(&site);
     let json = "application/json";
 
+    let too_many_versions = format!("/v1/history?limit={}", VERSIONS_MAX + 1);
     for (path, status) in [
         ("/", 404),
         ("/v1/nothing", 404),
@@ -39,6 +44,7 @@ fn malformed_and_oversized_requests_are_refused_without_harm() -> Result<()> {
         ("/v1/sources?rows=1&color=red", 400),
         ("/v1/sources?interval_s=11", 422),
         ("/v1/events?kind=nothing", 422),
+        (&too_many_versions, 422),
         ("/v1/apply", 405),
     ] {
         let answer = api.get(path)?;
@@ -80,9 +86,16 @@ fn malformed_and_oversized_requests_are_refused_without_harm() -> Result<()> {
     let broad = api.post("/v1/apply", Some(&json!({ "text": broad })))?;
     assert!(broad.status == 422 && broad.body["error"].to_string().contains("force"), "{}", broad.body);
 
-    let large = vec![b' '; POLICY_BYTES_MAX + 1];
-    assert_eq!(api.post_as("/v1/check", json, &large)?.status, 413);
-    drop(large);
+    for (path, bytes_max) in [
+        ("/v1/check", POLICY_BYTES_MAX),
+        ("/v1/incidents", INCIDENT_BYTES_MAX),
+        ("/v1/rollback", BODY_BYTES_MAX),
+    ] {
+        let answer = api.post_as(path, json, &vec![b' '; bytes_max + 1])?;
+        assert_eq!(answer.status, 413, "{path}: {}", answer.body);
+        let bound = format!("{} KiB", bytes_max >> 10);
+        assert!(answer.body["error"].to_string().contains(&bound), "{path}: {}", answer.body);
+    }
     let head =
         format!("GET /v1/version HTTP/1.1\r\nhost: x\r\nx: {}\r\n\r\n", "x".repeat(4 * HEAD_BYTES_MAX));
     assert_eq!(api.say(head.as_bytes())?.status, 431);
@@ -128,6 +141,47 @@ fn slow_requests_are_ended() -> Result<()> {
 }
 
 #[test]
+fn nobody_waits_on_the_way_out_or_for_a_look_that_others_keep_open() -> Result<()> {
+    if !may_run() {
+        return Ok(());
+    }
+    let _turn = turn();
+    let stage = Stage::new(1, MTU)?;
+    let site = Site::new(&stage.edge, &policy(LIMIT))?;
+    let _daemon = site.start(&["edge0"], &[])?;
+    let api = api(&site);
+    let trial = json!({ "text": policy(LIMIT) + "# on trial\n", "confirm_s": 3600 });
+    assert_eq!(api.post("/v1/apply", Some(&trial))?.status, 200);
+    let mut uploads = Vec::new();
+    for path in ["apply", "incidents", "check"] {
+        let head = format!(
+            "POST /v1/{path} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 1000\r\n\r\n{{"
+        );
+        let mut stream = api.connect()?;
+        stream.write_all(head.as_bytes()).context("sending a part of a body")?;
+        uploads.push(stream);
+    }
+    // Whoever has gone while a look was taken leaves nothing behind that keeps others from theirs.
+    for _ in 0..200 {
+        let mut stream = api.connect()?;
+        stream
+            .write_all(
+                b"GET /v1/victims HTTP/1.1\r\nhost: x\r\n\r\nGET /v1/status HTTP/1.1\r\nhost: x\r\n\r\n",
+            )
+            .context("asking and going away")?;
+    }
+    wait_until("connections are taken again", PATIENCE, || {
+        Ok((api.get("/v1/version")?.status == 200).then_some(()))
+    })?;
+    let began = Instant::now();
+    let back = api.post("/v1/rollback", Some(&json!({})))?;
+    assert_eq!((back.status, &back.body["taken_back"]), (200, &json!(2)), "{}", back.body);
+    assert_eq!(api.get("/v1/status")?.status, 200);
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}: before the uploads end", began.elapsed());
+    assert_filters(&stage, &site)
+}
+
+#[test]
 fn too_many_are_refused_and_find_room_later() -> Result<()> {
     if !may_run() {
         return Ok(());
@@ -147,7 +201,7 @@ fn too_many_are_refused_and_find_room_later() -> Result<()> {
     })?;
 
     let mut followers = Vec::new();
-    for _ in 0..FOLLOWERS_MAX {
+    for _ in 0..FOLLOWERS_OF_ONE_MAX {
         let mut stream = api.connect()?;
         stream.write_all(b"GET /v1/events HTTP/1.1\r\nhost: x\r\n\r\n").context("following")?;
         // Its head has come, so it follows.
