@@ -110,6 +110,9 @@ const LOOK: Duration = Duration::from_secs(1);
 /// Threads for work that takes longer than a moment: reading tables, compiling policies.
 pub(crate) const BLOCKING_THREADS_MAX: usize = 16;
 
+/// How long the end waits for work that changes nothing.
+const END_TIME_MAX: Duration = Duration::from_secs(2);
+
 /// How often the policy was read again.
 #[derive(Debug, Default)]
 struct Reloads {
@@ -146,7 +149,10 @@ pub fn run(args: &RunArgs) -> Result<u8, Failure> {
             "cannot wait for signals and events: {error}; look at the limit of open files (`ulimit -n`)"
         ))
     })?;
-    runtime.block_on(serve(args))
+    let ended = runtime.block_on(serve(args));
+    // Who still reads has nobody to tell.
+    runtime.shutdown_timeout(END_TIME_MAX);
+    ended
 }
 
 async fn serve(args: &RunArgs) -> Result<u8, Failure> {
@@ -194,12 +200,12 @@ async fn serve(args: &RunArgs) -> Result<u8, Failure> {
     tokio::spawn(reload_on(hangup, running.clone(), args.policy.clone(), tokens));
     running.record("start", None);
     tracing::info!("ready; SIGHUP reads the policy again, SIGTERM ends");
-    let looked = look_until(terminate, interrupt, &running).await;
+    look_until(terminate, interrupt, &running).await;
     // A change that is being made comes to its end.
     let _turn = running.changes.lock().await;
     stop(&running, args.keep)?;
     drop(started.ebpf);
-    looked.map(|()| EXIT_DONE)
+    Ok(EXIT_DONE)
 }
 
 /// The listeners of metrics and of the API, and what notices need: all that can be refused without touching a packet.
@@ -242,7 +248,7 @@ impl Signals {
 }
 
 /// Looks every second, and after each change, until a signal.
-async fn look_until(mut terminate: Signal, mut interrupt: Signal, running: &Shared) -> Result<(), Failure> {
+async fn look_until(mut terminate: Signal, mut interrupt: Signal, running: &Shared) {
     let mut every = tokio::time::interval(LOOK);
     every.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut looks = Looks::default();
@@ -250,16 +256,35 @@ async fn look_until(mut terminate: Signal, mut interrupt: Signal, running: &Shar
         tokio::select! {
             _ = every.tick() => {}
             () = running.changed.notified() => {}
-            _ = terminate.recv() => return Ok(()),
-            _ = interrupt.recv() => return Ok(()),
+            _ = terminate.recv() => return,
+            _ = interrupt.recv() => return,
         }
         let here = running.clone();
-        looks = blocking(move || {
-            looks.look(&here);
-            Ok(looks)
-        })
-        .await?;
+        let look = look_with(looks, move |looks: &mut Looks| looks.look(&here));
+        tokio::select! {
+            after = look => looks = after,
+            _ = terminate.recv() => return,
+            _ = interrupt.recv() => return,
+        }
     }
+}
+
+/// Looks beside the loop with what is remembered from the looks before; nothing is after one that panicked.
+async fn look_with<L: Default + Send + 'static>(
+    mut looks: L,
+    look: impl FnOnce(&mut L) + Send + 'static,
+) -> L {
+    let looked = blocking(move || {
+        look(&mut looks);
+        Ok(looks)
+    });
+    looked.await.unwrap_or_else(|failure| {
+        tracing::error!(
+            "a look at policy and interfaces failed, the next ones start anew: {}",
+            failure.message
+        );
+        L::default()
+    })
 }
 
 /// Reads the policy and the tokens again at each signal. Signals that come meanwhile count as one.
@@ -338,4 +363,17 @@ fn warnings(file: &PolicyFile) -> Option<String> {
         return None;
     }
     Some(policy::render(&file.name, &file.text, &file.checked.warnings).trim_end().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_look_that_panics_is_one_look_lost() {
+        let remembered = look_with(1, |looks: &mut u32| *looks += 1).await;
+        assert_eq!(remembered, 2);
+        let anew = look_with(remembered, |_: &mut u32| panic!("in a look")).await;
+        assert_eq!(anew, 0);
+    }
 }
