@@ -1,5 +1,7 @@
 //! Following what happens: a line of JSON for each event, until one end goes away.
 
+use std::pin::Pin;
+
 use axum::{
     body::{Body, Bytes},
     extract::{Query, State},
@@ -9,7 +11,7 @@ use axum::{
 use clap::ValueEnum;
 use serde::Deserialize;
 use tokio_stream::{
-    StreamExt as _,
+    Stream, StreamExt as _,
     wrappers::{BroadcastStream, errors::BroadcastStreamRecvError},
 };
 
@@ -20,7 +22,7 @@ use super::{
     limits::{FOLLOWERS_MAX, FOLLOWERS_OF_ONE_MAX},
     refusal::Refusal,
 };
-use crate::daemon::feed::{Entry, Event, EventKind};
+use crate::daemon::feed::{Entry, Event, EventKind, Feed};
 
 /// Which events to follow.
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
@@ -61,6 +63,17 @@ fn is_wanted(entry: &Entry, kinds: &[EventKind], service: Option<&str>) -> bool 
     is_of_kind && is_of_service
 }
 
+type Entries = Pin<Box<dyn Stream<Item = Result<Entry, BroadcastStreamRecvError>> + Send>>;
+
+/// What is told of some kinds of events: drops, which are many, only to those who want them.
+fn entries(feed: &Feed, kinds: &[EventKind]) -> Entries {
+    let others = BroadcastStream::new(feed.follow_others());
+    if kinds.is_empty() || kinds.contains(&EventKind::Drop) {
+        return Box::pin(others.merge(BroadcastStream::new(feed.follow_drops())));
+    }
+    Box::pin(others)
+}
+
 /// Follow what happens: an object a line, until the daemon ends. A follower that is too slow is told how many it missed.
 #[utoipa::path(
     get,
@@ -87,7 +100,7 @@ pub(super) async fn events(
         (Who::Token(name), Some(tokens)) => tokens.has(name),
         _ => true,
     };
-    let lines = BroadcastStream::new(app.running.feed.follow())
+    let lines = entries(&app.running.feed, &kinds)
         .map(|entry| {
             entry.unwrap_or_else(|BroadcastStreamRecvError::Lagged(events)| {
                 Entry::now(Event::Missed { events })

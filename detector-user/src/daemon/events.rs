@@ -73,7 +73,7 @@ pub(super) async fn follow(mut events: Events, running: Shared) {
                 return;
             }
         };
-        let is_wanted = tracing::enabled!(tracing::Level::TRACE) || running.feed.is_followed();
+        let is_wanted = tracing::enabled!(tracing::Level::TRACE) || running.feed.has_drops_followed();
         if is_wanted {
             names.refresh(&running.maps);
         }

@@ -182,35 +182,80 @@ impl Entry {
     }
 }
 
-/// Where events are told.
+/// Where events are told. Drops have a queue of their own: there are so many of them that a follower may miss some, and
+/// nothing else for that.
 #[derive(Debug, Clone)]
-pub struct Feed(Sender<Entry>);
+pub struct Feed {
+    drops: Sender<Entry>,
+    others: Sender<Entry>,
+}
 
 impl Feed {
     /// Nobody follows yet.
     pub fn new() -> Self {
-        Self(channel(EVENTS_QUEUED_MAX).0)
+        Self { drops: channel(EVENTS_QUEUED_MAX).0, others: channel(EVENTS_QUEUED_MAX).0 }
     }
 
-    /// Whether anybody follows.
-    pub fn is_followed(&self) -> bool {
-        self.0.receiver_count() > 0
+    /// Whether anybody follows the drops.
+    pub fn has_drops_followed(&self) -> bool {
+        self.drops.receiver_count() > 0
     }
 
     /// Tells those who follow.
     pub fn tell(&self, event: Event) {
+        let queue = if event.kind() == EventKind::Drop { &self.drops } else { &self.others };
         // An error says only that nobody follows.
-        let _ = self.0.send(Entry::now(event));
+        let _ = queue.send(Entry::now(event));
     }
 
-    /// Follows from now on.
-    pub fn follow(&self) -> Receiver<Entry> {
-        self.0.subscribe()
+    /// Follows the drops from now on.
+    pub fn follow_drops(&self) -> Receiver<Entry> {
+        self.drops.subscribe()
+    }
+
+    /// Follows everything but drops from now on.
+    pub fn follow_others(&self) -> Receiver<Entry> {
+        self.others.subscribe()
     }
 }
 
 impl Default for Feed {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn drops_displace_nothing_else_and_are_told_to_those_who_want_them() {
+        let feed = Feed::new();
+        let mut others = feed.follow_others();
+        assert!(!feed.has_drops_followed());
+        let applied = Event::PolicyApplied { epoch: 1, file: String::new(), confirm_in_s: None };
+        feed.tell(applied.clone());
+        let mut drops = feed.follow_drops();
+        assert!(feed.has_drops_followed());
+        let dropped = Event::Drop(Dropped {
+            source: [192, 0, 2, 1].into(),
+            source_port: 1,
+            destination: [192, 0, 2, 2].into(),
+            destination_port: 443,
+            protocol: 17,
+            bytes: 60,
+            interface: 1,
+            service: "api".to_owned(),
+            reason: "packets".to_owned(),
+            shadow: false,
+        });
+        for _ in 0..=EVENTS_QUEUED_MAX {
+            feed.tell(dropped.clone());
+        }
+        assert_eq!(others.try_recv().unwrap().event, applied);
+        assert!(others.try_recv().is_err(), "no drop");
+        assert!(drops.try_recv().is_err(), "some are missing");
+        assert_eq!(drops.try_recv().unwrap().event, dropped);
     }
 }

@@ -113,7 +113,7 @@ fn queue(target: Target, running: &Shared) -> Receiver<Entry> {
 }
 
 async fn fill(target: Target, queue: Sender<Entry>, running: Shared) {
-    let mut feed = running.feed.follow();
+    let mut feed = running.feed.follow_others();
     let drop_of = |events| running.notices.count(target, Outcome::Dropped, events);
     loop {
         match feed.recv().await {
