@@ -335,7 +335,7 @@ async fn change<T: Serialize + Send + 'static>(
 fn version(maps: &Maps) -> Option<Version> {
     let version = read::consistently(maps, |active| -> Result<_, read::ReadError> {
         let file = active.manifest()?.unwrap_or_default().file;
-        Ok(Version { epoch: active.epoch(), file })
+        Ok(Version { epoch: active.policy_epoch(), file })
     });
     version.inspect_err(|error| tracing::warn!("the log of changes lacks a policy: {error}")).ok()
 }

@@ -13,6 +13,7 @@ use aya::maps::MapError;
 use detector_common::{
     budget::ticks,
     counters::{FRAME_KINDS, TABLE_EVENTS, table_event_slot},
+    limits::INCIDENT_RULES_MAX,
     verdict::{COUNTER_SLOTS, Verdict, slot_reason},
 };
 use prometheus_client::{
@@ -28,7 +29,7 @@ use crate::{
     clock,
     commands::Failure,
     kernel::{maps::Maps, read},
-    policy::compile::Manifest,
+    policy::{compile::Manifest, incident::Incident},
 };
 
 /// A family of metrics.
@@ -61,7 +62,9 @@ families! {
     WAYS "detector_table_ways" "gauge" "table" "Entries that a table has room for."
     OCCUPIED "detector_table_occupied" "gauge" "table" "Entries that have an owner."
     BUSY "detector_table_busy" "gauge" "table" "Entries whose budgets are not full: they cannot be taken over."
-    GENERATION "detector_policy_generation" "gauge" "" "Number of the active policy."
+    GENERATION "detector_policy_generation" "gauge" "" "Epoch of the active policy, as `status` tells it."
+    INCIDENTS "detector_incident_rules" "gauge" "" "Incident rules in force."
+    INCIDENT_DROPS "detector_incident_drops" "counter" "id, action" "Packets dropped by each incident rule in force."
     RELOADS "detector_policy_reloads" "counter" "result" "Policies read again on SIGHUP, by result (applied, failed)."
     TICK "detector_clock_tick_seconds" "gauge" "" "Step of the clock that budgets tolerate."
     ATTACHED "detector_interface_attached" "gauge" "interface, mode" "1 for each interface, with the mode (native, generic); 0 when it was deleted or the program unloaded."
@@ -111,10 +114,19 @@ struct Judged {
     bytes: u64,
 }
 
+/// An incident rule in force, and what it dropped.
+#[derive(Debug)]
+struct InForce {
+    id: String,
+    action: &'static str,
+    dropped: u64,
+}
+
 /// All figures at one time.
 #[derive(Debug)]
 struct Snapshot {
     judged: Vec<Judged>,
+    incidents: Vec<InForce>,
     counters: [u64; detector_common::counters::COUNTERS],
     fills: [(&'static str, read::Fill); 2],
     epoch: u32,
@@ -131,8 +143,9 @@ type Notices = (&'static str, &'static str, u64);
 impl Snapshot {
     fn take(running: &Running) -> Result<Self, Failure> {
         let maps = &running.maps;
-        let (epoch, judged) = read::consistently(maps, |active| -> Result<_, Failure> {
-            Ok((active.epoch(), judged(maps, &active.manifest()?.unwrap_or_default())?))
+        let (epoch, judged, incidents) = read::consistently(maps, |active| -> Result<_, Failure> {
+            let judged = judged(maps, &active.manifest()?.unwrap_or_default())?;
+            Ok((active.policy_epoch(), judged, incidents(maps, &active.incidents()?.rules)?))
         })?;
         let now = ticks(clock::kernel_ns());
         let mut interfaces = Vec::new();
@@ -142,6 +155,7 @@ impl Snapshot {
         }
         Ok(Self {
             judged,
+            incidents,
             counters: read::counters(maps)?,
             fills: [("sources", read::fill(&maps.sources, now)), ("parents", read::fill(&maps.parents, now))],
             epoch,
@@ -183,6 +197,18 @@ fn judged(maps: &Maps, manifest: &Manifest) -> Result<Vec<Judged>, MapError> {
     Ok(judged)
 }
 
+/// Those of a list that have not ended; a list has a bound.
+fn incidents(maps: &Maps, rules: &[Incident]) -> Result<Vec<InForce>, MapError> {
+    let now_s = clock::unix_s();
+    let in_force = rules.iter().filter(|incident| !incident.has_ended(now_s)).take(INCIDENT_RULES_MAX);
+    in_force
+        .map(|incident| {
+            let dropped = read::rule_drops(maps, incident.counter)?.dropped;
+            Ok(InForce { id: incident.id.to_string(), action: incident.action.name(), dropped })
+        })
+        .collect()
+}
+
 impl Collector for Snapshot {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let encoder = &mut encoder;
@@ -213,6 +239,11 @@ impl Collector for Snapshot {
         gauge(encoder, &BUSY, fill(|fill| fill.busy))?;
         let epoch = [(Vec::new(), u64::from(self.epoch))];
         gauge(encoder, &GENERATION, epoch)?;
+        gauge(encoder, &INCIDENTS, [(Vec::new(), self.incidents.len() as u64)])?;
+        let drops = self.incidents.iter().map(|incident| {
+            (vec![("id", incident.id.as_str()), ("action", incident.action)], incident.dropped)
+        });
+        counter(encoder, &INCIDENT_DROPS, drops)?;
         let reloads = self.reloads.iter().map(|&(result, count)| (vec![("result", result)], count));
         counter(encoder, &RELOADS, reloads)?;
         let tick = encoder.encode_descriptor(TICK.name, TICK.help, None, MetricType::Gauge)?;
