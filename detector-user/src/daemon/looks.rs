@@ -80,15 +80,7 @@ impl Looks {
         }
         // Who applies a policy at this moment does both; what is left to do is done at the next look.
         let Ok(_lock) = running.pins.try_lock_policy() else { return };
-        let was_over = is_trial_over(&running.maps);
-        let ends = note_ends(&running.maps, &running.history);
-        if was_over {
-            tracing::warn!(
-                epoch = read::epoch(&running.maps),
-                "nobody confirmed the policy: it was taken back, and the one before is active"
-            );
-        }
-        match ends {
+        match note_ends(&running.maps, &running.history) {
             Ok(Ok(_)) => {}
             Ok(Err(error)) => tracing::warn!("that a trial ended is not recorded: {error}"),
             Err(error) => tracing::error!("cannot tell which policy is active: {error}"),

@@ -18,6 +18,8 @@ pub(super) struct Watch {
     seen: Option<Seen>,
     /// Rules of this policy whose end was told.
     told: BTreeSet<String>,
+    /// Whether the last look failed.
+    is_failing: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,10 +41,23 @@ impl Watch {
         let now = match self.read(maps) {
             Ok(now) => now,
             Err(error) => {
-                tracing::debug!("the policy is not looked at this second: {error}");
+                // Once until it can be read again. A policy that is replaced all the time is read a second later.
+                if !self.is_failing {
+                    tracing::warn!(
+                        "what happens to the policy is not told until it can be read again: {error}"
+                    );
+                }
+                self.is_failing = true;
                 return;
             }
         };
+        self.is_failing = false;
+        if let Some(epoch) = self.taken_back(&now) {
+            tracing::warn!(
+                epoch,
+                "nobody confirmed the policy: it was taken back, and the one before is active"
+            );
+        }
         for event in self.compare(&now) {
             feed.tell(event);
         }
@@ -95,6 +110,15 @@ impl Watch {
         events
     }
 
+    /// The policy that is active since nobody confirmed the one on trial, whoever settled that.
+    fn taken_back(&self, now: &Seen) -> Option<u32> {
+        let before = self.seen.as_ref()?;
+        // Both are whole seconds.
+        let is_over = now.at_s + 1 >= before.at_s + before.confirm_in_s?;
+        let is_taken_back = now.confirm_in_s.is_none() && now.policy_epoch != before.policy_epoch;
+        (is_over && is_taken_back).then_some(now.policy_epoch)
+    }
+
     /// Whether an incident rule has ended and is still there.
     pub(super) fn has_ended_incidents(&self) -> bool {
         let has_ended = |seen: &Seen| seen.incidents.iter().any(|incident| incident.has_ended(seen.at_s));
@@ -109,7 +133,8 @@ fn incidents(before: &Seen, now: &Seen) -> Vec<Event> {
     for incident in before.incidents.iter().filter(|incident| !incident.has_ended(before.at_s)) {
         if incident.has_ended(now.at_s) {
             events.push(Event::RuleEnded { rule: format!("incident {}", incident.id) });
-        } else if !is_in(incident, now) {
+        } else if !is_in(incident, now) && now.policy_epoch != 0 {
+            // Without a policy, as after a first trial, nothing is in force and nobody undid a thing.
             events.push(Event::IncidentUndone { id: incident.id });
         }
     }
@@ -174,6 +199,23 @@ mod tests {
         assert_eq!(told(&[first, second, seen(2, None, 3)]), [applied.clone(), ended(true, 2)]);
         let [first, second] = trial;
         assert_eq!(told(&[first, second, seen(1, None, 3)]), [applied, ended(false, 1)]);
+    }
+
+    #[test]
+    fn nobody_confirmed_what_is_taken_back_at_its_end() {
+        let back = |before, now| Watch { seen: Some(before), ..Watch::default() }.taken_back(&now);
+        assert_eq!(back(seen(2, Some(2), 10), seen(1, None, 12)), Some(1));
+        assert_eq!(back(seen(2, Some(5), 10), seen(1, None, 11)), None, "by hand");
+        assert_eq!(back(seen(2, Some(2), 10), seen(2, None, 12)), None, "confirmed");
+        assert_eq!(back(seen(2, Some(2), 10), seen(2, Some(1), 12)), None, "it waits");
+        assert_eq!(back(seen(2, None, 10), seen(3, None, 12)), None, "it never waited");
+    }
+
+    #[test]
+    fn without_a_policy_no_incident_rule_was_undone() {
+        let before = Seen { confirm_in_s: Some(1), ..beside(&[(1, None)], 1) };
+        let none = Seen { epoch: 0, policy_epoch: 0, ..beside(&[], 2) };
+        assert_eq!(told(&[before, none]), [Event::TrialEnded { confirmed: false, epoch: 0 }]);
     }
 
     #[test]
