@@ -162,11 +162,16 @@ impl History {
             Ok(connection) => return Ok(Some(connection)),
             Err(error) => error,
         };
-        if !error.is_read_only() {
+        // The last who closes the database writes all of the log into it. One that lies beside it all the same, as after a
+        // power failure or where somebody writes now, has what is newer.
+        let is_whole = is_whole(&path).map_err(|source| HistoryError::Io {
+            what: "read",
+            path: path.clone(),
+            source,
+        })?;
+        if !error.is_read_only() || !is_whole {
             return Err(error);
         }
-        // On a disk that is read-only no log can lie beside the database that is not in it: the last who closes it
-        // writes all of it into it.
         let flags =
             OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
         let connection = self.checked(|| Ok(Connection::open_with_flags(immutable_uri(&path), flags)?))?;
@@ -213,6 +218,17 @@ impl History {
             }
             other => other,
         })
+    }
+}
+
+/// Whether the database has everything, without the log beside it.
+fn is_whole(database: &Path) -> io::Result<bool> {
+    let mut log = database.as_os_str().to_owned();
+    log.push("-wal");
+    match fs::metadata(log) {
+        Ok(metadata) => Ok(metadata.len() == 0),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
+        Err(error) => Err(error),
     }
 }
 

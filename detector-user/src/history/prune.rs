@@ -20,14 +20,15 @@ impl Bounds {
     pub const DEFAULT: Self = Self { versions: 1000, blob_bytes: 512 << 20, entries: 100_000 };
 }
 
-/// Forgets the oldest versions and audit entries beyond the bounds. `active` versions stay, and so does the last one of
-/// every instance that the kernel took.
+/// Forgets the oldest versions and audit entries beyond the bounds. `active` versions stay, and so do the last one of every
+/// instance that the kernel took, and the last one that stayed: who is on trial has to have somewhere to go back to.
 pub(super) fn prune(connection: &Connection, bounds: &Bounds, active: &[u64]) -> Result<(), HistoryError> {
     entries(connection, bounds)?;
     let kept = active.iter().map(u64::to_string).collect::<Vec<_>>().join(", ");
     let oldest = format!(
         "SELECT version FROM versions WHERE version NOT IN ({kept}) AND version NOT IN (SELECT max(version) FROM versions \
-         WHERE state != 'failed' GROUP BY pins) ORDER BY version LIMIT 1"
+         WHERE state != 'failed' GROUP BY pins) AND version NOT IN (SELECT max(version) FROM versions WHERE state = 'applied' \
+         GROUP BY pins) ORDER BY version LIMIT 1"
     );
     while is_beyond(connection, bounds)? {
         let oldest: Option<i64> = connection.query_row(&oldest, [], |row| row.get(0)).optional()?;

@@ -128,6 +128,37 @@ fn the_oldest_are_forgotten_and_never_the_active_one() {
 }
 
 #[test]
+fn what_another_instance_may_go_back_to_is_not_forgotten() {
+    let directory = TempDir::new().unwrap();
+    let history = History { bounds: Bounds { versions: 2, ..Bounds::DEFAULT }, ..history(&directory) };
+    let other = History { pins: "other".to_owned(), ..history.clone() };
+    let author = author();
+    let stayed = add(&other, &new(&author, "stayed", &[]), State::Applied, &[]);
+    let trial = add(&other, &new(&author, "trial", &[]), State::Trial, &[stayed]);
+    for number in 0..5 {
+        add(&history, &new(&author, &format!("text {number}"), &[]), State::Applied, &[]);
+    }
+    assert_eq!((numbers(&other), numbers(&history)), (vec![trial, stayed], vec![7]));
+    assert!(other.content(stayed).is_ok());
+}
+
+#[test]
+fn a_log_that_is_not_in_the_database_keeps_it_from_being_read_without() {
+    let directory = TempDir::new().unwrap();
+    let history = history(&directory);
+    add(&history, &new(&author(), "one", &[]), State::Applied, &[]);
+    let log = directory.path().join("state/history.db-wal");
+    assert!(!log.exists() && is_whole(&history.path()).unwrap(), "who closes it last writes it whole");
+    fs::write(&log, b"").unwrap();
+    assert!(is_whole(&history.path()).unwrap());
+    // Another one has it open: what it writes is in the log first.
+    let connection = history.writer().unwrap();
+    add(&history, &new(&author(), "two", &[]), State::Applied, &[]);
+    assert!(!is_whole(&history.path()).unwrap());
+    drop(connection);
+}
+
+#[test]
 fn what_the_kernel_did_by_itself_is_written_down_once() {
     let directory = TempDir::new().unwrap();
     let history = history(&directory);
