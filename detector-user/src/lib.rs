@@ -12,6 +12,7 @@ pub mod clock;
 pub mod commands;
 pub mod daemon;
 pub mod guard;
+pub mod hexadecimal;
 pub mod history;
 pub mod kernel;
 pub mod log;

@@ -59,7 +59,7 @@ fn caller(app: &App, peer: Peer, headers: &HeaderMap) -> Result<Caller, Refusal>
                 ),
             )
         })?;
-        return Ok(Caller { who: Who::User(credentials.uid), role, peer });
+        return Ok(Caller { who: Who::User(credentials.uid), role, peer, token: None });
     }
     let secret = bearer(headers).ok_or_else(|| {
         Refusal::new(StatusCode::UNAUTHORIZED, "a token is needed: `Authorization: Bearer TOKEN`")
@@ -67,7 +67,7 @@ fn caller(app: &App, peer: Peer, headers: &HeaderMap) -> Result<Caller, Refusal>
     let token = app.tokens.as_ref().and_then(|tokens| tokens.find(secret)).ok_or_else(|| {
         Refusal::new(StatusCode::UNAUTHORIZED, "no such token: `detector token NAME` makes one")
     })?;
-    Ok(Caller { who: Who::Token(token.name), role: token.role, peer })
+    Ok(Caller { who: Who::Token(token.name.clone()), role: token.role, peer, token: Some(token) })
 }
 
 fn bearer(headers: &HeaderMap) -> Option<&str> {

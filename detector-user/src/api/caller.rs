@@ -4,6 +4,7 @@ use std::{fmt, io, net::SocketAddr, os::fd::AsRawFd as _, sync::Arc};
 
 use tokio::net::UnixStream;
 
+use super::tokens::Token;
 use crate::{commands::Failure, guard::Guard, history::Author};
 
 /// What somebody may do.
@@ -143,6 +144,8 @@ pub(super) struct Caller {
     pub(super) who: Who,
     pub(super) role: Role,
     pub(super) peer: Peer,
+    /// What says so, over TCP.
+    pub(super) token: Option<Token>,
 }
 
 impl Caller {

@@ -17,7 +17,7 @@ use tokio_stream::{
 
 use super::{
     Api,
-    caller::{Caller, Who},
+    caller::Caller,
     input::Input,
     limits::{FOLLOWERS_MAX, FOLLOWERS_OF_ONE_MAX},
     refusal::Refusal,
@@ -96,8 +96,8 @@ pub(super) async fn events(
         of_all.ok_or_else(|| full(format!("{FOLLOWERS_MAX} follow already: end one of them first")))?;
     let permits = [of_one, of_all];
     let tokens = app.tokens.clone();
-    let is_admitted = move || match (&caller.who, &tokens) {
-        (Who::Token(name), Some(tokens)) => tokens.has(name),
+    let is_admitted = move || match (&caller.token, &tokens) {
+        (Some(token), Some(tokens)) => tokens.has(token),
         _ => true,
     };
     let lines = entries(&app.running.feed, &kinds)

@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
 use super::{caller::Role, limits::TOKENS_MAX};
-use crate::commands::Failure;
+use crate::{commands::Failure, hexadecimal};
 
 /// The tokens of a file, as it was when it was read last.
 #[derive(Debug, Clone)]
@@ -60,27 +60,21 @@ impl Tokens {
         })
     }
 
-    /// Whether a token still is one of them.
-    pub(super) fn has(&self, name: &str) -> bool {
-        let tokens = self.tokens.read().unwrap_or_else(PoisonError::into_inner);
-        tokens.iter().any(|token| token.name == name)
+    /// Whether a token still is one of them, with the same secret and the same role.
+    pub(super) fn has(&self, token: &Token) -> bool {
+        self.tokens.read().unwrap_or_else(PoisonError::into_inner).contains(token)
     }
 }
 
 /// The line of a file that admits a token.
 pub fn line(role: Role, name: &str, secret: &str) -> String {
-    format!("{} {name} {}", role.name(), hex(&digest(secret)))
+    format!("{} {name} {}", role.name(), hexadecimal::digits(&digest(secret)))
 }
 
 /// Whether a name can stand in a line: the names of policies.
 pub fn is_name(name: &str) -> bool {
     let is_plain = |character: char| character.is_ascii_alphanumeric() || "_.:-".contains(character);
     (1..=63).contains(&name.len()) && name.chars().all(is_plain)
-}
-
-/// Bytes as hexadecimal digits.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn digest(secret: &str) -> [u8; 32] {
@@ -130,14 +124,9 @@ fn parse(text: &str) -> Result<Vec<Token>, String> {
 fn token(line: &str) -> Option<Token> {
     let mut words = line.split_whitespace();
     let (role, name, digits) = (words.next()?, words.next()?, words.next()?);
-    let role = Role::of_name(role)?;
-    let is_hex = digits.bytes().all(|digit| digit.is_ascii_hexdigit());
-    if words.next().is_some() || !is_name(name) || !is_hex || digits.len() != 64 {
+    let (role, digest) = (Role::of_name(role)?, hexadecimal::bytes(digits)?);
+    if words.next().is_some() || !is_name(name) {
         return None;
-    }
-    let mut digest = [0; 32];
-    for (place, byte) in digest.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(&digits[2 * place..2 * place + 2], 16).ok()?;
     }
     Some(Token { role, name: name.to_owned(), digest })
 }
@@ -160,7 +149,10 @@ mod tests {
         assert_eq!(found("two"), Some((Role::Viewer, "grafana".to_owned())));
         assert_eq!(found("three"), None);
         assert_eq!(found(""), None);
-        assert!(tokens.has("ci") && !tokens.has("one"));
+        let ci = tokens.find("one").unwrap();
+        assert!(tokens.has(&ci));
+        assert!(!tokens.has(&Token { role: Role::Viewer, ..ci.clone() }), "lowered");
+        assert!(!tokens.has(&Token { digest: digest("four"), ..ci }), "rotated");
     }
 
     #[test]

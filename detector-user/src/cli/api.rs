@@ -64,11 +64,12 @@ pub struct TcpArgs {
 /// Who is told of what happens.
 #[derive(Debug, Clone, Args)]
 pub struct NoticeArgs {
-    /// Program to start when a policy is applied or taken back, a rule ends or an interface is lost: with the kind of the
-    /// event as its argument and the event as JSON on its standard input. Killed after 10 s.
+    /// Program to start when a policy is applied or taken back, a rule ends, an incident rule is added or undone, or an
+    /// interface is lost: with the kind of the event as its argument and the event as JSON on its standard input. Killed
+    /// after 10 s.
     #[arg(long, value_name = "PROGRAM")]
     pub hook: Option<PathBuf>,
-    /// Where to post the same events as JSON, `http://` or `https://`; tried again for half a minute.
+    /// Where to post the same events as JSON, `http://` or `https://`; tried six times, for up to 90 s.
     #[arg(long, value_name = "URL")]
     pub webhook: Option<WebhookUrl>,
     /// Milliseconds that a hook may take: for tests.

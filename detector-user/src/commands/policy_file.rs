@@ -3,7 +3,6 @@
 use std::{
     cell::RefCell,
     collections::BTreeMap,
-    fmt::Write as _,
     fs,
     io::{self, Read as _},
     path::Path,
@@ -13,7 +12,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::{Failure, read_text};
 use crate::{
-    clock,
+    clock, hexadecimal,
     history::{Content, SourceFile},
     policy::{
         self, Checked, Context, Diagnostic,
@@ -184,11 +183,7 @@ fn digest(text: &str, sources: &[SourceFile]) -> String {
         add(name.as_bytes());
         add(bytes);
     }
-    hash.finalize().iter().fold(String::new(), |mut digits, byte| {
-        // Writing to a text cannot fail.
-        let _ = write!(digits, "{byte:02x}");
-        digits
-    })
+    hexadecimal::digits(&hash.finalize())
 }
 
 /// The bytes of a file; of one with more than `bytes_max`, one more than that.

@@ -4,8 +4,9 @@ use serde::Serialize;
 
 use super::{EXIT_DONE, Failure, print_json, print_line};
 use crate::{
-    api::tokens::{hex, is_name, line},
+    api::tokens::{is_name, line},
     cli::TokenArgs,
+    hexadecimal,
 };
 
 #[derive(Debug, Serialize)]
@@ -25,7 +26,7 @@ pub fn token(args: &TokenArgs) -> Result<u8, Failure> {
     let mut bytes = [0; 32];
     getrandom::fill(&mut bytes)
         .map_err(|error| Failure::failed(format_args!("cannot draw a random token: {error}")))?;
-    let token = hex(&bytes);
+    let token = hexadecimal::digits(&bytes);
     let line = line(args.role, name, &token);
     if args.json {
         print_json(&Answer { token, line })?;
