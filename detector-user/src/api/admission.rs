@@ -1,6 +1,11 @@
 //! What a request has to pass before anything is done for it: who asks, with which role, how often, and for how long.
 
-use std::{collections::HashMap, sync::PoisonError, time::Duration};
+use std::{
+    collections::HashMap,
+    hash::Hash,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 use axum::{
     extract::{FromRequestParts, Request, State},
@@ -14,7 +19,7 @@ use tokio::time::timeout;
 use super::{
     Api, App,
     caller::{Caller, Peer, Role, Who},
-    limits::{CHANGE_EVERY, CHANGES_BURST, REQUEST_TIME_MAX},
+    limits::{CHANGE_EVERY, CHANGES_BURST, REFUSAL_EVERY, REQUEST_TIME_MAX},
     refusal::Refusal,
 };
 use crate::clock;
@@ -38,13 +43,28 @@ pub(super) async fn admit(State(app): State<Api>, mut request: Request, next: Ne
     let Some(peer) = request.extensions().get::<Peer>().cloned() else {
         return Refusal::new(StatusCode::UNAUTHORIZED, "nobody knows who asks").into_response();
     };
-    match caller(&app, peer, request.headers()) {
+    match caller(&app, peer.clone(), request.headers()) {
         Ok(caller) => {
             request.extensions_mut().insert(caller);
             next.run(request).await
         }
-        Err(refusal) => refusal.into_response(),
+        Err(refusal) => {
+            if admits(&app.strangers, &()) {
+                let seconds = REFUSAL_EVERY.as_secs();
+                tracing::warn!(
+                    from = %peer,
+                    "refused over the API, as others may have been that are not logged for {seconds} s: {}",
+                    refusal.message()
+                );
+            }
+            refusal.into_response()
+        }
     }
+}
+
+/// Whether somebody's budget has room for one more now.
+pub(super) fn admits<K: Clone + Eq + Hash>(rates: &Mutex<Rates<K>>, who: &K) -> bool {
+    rates.lock().unwrap_or_else(PoisonError::into_inner).admit(who, ticks(clock::kernel_ns()))
 }
 
 fn caller(app: &App, peer: Peer, headers: &HeaderMap) -> Result<Caller, Refusal> {
@@ -100,30 +120,37 @@ impl FromRequestParts<Api> for Operator {
                  with a token for operators",
             ));
         }
-        let mut rates = app.rates.lock().unwrap_or_else(PoisonError::into_inner);
-        if !rates.admit(&caller.who, ticks(clock::kernel_ns())) {
+        if !admits(&app.rates, &caller.who) {
             let seconds = CHANGE_EVERY.as_secs();
             let message =
                 format!("too many changes: {CHANGES_BURST} at once and one every {seconds} s after that");
             return Err(Refusal::new(StatusCode::TOO_MANY_REQUESTS, message));
         }
-        drop(rates);
         Ok(Self(caller))
     }
 }
 
-/// When the budget of changes of each caller is full again, in ticks. Those whose is full are forgotten.
-#[derive(Debug, Default)]
-pub(super) struct Rates(HashMap<Who, u64>);
+/// A budget of each caller: so many at once, and one more after each time.
+#[derive(Debug)]
+pub(super) struct Rates<K> {
+    /// In ticks.
+    every: u64,
+    burst: u64,
+    /// When each budget is full again, in ticks. Those that are full are forgotten.
+    full_at: HashMap<K, u64>,
+}
 
-impl Rates {
-    fn admit(&mut self, who: &Who, now: u64) -> bool {
-        let cost = ticks(nanoseconds(CHANGE_EVERY));
-        self.0.retain(|_, full_at| *full_at > now);
-        let full_at = self.0.get(who).copied().unwrap_or(now);
-        let taken = take(full_at, now, cost, cost * CHANGES_BURST);
+impl<K: Clone + Eq + Hash> Rates<K> {
+    pub(super) fn new(every: Duration, burst: u64) -> Self {
+        Self { every: ticks(nanoseconds(every)), burst, full_at: HashMap::new() }
+    }
+
+    fn admit(&mut self, who: &K, now: u64) -> bool {
+        self.full_at.retain(|_, full_at| *full_at > now);
+        let full_at = self.full_at.get(who).copied().unwrap_or(now);
+        let taken = take(full_at, now, self.every, self.every * self.burst);
         if let Ok(full_at) = taken {
-            self.0.insert(who.clone(), full_at);
+            self.full_at.insert(who.clone(), full_at);
         }
         taken.is_ok()
     }
@@ -139,7 +166,7 @@ mod tests {
 
     #[test]
     fn each_caller_has_a_burst_and_then_a_rate() {
-        let mut rates = Rates::default();
+        let mut rates = Rates::new(CHANGE_EVERY, CHANGES_BURST);
         let (one, other) = (Who::User(1), Who::Token("1".to_owned()));
         let at = |seconds: u64| ticks(seconds * nanoseconds(CHANGE_EVERY));
         let admitted = (0..100).filter(|_| rates.admit(&one, at(1000))).count();
@@ -147,6 +174,6 @@ mod tests {
         assert!(rates.admit(&other, at(1000)));
         assert!(rates.admit(&one, at(1001)) && !rates.admit(&one, at(1001)));
         assert!(rates.admit(&one, at(2000)));
-        assert_eq!(rates.0.len(), 1, "who has a full budget is forgotten");
+        assert_eq!(rates.full_at.len(), 1, "who has a full budget is forgotten");
     }
 }

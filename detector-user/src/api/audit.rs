@@ -7,7 +7,12 @@ use axum::{
     response::Response,
 };
 
-use super::{Api, blocking, caller::Caller, refusal::Told};
+use super::{Api, admission::admits, caller::Caller, permits::blocking_with, refusal::Told};
+use crate::{
+    clock,
+    daemon::Running,
+    history::{Entry, Origin},
+};
 
 /// A policy, as far as a log names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +29,8 @@ pub(super) struct Asked {
     pub(super) caller: Caller,
     /// What was asked for: the last part of the path.
     pub(super) what: String,
+    /// To what: a file, a version, targets, numbers of rules; empty where that was not read.
+    pub(super) target: String,
     /// Why, by the one who asks.
     pub(super) reason: Option<String>,
     pub(super) before: Option<Version>,
@@ -35,22 +42,31 @@ pub(super) struct Asked {
 /// Logs a change, done or refused. The one place that all of them come to. Asks the user database for the name of who
 /// asked: not to be called where others wait.
 pub(super) fn audit(change: &Asked) {
-    let Asked { caller, what, reason, before, after, error } = change;
+    let Asked { caller, what, target, reason, before, after, error } = change;
     let (who, from, role) = (caller.who.to_string(), caller.peer.to_string(), caller.role.name());
     let epoch = |version: &Option<Version>| version.as_ref().map(|version| version.epoch);
     let file = |version: &Option<Version>| version.as_ref().map(|version| version.file.clone());
     let (before_file, after_file) = (file(before), file(after));
     match error {
         None => tracing::info!(
-            change = %what, who, from, role, reason,
+            change = %what, target, who, from, role, reason,
             before = epoch(before), before_file, after = epoch(after), after_file,
             "changed over the API"
         ),
         Some(error) => tracing::warn!(
-            change = %what, who, from, role, reason,
+            change = %what, target, who, from, role, reason,
             before = epoch(before), before_file, after = epoch(after), after_file,
             error, "refused over the API"
         ),
+    }
+}
+
+/// Writes a refused change into the history, where nothing further on does. Not to be called where others wait.
+pub(super) fn record_refusal(running: &Running, caller: &Caller, what: &str, target: &str, why: &str) {
+    let author = caller.author();
+    let entry = Entry::new(clock::unix_s(), &author, Origin::Api, what, target);
+    if let Err(error) = running.history.record(&Entry { refusal: Some(why), ..entry }) {
+        tracing::warn!("a refused {what} is not recorded: {error}");
     }
 }
 
@@ -58,8 +74,9 @@ pub(super) fn audit(change: &Asked) {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Audited;
 
-/// Logs the changes that were refused before anything was done: by role, by rate, by what was sent.
-pub(super) async fn refusals(State(_): State<Api>, request: Request, next: Next) -> Response {
+/// Logs and records the changes that were refused before anything was done: by role, by rate, by what was sent. Of each
+/// caller one a second, so that nobody fills the log.
+pub(super) async fn refusals(State(app): State<Api>, request: Request, next: Next) -> Response {
     let what = request.uri().path().rsplit('/').next().unwrap_or_default().to_owned();
     let caller = request.extensions().get::<Caller>().cloned();
     let is_read = request.method() != Method::POST || matches!(&*what, "check" | "plan");
@@ -70,11 +87,19 @@ pub(super) async fn refusals(State(_): State<Api>, request: Request, next: Next)
         return response;
     };
     let Some(Told(error)) = response.extensions().get::<Told>().cloned() else { return response };
-    let change = Asked { caller, what, reason: None, before: None, after: None, error: Some(error) };
-    let logged = blocking(move || {
-        audit(&change);
-        Ok(())
-    });
+    if !admits(&app.refused, &caller.who) {
+        return response;
+    }
+    let logged = async {
+        let (permit, running) = (app.audits.take().await?, app.running.clone());
+        let logged = move || {
+            record_refusal(&running, &caller, &what, "", &error);
+            let (reason, before, after) = (None, None, None);
+            audit(&Asked { caller, what, target: String::new(), reason, before, after, error: Some(error) });
+            Ok(())
+        };
+        blocking_with(permit, logged).await
+    };
     if let Err(failure) = logged.await {
         tracing::error!("a refused change was not logged: {}", failure.message);
     }

@@ -13,7 +13,7 @@ use utoipa::ToSchema;
 use super::{
     Api,
     admission::Operator,
-    audit::{Asked, Audited, Version, audit},
+    audit::{Asked, Audited, Version, audit, record_refusal},
     blocking,
     caller::Caller,
     input,
@@ -74,10 +74,13 @@ pub(super) async fn apply(
         return Err(unprocessable("`name` has 1 to 255 characters, on one line"));
     }
     check_bounds(confirm_s, reason.as_deref())?;
-    change(app.clone(), operator, "apply", reason.clone(), move |running, maps, caller| {
+    let wanted = Wanted { what: "apply", target: name.clone(), reason: reason.clone() };
+    change(app.clone(), operator, wanted, move |running, maps, caller| {
         let _permit = permit;
         let (author, guard) = (&caller.author(), caller.guard(&running.guard));
-        let file = PolicyFile::parse(&name, text, SourceFiles::Sent(&source_files))?;
+        // One that is invalid never gets to where changes are recorded.
+        let file = PolicyFile::parse(&name, text, SourceFiles::Sent(&source_files))
+            .inspect_err(|failure| record_refusal(running, caller, "apply", &name, &failure.message))?;
         let confirm = confirm_s.map(Duration::from_secs);
         let reason = reason.as_deref();
         let guard = Some(&guard);
@@ -94,7 +97,8 @@ fn unprocessable(message: &str) -> Refusal {
 /// Keep the policy that is on trial.
 #[utoipa::path(post, path = "/v1/confirm", responses((status = OK, description = "It stays.", body = trial::Answer)))]
 pub(super) async fn confirm(State(app): State<Api>, operator: Operator) -> Result<Response, Refusal> {
-    change(app, operator, "confirm", None, |running, maps, caller| {
+    let wanted = Wanted { what: "confirm", target: String::new(), reason: None };
+    change(app, operator, wanted, |running, maps, caller| {
         trial::answer(maps, &running.pins, &running.history, &caller.author(), Origin::Api)
     })
     .await
@@ -127,7 +131,9 @@ pub(super) async fn rollback(
     // No permit: whoever is on the way out waits for nobody's upload.
     let Rollback { version, confirm_s, force, reason } = input::small(&app, request).await?;
     check_bounds(confirm_s, reason.as_deref())?;
-    change(app.clone(), operator, "rollback", reason.clone(), move |running, maps, caller| {
+    let target = version.map_or_else(String::new, |version| format!("version {version}"));
+    let wanted = Wanted { what: "rollback", target, reason: reason.clone() };
+    change(app.clone(), operator, wanted, move |running, maps, caller| {
         let author = &caller.author();
         let confirm = confirm_s.map(Duration::from_secs);
         let guard = caller.guard(&running.guard);
@@ -235,8 +241,13 @@ pub(super) async fn incidents(
     let (body, permit) = input::large::<AddIncident, _>(&app, request, INCIDENT_BYTES_MAX, permit).await?;
     let guard = app.running.guard.clone();
     let (request, permit) = blocking(move || Ok((body.request(guard)?, permit))).await?;
-    let (what, why) = (request.action.name(), request.reason.clone());
-    change(app, operator, what, Some(why), move |running, maps, caller| {
+    let first = request.targets.first().map(ToString::to_string).unwrap_or_default();
+    let target = match request.targets.len() {
+        0 | 1 => first,
+        count => format!("{first} and {} more", count - 1),
+    };
+    let wanted = Wanted { what: request.action.name(), target, reason: Some(request.reason.clone()) };
+    change(app, operator, wanted, move |running, maps, caller| {
         let _permit = permit;
         let author = &caller.author();
         let record = incident::Record { history: &running.history, author, origin: Origin::Api };
@@ -273,7 +284,9 @@ pub(super) async fn undo(
     if ids.is_empty() || ids.len() > INCIDENT_RULES_MAX {
         return Err(unprocessable("`ids` has 1 to 256 numbers"));
     }
-    change(app, operator, "undo", reason.clone(), move |running, maps, caller| {
+    let target = ids.iter().map(u64::to_string).collect::<Vec<_>>().join(", ");
+    let wanted = Wanted { what: "undo", target, reason: reason.clone() };
+    change(app, operator, wanted, move |running, maps, caller| {
         let author = &caller.author();
         let record = incident::Record { history: &running.history, author, origin: Origin::Api };
         let guard = (!force).then(|| caller.guard(&running.guard));
@@ -294,12 +307,18 @@ fn check_bounds(confirm_s: Option<u64>, reason: Option<&str>) -> Result<(), Refu
     Ok(())
 }
 
+/// A change as the log names it.
+struct Wanted {
+    what: &'static str,
+    target: String,
+    reason: Option<String>,
+}
+
 /// Makes a change when it is its turn, and logs it with the policies before and after.
 async fn change<T: Serialize + Send + 'static>(
     app: Api,
     Operator(caller): Operator,
-    what: &'static str,
-    reason: Option<String>,
+    Wanted { what, target, reason }: Wanted,
     work: impl FnOnce(&Running, &mut Maps, &Caller) -> Result<T, Failure> + Send + 'static,
 ) -> Result<Response, Refusal> {
     // A task of its own: who asks may go away, what was begun and the log of it may not.
@@ -313,7 +332,7 @@ async fn change<T: Serialize + Send + 'static>(
             let done = done.and_then(|maps| work(&running, maps, &caller));
             let after = maps.as_ref().ok().and_then(version);
             let error = done.as_ref().err().map(|failure| failure.message.clone());
-            audit(&Asked { caller, what: what.to_owned(), reason, before, after, error });
+            audit(&Asked { caller, what: what.to_owned(), target, reason, before, after, error });
             done
         });
         let done = done.await;

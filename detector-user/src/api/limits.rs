@@ -73,6 +73,10 @@ pub const CHANGES_BURST: u64 = 20;
 /// The time after which a caller may ask for one more change.
 pub const CHANGE_EVERY: Duration = Duration::from_secs(1);
 
+/// The time between two refusals of one caller that are logged and recorded, and between two of callers that nobody knows
+/// that are logged.
+pub const REFUSAL_EVERY: Duration = Duration::from_secs(1);
+
 /// Versions that `history` answers with at most: for each, its text is read and compared.
 pub const VERSIONS_MAX: usize = 100;
 

@@ -37,9 +37,11 @@ pub use serve::Listeners;
 pub use tokens::Tokens;
 
 use crate::daemon::{Shared, blocking};
+use admission::Rates;
+use caller::Who;
 use limits::{
-    CHECKS_MAX, CHECKS_OF_ONE_MAX, FOLLOWERS_MAX, FOLLOWERS_OF_ONE_MAX, READERS_MAX, SAMPLERS_MAX,
-    UPLOADS_MAX,
+    AUDITS_MAX, CHANGE_EVERY, CHANGES_BURST, CHECKS_MAX, CHECKS_OF_ONE_MAX, FOLLOWERS_MAX,
+    FOLLOWERS_OF_ONE_MAX, READERS_MAX, REFUSAL_EVERY, SAMPLERS_MAX, UPLOADS_MAX,
 };
 use permits::{Permits, PermitsOfEach};
 
@@ -48,7 +50,11 @@ struct App {
     running: Shared,
     tokens: Option<Tokens>,
     groups: caller::Groups,
-    rates: Mutex<admission::Rates>,
+    rates: Mutex<Rates<Who>>,
+    /// Of what is written down of refused changes.
+    refused: Mutex<Rates<Who>>,
+    /// Of what is logged of those whom nobody knows.
+    strangers: Mutex<Rates<()>>,
     followers: Permits,
     followers_of_each: PermitsOfEach,
     readers: Permits,
@@ -57,6 +63,7 @@ struct App {
     checks_of_each: PermitsOfEach,
     applies: Permits,
     incidents: Permits,
+    audits: Permits,
     body_time_max: Duration,
 }
 
@@ -68,7 +75,9 @@ impl App {
             running,
             tokens,
             groups,
-            rates: Mutex::default(),
+            rates: Mutex::new(Rates::new(CHANGE_EVERY, CHANGES_BURST)),
+            refused: Mutex::new(Rates::new(REFUSAL_EVERY, 1)),
+            strangers: Mutex::new(Rates::new(REFUSAL_EVERY, 1)),
             followers: Permits::new(FOLLOWERS_MAX),
             followers_of_each: PermitsOfEach::new(FOLLOWERS_OF_ONE_MAX),
             readers: Permits::new(READERS_MAX),
@@ -77,6 +86,7 @@ impl App {
             checks_of_each: PermitsOfEach::new(CHECKS_OF_ONE_MAX),
             applies: Permits::new(UPLOADS_MAX),
             incidents: Permits::new(UPLOADS_MAX),
+            audits: Permits::new(AUDITS_MAX),
             body_time_max,
         }
     }

@@ -26,6 +26,11 @@ impl Refusal {
         let code = if is_input { EXIT_INVALID } else { EXIT_FAILED };
         Self { status, failure: Failure { code, ..Failure::failed(message) } }
     }
+
+    /// What went wrong and what to do.
+    pub(super) fn message(&self) -> &str {
+        &self.failure.message
+    }
 }
 
 impl From<Failure> for Refusal {
