@@ -172,8 +172,11 @@ impl<'a> Applying<'a> {
     }
 
     /// Refuses what would lock somebody out or drop too much, unless it is forced.
-    fn check_guard(&self, tables: &mut Tables) -> Result<(), Failure> {
+    fn check_guard(&mut self, tables: &mut Tables) -> Result<(), Failure> {
         let Some(guard) = self.change.guard.filter(|_| !self.change.force) else { return Ok(()) };
+        if self.is_known() {
+            return Ok(());
+        }
         let incidents = read::incidents(self.maps)?;
         tables.beside =
             Beside::new(incidents, &Standard::of(tables), tables.clocks).map_err(apply::ApplyError::from)?;
@@ -182,18 +185,23 @@ impl<'a> Applying<'a> {
 
     /// A daemon's start and reload have nobody to ask: what was forced once need not be again, and what is in the kernel
     /// does no more harm. A rollback goes to what was forced then.
+    fn is_known(&mut self) -> bool {
+        let Change { file, origin, .. } = *self.change;
+        matches!(origin, Origin::Start | Origin::Reload | Origin::Rollback)
+            && (self.before.as_ref().is_some_and(|before| before.digest == file.digest)
+                || self.unrecorded.note(self.history.was_forced(&file.digest)).unwrap_or(false))
+    }
+
+    /// Refuses what is about nearly everyone, unless it is forced or known.
     fn check_force(&mut self) -> Result<(), Failure> {
         let Change { file, force, origin, .. } = *self.change;
         if force || !file.needs_force() {
             return Ok(());
         }
-        let by_itself = matches!(origin, Origin::Start | Origin::Reload);
-        let is_known = (by_itself || origin == Origin::Rollback)
-            && (self.before.as_ref().is_some_and(|before| before.digest == file.digest)
-                || self.unrecorded.note(self.history.was_forced(&file.digest)).unwrap_or(false));
-        if is_known {
+        if self.is_known() {
             return Ok(());
         }
+        let by_itself = matches!(origin, Origin::Start | Origin::Reload);
         file.check_force(if by_itself {
             "apply it once with `detector apply FILE --force`, or start the daemon with `run --force`"
         } else {

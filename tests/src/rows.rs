@@ -4,7 +4,7 @@
 //! all counters and entries that changed; what it does not name did not change. For example:
 //!
 //! ```text
-//! drop packets; api.packets 1; 198.51.100.7/32@api packets 1 dropped 1
+//! drop packets; api.packets 1; 198.51.100.7/32@api packets 1 refused 1
 //! ```
 //!
 //! A counter of bytes is named only where it moved by something else than the length of the frames counted.

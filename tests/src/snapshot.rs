@@ -87,7 +87,7 @@ impl Snapshot {
             let entry = Entry {
                 packets: way.packets(),
                 bytes: way.bytes(),
-                dropped: way.refused(),
+                refused: way.refused(),
                 connections: way.connections(),
             };
             let twice = self.entries.insert(key, entry);
@@ -115,7 +115,7 @@ impl EntryKey {
 struct Entry {
     packets: u32,
     bytes: u32,
-    dropped: u32,
+    refused: u32,
     connections: u32,
 }
 
@@ -126,7 +126,7 @@ impl Entry {
         let mut text = String::new();
         for (name, count) in [
             ("packets", packets),
-            ("dropped", self.dropped - old.dropped),
+            ("refused", self.refused - old.refused),
             ("connections", self.connections - old.connections),
         ] {
             if count != 0 {

@@ -10,7 +10,7 @@ use crate::*;
 #[test]
 fn packets_of_a_source() {
     let frame = ack_from("10.1.2.3");
-    let over = "drop packets; api.packets 1; 10.1.2.3/32@api packets 1 dropped 1";
+    let over = "drop packets; api.packets 1; 10.1.2.3/32@api packets 1 refused 1";
     let within = "pass conforming; api.conforming 1; 10.1.2.3/32@api packets 1";
     Rig::under(&budget_policy("[profile.customer]\npackets = { rate = \"10/s\", burst = 2 }"))
         .check_sequence(&[
@@ -36,7 +36,7 @@ fn packets_of_a_source() {
 fn bytes_of_a_source() {
     let full = tcp(SOURCE, API, flags::ACK).of_length(1514).frame();
     let small = tcp(SOURCE, API, flags::ACK).of_length(86).frame();
-    let over = "drop bytes; api.bytes 1; 10.1.2.3/32@api packets 1 dropped 1";
+    let over = "drop bytes; api.bytes 1; 10.1.2.3/32@api packets 1 refused 1";
     let within = "pass conforming; api.conforming 1; 10.1.2.3/32@api packets 1";
     Rig::under(&budget_policy("[profile.customer]\nbytes = { rate = \"16kB/s\", burst = 1600 }"))
         .check_sequence(&[
@@ -55,7 +55,7 @@ fn connections_of_a_source() {
     let syn = tcp(SOURCE, API, flags::SYN).frame();
     let syn_ack = tcp(SOURCE, API, flags::SYN | flags::ACK).frame();
     let within = "pass conforming; api.conforming 1; 10.1.2.3/32@api packets 1 connections 1";
-    let over = "drop connections; api.connections 1; 10.1.2.3/32@api packets 1 dropped 1 connections 1";
+    let over = "drop connections; api.connections 1; 10.1.2.3/32@api packets 1 refused 1 connections 1";
     let data = "pass conforming; api.conforming 1; 10.1.2.3/32@api packets 1";
     Rig::under(&budget_policy("[profile.customer]\nconnections = { rate = \"1/s\", burst = 2 }"))
         .check_sequence(&[
@@ -72,7 +72,7 @@ fn connections_of_a_source() {
                 "a tiny fragment that may hide a SYN",
                 &tcp(SOURCE, API, 0).fragment(0, true).cut_transport(8).frame(),
                 "drop connections; api.connections 1; first_fragment 1; tiny_fragment 1; \
-          10.1.2.3/32@api packets 1 dropped 1 connections 1",
+          10.1.2.3/32@api packets 1 refused 1 connections 1",
             ),
         ]);
 }
@@ -84,7 +84,7 @@ fn the_first_budget_that_is_spent_gives_the_reason() {
     let big = |flags| tcp(SOURCE, API, flags).of_length(1400).frame();
     let small = |flags| tcp(SOURCE, API, flags).frame();
     let drop = |reason: &str, rest: &str| {
-        format!("drop {reason}; api.{reason} 1; 10.1.2.3/32@api packets 1 dropped 1{rest}")
+        format!("drop {reason}; api.{reason} 1; 10.1.2.3/32@api packets 1 refused 1{rest}")
     };
     Rig::under(&budget_policy(budgets)).check_sequence(&[
         (0, "within all", &big(flags::SYN), CONNECTION),

@@ -53,7 +53,7 @@ pub(crate) const NOT_IP: &str = "pass not_ip; none.not_ip 1";
 
 /// The row of a new source: verdict and reason, and where it is counted.
 pub(crate) fn first(verdict: &str, reason: &str, source: &str, service: &str) -> String {
-    let dropped = if verdict == "drop" { " dropped 1" } else { "" };
+    let dropped = if verdict == "drop" { " refused 1" } else { "" };
     format!(
         "{verdict} {reason}; {service}.{reason} 1; source_created 1; {source}@{service} packets 1{dropped}"
     )

@@ -21,12 +21,12 @@ fn packets_of_a_parent() {
             &format!("{new}; parent_created 1; 10.1.2.3/32@api packets 1; 10.1.2.0/24@api new"),
         ),
         (0, "second source", &ack_from("10.1.2.4"), &format!("{new}; 10.1.2.4/32@api packets 1")),
-        (0, "first again", &ack_from("10.1.2.3"), &format!("{over}10.1.2.3/32@api packets 1 dropped 1")),
+        (0, "first again", &ack_from("10.1.2.3"), &format!("{over}10.1.2.3/32@api packets 1 refused 1")),
         (
             0,
             "third source",
             &ack_from("10.1.2.5"),
-            &format!("{over}source_created 1; 10.1.2.5/32@api packets 1 dropped 1"),
+            &format!("{over}source_created 1; 10.1.2.5/32@api packets 1 refused 1"),
         ),
         (
             0,
@@ -67,14 +67,14 @@ fn bytes_and_connections_of_a_parent() {
             0,
             "no bytes are left",
             &ack_from("10.1.2.3"),
-            "drop parent_bytes; api.parent_bytes 1; 10.1.2.3/32@api packets 1 dropped 1",
+            "drop parent_bytes; api.parent_bytes 1; 10.1.2.3/32@api packets 1 refused 1",
         ),
         (
             500,
             "no connection is left",
             &syn("10.1.2.5:1"),
             "drop parent_connections; api.parent_connections 1; source_created 1; \
-             10.1.2.5/32@api packets 1 dropped 1 connections 1",
+             10.1.2.5/32@api packets 1 refused 1 connections 1",
         ),
         (
             0,
@@ -111,7 +111,7 @@ fn both_parents_of_an_ipv6_source() {
             0,
             "the /56 is spent",
             &ack_from("2001:db8:a:180::1"),
-            &format!("{over}2001:db8:a:180::/64@api packets 1 dropped 1"),
+            &format!("{over}2001:db8:a:180::/64@api packets 1 refused 1"),
         ),
         (
             0,
@@ -125,7 +125,7 @@ fn both_parents_of_an_ipv6_source() {
             0,
             "the /48 is spent",
             &ack_from("2001:db8:a:201::1"),
-            &format!("{over}2001:db8:a:201::/64@api packets 1 dropped 1"),
+            &format!("{over}2001:db8:a:201::/64@api packets 1 refused 1"),
         ),
         (
             0,

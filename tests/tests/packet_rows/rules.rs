@@ -136,12 +136,12 @@ fn a_rule_limits_by_its_own_profile() {
     let entry = "10.1.3.4/32@api packets 1";
     Rig::under(RULES).check_sequence(&[
         (0, "first", &ack_from("10.1.3.4"), &first("pass", "conforming", "10.1.3.4/32", "api")),
-        (0, "second", &ack_from("10.1.3.4"), &format!("drop packets; api.packets 1; {entry} dropped 1")),
+        (0, "second", &ack_from("10.1.3.4"), &format!("drop packets; api.packets 1; {entry} refused 1")),
         (
             59_999,
             "too early",
             &ack_from("10.1.3.4"),
-            &format!("drop packets; api.packets 1; {entry} dropped 1"),
+            &format!("drop packets; api.packets 1; {entry} refused 1"),
         ),
         (1, "after a minute", &ack_from("10.1.3.4"), &format!("pass conforming; api.conforming 1; {entry}")),
     ]);
@@ -169,7 +169,7 @@ fn ipv6_sources_have_the_class_of_their_prefix() {
 fn hosts_of_a_divided_source_keep_their_own_classes() {
     let prefix = "2001:db8:a:b::/64@api packets 1";
     let conforming = format!("pass conforming; api.conforming 1; {prefix}");
-    let denied = format!("drop denied; api.denied 1; {prefix} dropped 1");
+    let denied = format!("drop denied; api.denied 1; {prefix} refused 1");
     let allowed = format!("pass allowed; api.allowed 1; {prefix}");
     Rig::under(RULES).check_sequence(&[
         (0, "new", &ack_from("2001:db8:a:b::1"), &first("pass", "conforming", "2001:db8:a:b::/64", "api")),

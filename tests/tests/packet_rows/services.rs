@@ -170,7 +170,7 @@ fn hidden_ports_are_no_way_to_a_service_without_limits() {
             1,
             "another",
             &many,
-            &format!("drop connections; api.connections 1; {kinds}; {entry} dropped 1 connections 1"),
+            &format!("drop connections; api.connections 1; {kinds}; {entry} refused 1 connections 1"),
         ),
         (
             1,

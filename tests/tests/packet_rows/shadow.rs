@@ -33,7 +33,7 @@ fn shadow_decides_and_counts_and_drops_nothing() {
         mode = "enforce"
     "#,
     );
-    let over = "pass packets (shadow); api.packets.shadow 1; 10.1.2.3/32@api packets 1";
+    let over = "pass packets (shadow); api.packets.shadow 1; 10.1.2.3/32@api packets 1 refused 1";
     let new = "pass conforming; api.conforming 1; source_created 1; ";
     rig.check_sequence(&[
         (
@@ -58,7 +58,7 @@ fn shadow_decides_and_counts_and_drops_nothing() {
         (
             "a rule without a mode",
             &ack_from("10.2.0.1"),
-            "pass denied (shadow); api.denied.shadow 1; source_created 1; 10.2.0.1/32@api packets 1",
+            "pass denied (shadow); api.denied.shadow 1; source_created 1; 10.2.0.1/32@api packets 1 refused 1",
         ),
         ("a rule that enforces", &ack_from("10.3.0.1"), &first("drop", "denied", "10.3.0.1/32", "api")),
     ]);
@@ -94,7 +94,7 @@ fn a_rule_may_be_shadowed_alone() {
         (
             "drop",
             &ack_from("10.2.0.1"),
-            "pass denied (shadow); api.denied.shadow 1; source_created 1; 10.2.0.1/32@api packets 1",
+            "pass denied (shadow); api.denied.shadow 1; source_created 1; 10.2.0.1/32@api packets 1 refused 1",
         ),
         ("no profile, no rule", &ack_from("10.5.0.1"), &first("pass", "unlimited", "10.5.0.1/32", "api")),
         ("in force", &ack_from("10.4.0.1"), &first("drop", "denied", "10.4.0.1/32", "api")),
@@ -111,7 +111,7 @@ fn a_rule_may_be_shadowed_alone() {
             0,
             "limit, over",
             &syn,
-            "pass connections (shadow); api.connections.shadow 1; 10.3.0.1/32@api packets 1 connections 1",
+            "pass connections (shadow); api.connections.shadow 1; 10.3.0.1/32@api packets 1 refused 1 connections 1",
         ),
     ]);
 }
