@@ -313,7 +313,7 @@ pub fn end_trial(
     let trial = version_of(maps)?;
     let is_done = if confirmed { apply::confirm(maps) } else { apply::take_back(maps) };
     if !is_done {
-        return Err(Failure::failed(NOTHING_WAITS));
+        return Err(Failure::conflict(NOTHING_WAITS));
     }
     let (version, epoch) = (version_of(maps)?, read::epoch(maps));
     let (action, state) =
