@@ -32,8 +32,12 @@ fn reads_answer_what_the_commands_answer() -> Result<()> {
     assert_eq!((answer.status, &answer.body["services"]), (200, &status["services"]));
     assert_eq!(answer.body["policy"]["epoch"], status["policy"]["epoch"]);
     assert_eq!(api.get("/v1/rules")?.body, site.ask_json(&["rules"])?.1);
-    let explained = api.get(&format!("/v1/explain/{offender}"))?.body;
-    let (_, by_command) = site.ask_json(&["explain", &offender])?;
+    let mut explained = api.get(&format!("/v1/explain/{offender}"))?.body;
+    let (_, mut by_command) = site.ask_json(&["explain", &offender])?;
+    // Time goes on between the two.
+    for explained in [&mut explained, &mut by_command] {
+        explained["services"][0]["seen"]["last_refusal"]["ago_ms"] = Value::Null;
+    }
     assert_eq!(explained["services"][0]["seen"], by_command["services"][0]["seen"]);
     assert!(explained["services"][0]["seen"]["dropped"].as_u64() > Some(100), "{explained}");
 
@@ -102,14 +106,41 @@ fn changes_are_made_and_logged_with_who_made_them() -> Result<()> {
         refused.body
     );
 
+    // An incident rule changes what packets are judged by, not the policy.
+    let block = json!({ "action": "block", "targets": ["198.51.100.7", "198.51.100.9"], "for_s": 60, "reason": "INC-1" });
+    assert_eq!(api.post("/v1/incidents", Some(&block))?.status, 200);
+    let metrics = site.metrics()?;
+    let rules = (
+        metrics.sum("detector_incident_rules", &[]),
+        metrics.0.contains("detector_incident_drops_total{id=\"1\",action=\"block\"} 0"),
+    );
+    assert_eq!(rules, (1, true), "{}", metrics.0);
+    let epoch = site.status()?.1["policy"]["epoch"].as_u64();
+    assert_eq!(Some(metrics.sum("detector_policy_generation", &[])), epoch);
+    let audit = api.get("/v1/audit?limit=2")?.body;
+    let refused = &audit["entries"][1];
+    assert_eq!(
+        (&refused["action"], &refused["origin"], &refused["target"]),
+        (&json!("apply"), &json!("api"), &json!("api.toml")),
+        "{audit}"
+    );
+    assert!(refused["result"].to_string().contains("it was not sent"), "{audit}");
+
     let log = daemon.log();
     let line = |part: &str| {
         log.lines().find(|line| line.contains(part)).with_context(|| format!("no {part}: {log}"))
     };
     let change = line("reason=\"a wave\"")?;
-    for part in
-        ["change=apply", "root (uid 0)", "from=\"process ", "before=1", "after=2", "role=\"operator\""]
-    {
+    assert!(line("change=block")?.contains("target=\"198.51.100.7/32 and 1 more\""), "{log}");
+    for part in [
+        "change=apply",
+        "target=\"api.toml\"",
+        "root (uid 0)",
+        "from=\"process ",
+        "before=1",
+        "after=2",
+        "role=\"operator\"",
+    ] {
         assert!(change.contains(part), "{part}: {change}");
     }
     assert!(line("change=rollback")?.contains("before=2"));

@@ -49,8 +49,8 @@ fn a_hook_gets_kind_and_event() -> Result<()> {
         ("/v1/rollback", Some(&serde_json::json!({}))),
         ("/v1/apply", Some(&request())),
     ] {
-        assert_eq!(api(&site).post(path, body)?.status, 200);
         let before = fs::read_to_string(&out).unwrap_or_default().len();
+        assert_eq!(api(&site).post(path, body)?.status, 200);
         wait_until("the hook is told", PATIENCE, || {
             Ok(fs::read_to_string(&out).ok().filter(|text| text.len() > before))
         })?;

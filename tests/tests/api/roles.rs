@@ -87,6 +87,12 @@ fn roles_go_by_the_groups_of_the_process() -> Result<()> {
         log.lines().find(|line| line.contains("role=\"viewer\"")).context("a refused change is logged")?;
     assert!(refused.contains("change=confirm") && refused.contains("(uid 65534)"), "{refused}");
 
+    let (_, audit) = site.ask_json(&["history", "--audit"])?;
+    let entries = audit["entries"].as_array().context("entries")?;
+    let refused = entries.iter().find(|entry| entry["author"]["uid"] == NOBODY);
+    let refused = refused.with_context(|| format!("a refused change is recorded: {audit}"))?;
+    assert!(refused["action"] == "confirm" && refused["result"].to_string().contains("viewers"), "{refused}");
+
     // Who gets past the mode of the socket is asked who it is all the same.
     fs::set_permissions(site.api(), fs::Permissions::from_mode(0o666)).context("opening the socket")?;
     for request in [READ, CHECK, CHANGE] {
