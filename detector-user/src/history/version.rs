@@ -12,9 +12,9 @@ use super::Author;
 /// An enum whose variants stand as words in the database and in JSON.
 macro_rules! words {
     ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal,)* }) => {
-        $(#[$doc])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
         #[serde(rename_all = "snake_case")]
+        $(#[$doc])*
         pub enum $name {
             $($(#[$variant_doc])* $variant,)*
         }
@@ -54,6 +54,7 @@ macro_rules! words {
 
 words! {
     /// By which way a change came.
+    #[schema(as = ChangeOrigin)]
     Origin {
         /// `detector apply`.
         Apply = "apply",
@@ -76,6 +77,7 @@ words! {
 
 words! {
     /// What became of a version.
+    #[schema(as = VersionState)]
     State {
         /// It is being put into the kernel.
         Applying = "applying",
