@@ -91,7 +91,7 @@ assert [rule.name for rule in expect(rules.sync(client=client), Rules).rules] ==
 assert expect(confirm.sync(client=client), Confirmed).confirmed
 again = expect(rollback.sync(client=client, body=Rollback(version=1, reason="as before")), Applied)
 assert (again.version, again.again) == (3, 1), again
-back = expect(rollback.sync(client=client, body=Rollback()), Applied)
+back = expect(rollback.sync(client=client, body=Rollback(version=2)), Applied)
 assert (back.version, back.again) == (4, 2), back
 
 throttle = AddIncident(action=IncidentKind.THROTTLE, targets=["198.51.100.0/24"], for_s=600, rate="10/s", reason="a wave")
