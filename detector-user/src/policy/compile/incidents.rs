@@ -139,13 +139,15 @@ fn as_policy(incidents: &Incidents, standard: &Standard) -> Policy {
     }
 }
 
+/// A rule, the profile and lineage of the class that a throttle tightens, and what comes when the rule ends.
+type Asked = (usize, Option<(u16, u8)>, u16);
+
 /// The classes asked for so far.
 struct IncidentClasses<'a> {
     incidents: &'a Incidents,
     standard: &'a Standard,
     clocks: Clocks,
-    /// By rule, by the profile and lineage of the class that a throttle tightens, and by what comes when the rule ends.
-    numbers: BTreeMap<(usize, Option<(u16, u8)>, u16), u16>,
+    numbers: BTreeMap<Asked, u16>,
     classes: Vec<Class>,
 }
 
