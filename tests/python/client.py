@@ -113,7 +113,7 @@ changed = expect(difference.sync(2, client=client), VersionDifference)
 assert "partner" in changed.diff, changed
 assert expect(version_text.sync(99, client=client), Failure).exit_code
 actions = [entry.action for entry in expect(audit_log.sync(client=client), AuditLog).entries]
-assert actions[:3] == ["undo", "undo", "block"] and "apply" in actions, actions
+assert actions[:2] == ["undo", "undo"] and {"throttle", "rollback", "confirm", "apply"} <= set(actions), actions
 plan = expect(planned.sync(client=client, body=Check(text=policy)), Plan)
 assert plan.impact.starts == 0, plan
 assert expect(hurt.sync(client=client), Victims).sources == 0
