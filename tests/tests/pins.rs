@@ -125,11 +125,11 @@ fn new_interfaces_come_before_the_policy_and_the_policy_before_adopted_ones() ->
     applying.lock().context("holding the lock of policies")?;
     let (code, said) = site.refused(&["edge0", "edge1"], &[])?;
     assert_eq!(code, 1, "{said}");
-    assert!(said.contains("is applying a policy"), "{said}");
+    assert!(said.contains("is changing the policy"), "{said}");
     as_before(&said)?;
     assert!(said.contains("edge1") && !stage.is_attached(1)?, "attached and let go: {said}");
     let (code, _, err) = site.ask(&["apply", &site.policy().to_string_lossy()])?;
-    assert!(code == 1 && err.contains("is applying a policy"), "{err}");
+    assert!(code == 1 && err.contains("is changing the policy"), "{err}");
     as_before(&err)?;
     drop(applying);
 
