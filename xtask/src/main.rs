@@ -7,6 +7,7 @@ mod bench;
 mod ci;
 mod command;
 mod ebpf;
+mod fuzz;
 mod initramfs;
 mod kernels;
 mod packages;
@@ -50,6 +51,8 @@ enum Habit {
     },
     /// Run the tests that must hold on old kernels, on Debian's kernels in qemu
     Kernels(kernels::Options),
+    /// Give the policy language inputs that nobody thought of, and see that its promises hold
+    Fuzz(fuzz::Options),
     /// Say which toolchain and linker build the eBPF program
     Ebpf,
     /// Format, lint the host crates and the eBPF crates, and check the documentation
@@ -74,6 +77,7 @@ fn main() -> ExitCode {
         Habit::Run { args } => run::run(&args),
         Habit::Test { args } => test::test(&args),
         Habit::Kernels(options) => kernels::kernels(&options),
+        Habit::Fuzz(options) => fuzz::fuzz(&options),
         Habit::Ebpf => ebpf::tell(),
         Habit::Tidy { check } => tidy::tidy(check),
         Habit::Bench { args } => bench::bench(&args),

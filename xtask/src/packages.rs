@@ -19,6 +19,8 @@ pub(crate) enum Part {
     Linker,
     /// The tests, the lab and the bench.
     Tests,
+    /// The engine of the fuzzing.
+    Fuzz,
 }
 
 /// How to see that a package is there.
@@ -82,6 +84,7 @@ pub(crate) const PACKAGES: &[Package] = &[
     package(Part::Tests, "xz-utils", Program("xz"), "unpacking modules of the booted kernel"),
     package(Part::Tests, "nftables", Program("nft"), "what the bench compares with: dynamic sets"),
     package(Part::Tests, "iptables", Program("iptables"), "what the bench compares with: hashlimit"),
+    package(Part::Fuzz, "g++", Program("c++"), "compiling libFuzzer"),
 ];
 
 impl Package {

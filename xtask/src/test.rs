@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, Result, bail};
 
 use crate::command::{cannot_start, cargo, complain, run, say, stdout_is_terminal};
+use crate::fuzz;
 use crate::kernels;
 use crate::paths;
 use crate::setup::{python, setup};
@@ -15,9 +16,17 @@ use crate::tally::{Counter, Tally};
 /// Says to tests where the binary under test is.
 pub(crate) const DETECTOR_BIN: &str = "DETECTOR_BIN";
 
-/// All host crates. Always the same selection, so that cargo resolves the same features and builds nothing twice.
-pub(crate) const HOST_CRATES: [&str; 5] =
-    ["--workspace", "--exclude", "detector-ebpf", "--exclude", "detector-bench-ebpf"];
+/// All host crates but the one that is built for fuzzing only. Always the same selection, so that cargo resolves the same
+/// features and builds nothing twice.
+pub(crate) const HOST_CRATES: [&str; 7] = [
+    "--workspace",
+    "--exclude",
+    "detector-ebpf",
+    "--exclude",
+    "detector-bench-ebpf",
+    "--exclude",
+    "detector-fuzz",
+];
 
 const SUM_UP: &str = "mend the tests named above; `cargo xtask test -- NAME` runs some of them";
 
@@ -29,20 +38,24 @@ pub(crate) fn test(args: &[OsString]) -> Result<()> {
     close(tally)
 }
 
-/// Runs the tests on this kernel and, unless only some are asked for, those on the oldest supported kernel.
+/// Runs the tests on this kernel and, unless only some are asked for, fuzzes for a moment and runs those on the oldest
+/// supported kernel.
 fn everything(args: &[OsString]) -> Result<Tally> {
     build()?;
     let mut tally = here(args)?;
     if args.is_empty() {
+        tally += fuzz::shortly().unwrap_or_else(|error| failed(&error));
         // What this kernel was found to do is not lost when the other does not boot.
-        tally += kernels::oldest().unwrap_or_else(|error| {
-            complain(&error);
-            Tally { failed: 1, ..Tally::default() }
-        });
+        tally += kernels::oldest().unwrap_or_else(|error| failed(&error));
     } else {
-        say("test", "old kernels are left out, because arguments ask for some tests only");
+        say("test", "fuzzing and old kernels are left out, because arguments ask for some tests only");
     }
     Ok(tally)
+}
+
+fn failed(error: &anyhow::Error) -> Tally {
+    complain(error);
+    Tally { failed: 1, ..Tally::default() }
 }
 
 /// Prints the closing line; failed tests are an error.
