@@ -1,6 +1,6 @@
 //! Addresses and prefixes.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use ipnet::{IpNet, Ipv4Net};
 
@@ -18,7 +18,7 @@ const MAPPED_BITS: u8 = 96;
 pub(super) fn parse(text: &str) -> Result<IpNet, Issue> {
     let (address_text, bits_text) =
         text.split_once('/').map_or((text, None), |(address, bits)| (address, Some(bits)));
-    let Ok(address) = address_text.parse::<IpAddr>() else {
+    let Some(address) = groups(address_text).or_else(|| address_text.parse().ok()) else {
         let wrong = if address_text.contains('%') { "an address with a zone" } else { "not an address" };
         let issue = Issue::new(wrong, "an address or a prefix such as \"192.0.2.1\" or \"2001:db8::/32\"");
         return Err(issue.help(instead(text)));
@@ -45,6 +45,38 @@ pub(super) fn parse(text: &str) -> Result<IpNet, Issue> {
         .help(format!("for this address alone write \"{address}\"")));
     }
     Ok(prefix)
+}
+
+/// Reads an IPv6 address that ends in no IPv4 address, if the text is one. The standard library reads the same, but looks
+/// for an IPv4 address at each group: in a list of a million, that takes a third of the time of reading it.
+fn groups(text: &str) -> Option<IpAddr> {
+    let colons = text.as_bytes().windows(2).position(|two| two == b"::");
+    let (head, tail) = colons.map_or((text, ""), |at| (&text[..at], &text[at + 2..]));
+    let ((head, head_groups), (tail, tail_groups)) = (hexadecimal(head)?, hexadecimal(tail)?);
+    let missing = 8_u32.checked_sub(head_groups + tail_groups)?;
+    // Two colons stand for at least one group.
+    if (missing > 0) != colons.is_some() {
+        return None;
+    }
+    let bits = head.checked_shl(16 * (8 - head_groups)).unwrap_or(0) | tail;
+    Some(Ipv6Addr::from_bits(bits).into())
+}
+
+/// Groups of one to four digits with colons between them, and how many there are.
+fn hexadecimal(text: &str) -> Option<(u128, u32)> {
+    if text.is_empty() {
+        return Some((0, 0));
+    }
+    let (mut bits, mut groups) = (0, 0);
+    for group in text.as_bytes().split(|&byte| byte == b':') {
+        if group.is_empty() || group.len() > 4 || groups == 8 {
+            return None;
+        }
+        let digit = |&byte: &u8| char::from(byte).to_digit(16);
+        let group = group.iter().try_fold(0, |value, byte| Some(value << 4 | digit(byte)?))?;
+        (bits, groups) = (bits << 16 | u128::from(group), groups + 1);
+    }
+    Some((bits, groups))
 }
 
 /// What to write for something that stands for addresses elsewhere.
@@ -89,6 +121,8 @@ fn mapped(prefix: IpNet) -> Option<Ipv4Net> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -99,6 +133,34 @@ mod tests {
         assert_eq!(parse("::/0"), Ok("::/0".parse().unwrap()));
         assert!(parse("::ffff:0:0/95").is_err());
         assert_eq!(parse("::fffe:0:0/95"), Ok("::fffe:0:0/95".parse().unwrap()));
+    }
+
+    const PIECES: [&str; 15] =
+        ["0", "1", "00ab", "FfFf", "12345", "g", "+1", "é", " ", ":", ":", ":", ":", "::", "1.2.3.4"];
+
+    /// Texts that are nearly addresses, and what the standard library makes of them.
+    #[test]
+    fn groups_are_read_as_the_standard_library_does() {
+        let read = |text: &str| (groups(text), text.parse::<Ipv6Addr>().ok().map(IpAddr::from));
+        for text in
+            ["", ":", "::", ":::", "::1", "1::", "1:2:3:4:5:6:7:8", "1:2:3:4:5:6:7::", "1:2:3:4::5:6:7:8"]
+        {
+            let (ours, theirs) = read(text);
+            assert_eq!(ours, theirs, "{text}");
+        }
+        let text = prop::collection::vec(prop::sample::select(&PIECES[..]), 0..18)
+            .prop_map(|pieces| pieces.concat());
+        let address =
+            any::<(u128, u128)>().prop_map(|(bits, mask)| Ipv6Addr::from_bits(bits & mask).to_string());
+        let sparse = (any::<u16>(), 0..8_u32, 0..8_u32).prop_map(|(bits, one, other)| {
+            let bits = u128::from(bits);
+            Ipv6Addr::from_bits(bits << (16 * one) | bits << (16 * other)).to_string()
+        });
+        proptest!(ProptestConfig::with_cases(20_000), |(text in prop_oneof![text, address, sparse])| {
+            let (ours, theirs) = read(&text);
+            // What ends in an IPv4 address is left to the standard library.
+            prop_assert!(ours == theirs || ours.is_none() && text.contains('.'), "{:?} {:?} {:?}", text, ours, theirs);
+        });
     }
 
     #[test]

@@ -19,8 +19,9 @@ pub(super) fn nodes_v4(prefixes: &[Prefix]) -> Vec<NodeV4> {
             let first = address.high >> 32;
             (first.into(), (first | u64::from(u32::MAX) >> length).into(), value.0)
         }),
+        |first| first as u32,
     );
-    nodes(&ranges, |first| first as u32)
+    nodes(&ranges)
 }
 
 /// The nodes for prefixes of IPv6, ordered by address and then by length.
@@ -32,22 +33,28 @@ pub(super) fn nodes_v6(prefixes: &[Prefix]) -> Vec<NodeV6> {
             let first = u128::from(address.high) << 64 | u128::from(address.low);
             (first, first | u128::MAX.checked_shr(length.into()).unwrap_or(0), value.0)
         }),
+        |first| ((first >> 64) as u64, first as u64),
     );
-    nodes(&ranges, |first| ((first >> 64) as u64, first as u64))
+    nodes(&ranges)
 }
 
-/// First addresses of ranges and what they say, in ascending order, up to the highest address. Every range ends where the next one begins.
-fn ranges(highest: u128, prefixes: impl Iterator<Item = (u128, u128, u32)>) -> Vec<(u128, u32)> {
-    let mut ranges = vec![(0, DEFAULT_ROW)];
+/// Keys of the first addresses of ranges and what they say, in ascending order, up to the highest address. Every range ends where the next one begins.
+fn ranges<K: Copy + PartialEq>(
+    highest: u128,
+    prefixes: impl Iterator<Item = (u128, u128, u32)>,
+    key: impl Fn(u128) -> K,
+) -> Vec<(K, u32)> {
+    let mut ranges = vec![(key(0), DEFAULT_ROW)];
     // Ends and values of the prefixes around where we are, the most specific last.
     let mut around: Vec<(u128, u32)> = Vec::new();
-    let begin = |ranges: &mut Vec<(u128, u32)>, first: u128, value: u32| {
+    let begin = |ranges: &mut Vec<(K, u32)>, first: u128, value: u32| {
+        let first = key(first);
         ranges.pop_if(|last| last.0 == first);
         if ranges.last().is_none_or(|last| last.1 != value) {
             ranges.push((first, value));
         }
     };
-    let leave = |ranges: &mut Vec<(u128, u32)>, around: &mut Vec<(u128, u32)>, before: Option<u128>| {
+    let leave = |ranges: &mut Vec<(K, u32)>, around: &mut Vec<(u128, u32)>, before: Option<u128>| {
         while let Some(&(last, _)) = around.last()
             && before.is_none_or(|before| last < before)
         {
@@ -67,10 +74,10 @@ fn ranges(highest: u128, prefixes: impl Iterator<Item = (u128, u128, u32)>) -> V
 }
 
 /// The nodes for ranges in ascending order.
-fn nodes<N: Node + Default>(ranges: &[(u128, u32)], key: impl Fn(u128) -> N::Key) -> Vec<N> {
+fn nodes<N: Node + Default>(ranges: &[(N::Key, u32)]) -> Vec<N> {
     let mut filling = Filling {
         nodes: vec![N::default(); ranges.len().div_ceil(N::KEYS)],
-        ranges: ranges.iter().map(|&(first, value)| (key(first), value)),
+        ranges: ranges.iter().copied(),
         // What stands in for ranges beyond the last.
         beyond: (N::HIGHEST, ranges.last().map_or(DEFAULT_ROW, |&(_, value)| value)),
     };

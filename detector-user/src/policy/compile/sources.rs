@@ -80,12 +80,10 @@ pub(super) fn compile(
     }
 }
 
-/// What names a prefix: the number of a rule, or one of the two above all of them.
+/// What names a prefix: the number of a rule, or one above all of them.
 type Namer = u16;
 /// `defaults.allow`.
-const ALLOW: Namer = u16::MAX - 1;
-/// Nothing: a longer prefix divides the IPv6 source, whose class depends on more than the source unit then.
-const DIVIDED: Namer = u16::MAX;
+const ALLOW: Namer = u16::MAX;
 const _: () = assert!(RULES_MAX <= ALLOW as usize);
 
 fn compile_family<C: GivesClasses>(family: Family, policy: &Policy, rows: &mut Rows<'_, C>) -> Vec<Prefix> {
@@ -94,12 +92,22 @@ fn compile_family<C: GivesClasses>(family: Family, policy: &Policy, rows: &mut R
     let mut compiled: Vec<Prefix> = Vec::with_capacity(named.len());
     let mut around: Vec<(Address, u8, u32)> = Vec::new();
     let (mut own_number, mut namers) = (NOTHING, Vec::new());
+    let mut divided = None;
     for group in named.chunk_by(|a, b| (a.0, a.1) == (b.0, b.1)) {
         let (address, length, _) = group[0];
         while around.last().is_some_and(|&(outer, outer_length, _)| address.prefix(outer_length) != outer) {
             around.pop();
         }
         let parent = around.last().map_or(NOTHING, |&(_, _, selector)| selector);
+        let source = address.prefix(SOURCE_BITS_V6);
+        if length > SOURCE_BITS_V6 && divided != Some(source) {
+            // The class depends on more than the source unit, which has to be known as a prefix for that. Where it is
+            // named, it came last.
+            compiled.pop_if(|last| (last.0, last.1) == (source, SOURCE_BITS_V6));
+            compiled.push((source, SOURCE_BITS_V6, RuleValue::new(rows.first_cell(parent), false)));
+            around.push((source, SOURCE_BITS_V6, parent));
+            divided = Some(source);
+        }
         // Lists of prefixes have the same namers for long.
         let same = namers.iter().copied().eq(group.iter().map(|&(.., namer)| namer));
         if !same {
@@ -108,15 +116,13 @@ fn compile_family<C: GivesClasses>(family: Family, policy: &Policy, rows: &mut R
         }
         let selector = rows.selector(own_number, parent);
         around.push((address, length, selector));
-        // A longer prefix divides the IPv6 source that it lies in.
-        let is_divided = || group.iter().any(|&(.., namer)| namer == DIVIDED);
-        let cached = length < SOURCE_BITS_V6 || length == SOURCE_BITS_V6 && !is_divided();
+        let cached = length <= SOURCE_BITS_V6;
         compiled.push((address, length, RuleValue::new(rows.first_cell(selector), cached)));
     }
     compiled
 }
 
-/// Every prefix of a family with what names it; the /64 around a longer one too, so that it is known as divided.
+/// Every prefix of a family with what names it.
 fn named_prefixes(family: Family, policy: &Policy) -> Vec<(Address, u8, Namer)> {
     let allowed = policy.allow.iter().map(|net| (net, ALLOW));
     let rules = policy.rules.iter().zip(0..);
@@ -124,11 +130,6 @@ fn named_prefixes(family: Family, policy: &Policy) -> Vec<(Address, u8, Namer)> 
     let named =
         allowed.chain(rules).map(|(net, namer)| (Address::from(net.network()), net.prefix_len(), namer));
     let mut named: Vec<_> = named.filter(|(address, ..)| address.family == family).collect();
-    if family == Family::V6 {
-        let longer = named.iter().filter(|(_, length, _)| *length > SOURCE_BITS_V6);
-        let divided = longer.map(|(address, ..)| (address.prefix(SOURCE_BITS_V6), SOURCE_BITS_V6, DIVIDED));
-        named.extend(divided.collect::<Vec<_>>());
-    }
     named.sort_unstable();
     named.dedup();
     named
@@ -153,6 +154,8 @@ struct Rows<'r, C> {
     /// What stands at the prefix of each `Own` number.
     own_list: Vec<Own>,
     selectors: HashMap<Lineage, u32>,
+    /// The selector that was asked for last: lists of prefixes have the same one for long.
+    recent: (Lineage, u32),
     /// The lineage of each selector; the first has none.
     lineages: Vec<Lineage>,
     row_length: usize,
@@ -177,6 +180,7 @@ impl<'r, C: GivesClasses> Rows<'r, C> {
             owns: HashMap::from([(Own::default(), NOTHING)]),
             own_list: vec![Own::default()],
             selectors: HashMap::new(),
+            recent: ((NOTHING, NOTHING), NOTHING),
             lineages: vec![(NOTHING, NOTHING)],
             row_length,
             cells: Vec::new(),
@@ -205,12 +209,20 @@ impl<'r, C: GivesClasses> Rows<'r, C> {
         if own_number == NOTHING {
             return parent;
         }
-        if let Some(&selector) = self.selectors.get(&(own_number, parent)) {
+        let lineage = (own_number, parent);
+        if self.recent.0 != lineage {
+            self.recent = (lineage, self.selector_of(lineage));
+        }
+        self.recent.1
+    }
+
+    fn selector_of(&mut self, lineage: Lineage) -> u32 {
+        if let Some(&selector) = self.selectors.get(&lineage) {
             return selector;
         }
         let selector = self.lineages.len() as u32;
-        self.selectors.insert((own_number, parent), selector);
-        self.lineages.push((own_number, parent));
+        self.selectors.insert(lineage, selector);
+        self.lineages.push(lineage);
         // Selectors that do not fit are counted for the error.
         if self.lineages.len() * self.row_length <= self.cells_max {
             self.push_row(selector);
