@@ -69,7 +69,7 @@ pub(crate) fn shortly() -> Result<Tally> {
 /// Builds the target, in a directory of its own: the flags are those of no other build.
 fn build() -> Result<PathBuf> {
     packages::install(&packages::missing(Part::Fuzz)?)?;
-    say("fuzz", "building (half a minute the first time)");
+    say("fuzz", "building (a minute or two the first time)");
     let directory = paths::target().join("fuzz");
     let next = "install rustc 1.84 or later";
     let mut ask = command("rustc");
