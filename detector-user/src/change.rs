@@ -2,6 +2,8 @@
 //!
 //! What cannot be recorded is done nevertheless, and told: nobody is locked out by a full disk.
 
+pub mod incidents;
+
 use std::time::Duration;
 
 use serde_json::json;
@@ -99,6 +101,17 @@ impl Unrecorded {
     fn note<T>(&mut self, result: Result<T, HistoryError>) -> Option<T> {
         result.map_err(|error| self.0.get_or_insert_with(|| error.to_string())).ok()
     }
+
+    /// What came of a change, and why the history does not have it; a refusal says that itself.
+    fn told<T>(self, result: Result<T, Failure>) -> Result<(T, Option<String>), Failure> {
+        match (result, self.0) {
+            (Ok(done), unrecorded) => Ok((done, unrecorded)),
+            (Err(failure), None) => Err(failure),
+            (Err(failure), Some(why)) => {
+                Err(Failure { message: format!("{}\nnot recorded: {why}", failure.message), ..failure })
+            }
+        }
+    }
 }
 
 /// Compiles a policy against the one in the maps, puts it in its place and records that; also when it is refused.
@@ -125,14 +138,8 @@ pub fn apply_to(
         let refused = Entry { refusal: Some(&failure.message), ..applying.entry() };
         applying.unrecorded.note(history.record(&refused));
     }
-    let unrecorded = applying.unrecorded.0;
-    match result {
-        Ok(applied) => Ok(Applied { unrecorded, ..applied }),
-        Err(mut failure) => {
-            failure.message += &unrecorded.map_or(String::new(), |why| format!("\nnot recorded: {why}"));
-            Err(failure)
-        }
-    }
+    let (applied, unrecorded) = applying.unrecorded.told(result)?;
+    Ok(Applied { unrecorded, ..applied })
 }
 
 /// A change on its way.

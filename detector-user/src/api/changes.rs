@@ -22,7 +22,7 @@ use super::{
     refusal::{Json, Refusal},
 };
 use crate::{
-    change::Change,
+    change::{Change, incidents},
     commands::{Failure, PolicyFile, SourceFiles, apply, confirm as trial, incident, rollback},
     daemon::Running,
     guard::Guard,
@@ -191,7 +191,7 @@ pub(super) enum IncidentKind {
 }
 
 impl AddIncident {
-    fn request(self, guard: Guard) -> Result<incident::Request, Failure> {
+    fn request(self, guard: Guard) -> Result<incidents::Request, Failure> {
         let budgets = incident::budgets(&incident::Rates {
             rate: self.rate.as_deref(),
             burst: self.burst,
@@ -217,7 +217,7 @@ impl AddIncident {
         let target = |text: &String| {
             target(text).map_err(|wrong| Failure::invalid(format_args!("target {text:?}: {wrong}")))
         };
-        Ok(incident::Request {
+        Ok(incidents::Request {
             action,
             targets: self.targets.iter().map(target).collect::<Result<_, _>>()?,
             service: self.service,
@@ -250,9 +250,9 @@ pub(super) async fn incidents(
     change(app, operator, wanted, move |running, maps, caller| {
         let _permit = permit;
         let author = &caller.author();
-        let record = incident::Record { history: &running.history, author, origin: Origin::Api };
-        let request = incident::Request { guard: caller.guard(&running.guard), ..request };
-        incident::add(maps, &running.pins, &record, &request)
+        let record = incidents::Record { history: &running.history, author, origin: Origin::Api };
+        let request = incidents::Request { guard: caller.guard(&running.guard), ..request };
+        incidents::add(maps, &running.pins, &record, &request)
     })
     .await
 }
@@ -288,9 +288,9 @@ pub(super) async fn undo(
     let wanted = Wanted { what: "undo", target, reason: reason.clone() };
     change(app, operator, wanted, move |running, maps, caller| {
         let author = &caller.author();
-        let record = incident::Record { history: &running.history, author, origin: Origin::Api };
+        let record = incidents::Record { history: &running.history, author, origin: Origin::Api };
         let guard = (!force).then(|| caller.guard(&running.guard));
-        incident::remove(maps, &running.pins, &record, &ids, reason.as_deref(), guard.as_ref())
+        incidents::remove(maps, &running.pins, &record, &ids, reason.as_deref(), guard.as_ref())
     })
     .await
 }

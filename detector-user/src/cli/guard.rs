@@ -7,6 +7,23 @@ use clap::Args;
 use super::{ReadArgs, time_within};
 use crate::{guard::Share, traffic::DEFAULT_RUN_DIRECTORY};
 
+pub(super) const PLAN_NOTES: &str = "\
+Packets dropped are estimated: the traffic that was seen is stretched to a minute, in which every budget starts
+full. Packets without an entry in the table, and those of no service so far, are not seen.
+Exit codes: 0 compared, whatever came out, 2 invalid, 1 nothing is loaded.
+
+Examples:
+  detector plan new.toml
+  detector plan new.toml --json | jq '.impact.victims[].source'";
+
+pub(super) const VICTIMS_NOTES: &str = "\
+Both are counted. A source is shown with the class that it has now: for a minute after a rule left mode `shadow`,
+DROPPED/S has what would have been dropped before.
+
+Examples:
+  detector victims                        # who is dropped, or would be without shadow
+  detector victims --rule INC-4711 --json";
+
 /// `plan`.
 #[derive(Debug, Args)]
 pub struct PlanArgs {

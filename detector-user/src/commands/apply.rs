@@ -47,19 +47,19 @@ pub struct Answer {
 pub fn apply(args: &ApplyArgs) -> Result<u8, Failure> {
     let file = read_policy(&args.file)?;
     probe()?;
-    let pins = args.write.pins();
+    let pins = args.change.write.pins();
     let mut maps = Maps::pinned(&pins.loaded()?, Access::Write)?;
     let author = Author::current();
-    let guard = Guard::of(&args.guard);
+    let guard = Guard::of(&args.change.guard);
     let change = Change {
         guard: Some(&guard),
         confirm: args.confirm,
-        force: args.force,
+        force: args.change.force,
         reason: args.reason.as_deref(),
         ..Change::new(&file, &author, Origin::Apply)
     };
-    let answer = answer(&mut maps, &pins, &args.write.history(), &change)?;
-    if args.write.read.json {
+    let answer = answer(&mut maps, &pins, &args.change.write.history(), &change)?;
+    if args.change.write.read.json {
         print_json(&answer)?;
         return Ok(EXIT_DONE);
     }

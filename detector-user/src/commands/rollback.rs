@@ -59,16 +59,16 @@ pub struct TakenBack {
 /// Goes back.
 pub fn rollback(args: &RollbackArgs) -> Result<u8, Failure> {
     probe()?;
-    let pins = args.write.pins();
+    let pins = args.change.write.pins();
     let mut maps = Maps::pinned(&pins.loaded()?, Access::Write)?;
     let author = Author::current();
-    let RollbackArgs { version, confirm, force, reason, .. } = args;
-    let (version, confirm, force) = (*version, *confirm, *force);
-    let guard = Guard::of(&args.guard);
+    let RollbackArgs { version, confirm, reason, .. } = args;
+    let (version, confirm, force) = (*version, *confirm, args.change.force);
+    let guard = Guard::of(&args.change.guard);
     let (author, guard) = (&author, Some(&guard));
     let request = Request { version, confirm, force, author, reason: reason.as_deref(), guard };
-    let (answer, warnings) = answer(&mut maps, &pins, &args.write.history(), &request)?;
-    if args.write.read.json {
+    let (answer, warnings) = answer(&mut maps, &pins, &args.change.write.history(), &request)?;
+    if args.change.write.read.json {
         print_json(&answer)?;
         return Ok(EXIT_DONE);
     }

@@ -1,0 +1,113 @@
+//! The responder's rules: `throttle`, `block`, `allow`, `undo`, and the list of all rules.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::Args;
+use ipnet::IpNet;
+
+use super::{ChangeArgs, time_within};
+use crate::policy::incident::{reason, target};
+
+pub(super) const RULES_NOTES: &str = "\
+DROPPED and WOULD DROP count the packets that a rule refused since it came, by its name.
+
+Example:
+  detector rules --json | jq '.rules[] | select(.would_drop > 0)'";
+
+pub(super) const INCIDENT_NOTES: &str = "\
+It takes effect at once, before the rules of the policy, and stays through `apply`, SIGHUP and restarts of the
+daemon, until its time is over (the kernel sees to that) or `detector undo` takes it back.
+Only defaults.allow of the policy comes before it. Of equal targets the rule that came last decides, else the most
+specific. Without --force it is refused if it would lock out your SSH peer, the gateway or a resolver, or if a prefix of
+it newly drops too much of the traffic; addresses named one by one are meant. Exit codes: 0 done, 2 invalid or refused, 1 nothing is loaded or the kernel refuses.";
+
+pub(super) const THROTTLE_NOTES: &str = "\
+Each source of TARGET is limited by itself. What the policy limits besides goes on, and where it is stricter
+already it stays so.
+
+Example:
+  detector throttle 198.51.100.0/24 --rate 100/s --for 30min --reason 'INC-4711: scraper'";
+
+pub(super) const BLOCK_NOTES: &str = "\
+Example:
+  detector block 198.51.100.7 2001:db8:1::/48 --for 1h --reason 'INC-4711: credential stuffing'";
+
+pub(super) const ALLOW_NOTES: &str = "\
+Example:
+  detector allow 198.51.100.7 --for 2h --reason 'INC-4711: partner is hit by our limit'";
+
+pub(super) const UNDO_NOTES: &str = "\
+`detector rules` lists the numbers.
+Exit codes: 0 done, 2 there is no such rule, 1 nothing is loaded or the kernel refuses.
+
+Example:
+  detector undo 3";
+
+/// `block`, `allow`, and what `throttle` has in common with them.
+#[derive(Debug, Args)]
+pub struct IncidentArgs {
+    /// Addresses or prefixes.
+    #[arg(value_name = "TARGET", required_unless_present = "targets_file", value_parser = target)]
+    pub targets: Vec<IpNet>,
+    /// A file with more of them, one a line, `#` before comments.
+    #[arg(long = "targets", value_name = "FILE")]
+    pub targets_file: Option<PathBuf>,
+    /// Only at this service of the policy.
+    #[arg(long, value_name = "NAME")]
+    pub service: Option<String>,
+    /// When it ends by itself, like 90s, 30min, 12h or 7d from now.
+    #[arg(long = "for", value_name = "TIME", required_unless_present = "permanent", conflicts_with = "permanent", value_parser = incident_time)]
+    pub time: Option<Duration>,
+    /// It stays until it is undone.
+    #[arg(long)]
+    pub permanent: bool,
+    /// Why: for the colleagues who find it.
+    #[arg(long, value_name = "TEXT", value_parser = reason)]
+    pub reason: String,
+    /// How it is done, and recorded.
+    #[command(flatten)]
+    pub change: ChangeArgs,
+}
+
+/// `throttle`.
+#[derive(Debug, Args)]
+pub struct ThrottleArgs {
+    /// Packets of each source, like 100/s or 600/min.
+    #[arg(long, value_name = "RATE", required_unless_present_any = ["bytes", "connections"])]
+    pub rate: Option<String>,
+    /// Packets that a source may send at once after a pause; without it, those of a second.
+    #[arg(long, value_name = "N", requires = "rate")]
+    pub burst: Option<u64>,
+    /// Bytes of each source, like 1MB/s or 10Mbit/s.
+    #[arg(long, value_name = "RATE")]
+    pub bytes: Option<String>,
+    /// New connections of each source, like 5/s.
+    #[arg(long, value_name = "RATE")]
+    pub connections: Option<String>,
+    /// Whom, for how long, and why.
+    #[command(flatten)]
+    pub incident: IncidentArgs,
+}
+
+/// `undo`.
+#[derive(Debug, Args)]
+pub struct UndoArgs {
+    /// Numbers of incident rules.
+    #[arg(value_name = "ID", required = true)]
+    pub ids: Vec<u64>,
+    /// Why, for the history.
+    #[arg(long, value_name = "TEXT", value_parser = reason)]
+    pub reason: Option<String>,
+    /// How it is done, and recorded.
+    #[command(flatten)]
+    pub change: ChangeArgs,
+}
+
+/// How long an incident rule may last; what lasts longer belongs into the policy.
+const INCIDENT_MIN: Duration = Duration::from_secs(1);
+const INCIDENT_MAX: Duration = Duration::from_secs(366 * 86_400);
+
+fn incident_time(text: &str) -> Result<Duration, String> {
+    time_within(INCIDENT_MIN, INCIDENT_MAX, text)
+        .ok_or_else(|| "expected a number and `s`, `min`, `h` or `d`, from 1s to 366d, like 30min".to_owned())
+}

@@ -1,0 +1,77 @@
+//! What only looks: `status`, `explain`, `top`, `replay`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use detector_common::limits::{SOURCES_DEFAULT, SOURCES_MAX};
+
+use super::ReadArgs;
+
+pub(super) const STATUS_NOTES: &str = "\
+Exit codes: 0 enforcing, 10 not enforcing (shadow, limits nothing, not loaded), 11 degraded (needs a hand),
+1 could not tell.";
+
+pub(super) const EXPLAIN_NOTES: &str = "\
+What was seen of a source is counted from its entry on, modulo 2^32: bytes start again every 4 GiB.
+
+Examples:
+  detector explain 198.51.100.7
+  detector explain 2001:db8::1 --json     # an IPv6 address is counted with its /64";
+
+pub(super) const TOP_NOTES: &str = "\
+Packets, bytes and connections are counted modulo 2^32: bytes start again every 4 GiB. Rates are not
+affected.
+
+Examples:
+  detector top                            # a table every second, until Ctrl-C
+  detector top --once --rows 5 --json";
+
+pub(super) const REPLAY_NOTES: &str = "\
+Needs root for the kernel program, and touches no interface and nothing that is loaded.
+
+Example:
+  detector replay before.pcap during.pcapng --policy new.toml";
+
+/// `explain`.
+#[derive(Debug, Args)]
+pub struct ExplainArgs {
+    /// An IPv4 or IPv6 address.
+    pub address: std::net::IpAddr,
+    /// Where the maps are, and how to answer.
+    #[command(flatten)]
+    pub read: ReadArgs,
+}
+
+/// `top`.
+#[derive(Debug, Args)]
+pub struct TopArgs {
+    /// Print one table and end.
+    #[arg(long)]
+    pub once: bool,
+    /// Rows.
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    pub rows: usize,
+    /// Seconds between two looks, for rates; with `--once`, 0 shows totals only.
+    #[arg(long, value_name = "SECONDS", default_value_t = 1, value_parser = clap::value_parser!(u64).range(0..=3600))]
+    pub interval: u64,
+    /// Where the maps are, and how to answer.
+    #[command(flatten)]
+    pub read: ReadArgs,
+}
+
+/// `replay`.
+#[derive(Debug, Args)]
+pub struct ReplayArgs {
+    /// pcap or pcapng files; several are merged by time.
+    #[arg(required = true)]
+    pub captures: Vec<PathBuf>,
+    /// The policy.
+    #[arg(long, value_name = "FILE")]
+    pub policy: PathBuf,
+    /// Active sources that the table is sized for.
+    #[arg(long, value_name = "N", default_value_t = SOURCES_DEFAULT, value_parser = clap::value_parser!(u32).range(1..=i64::from(SOURCES_MAX)))]
+    pub sources: u32,
+    /// Answer as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
