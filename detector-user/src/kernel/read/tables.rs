@@ -8,7 +8,7 @@ use detector_common::{
     ranges::{NodeV4, NodeV6},
 };
 
-use super::{Active, ReadError, mapped};
+use super::{Active, ReadError, active::mapped};
 use crate::{
     clock,
     kernel::mapped::Mapped,
