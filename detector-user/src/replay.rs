@@ -90,7 +90,7 @@ impl Verdicts {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct SourceReport {
     /// Its prefix: IPv4 /32, IPv6 /64.
-    pub source: String,
+    pub source: IpNet,
     /// Name of the service.
     pub service: String,
     /// Packets that passed.
@@ -118,6 +118,37 @@ pub struct Report {
     pub services: BTreeMap<String, Verdicts>,
     /// Every source of a service, most packets first.
     pub sources: Vec<SourceReport>,
+}
+
+/// What came of sources that should pass.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Expected {
+    /// Those that had packets dropped, most packets first.
+    pub dropped: Vec<SourceReport>,
+    /// Prefixes, merged where they meet, of which no service saw a packet.
+    pub unseen: Vec<IpNet>,
+}
+
+impl Report {
+    /// Holds the sources against prefixes that should pass. One that is a part of a source stands for the whole.
+    pub fn held_against(&self, prefixes: &[IpNet]) -> Expected {
+        let mut prefixes = IpNet::aggregate(&prefixes.to_vec());
+        prefixes.sort_unstable();
+        let mut is_seen = vec![false; prefixes.len()];
+        let mut dropped = Vec::new();
+        for source in &self.sources {
+            // They are apart from each other, so those that meet the source stand side by side.
+            let first = prefixes.partition_point(|prefix| prefix.broadcast() < source.source.network());
+            let end = prefixes.partition_point(|prefix| prefix.network() <= source.source.broadcast());
+            is_seen[first..end].fill(true);
+            if first < end && source.drop > 0 {
+                dropped.push(source.clone());
+            }
+        }
+        let unseen = prefixes.into_iter().zip(is_seen).filter(|(_, is_seen)| !is_seen);
+        let unseen = unseen.map(|(prefix, _)| prefix).collect();
+        Expected { dropped, unseen }
+    }
 }
 
 /// One packet through the program.
@@ -299,7 +330,7 @@ impl<'a> Tally<'a> {
             .sources
             .iter()
             .map(|(&(unit, prefix, service), tally)| SourceReport {
-                source: source_text(unit, prefix),
+                source: source_prefix(Unit::from_number(unit).unwrap_or(Unit::V4Source), prefix),
                 service: name(service),
                 pass: tally.verdicts.pass,
                 drop: tally.verdicts.drop,
@@ -320,13 +351,7 @@ impl<'a> Tally<'a> {
     }
 }
 
-/// A source's prefix as text; the trace holds the upper half of the address.
-fn source_text(unit: u8, prefix: u64) -> String {
-    let unit = Unit::from_number(unit).unwrap_or(Unit::V4Source);
-    source_prefix(unit, prefix).to_string()
-}
-
-/// The prefix of a unit as other tools write it.
+/// The prefix of a unit as other tools write it; `prefix` is the upper half of the address.
 pub fn source_prefix(unit: Unit, prefix: u64) -> IpNet {
     let address = detector_common::address::Address { family: unit.family(), high: prefix, low: 0 };
     let address = address.prefix(unit.length()).to_ip();

@@ -5,17 +5,19 @@ use std::{
     fs,
     net::{IpAddr, Ipv4Addr},
     path::{Path, PathBuf},
+    process::Command,
 };
 
 use bytes::{BufMut as _, BytesMut};
 use detector_common::verdict::{Reason, Verdict};
 use detector_tests::{
+    daemon::{answer, binary},
     packet::{ether_type, ethernet, flags, icmpv6, tcp, udp},
     random::Random,
     rows::{SECOND, policy},
 };
 use detector_user::{
-    commands::{EXIT_INVALID, Failure},
+    commands::{EXIT_DONE, EXIT_INVALID, EXIT_UNEXPECTED, Failure},
     policy::Policy,
     replay::{Report, replay},
 };
@@ -181,7 +183,7 @@ fn the_clock_is_the_capture_s() {
     assert_eq!((report.verdicts.pass, report.verdicts.drop), (11, 2));
     assert_eq!(report.reasons, BTreeMap::from([("conforming", 11), ("packets", 2)]));
     let source = &report.sources[0];
-    assert_eq!((source.source.as_str(), source.service.as_str()), ("10.0.0.1/32", "api"));
+    assert_eq!((source.source.to_string().as_str(), source.service.as_str()), ("10.0.0.1/32", "api"));
     assert_eq!((source.pass, source.drop, source.bytes, source.connections), (11, 2, 1300, 0));
     assert_eq!(report.sources.len(), 1);
 }
@@ -217,6 +219,48 @@ fn a_capture_of_decades_is_refused_with_its_packet() {
         assert!(said.contains(part), "{part:?} is missing in: {said}");
     }
     assert_eq!(Failure::from(error).code, EXIT_INVALID);
+}
+
+/// What should pass is given as prefixes; a part of an IPv6 source stands for the source.
+#[test]
+fn a_prefix_that_should_pass_and_does_not_fails_the_replay() {
+    let directory = TempDir::new().expect("a temporary directory");
+    let (capture, file, list) = (
+        directory.path().join("a.pcap"),
+        directory.path().join("policy.toml"),
+        directory.path().join("list"),
+    );
+    let ack = |from: &str, to: &str| tcp(from, to, flags::ACK).of_length(100).frame();
+    let mut frames = vec![(START_NS, ack("10.0.0.1:4000", "203.0.113.10:443"))];
+    frames.extend(vec![(START_NS, ack("10.0.0.2:4000", "203.0.113.10:443")); 12]);
+    frames.extend(vec![(START_NS, ack("[2001:db8:a::1]:4000", "[2001:db8::10]:443")); 12]);
+    write_pcap(&capture, &frames);
+    fs::write(&file, STRICT).expect("a policy");
+    let replay = |prefixes: &str| {
+        fs::write(&list, prefixes).expect("a list");
+        let mut command = Command::new(binary().expect("the binary is built"));
+        command.arg("replay").arg(&capture).arg("--policy").arg(&file).args(["--sources", "1000", "--json"]);
+        command.arg("--expect-pass").arg(&list);
+        let (code, out, _) = answer(&mut command).expect("it ends");
+        (code as u8, serde_json::from_str::<serde_json::Value>(&out).expect("JSON"))
+    };
+    let dropped = |report: &serde_json::Value| -> Vec<String> {
+        let dropped = report["expected"]["dropped"].as_array().expect("a list");
+        dropped.iter().map(|source| source["source"].as_str().expect("a prefix").to_owned()).collect()
+    };
+
+    let (code, report) = replay("10.0.0.1 # a customer\n");
+    assert_eq!((code, dropped(&report)), (EXIT_DONE, vec![]), "{report}");
+    let (code, report) = replay("10.0.0.0/31\n10.0.0.2/31\n");
+    assert_eq!((code, dropped(&report)), (EXIT_UNEXPECTED, vec!["10.0.0.2/32".to_owned()]), "{report}");
+    assert_eq!(report["expected"]["unseen"], serde_json::json!([]), "they are one prefix, 10.0.0.0/30");
+    let (code, report) = replay("2001:db8:a::77\n2001:db8:a::99\n198.51.100.0/24\n");
+    assert_eq!((code, dropped(&report)), (EXIT_UNEXPECTED, vec!["2001:db8:a::/64".to_owned()]), "{report}");
+    assert_eq!(report["expected"]["unseen"], serde_json::json!(["198.51.100.0/24"]));
+    let (code, report) = replay("10.0.0.300\n");
+    assert_eq!(code, EXIT_INVALID, "{report}");
+    let error = report["error"].as_str().expect("a message");
+    assert!(error.contains("list:1: ") && error.contains("10.0.0.300"), "{error}");
 }
 
 /// An empty capture is a report of nothing, in which every service has its line.

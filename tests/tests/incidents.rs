@@ -124,8 +124,9 @@ fn a_rule_ends_in_the_kernel_with_the_daemon_dead() -> Result<()> {
     // A daemon lets it go.
     let daemon = site.start(&[&edge_interface(0)], &[])?;
     wait_until("the daemon lets it go", PATIENCE, || Ok(dropped(&site)?.is_empty().then_some(())))?;
-    let log = daemon.log();
-    assert!(log.contains("an incident rule has ended"), "{log}");
+    wait_until("the log says so", PATIENCE, || {
+        Ok(daemon.log().contains("an incident rule has ended").then_some(()))
+    })?;
     flood.stop()?;
     daemon.end(libc::SIGTERM)?;
     Ok(())

@@ -30,7 +30,7 @@ where
 /// Receives and reads a body that is small.
 pub(super) async fn small<T: DeserializeOwned>(app: &App, request: Request) -> Result<T, Refusal> {
     let bytes = receive(app, request, BODY_BYTES_MAX).await?;
-    serde_json::from_slice(&bytes).map_err(|error| unreadable(&error))
+    object(&bytes)
 }
 
 /// Receives and reads a body of at most so many bytes, beside other requests. The permits are held while it is read, and
@@ -46,9 +46,18 @@ where
     P: Send + 'static,
 {
     let bytes = receive(app, request, bytes_max).await?;
-    let read = move || Ok((serde_json::from_slice(&bytes), permits));
+    let read = move || Ok((object(&bytes), permits));
     let (body, permits) = blocking(read).await?;
-    Ok((body.map_err(|error| unreadable(&error))?, permits))
+    Ok((body?, permits))
+}
+
+/// Reads a JSON object. An array is none, though serde takes one for the fields in their order.
+fn object<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Refusal> {
+    if bytes.trim_ascii_start().first() == Some(&b'[') {
+        let message = "the body is an array: expected an object, see /v1/openapi.json";
+        return Err(Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, message));
+    }
+    serde_json::from_slice(bytes).map_err(|error| unreadable(&error))
 }
 
 async fn receive(app: &App, request: Request, bytes_max: usize) -> Result<Bytes, Refusal> {

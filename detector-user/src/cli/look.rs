@@ -28,9 +28,12 @@ Examples:
 
 pub(super) const REPLAY_NOTES: &str = "\
 Needs root for the kernel program, and touches no interface and nothing that is loaded.
+A source is an IPv4 address or an IPv6 /64: with --expect-pass, a longer prefix stands for its /64.
+Exit codes: 0 replayed, 2 invalid, 3 something of --expect-pass is dropped, 1 could not be done.
 
-Example:
-  detector replay before.pcap during.pcapng --policy new.toml";
+Examples:
+  detector replay before.pcap during.pcapng --policy new.toml
+  detector replay before.pcap --policy new.toml --expect-pass customers.txt";
 
 /// `explain`.
 #[derive(Debug, Args)]
@@ -68,6 +71,9 @@ pub struct ReplayArgs {
     /// The policy.
     #[arg(long, value_name = "FILE")]
     pub policy: PathBuf,
+    /// Fail when a source of these addresses or prefixes is dropped: a file with one a line, `#` before comments.
+    #[arg(long, value_name = "FILE")]
+    pub expect_pass: Option<PathBuf>,
     /// Active sources that the table is sized for.
     #[arg(long, value_name = "N", default_value_t = SOURCES_DEFAULT, value_parser = clap::value_parser!(u32).range(1..=i64::from(SOURCES_MAX)))]
     pub sources: u32,

@@ -123,7 +123,7 @@ pub struct EffectiveBudget {
 pub fn answer(maps: &Maps) -> Result<Answer, Failure> {
     read::consistently(maps, |active| {
         let Some(manifest) = active.manifest()? else {
-            return Err(Failure::failed("no policy is applied: `detector apply FILE`"));
+            return Err(Failure::unavailable("no policy is applied: `detector apply FILE`"));
         };
         let mut destinations = services::destinations(maps, active)?;
         let services = manifest.services.iter().map(|(name, &number)| {

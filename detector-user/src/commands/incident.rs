@@ -155,17 +155,19 @@ fn tell_unrecorded(answer: &Answer) {
     }
 }
 
-/// The targets of a file.
-fn targets_of(path: &Path) -> Result<Vec<IpNet>, Failure> {
+/// The addresses and prefixes of a file, one a line.
+pub(super) fn targets_of(path: &Path) -> Result<Vec<IpNet>, Failure> {
     let text = std::fs::read_to_string(path).map_err(|error| {
         Failure::invalid(format_args!(
-            "cannot read the targets {}: {error}; name a text file with an address or prefix a line",
+            "cannot read {}: {error}; name a text file with an address or prefix a line",
             path.display()
         ))
     })?;
     let line = |(number, line): (usize, &str)| {
         let entry = line.split('#').next().unwrap_or_default().trim();
-        let wrong = |error| Failure::invalid(format_args!("{}:{}: {error}", path.display(), number + 1));
+        let place = number + 1;
+        let wrong =
+            |error| Failure::invalid(format_args!("{}:{place}: found {entry:?}: {error}", path.display()));
         (!entry.is_empty()).then(|| incident::target(entry).map_err(wrong))
     };
     text.lines().enumerate().filter_map(line).collect()

@@ -45,6 +45,8 @@ pub const EXIT_DONE: u8 = 0;
 pub const EXIT_FAILED: u8 = 1;
 /// Usage, or invalid input.
 pub const EXIT_INVALID: u8 = 2;
+/// `replay --expect-pass`: something that should pass is dropped.
+pub const EXIT_UNEXPECTED: u8 = 3;
 /// Loaded but not enforcing, or not loaded.
 pub const EXIT_NOT_ENFORCING: u8 = 10;
 /// Enforcing, but something needs a hand.

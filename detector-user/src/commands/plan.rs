@@ -73,7 +73,7 @@ pub fn answer(
 ) -> Result<Answer, Failure> {
     let loaded = Loaded::read(maps)?;
     let Some(before) = loaded.judge() else {
-        return Err(Failure::failed("no policy is loaded to compare with: `detector apply FILE`"));
+        return Err(Failure::unavailable("no policy is loaded to compare with: `detector apply FILE`"));
     };
     let mut tables = file.compile(&before.tables.manifest, clocks(maps))?;
     let incidents = before.tables.beside.as_ref().map(|beside| beside.incidents.clone()).unwrap_or_default();

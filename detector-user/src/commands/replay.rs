@@ -2,12 +2,26 @@
 
 use std::io::{IsTerminal as _, Write as _};
 
-use super::{EXIT_DONE, Failure, print_json, print_line, read_policy, table};
+use serde::Serialize;
+
+use super::{
+    EXIT_DONE, EXIT_UNEXPECTED, Failure, incident::targets_of, print_json, print_line, read_policy, table,
+    warn,
+};
 use crate::{
     cli::ReplayArgs,
     kernel::probe::probe,
-    replay::{ReplayError, Report, replay as run},
+    replay::{Expected, ReplayError, Report, SourceReport, replay as run},
 };
+
+/// What `replay` answers.
+#[derive(Debug, Serialize)]
+struct Answer {
+    #[serde(flatten)]
+    report: Report,
+    /// What came of `--expect-pass`.
+    expected: Option<Expected>,
+}
 
 /// Sources that people are shown; JSON has all.
 const SOURCES_SHOWN: usize = 20;
@@ -15,6 +29,7 @@ const SOURCES_SHOWN: usize = 20;
 /// Replays captures.
 pub fn replay(args: &ReplayArgs) -> Result<u8, Failure> {
     let file = read_policy(&args.policy)?;
+    let expected = args.expect_pass.as_deref().map(targets_of).transpose()?;
     probe()?;
     let is_terminal = std::io::stderr().is_terminal();
     let progress = |packets: u64| {
@@ -31,15 +46,23 @@ pub fn replay(args: &ReplayArgs) -> Result<u8, Failure> {
         ReplayError::Compile(error) => file.does_not_fit(&error),
         error => error.into(),
     })?;
+    let expected = expected.map(|expected| report.held_against(&expected));
+    let is_unexpected = expected.as_ref().is_some_and(|expected| !expected.dropped.is_empty());
+    let answer = Answer { report, expected };
     if args.json {
-        print_json(&report)?;
+        print_json(&answer)?;
     } else {
-        print_line(&text(&report));
+        print_line(&text(&answer));
+        if let Some([first, more @ ..]) = answer.expected.as_ref().map(|expected| expected.unseen.as_slice())
+        {
+            let more = if more.is_empty() { String::new() } else { format!(" and {} more", more.len()) };
+            warn(&format!("no packet of a service is from {first}{more}: nothing is known of that"));
+        }
     }
-    Ok(EXIT_DONE)
+    Ok(if is_unexpected { EXIT_UNEXPECTED } else { EXIT_DONE })
 }
 
-fn text(report: &Report) -> String {
+fn text(Answer { report, expected }: &Answer) -> String {
     let mut text = format!(
         "{} packets: {} passed, {} dropped",
         report.packets, report.verdicts.pass, report.verdicts.drop
@@ -55,9 +78,20 @@ fn text(report: &Report) -> String {
         .iter()
         .map(|(name, verdicts)| vec![name.clone(), verdicts.pass.to_string(), verdicts.drop.to_string()]);
     text += &format!("\n\n{}", table(&["SERVICE", "PASSED", "DROPPED"], &[1, 2], services));
-    let sources = report.sources.iter().take(SOURCES_SHOWN).map(|source| {
+    text += &format!("\n\n{}", source_table(&report.sources));
+    if let Some(Expected { dropped, .. }) = expected {
+        text += &match dropped.as_slice() {
+            [] => "\n\neverything of --expect-pass passed".to_owned(),
+            dropped => format!("\n\nof --expect-pass these are dropped:\n{}", source_table(dropped)),
+        };
+    }
+    text
+}
+
+fn source_table(sources: &[SourceReport]) -> String {
+    let rows = sources.iter().take(SOURCES_SHOWN).map(|source| {
         vec![
-            source.source.clone(),
+            source.source.to_string(),
             source.service.clone(),
             source.pass.to_string(),
             source.drop.to_string(),
@@ -66,9 +100,9 @@ fn text(report: &Report) -> String {
         ]
     });
     let header = ["SOURCE", "SERVICE", "PASSED", "DROPPED", "BYTES", "CONNECTIONS"];
-    text += &format!("\n\n{}", table(&header, &[2, 3, 4, 5], sources));
-    if report.sources.len() > SOURCES_SHOWN {
-        text += &format!("\n… and {} sources more (--json shows all)", report.sources.len() - SOURCES_SHOWN);
+    let mut text = table(&header, &[2, 3, 4, 5], rows);
+    if sources.len() > SOURCES_SHOWN {
+        text += &format!("\n… and {} sources more (--json shows all)", sources.len() - SOURCES_SHOWN);
     }
     text
 }

@@ -113,7 +113,7 @@ pub fn answer(
         None => before_active(maps, history)?,
     };
     if let (State::Failed, Some(failure)) = (target.state, &target.failure) {
-        return Err(Failure::failed(format_args!(
+        return Err(Failure::conflict(format_args!(
             "version {} never was active, the kernel did not take it: {failure}",
             target.version
         )));
@@ -137,7 +137,7 @@ pub fn answer(
 /// the version before that other: so each rollback goes further back.
 fn before_active(maps: &Maps, history: &History) -> Result<Version, Failure> {
     let Some(kernel) = in_kernel(maps)? else {
-        return Err(Failure::failed(
+        return Err(Failure::unavailable(
             "no policy is applied: name the version to go back to, see `detector history`",
         ));
     };
@@ -161,7 +161,7 @@ fn before_active(maps: &Maps, history: &History) -> Result<Version, Failure> {
         }
     };
     found.ok_or_else(|| {
-        Failure::failed(format_args!(
+        Failure::conflict(format_args!(
             "no other version was active before {}: `detector history` lists what there is",
             version_name(kernel.version, read::epoch(maps))
         ))

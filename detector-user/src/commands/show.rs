@@ -85,7 +85,7 @@ pub fn answer(history: &History, version: u64) -> Result<Answer, Failure> {
 /// No policy is active, or the history does not have it.
 pub fn active(maps: &Maps, history: &History) -> Result<Answer, Failure> {
     let Some(kernel) = in_kernel(maps)? else {
-        return Err(Failure::failed("no policy is applied: `detector apply FILE`"));
+        return Err(Failure::unavailable("no policy is applied: `detector apply FILE`"));
     };
     let file = read::consistently(maps, |active| active.manifest())?.unwrap_or_default().file;
     let unknown = |why: &str| {

@@ -72,7 +72,7 @@ pub fn victims(args: &VictimsArgs) -> Result<u8, Failure> {
 pub fn answer(maps: &Maps, traffic: &Traffic, rule: Option<&str>, rows: usize) -> Result<Answer, Failure> {
     let loaded = Loaded::read(maps)?;
     let Some(judge) = loaded.judge() else {
-        return Err(Failure::failed("no policy is loaded: `detector apply FILE`"));
+        return Err(Failure::unavailable("no policy is loaded: `detector apply FILE`"));
     };
     let manifest = &judge.tables.manifest;
     if let Some(name) = rule
