@@ -22,7 +22,7 @@ pub enum ProbeError {
     },
     /// Capabilities are missing.
     #[error(
-        "missing {missing}: run as root, or with `setpriv`/systemd granting CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON"
+        "missing {missing}: run as root, or with `setpriv`/systemd granting CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON, or ask the daemon's API as a member of the group `detector`"
     )]
     Privileges {
         /// The names of the missing ones.
