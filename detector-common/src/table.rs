@@ -411,6 +411,11 @@ pub const fn sets_for_sources(sources: u32) -> u32 {
     if sets == 0 { 1 } else { sets as u32 }
 }
 
+/// How many active sources a table of so many sets is for: what [`sets_for_sources`] was asked for, or a few more.
+pub const fn sources_for_sets(sets: u64) -> u64 {
+    sets * SOURCES_PER_SET_HUNDREDTHS / 100
+}
+
 /// Sets of the table of parents beside a table for so many active sources.
 pub const fn sets_for_parents(sources: u32) -> u32 {
     let parents = sources / SOURCES_PER_PARENT;

@@ -200,9 +200,12 @@ impl<'a> Site<'a> {
     ///
     /// No descriptor is left.
     pub fn run_command(&self, interfaces: &[&str], arguments: &[&str]) -> Result<Command> {
-        let mut command = self.detector(&["run", "--sources", SOURCES, "--policy"])?;
+        let mut command = self.detector(&["run", "--policy"])?;
         command.arg(self.policy()).arg("--pins").arg(&self.pins);
         command.arg("--run-dir").arg(self.run_directory());
+        if !arguments.contains(&"--sources") {
+            command.args(["--sources", SOURCES]);
+        }
         if !arguments.contains(&"--metrics") {
             command.args(["--metrics", &METRICS.to_string()]);
         }

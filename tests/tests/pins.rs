@@ -244,7 +244,7 @@ fn a_deleted_interface_is_told_by_status_metrics_and_log() -> Result<()> {
     wait_for_log(&daemon, "the interface was deleted")?;
     let log = daemon.log();
     let told: Vec<_> = log.lines().filter(|line| line.contains("WARN")).collect();
-    assert!(told.len() == 1 && told[0].contains("interface=edge1"), "once, of the one: {log}");
+    assert!(told.len() == 1 && told[0].contains("subject=edge1"), "once, of the one: {log}");
     assert_eq!(daemon.reload()?, (1, 0), "it goes on: {}", daemon.log());
 
     stage.edge.ip("link del edge0")?;

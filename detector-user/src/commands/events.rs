@@ -18,7 +18,7 @@ use tokio::net::UnixStream;
 use super::{EXIT_DONE, Failure};
 use crate::{
     cli::EventsArgs,
-    daemon::feed::{Dropped, Entry, Event},
+    daemon::feed::{Dropped, Entry, Event, Need},
 };
 
 /// Bytes that a refusal and a line may have.
@@ -152,10 +152,18 @@ fn text(entry: &Entry) -> String {
             format!("incident rule {id} by {by}: {action} {target}{more}: {reason}")
         }
         Event::IncidentUndone { id } => format!("incident rule {id} was undone"),
-        Event::InterfaceLost { interface } => format!("interface {interface} is limited no more"),
+        Event::Degraded { what, subject, reason } => format!("{}: {reason}", need_text(*what, subject)),
+        Event::Recovered { what, subject } => format!("no more: {}", need_text(*what, subject)),
         Event::Missed { events } => format!("{events} events were missed: this follower is too slow"),
     };
     format!("{time} {what}")
+}
+
+fn need_text(what: Need, subject: &str) -> String {
+    match what {
+        Need::InterfaceLost => format!("interface {subject} is limited no more"),
+        Need::TableFull => format!("the table of {subject} is full"),
+    }
 }
 
 fn drop_text(dropped: &Dropped) -> String {

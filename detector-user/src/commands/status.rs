@@ -140,6 +140,8 @@ pub struct Fill {
     pub occupied: u64,
     /// Those whose budgets are not full: they cannot be taken over.
     pub busy: u64,
+    /// How many of these it is sized for: where there are more, newcomers share budgets.
+    pub busy_max: u64,
 }
 
 /// Tells how things stand.
@@ -209,14 +211,15 @@ fn loaded(pins: &Pins, maps: &Maps) -> Result<Answer, Failure> {
     let state = if is_detached { State::Detached } else { attached };
     let now = ticks(clock::kernel_ns());
     let tables = [("sources", &maps.sources), ("parents", &maps.parents)].map(|(name, table)| {
-        let read::Fill { ways, occupied, busy } = read::fill(table, now);
-        (name, Fill { ways, occupied, busy })
+        let fill = read::fill(table, now);
+        let read::Fill { ways, occupied, busy } = fill;
+        (name, Fill { ways, occupied, busy, busy_max: fill.busy_max() })
     });
     let counters = read::counters(maps)?;
     let events =
         TABLE_EVENTS.iter().map(|&(event, name, _)| (name, counters[table_event_slot(event) as usize]));
     Ok(Answer {
-        degraded: degraded(daemon, &interfaces),
+        degraded: degraded(daemon, &interfaces, &tables),
         state,
         daemon,
         interfaces,
@@ -272,7 +275,7 @@ fn policy(maps: &Maps, active: &Active<'_>, manifest: &Manifest, incidents: usiz
     }
 }
 
-fn degraded(daemon: bool, interfaces: &[Interface]) -> Vec<String> {
+fn degraded(daemon: bool, interfaces: &[Interface], tables: &[(&str, Fill)]) -> Vec<String> {
     let mut reasons = Vec::new();
     if !daemon {
         reasons.push(
@@ -284,7 +287,18 @@ fn degraded(daemon: bool, interfaces: &[Interface]) -> Vec<String> {
         reasons
             .push(format!("interface {index} was deleted: if it is there again, start `detector run` again"));
     }
+    let is_full = |fill: &Fill| fill.busy > fill.busy_max;
+    let full = tables.iter().filter(|(_, fill)| is_full(fill));
+    reasons.extend(full.map(|(name, fill)| table_full(name, fill.busy, fill.busy_max)));
     reasons
+}
+
+/// What to do about a table that is too small for what happens.
+pub fn table_full(name: &str, busy: u64, busy_max: u64) -> String {
+    format!(
+        "{busy} {name} are being limited and the table is sized for {busy_max}: newcomers share budgets meanwhile; if that \
+         lasts, restart `detector run` with more --sources"
+    )
 }
 
 type ByService = BTreeMap<String, Packets>;

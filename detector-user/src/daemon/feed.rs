@@ -28,8 +28,10 @@ pub enum EventKind {
     IncidentAdded,
     /// A responder took a rule back.
     IncidentUndone,
-    /// An interface is limited no more.
-    InterfaceLost,
+    /// Something needs a hand, see `detector status`.
+    Degraded,
+    /// It needs none any more.
+    Recovered,
     /// The follower was too slow.
     Missed,
 }
@@ -45,7 +47,8 @@ impl EventKind {
             Self::RuleEnded => "rule_ended",
             Self::IncidentAdded => "incident_added",
             Self::IncidentUndone => "incident_undone",
-            Self::InterfaceLost => "interface_lost",
+            Self::Degraded => "degraded",
+            Self::Recovered => "recovered",
             Self::Missed => "missed",
         }
     }
@@ -109,16 +112,37 @@ pub enum Event {
         /// Its number.
         id: u64,
     },
-    /// An interface is limited no more.
-    InterfaceLost {
-        /// Its name.
-        interface: String,
+    /// Something needs a hand.
+    Degraded {
+        /// What.
+        what: Need,
+        /// The interface, or the table.
+        subject: String,
+        /// What to do.
+        reason: String,
+    },
+    /// It needs none any more.
+    Recovered {
+        /// What did.
+        what: Need,
+        /// The interface, or the table.
+        subject: String,
     },
     /// The follower was too slow.
     Missed {
         /// How many events it does not get.
         events: u64,
     },
+}
+
+/// What needs a hand while the daemon runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Need {
+    /// An interface was deleted, or the program was unloaded: nothing is limited on it.
+    InterfaceLost,
+    /// A table holds more entries that are being limited than it is sized for: newcomers share budgets.
+    TableFull,
 }
 
 /// A dropped packet.
@@ -159,7 +183,8 @@ impl Event {
             Self::RuleEnded { .. } => EventKind::RuleEnded,
             Self::IncidentAdded { .. } => EventKind::IncidentAdded,
             Self::IncidentUndone { .. } => EventKind::IncidentUndone,
-            Self::InterfaceLost { .. } => EventKind::InterfaceLost,
+            Self::Degraded { .. } => EventKind::Degraded,
+            Self::Recovered { .. } => EventKind::Recovered,
             Self::Missed { .. } => EventKind::Missed,
         }
     }

@@ -2,10 +2,17 @@
 
 use std::collections::BTreeSet;
 
-use super::{Running, feed::Event, watch::Watch};
+use detector_common::budget::ticks;
+
+use super::{
+    Running,
+    feed::{Event, Need},
+    watch::Watch,
+};
 use crate::{
     change::{clocks, note_ends},
     clock,
+    commands::status::table_full,
     kernel::{
         apply::{is_trial_over, retime},
         incidents::change,
@@ -16,7 +23,10 @@ use crate::{
 /// What is remembered from one look to the next.
 #[derive(Debug, Default)]
 pub(super) struct Looks {
-    lost: BTreeSet<String>,
+    /// What was told to need a hand.
+    needs: BTreeSet<(Need, String)>,
+    /// When the tables were looked at.
+    tables_ns: Option<u64>,
     kept: Kept,
     watch: Watch,
 }
@@ -28,6 +38,9 @@ struct Kept {
     between_ns: u64,
 }
 
+/// Time between two looks at how full the tables are, ns: each takes 8 ms for a million entries.
+const TABLES_EVERY_NS: u64 = 10_000_000_000;
+
 /// The coarse clock steps behind the other one; more than this between two looks is a clock that was set.
 const CLOCKS_APART_NS_MAX: u64 = 500_000_000;
 
@@ -35,6 +48,7 @@ impl Looks {
     /// Looks.
     pub(super) fn look(&mut self, running: &Running) {
         self.look_at_interfaces(running);
+        self.look_at_tables(running);
         self.keep_time(running);
         self.watch.look(&running.maps, &running.feed);
         if self.watch.has_ended_incidents() {
@@ -47,22 +61,50 @@ impl Looks {
         for attachment in &running.attachments {
             // What cannot be read now can at the next look, and is an error of the metrics meanwhile.
             let is_lost = running.is_attached(attachment).is_ok_and(|is_attached| !is_attached);
-            if !is_lost || !self.lost.insert(attachment.interface.clone()) {
+            if !is_lost {
                 continue;
             }
-            let interface = &attachment.interface;
-            running.feed.tell(Event::InterfaceLost { interface: interface.clone() });
-            if running.lock.is_current() {
-                tracing::warn!(
-                    interface = %interface,
-                    "the interface was deleted, nothing is limited on it: when it is there again, restart detector"
-                );
+            let reason = if running.lock.is_current() {
+                "the interface was deleted, nothing is limited on it: when it is there again, restart detector"
             } else {
-                tracing::warn!(
-                    interface = %interface,
-                    "the program was unloaded under this daemon, which limits nothing any more: end or restart it"
-                );
+                "the program was unloaded under this daemon, which limits nothing any more: end or restart it"
+            };
+            self.need(running, Need::InterfaceLost, &attachment.interface, reason);
+        }
+    }
+
+    /// Says once that a table is too small for what happens, and once that it is not any more.
+    fn look_at_tables(&mut self, running: &Running) {
+        let now_ns = clock::kernel_ns();
+        if self.tables_ns.is_some_and(|before_ns| now_ns.saturating_sub(before_ns) < TABLES_EVERY_NS) {
+            return;
+        }
+        self.tables_ns = Some(now_ns);
+        for (name, table) in [("sources", &running.maps.sources), ("parents", &running.maps.parents)] {
+            let fill = read::fill(table, ticks(now_ns));
+            let busy_max = fill.busy_max();
+            if fill.busy > busy_max {
+                self.need(running, Need::TableFull, name, &table_full(name, fill.busy, busy_max));
+            } else if fill.busy <= busy_max - busy_max / 10 {
+                self.need_no_more(running, Need::TableFull, name);
             }
+        }
+    }
+
+    fn need(&mut self, running: &Running, what: Need, subject: &str, reason: &str) {
+        if self.needs.insert((what, subject.to_owned())) {
+            let (subject, reason) = (subject.to_owned(), reason.to_owned());
+            tracing::warn!(%subject, "{reason}");
+            running.feed.tell(Event::Degraded { what, subject, reason });
+        }
+    }
+
+    fn need_no_more(&mut self, running: &Running, what: Need, subject: &str) {
+        let need = (what, subject.to_owned());
+        if self.needs.remove(&need) {
+            let (what, subject) = need;
+            tracing::info!(%subject, "the table has room again");
+            running.feed.tell(Event::Recovered { what, subject });
         }
     }
 

@@ -68,7 +68,8 @@ fn is_notice(event: &Event) -> bool {
         | Event::RuleEnded { .. }
         | Event::IncidentAdded { .. }
         | Event::IncidentUndone { .. }
-        | Event::InterfaceLost { .. } => true,
+        | Event::Degraded { .. }
+        | Event::Recovered { .. } => true,
         Event::TrialEnded { confirmed, .. } => !confirmed,
         Event::Drop(_) | Event::Reload { .. } | Event::Missed { .. } => false,
     }

@@ -10,7 +10,8 @@ use detector_tests::{
     daemon::{Site, answer},
     netns::{may_run, turn},
     process::{PATIENCE, Running, wait_until},
-    stage::{MTU, Stage, edge_interface, policy},
+    stage::{MTU, Net, Stage, Who, edge_interface, outside_interface, policy},
+    traffic::{Flood, Pace},
 };
 use serde_json::{Value, json};
 
@@ -107,7 +108,7 @@ fn what_happens_is_told_as_it_happens() -> Result<()> {
     reloads.expect(&json!({ "kind": "rule_ended", "rule": "INC-1" }))?;
 
     stage.edge.ip(&format!("link delete {}", edge_interface(0)))?;
-    all.expect(&json!({ "kind": "interface_lost", "interface": "edge0" }))?;
+    all.expect(&json!({ "kind": "degraded", "what": "interface_lost", "subject": "edge0" }))?;
     let kinds: Vec<_> = reloads.events().iter().map(|event| event["kind"].clone()).collect();
     assert_eq!(kinds, [json!("reload"), json!("reload"), json!("rule_ended")]);
     assert!(others.events().is_empty(), "{}", others.text());
@@ -118,6 +119,37 @@ fn what_happens_is_told_as_it_happens() -> Result<()> {
         assert_eq!(status.code(), Some(1), "{}", follower.text());
         assert!(follower.text().contains("the daemon ended"), "{}", follower.text());
     }
+    Ok(())
+}
+
+/// A table for one source, which is limiting four: `status` and events say so, and that it is over.
+#[test]
+fn a_table_that_is_too_small_is_told() -> Result<()> {
+    if !may_run() {
+        return Ok(());
+    }
+    let _turn = turn();
+    let stage = Stage::new(1, MTU)?;
+    let site = Site::new(&stage.edge, &policy(LIMIT))?;
+    let _daemon = site.start(&["edge0"], &["--sources", "1"])?;
+    let all = Follower::start(&site, &["--kind", "degraded,recovered", "--json"])?;
+    let sources = [Net::v4(0), Net::v6(0)]
+        .into_iter()
+        .flat_map(|net| [Who::Client, Who::Offender].map(|who| net.flow(who).datagram()));
+    let floods = sources
+        .map(|frame| Flood::start(&stage.outside, &outside_interface(0), frame, Pace::per_second(2000)));
+    let floods = floods.collect::<Result<Vec<_>>>()?;
+    let full = json!({ "kind": "degraded", "what": "table_full", "subject": "sources" });
+    let told = all.expect(&full)?;
+    assert!(told["reason"].as_str().is_some_and(|reason| reason.contains("more --sources")), "{told}");
+    let (code, status) = site.status()?;
+    assert_eq!(code, 11, "{status}");
+    assert_eq!(status["degraded"], json!([told["reason"]]), "{status}");
+    for flood in floods {
+        flood.stop()?;
+    }
+    all.expect(&json!({ "kind": "recovered", "what": "table_full", "subject": "sources" }))?;
+    assert_eq!(site.status()?.0, 0);
     Ok(())
 }
 

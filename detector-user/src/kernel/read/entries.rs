@@ -3,7 +3,7 @@
 use detector_common::{
     address::Address,
     limits::WAYS,
-    table::{Key as SourceKey, Lineage, Meta, Set, Unit, Way, set_of},
+    table::{Key as SourceKey, Lineage, Meta, Set, Unit, Way, set_of, sources_for_sets},
 };
 
 use crate::kernel::{mapped::Mapped, maps::Maps};
@@ -90,6 +90,14 @@ pub struct Fill {
     pub occupied: u64,
     /// Ways that have an owner whose budgets are not full: they cannot be taken over.
     pub busy: u64,
+}
+
+impl Fill {
+    /// How many entries that are being limited it is sized for: beyond that, more than one of a thousand newcomers finds no
+    /// place of its own.
+    pub fn busy_max(&self) -> u64 {
+        sources_for_sets(self.ways / WAYS as u64)
+    }
 }
 
 /// How full a table is at `now`, in ticks.
