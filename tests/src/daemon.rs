@@ -1,6 +1,7 @@
 //! The `detector` binary under test, in a place of its own.
 
 use std::{
+    ffi::OsString,
     fs,
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -26,7 +27,7 @@ const SOURCES: &str = "10000";
 /// Names the directory of the history where no option does.
 pub const STATE_VARIABLE: &str = "DETECTOR_STATE";
 /// Commands that ask what the daemon saw of the traffic.
-const WATCHING: [&str; 3] = ["apply", "plan", "victims"];
+const WATCHING: [&str; 8] = ["allow", "apply", "block", "plan", "rollback", "throttle", "undo", "victims"];
 
 /// The binary under test.
 ///
@@ -144,18 +145,47 @@ impl<'a> Site<'a> {
         self.files.path().join("run")
     }
 
-    /// Runs `detector` with arguments and `--pins` to its end: its exit code, and what it printed.
+    /// The same about what is loaded here: with `--pins`, and with `--run-dir` where it is known.
+    ///
+    /// # Errors
+    ///
+    /// No descriptor is left.
+    pub fn command(&self, arguments: &[&str]) -> Result<Command> {
+        let mut command = self.detector(arguments)?;
+        command.args(self.places(arguments));
+        Ok(command)
+    }
+
+    /// The same as a line for a shell, which knows nothing of us: with `--state`, of a command that takes it.
+    ///
+    /// # Errors
+    ///
+    /// The binary is gone.
+    pub fn line(&self, arguments: &[&str]) -> Result<String> {
+        let binary = self.binary.canonicalize().context("finding the binary")?;
+        let state = ["--state".into(), self.state().into_os_string()];
+        let words = [binary.into_os_string()].into_iter().chain(arguments.iter().map(Into::into));
+        let words = words.chain(self.places(arguments)).chain(state);
+        let quoted = |word: OsString| format!("'{}'", word.to_string_lossy().replace('\'', "'\\''"));
+        Ok(words.map(quoted).collect::<Vec<_>>().join(" "))
+    }
+
+    /// Where a command finds what is loaded, and what the daemon saw.
+    fn places(&self, arguments: &[&str]) -> Vec<OsString> {
+        let mut places: Vec<OsString> = vec!["--pins".into(), self.pins.clone().into()];
+        if arguments.first().is_some_and(|command| WATCHING.contains(command)) {
+            places.extend(["--run-dir".into(), self.run_directory().into()]);
+        }
+        places
+    }
+
+    /// Runs [`Self::command`] to its end: its exit code, and what it printed.
     ///
     /// # Errors
     ///
     /// It cannot be started, or a signal ended it.
     pub fn ask(&self, arguments: &[&str]) -> Result<(i32, String, String)> {
-        let mut command = self.detector(arguments)?;
-        command.arg("--pins").arg(&self.pins);
-        if arguments.first().is_some_and(|command| WATCHING.contains(command)) {
-            command.arg("--run-dir").arg(self.run_directory());
-        }
-        answer(&mut command)
+        answer(&mut self.command(arguments)?)
     }
 
     /// The JSON that `detector` answers with, and its exit code.

@@ -305,6 +305,7 @@ fn what_cannot_be_recorded_is_done_with_a_warning() -> Result<()> {
     let mut command = stage.edge.command("unshare")?;
     command.args(["--mount", "sh", "-c", mount, "sh"]).arg(&empty).arg(detector_tests::daemon::binary()?);
     command.args(["apply", &file, "--pins"]).arg(site.pins()).arg("--state").arg(&empty);
+    command.arg("--run-dir").arg(site.run_directory());
     let (code, out, err) = answer(&mut command)?;
     assert!(code == 0 && out.contains("without a version"), "{out}{err}");
     assert!(err.contains("warning") && err.contains("not recorded") && err.contains("Read-only"), "{err}");
@@ -406,8 +407,8 @@ fn commands_at_once_are_all_recorded() -> Result<()> {
         .collect::<Result<_>>()?;
     let mut children = Vec::new();
     for file in &files {
-        let mut command = site.detector(&["apply", file, "--json", "--pins"])?;
-        command.arg(site.pins()).stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+        let mut command = site.command(&["apply", file, "--json"])?;
+        command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
         children.push(command.spawn().context("starting detector")?);
     }
     let mut applied = 0;
