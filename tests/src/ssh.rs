@@ -2,14 +2,15 @@
 
 use std::{
     fs,
+    io::{BufRead as _, BufReader, Write as _},
     net::{IpAddr, SocketAddr, TcpStream},
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Child, ChildStdout, Command, Stdio},
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use tempfile::TempDir;
 
 use crate::{
@@ -102,6 +103,64 @@ impl Sshd {
         command.args(["-p", &self.address.port().to_string()]);
         command.arg(format!("root@{}", self.address.ip())).arg(remote);
         Ok(command)
+    }
+
+    /// A session from an address that is there and stays.
+    ///
+    /// # Errors
+    ///
+    /// It is refused.
+    pub fn open(&self, namespace: &Namespace, from: IpAddr) -> Result<Session> {
+        let mut command = self.session(namespace, from, "cat")?;
+        let mut client = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("starting {command:?}"))?;
+        let said = BufReader::new(client.stdout.take().context("its output is piped")?);
+        let mut session = Session { client, said };
+        session.echo("are you there")?;
+        Ok(session)
+    }
+}
+
+/// A session that stays open; it ends when this is dropped, and when we die, since it reads from us.
+#[derive(Debug)]
+pub struct Session {
+    client: Child,
+    said: BufReader<ChildStdout>,
+}
+
+impl Session {
+    /// Hands a line to the client, which sends it.
+    ///
+    /// # Errors
+    ///
+    /// The client has ended.
+    pub fn send(&mut self, line: &str) -> Result<()> {
+        let to = self.client.stdin.as_mut().context("an open session is written to")?;
+        writeln!(to, "{line}").context("writing to a session")
+    }
+
+    /// Sends a line through the session and back.
+    ///
+    /// # Errors
+    ///
+    /// The session is over.
+    pub fn echo(&mut self, line: &str) -> Result<()> {
+        self.send(line)?;
+        let mut back = String::new();
+        self.said.read_line(&mut back).context("reading from a session")?;
+        ensure!(back.trim_end() == line, "a session says {back:?} to {line:?}");
+        Ok(())
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        // Both fail only where there is nothing left to do.
+        let _ = self.client.kill();
+        let _ = self.client.wait();
     }
 }
 

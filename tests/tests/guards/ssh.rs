@@ -6,6 +6,7 @@ use anyhow::Result;
 use detector_tests::{
     daemon::{Site, answer},
     netns::{may_run, turn},
+    process::{PATIENCE, wait_until},
     ssh::Sshd,
     stage::{MTU, Stage, Who},
 };
@@ -75,8 +76,120 @@ fn who_is_connected_by_ssh_does_not_lock_themselves_out() -> Result<()> {
     let (code, _, err) = through_ssh(&limits, "")?;
     assert!(code == 2 && err.contains("defaults.allow"), "{code}: {err}");
     assert_eq!(through_ssh(&limits, " --force")?.0, 0);
-    // Forced, it locks out, until the kernel takes it back: the session waits and goes on.
-    let (code, out, err) = through_ssh(&drops, " --force --confirm 2s && echo \"still here\"")?;
-    assert!(code == 0 && out.contains("still here"), "{code}: {out}{err}");
+    assert_forced_for_a_moment(&site, &stage, &sshd, &site.line(&["apply", &drops])?)
+}
+
+/// Forced and on trial, a change locks the peer out until the kernel takes it back; then they get in again.
+fn assert_forced_for_a_moment(site: &Site<'_>, stage: &Stage, sshd: &Sshd, line: &str) -> Result<()> {
+    let peer = NET.source(Who::Client);
+    let denied = site.reason("denied")?;
+    let forced = format!("{line} --force --confirm 2s && echo forced");
+    let (code, out, err) = answer(&mut sshd.session(&stage.outside, peer, &forced)?)?;
+    assert!(code == 0 && out.contains("forced"), "{code}: {out}{err}");
+    // What they were told needed no packet of theirs; the next session does.
+    sshd.open(&stage.outside, peer)?.echo("back again")?;
+    assert!(site.reason("denied")? > denied, "nobody was locked out meanwhile");
+    let (_, history) = site.ask_json(&["history"])?;
+    assert_eq!(history["versions"][0]["standing"], "taken_back", "{history}");
+    Ok(())
+}
+
+/// A signal says nothing of who sent it, so everybody who is connected is asked about.
+#[test]
+fn a_reload_locks_out_nobody_who_is_connected() -> Result<()> {
+    if !may_run() {
+        return Ok(());
+    }
+    let _turn = turn();
+    let stage = Stage::new(1, MTU)?;
+    let peer = NET.source(Who::Client);
+    let site = Site::new(&stage.edge, &around_sshd("", ""))?;
+    let mut daemon = site.start(&["edge0"], &[])?;
+    let sshd = Sshd::start(&stage.edge, SSHD)?;
+    let mut session = sshd.open(&stage.outside, peer)?;
+    let before = epoch(&site)?;
+    for (rest, would, refused) in
+        [(DROP_ALL, "drop by slip at service ssh", 1), (LIMIT_ALL, "limit each by slip at service ssh", 2)]
+    {
+        site.write_policy(&around_sshd("", rest))?;
+        assert_eq!(daemon.reload()?, (0, refused), "{}", daemon.log());
+        let log = daemon.log();
+        let told = log.lines().skip_while(|line| !line.contains("the old one stays"));
+        let told = told.collect::<Vec<_>>().join("\n");
+        for part in [&peer.to_string(), "SSH connection", would, "`allow` in [defaults]"] {
+            assert!(told.contains(part), "{part:?} is missing in: {log}");
+        }
+        assert_eq!(epoch(&site)?, before, "the old policy stays");
+        session.echo("still here")?;
+    }
+    let (_, audit) = site.ask_json(&["history", "--audit"])?;
+    let entry = &audit["entries"][0];
+    assert_eq!((&entry["origin"], &entry["action"]), (&"reload".into(), &"apply".into()), "{audit}");
+    assert!(entry["result"].as_str().is_some_and(|result| result.contains("locks out")), "{audit}");
+
+    // Nobody is there any more whom it would lock out.
+    drop(session);
+    site.write_policy(&around_sshd("", DROP_ALL))?;
+    wait_until("the policy is taken", PATIENCE, || Ok((daemon.reload()?.0 == 1).then_some(())))?;
+    assert_ne!(epoch(&site)?, before);
+    Ok(())
+}
+
+#[test]
+fn who_is_connected_does_not_roll_back_to_what_locks_them_out() -> Result<()> {
+    if !may_run() {
+        return Ok(());
+    }
+    let _turn = turn();
+    let stage = Stage::new(1, MTU)?;
+    let peer = NET.source(Who::Client);
+    let site = Site::new(&stage.edge, &around_sshd("", DROP_ALL))?;
+    let _daemon = site.start(&["edge0"], &[])?;
+    let open = file(&site, "open.toml", &around_sshd("", ""))?;
+    assert_eq!(site.ask(&["apply", &open])?.0, 0);
+    let sshd = Sshd::start(&stage.edge, SSHD)?;
+    let through_ssh = |line: &str| answer(&mut sshd.session(&stage.outside, peer, line)?);
+    let before = epoch(&site)?;
+    for arguments in [&["rollback"][..], &["rollback", "1"]] {
+        let (code, out, err) = through_ssh(&site.line(arguments)?)?;
+        assert_eq!((code, out.as_str()), (2, ""), "{err}");
+        for part in [&peer.to_string(), "SSH connection", "drop by slip at service ssh", "--force"] {
+            assert!(err.contains(part), "{part:?} is missing in: {err}");
+        }
+        assert_eq!(epoch(&site)?, before, "nothing changed in the kernel");
+    }
+    assert_forced_for_a_moment(&site, &stage, &sshd, &site.line(&["rollback"])?)
+}
+
+#[test]
+fn who_is_connected_does_not_undo_what_lets_them_in() -> Result<()> {
+    if !may_run() {
+        return Ok(());
+    }
+    let _turn = turn();
+    let stage = Stage::new(1, MTU)?;
+    let peer = NET.source(Who::Client);
+    let site = Site::new(&stage.edge, &around_sshd("", DROP_ALL))?;
+    let _daemon = site.start(&["edge0"], &[])?;
+    let allow = ["allow", &peer.to_string(), "--for", "1h", "--reason", "INC-4711: our own"];
+    assert_eq!(site.ask(&allow)?.0, 0);
+    let sshd = Sshd::start(&stage.edge, SSHD)?;
+    let undo = site.line(&["undo", "1"])?;
+    let (code, out, err) = answer(&mut sshd.session(&stage.outside, peer, &undo)?)?;
+    assert_eq!((code, out.as_str()), (2, ""), "{err}");
+    for part in
+        ["not undone", &peer.to_string(), "SSH connection", "drop by slip at service ssh", "add --force"]
+    {
+        assert!(err.contains(part), "{part:?} is missing in: {err}");
+    }
+    let mut session = sshd.open(&stage.outside, peer)?;
+    let (_, rules) = site.ask_json(&["rules"])?;
+    assert_eq!(rules["incidents"][0]["id"], 1, "it is still there: {rules}");
+
+    // Forced from elsewhere, it cuts the session: its packets are dropped.
+    let denied = site.reason("denied")?;
+    assert_eq!(site.ask(&["undo", "1", "--force"])?.0, 0);
+    session.send("nobody hears this")?;
+    wait_until("the session is cut", PATIENCE, || Ok((site.reason("denied")? > denied).then_some(())))?;
     Ok(())
 }

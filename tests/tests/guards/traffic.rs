@@ -4,10 +4,11 @@ use anyhow::Result;
 use detector_tests::{
     daemon::Site,
     netns::{may_run, turn},
+    process::{PATIENCE, wait_until},
     stage::{MTU, Stage, Who, policy},
 };
 
-use crate::{NET, WIDE, epoch, file, rule, send_from_both, wait_for_look};
+use crate::{NET, WIDE, epoch, file, rule, send_from_both, sender, wait_for_look};
 
 #[test]
 fn a_change_that_drops_too_much_is_refused_with_the_numbers() -> Result<()> {
@@ -57,4 +58,72 @@ fn assert_told(err: &str, (client, offender): (u64, u64), victim: &str) {
     {
         assert!(err.contains(part), "{part:?} is missing in: {err}");
     }
+}
+
+/// Sends from the client until packets of it are dropped, each of them.
+fn assert_dropped(stage: &Stage, site: &Site<'_>) -> Result<()> {
+    let before = site.source(&NET.prefix(Who::Client))?;
+    let load = sender(stage, Who::Client, 100)?;
+    wait_until("ten have left", PATIENCE, || Ok((load.packets() >= 10).then_some(())))?;
+    let sent = load.stop()?;
+    stage.fence(0)?;
+    let after = site.source(&NET.prefix(Who::Client))?;
+    assert_eq!(
+        (after.packets - before.packets, after.dropped - before.dropped),
+        (sent.packets, sent.packets),
+        "{before:?}, {after:?}"
+    );
+    Ok(())
+}
+
+#[test]
+fn a_rollback_that_drops_too_much_is_refused_with_the_numbers() -> Result<()> {
+    if !may_run() {
+        return Ok(());
+    }
+    let _turn = turn();
+    let stage = Stage::new(1, MTU)?;
+    let site = Site::new(&stage.edge, &(policy(WIDE) + &rule("slip", Who::Client, "action = \"drop\"")))?;
+    let _daemon = site.start(&["edge0"], &[])?;
+    let open = file(&site, "open.toml", &policy(WIDE))?;
+    assert_eq!(site.ask(&["apply", &open])?.0, 0);
+    wait_for_look(&site)?;
+    let sent = send_from_both(&stage, 100, 400)?;
+    let before = epoch(&site)?;
+    for arguments in [&["rollback"][..], &["rollback", "1"]] {
+        let (code, out, err) = site.ask(arguments)?;
+        assert_eq!((code, out.as_str()), (2, ""), "{err}");
+        assert_told(&err, sent, "limit each → drop by slip");
+        assert_eq!(epoch(&site)?, before, "nothing changed in the kernel");
+    }
+    let (code, out, err) = site.ask(&["rollback", "--force"])?;
+    assert!(code == 0 && out.contains("version 3 = version 1 again"), "{code}: {out}{err}");
+    assert_dropped(&stage, &site)
+}
+
+#[test]
+fn an_undo_that_drops_too_much_is_refused_with_the_numbers() -> Result<()> {
+    if !may_run() {
+        return Ok(());
+    }
+    let _turn = turn();
+    let stage = Stage::new(1, MTU)?;
+    let site = Site::new(&stage.edge, &(policy(WIDE) + &rule("slip", Who::Client, "action = \"drop\"")))?;
+    let _daemon = site.start(&["edge0"], &[])?;
+    let client = NET.source(Who::Client).to_string();
+    let (code, out, err) = site.ask(&["allow", &client, "--for", "1h", "--reason", "INC-4711: partner"])?;
+    assert_eq!(code, 0, "{out}{err}");
+    wait_for_look(&site)?;
+    let sent = send_from_both(&stage, 100, 400)?;
+    let before = epoch(&site)?;
+    let (code, out, err) = site.ask(&["undo", "1"])?;
+    assert_eq!((code, out.as_str()), (2, ""), "{err}");
+    assert!(err.contains("not undone: without the rules the policy"), "{err}");
+    assert_told(&err, sent, "allow by incident 1 → drop by slip");
+    assert_eq!(epoch(&site)?, before, "nothing changed in the kernel");
+    let (_, rules) = site.ask_json(&["rules"])?;
+    assert_eq!(rules["incidents"][0]["id"], 1, "{rules}");
+    let (code, out, err) = site.ask(&["undo", "1", "--force"])?;
+    assert!(code == 0 && out.contains("undone: 1"), "{code}: {out}{err}");
+    assert_dropped(&stage, &site)
 }
