@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use detector_tests::{
     daemon::Site,
     netns::{may_run, turn},
@@ -10,6 +10,7 @@ use detector_tests::{
     stage::{MTU, Net, Stage, Who, edge_interface, outside_interface, policy},
     traffic::{Flood, Pace, Receiver, Sender},
 };
+use serde_json::{Value, json};
 
 /// A limit that the traffic here does not reach.
 fn wide() -> String {
@@ -20,6 +21,25 @@ fn dropped(site: &Site<'_>) -> Result<Vec<u64>> {
     let (_, rules) = site.ask_json(&["rules"])?;
     let incidents = rules["incidents"].as_array().context("incident rules")?;
     incidents.iter().map(|rule| rule["dropped"].as_u64().context("a number")).collect()
+}
+
+/// The offender's datagrams, so many a second.
+fn flood(stage: &Stage, net: Net, per_second: u32) -> Result<Flood> {
+    let frame = net.flow(Who::Offender).datagram();
+    Flood::start(&stage.outside, &outside_interface(0), frame, Pace::per_second(per_second))
+}
+
+/// Evenly spaced datagrams of the client.
+fn client(stage: &Stage, net: Net, per_second: u32) -> Result<Sender> {
+    let from = SocketAddr::new(net.source(Who::Client), 5555);
+    Sender::start(&stage.outside, from, net.service(), Pace::per_second(per_second))
+}
+
+/// The answer to a command that is done.
+fn done(site: &Site<'_>, arguments: &[&str]) -> Result<Value> {
+    let (code, answer) = site.ask_json(arguments)?;
+    ensure!(code == 0, "{arguments:?} exits with {code}: {answer}");
+    Ok(answer)
 }
 
 #[test]
@@ -33,21 +53,13 @@ fn a_block_outlives_daemons_and_policies_until_it_is_undone() -> Result<()> {
     let site = Site::new(&stage.edge, &wide())?;
     let daemon = site.start(&[&edge_interface(0)], &[])?;
     let receiver = Receiver::start(&stage.edge, net.service())?;
-    let (client, offender) = (net.source(Who::Client), net.source(Who::Offender));
-    let from = SocketAddr::new(client, 5555);
-    let sender = Sender::start(&stage.outside, from, net.service(), Pace::per_second(2000))?;
-    let flood = Flood::start(
-        &stage.outside,
-        &outside_interface(0),
-        net.flow(Who::Offender).datagram(),
-        Pace::per_second(20_000),
-    )?;
+    let offender = net.source(Who::Offender);
+    let (sender, flood) = (client(&stage, net, 2000)?, flood(&stage, net, 20_000)?);
     receiver.wait_for(offender, 1000)?;
 
     let target = offender.to_string();
     let block = ["block", &target, "--for", "1h", "--reason", "INC-4711: stuffing"];
-    let (code, answer) = site.ask_json(&block)?;
-    assert_eq!(code, 0, "{answer}");
+    let answer = done(&site, &block)?;
     assert_eq!(answer["added"][0]["id"], 1, "{answer}");
     let grows = |what: &str, by: u64| {
         let before = dropped(&site)?.first().copied().unwrap_or(0);
@@ -57,7 +69,7 @@ fn a_block_outlives_daemons_and_policies_until_it_is_undone() -> Result<()> {
     };
     grows("the block drops", 1000)?;
     let passed = receiver.from(offender);
-    let (_, explained) = site.ask_json(&["explain", &target])?;
+    let explained = done(&site, &["explain", &target])?;
     let service = &explained["services"][0];
     assert_eq!(
         (&service["action"], &service["rule"], &service["reason"]),
@@ -79,8 +91,7 @@ fn a_block_outlives_daemons_and_policies_until_it_is_undone() -> Result<()> {
     let (code, out, err) = site.ask(&["undo", "7"])?;
     assert_eq!(code, 2, "{out}{err}");
     assert!(err.contains("no incident rule has the number 7: there are 1"), "{err}");
-    let (code, answer) = site.ask_json(&["undo", "1"])?;
-    assert_eq!(code, 0, "{answer}");
+    let answer = done(&site, &["undo", "1"])?;
     assert!(answer["undone"][0]["dropped"].as_u64() >= Some(4000), "{answer}");
     receiver.wait_for(offender, passed + 1000)?;
     assert!(dropped(&site)?.is_empty());
@@ -88,7 +99,7 @@ fn a_block_outlives_daemons_and_policies_until_it_is_undone() -> Result<()> {
     flood.stop()?;
     let sent = sender.stop()?;
     stage.fence(0)?;
-    assert_eq!(receiver.from(client), sent.packets, "the other source lost nothing");
+    assert_eq!(receiver.from(net.source(Who::Client)), sent.packets, "the other source lost nothing");
     daemon.end(libc::SIGTERM)?;
     Ok(())
 }
@@ -105,12 +116,10 @@ fn a_rule_ends_in_the_kernel_with_the_daemon_dead() -> Result<()> {
     let daemon = site.start(&[&edge_interface(0)], &[])?;
     let receiver = Receiver::start(&stage.edge, net.service())?;
     let offender = net.source(Who::Offender);
-    let flow = net.flow(Who::Offender).datagram();
-    let flood = Flood::start(&stage.outside, &outside_interface(0), flow, Pace::per_second(10_000))?;
+    let flood = flood(&stage, net, 10_000)?;
     receiver.wait_for(offender, 1000)?;
     let target = net.prefix(Who::Offender);
-    let (code, answer) = site.ask_json(&["block", &target, "--for", "5s", "--reason", "for a moment"])?;
-    assert_eq!(code, 0, "{answer}");
+    done(&site, &["block", &target, "--for", "5s", "--reason", "for a moment"])?;
     daemon.end(libc::SIGKILL)?;
     wait_until("the block drops", PATIENCE, || Ok((dropped(&site)?[0] >= 1000).then_some(())))?;
     let passed = receiver.from(offender);
@@ -145,8 +154,7 @@ fn rules_come_back_when_the_program_is_loaded_anew_unless_they_have_ended() -> R
     let daemon = site.start(&[&edge_interface(0)], &[])?;
     let offender = net.source(Who::Offender).to_string();
     let block = |target: &str, time: &[&str]| {
-        let (code, answer) = site.ask_json(&[&["block", target, "--reason", "INC-4711"], time].concat())?;
-        assert_eq!(code, 0, "{answer}");
+        let answer = done(&site, &[&["block", target, "--reason", "INC-4711"], time].concat())?;
         answer["added"][0]["id"].as_u64().context("a number")
     };
     assert_eq!(block("203.0.113.200", &["--for", "1s"])?, 1);
@@ -169,14 +177,12 @@ fn rules_come_back_when_the_program_is_loaded_anew_unless_they_have_ended() -> R
         (&2.into(), &().into()),
         "{rules}"
     );
-    let flow = net.flow(Who::Offender).datagram();
-    let flood = Flood::start(&stage.outside, &outside_interface(0), flow, Pace::per_second(10_000))?;
+    let flood = flood(&stage, net, 10_000)?;
     wait_until("the block drops", PATIENCE, || Ok((dropped(&site)?[0] >= 1000).then_some(())))?;
     flood.stop()?;
     assert_eq!(block("203.0.113.201", &["--for", "1h"])?, 3, "no number is given twice");
     // What was undone does not come back.
-    let (code, answer) = site.ask_json(&["undo", "2", "3"])?;
-    assert_eq!(code, 0, "{answer}");
+    done(&site, &["undo", "2", "3"])?;
     daemon.end(libc::SIGTERM)?;
     let daemon = site.start(&[&edge_interface(0)], &[])?;
     assert!(dropped(&site)?.is_empty());
@@ -198,15 +204,11 @@ fn a_throttle_cuts_every_source_of_its_prefix_by_itself() -> Result<()> {
     let prefix = net.prefix(Who::Offender).replace("/32", "");
     let throttle =
         ["throttle", &prefix, "--rate", "500/s", "--burst", "50", "--permanent", "--reason", "slow"];
-    let (code, answer) = site.ask_json(&throttle)?;
-    assert_eq!(code, 0, "{answer}");
+    let answer = done(&site, &throttle)?;
     assert_eq!(answer["added"][0]["action"], "throttle packets 500/s burst 50");
     let receiver = Receiver::start(&stage.edge, net.service())?;
     let offender = net.source(Who::Offender);
-    let from = SocketAddr::new(net.source(Who::Client), 5555);
-    let sender = Sender::start(&stage.outside, from, net.service(), Pace::per_second(3000))?;
-    let flow = net.flow(Who::Offender).datagram();
-    let flood = Flood::start(&stage.outside, &outside_interface(0), flow, Pace::per_second(20_000))?;
+    let (sender, flood) = (client(&stage, net, 3000)?, flood(&stage, net, 20_000)?);
     receiver.wait_for(offender, 1500)?;
     flood.stop()?;
     let sent = sender.stop()?;
@@ -214,6 +216,49 @@ fn a_throttle_cuts_every_source_of_its_prefix_by_itself() -> Result<()> {
     receiver.assert_cut(offender, site.source(&net.prefix(Who::Offender))?.passed(), 50, 500)?;
     assert_eq!(receiver.from(net.source(Who::Client)), sent.packets);
     daemon.end(libc::SIGTERM)?;
+    Ok(())
+}
+
+/// What the policy allows less of than the throttle stays so; what the throttle allows less of, too.
+#[test]
+fn a_throttle_leaves_what_is_tighter_already() -> Result<()> {
+    if !may_run() {
+        return Ok(());
+    }
+    let _turn = turn();
+    let stage = Stage::new(1, MTU)?;
+    let net = Net::v4(0);
+    let site = Site::new(
+        &stage.edge,
+        &policy("packets = { rate = \"200/s\", burst = 50 }\nconnections = { rate = \"50/s\", burst = 50 }"),
+    )?;
+    let _daemon = site.start(&[&edge_interface(0)], &[])?;
+    let offender = net.source(Who::Offender);
+    let target = offender.to_string();
+    let throttle = ["throttle", &target, "--rate", "5000/s", "--burst", "5000", "--connections", "5/s"];
+    let answer = done(&site, &[&throttle[..], &["--permanent", "--reason", "slow"]].concat())?;
+    assert_eq!(answer["warnings"], json!([]), "{answer}");
+    let receiver = Receiver::start(&stage.edge, net.service())?;
+    let flood = flood(&stage, net, 20_000)?;
+    receiver.wait_for(offender, 1000)?;
+    flood.stop()?;
+    stage.fence(0)?;
+    receiver.assert_cut(offender, site.source(&net.prefix(Who::Offender))?.passed(), 50, 200)?;
+    let service = &done(&site, &["explain", &target])?["services"][0];
+    let budgets = service["budgets"].as_array().context("budgets")?;
+    let budgets: Vec<_> =
+        budgets.iter().map(|budget| (&budget["budget"], &budget["per_second"], &budget["burst"])).collect();
+    assert_eq!(
+        (&service["rule"], budgets),
+        (
+            &json!("incident 1"),
+            vec![
+                (&json!("packets"), &json!(200.0), &json!(50.0)),
+                (&json!("connections"), &json!(5.0), &json!(5.0))
+            ]
+        ),
+        "{service}"
+    );
     Ok(())
 }
 
@@ -256,9 +301,8 @@ fn what_would_hurt_nearly_everyone_or_nobody_is_refused_with_what_to_do() -> Res
     let list = site.files().join("targets.txt");
     std::fs::write(&list, "# a fleet\n198.51.100.7\n\n198.51.100.0/24 # all of it\n2001:db8::/48\n")?;
     let list = list.to_str().context("a path")?;
-    let (code, answer) =
-        site.ask_json(&[&["throttle", "--targets", list, "--rate", "1/s"], &why[..]].concat())?;
-    assert_eq!((code, &answer["added"][0]["target_count"]), (0, &3.into()), "{answer}");
+    let answer = done(&site, &[&["throttle", "--targets", list, "--rate", "1/s"], &why[..]].concat())?;
+    assert_eq!(answer["added"][0]["target_count"], 3, "{answer}");
     daemon.end(libc::SIGTERM)?;
     Ok(())
 }
