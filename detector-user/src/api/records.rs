@@ -66,6 +66,15 @@ impl Default for VersionLimit {
     }
 }
 
+/// Which version.
+#[derive(Debug, Clone, Copy, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Path)]
+pub(super) struct Number {
+    /// The number of the version.
+    #[param(minimum = 1)]
+    version: u64,
+}
+
 /// The versions of the policy: who, when, why, what changed.
 #[utoipa::path(get, path = "/v1/history", params(VersionLimit), responses((status = OK, description = "Versions.", body = history::Answer)))]
 pub(super) async fn versions(
@@ -78,15 +87,10 @@ pub(super) async fn versions(
 }
 
 /// What a version of the policy changed.
-#[utoipa::path(
-    get,
-    path = "/v1/history/{version}",
-    params(("version" = u64, Path, description = "The number of the version.", minimum = 1)),
-    responses((status = OK, description = "What it changed.", body = history::Difference))
-)]
+#[utoipa::path(get, path = "/v1/history/{version}", params(Number), responses((status = OK, description = "What it changed.", body = history::Difference)))]
 pub(super) async fn difference(
     State(app): State<Api>,
-    Input(Path(version)): Input<Path<u64>>,
+    Input(Path(Number { version })): Input<Path<Number>>,
 ) -> Answer<history::Difference> {
     let records = app.running.history.clone();
     of_maps(&app, move |maps, _| history::difference(&records, in_kernel(maps)?.as_ref(), version)).await
@@ -103,15 +107,10 @@ pub(super) async fn audit_log(
 }
 
 /// The text of a version of the policy, with its source files.
-#[utoipa::path(
-    get,
-    path = "/v1/versions/{version}",
-    params(("version" = u64, Path, description = "The number of the version.", minimum = 1)),
-    responses((status = OK, description = "Its text.", body = show::Answer))
-)]
+#[utoipa::path(get, path = "/v1/versions/{version}", params(Number), responses((status = OK, description = "Its text.", body = show::Answer)))]
 pub(super) async fn version_text(
     State(app): State<Api>,
-    Input(Path(version)): Input<Path<u64>>,
+    Input(Path(Number { version })): Input<Path<Number>>,
 ) -> Answer<show::Answer> {
     beside(&app, move |running| show::answer(&running.history, version)).await
 }
