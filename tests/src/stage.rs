@@ -2,13 +2,14 @@
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    sync::MutexGuard,
     time::Duration,
 };
 
 use anyhow::{Context as _, Result};
 
 use crate::{
-    netns::{End, Namespace, veth},
+    netns::{End, Namespace, may_run, turn, veth},
     process::{PATIENCE, wait_until},
     traffic::Flow,
 };
@@ -29,6 +30,8 @@ pub struct Stage {
     pub edge: Namespace,
     /// Where clients and offenders are.
     pub outside: Namespace,
+    /// The last to go: the next test begins when nothing of this one is left.
+    _turn: Option<MutexGuard<'static, ()>>,
 }
 
 /// Addresses of a link.
@@ -132,13 +135,28 @@ fn mac(link: u8, side: Side) -> [u8; 6] {
 }
 
 impl Stage {
+    /// Sets the scene of a test, when it is its turn: so many links with ordinary frames. `None`: the test is skipped, which
+    /// is said.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses.
+    pub fn in_turn(links: u8) -> Result<Option<Self>> {
+        if !may_run() {
+            return Ok(None);
+        }
+        let turn = turn();
+        Ok(Some(Self { _turn: Some(turn), ..Self::new(links, MTU)? }))
+    }
+
     /// Sets the scene: so many links, each with IPv4 and IPv6.
     ///
     /// # Errors
     ///
     /// Not root.
     pub fn new(links: u8, mtu: u32) -> Result<Self> {
-        let stage = Self { edge: Namespace::new("edge")?, outside: Namespace::new("outside")? };
+        let (edge, outside) = (Namespace::new("edge")?, Namespace::new("outside")?);
+        let stage = Self { edge, outside, _turn: None };
         for link in 0..links {
             stage.link(link, mtu).with_context(|| format!("making link {link}"))?;
         }

@@ -6,9 +6,9 @@ use anyhow::{Context as _, Result};
 use detector_tests::{
     bpf::{Action, Mode, Program},
     daemon::{Site, answer, binary},
-    netns::{index_of, may_run, turn},
+    netns::index_of,
     process::{PATIENCE, wait_until},
-    stage::{MTU, Net, Stage, Who, edge_interface, outside_interface, policy},
+    stage::{Net, Stage, Who, edge_interface, outside_interface, policy},
     traffic::{Flood, Pace},
 };
 use serde_json::Value;
@@ -36,11 +36,7 @@ fn assert_nothing_left(stage: &Stage, site: &Site<'_>, links: u8) -> Result<()> 
 
 #[test]
 fn a_missing_interface_is_refused_before_anything_is_touched() -> Result<()> {
-    if !may_run() {
-        return Ok(());
-    }
-    let _turn = turn();
-    let stage = Stage::new(1, MTU)?;
+    let Some(stage) = Stage::in_turn(1)? else { return Ok(()) };
     let site = Site::new(&stage.edge, &policy(LIMIT))?;
     let (code, said) = site.refused(&["edge0", "edge7"], &[])?;
     assert_eq!(code, 2, "{said}");
@@ -50,11 +46,7 @@ fn a_missing_interface_is_refused_before_anything_is_touched() -> Result<()> {
 
 #[test]
 fn a_foreign_program_stays_and_the_other_interfaces_are_let_go() -> Result<()> {
-    if !may_run() {
-        return Ok(());
-    }
-    let _turn = turn();
-    let stage = Stage::new(2, MTU)?;
+    let Some(stage) = Stage::in_turn(2)? else { return Ok(()) };
     let site = Site::new(&stage.edge, &policy(LIMIT))?;
     let foreign = Program::new(Action::Pass)?;
     for mode in [Mode::Native, Mode::Generic] {
@@ -75,11 +67,7 @@ fn a_foreign_program_stays_and_the_other_interfaces_are_let_go() -> Result<()> {
 
 #[test]
 fn without_privileges_it_says_which_are_missing() -> Result<()> {
-    if !may_run() {
-        return Ok(());
-    }
-    let _turn = turn();
-    let stage = Stage::new(1, MTU)?;
+    let Some(stage) = Stage::in_turn(1)? else { return Ok(()) };
     let site = Site::new(&stage.edge, &policy(LIMIT))?;
     let nobody = |path: &std::path::Path, mode| {
         fs::set_permissions(path, fs::Permissions::from_mode(mode)).context("opening a file to everybody")
@@ -117,11 +105,7 @@ fn without_privileges_it_says_which_are_missing() -> Result<()> {
 
 #[test]
 fn a_bad_policy_is_refused_with_its_place() -> Result<()> {
-    if !may_run() {
-        return Ok(());
-    }
-    let _turn = turn();
-    let stage = Stage::new(1, MTU)?;
+    let Some(stage) = Stage::in_turn(1)? else { return Ok(()) };
     let site = Site::new(&stage.edge, "version = 1\n\n[defaults]\nmode = \"enfroce\"\n")?;
     let file = site.policy().to_string_lossy().into_owned();
     let expected = ["policy.toml:4:8", "\"enfroce\"", "\"enforce\", \"shadow\"", "did you mean"];
@@ -157,11 +141,7 @@ const EMPTY_CAPTURE: [u8; 24] =
 
 #[test]
 fn a_policy_that_does_not_fit_is_refused_with_its_place() -> Result<()> {
-    if !may_run() {
-        return Ok(());
-    }
-    let _turn = turn();
-    let stage = Stage::new(1, MTU)?;
+    let Some(stage) = Stage::in_turn(1)? else { return Ok(()) };
     let too_large = policy(LIMIT).replace("tcp/443", "tcp/1-3000");
     let site = Site::new(&stage.edge, &too_large)?;
     let file = site.policy().to_string_lossy().into_owned();
@@ -217,11 +197,7 @@ fn a_policy_that_does_not_fit_is_refused_with_its_place() -> Result<()> {
 
 #[test]
 fn programs_read_failures_and_the_log_as_json() -> Result<()> {
-    if !may_run() {
-        return Ok(());
-    }
-    let _turn = turn();
-    let stage = Stage::new(1, MTU)?;
+    let Some(stage) = Stage::in_turn(1)? else { return Ok(()) };
     let site = Site::new(&stage.edge, &policy(LIMIT))?;
     let file = site.policy().to_string_lossy().into_owned();
     let lines = |log: &str| -> Result<Vec<Value>> {
@@ -259,11 +235,7 @@ fn programs_read_failures_and_the_log_as_json() -> Result<()> {
 
 #[test]
 fn a_taken_metrics_address_leaves_nothing_and_takes_nothing_away() -> Result<()> {
-    if !may_run() {
-        return Ok(());
-    }
-    let _turn = turn();
-    let stage = Stage::new(1, MTU)?;
+    let Some(stage) = Stage::in_turn(1)? else { return Ok(()) };
     let site = Site::new(&stage.edge, &policy(LIMIT))?;
     let address = "127.0.0.1:9478";
     let taken = stage.edge.within(|| std::net::TcpListener::bind(address))?.context("taking an address")?;
@@ -283,11 +255,7 @@ fn a_taken_metrics_address_leaves_nothing_and_takes_nothing_away() -> Result<()>
 
 #[test]
 fn exit_codes_tell_enforcing_from_not() -> Result<()> {
-    if !may_run() {
-        return Ok(());
-    }
-    let _turn = turn();
-    let stage = Stage::new(1, MTU)?;
+    let Some(stage) = Stage::in_turn(1)? else { return Ok(()) };
     let site = Site::new(&stage.edge, &policy(LIMIT))?;
     let state = |site: &Site<'_>| -> Result<(i32, String)> {
         let (code, answer) = site.status()?;
@@ -325,11 +293,7 @@ fn exit_codes_tell_enforcing_from_not() -> Result<()> {
 
 #[test]
 fn shadow_counts_what_it_would_drop_and_drops_nothing() -> Result<()> {
-    if !may_run() {
-        return Ok(());
-    }
-    let _turn = turn();
-    let stage = Stage::new(1, MTU)?;
+    let Some(stage) = Stage::in_turn(1)? else { return Ok(()) };
     let net = Net::v4(0);
     let shadow = policy(LIMIT).replacen("\n\n", "\n\n[defaults]\nmode = \"shadow\"\n\n", 1);
     let site = Site::new(&stage.edge, &shadow)?;
@@ -351,11 +315,7 @@ fn shadow_counts_what_it_would_drop_and_drops_nothing() -> Result<()> {
 
 #[test]
 fn a_source_is_explained_and_listed_and_counted_alike() -> Result<()> {
-    if !may_run() {
-        return Ok(());
-    }
-    let _turn = turn();
-    let stage = Stage::new(1, MTU)?;
+    let Some(stage) = Stage::in_turn(1)? else { return Ok(()) };
     let rule =
         "\n[[rule]]\nname = \"INC-1\"\nsource = [\"198.18.0.2\"]\naction = \"drop\"\nreason = \"a test\"\n";
     let site = Site::new(&stage.edge, &(policy(LIMIT) + rule))?;
@@ -405,11 +365,7 @@ fn a_source_is_explained_and_listed_and_counted_alike() -> Result<()> {
 
 #[test]
 fn an_interface_without_native_xdp_is_served_generically_with_a_warning() -> Result<()> {
-    if !may_run() {
-        return Ok(());
-    }
-    let _turn = turn();
-    let stage = Stage::new(1, MTU)?;
+    let Some(stage) = Stage::in_turn(1)? else { return Ok(()) };
     let site = Site::new(&stage.edge, &policy(LIMIT))?;
     let daemon = site.start(&["edge0", "lo"], &[])?;
     let log = daemon.log();
@@ -426,11 +382,7 @@ fn an_interface_without_native_xdp_is_served_generically_with_a_warning() -> Res
 
 #[test]
 fn warnings_are_part_of_the_answer() -> Result<()> {
-    if !may_run() {
-        return Ok(());
-    }
-    let _turn = turn();
-    let stage = Stage::new(1, MTU)?;
+    let Some(stage) = Stage::in_turn(1)? else { return Ok(()) };
     let site = Site::new(&stage.edge, &policy(LIMIT))?;
     let file = site.policy().to_string_lossy().into_owned();
     let _daemon = site.start(&["edge0"], &[])?;
@@ -460,11 +412,7 @@ fn answer_of(site: &Site<'_>, arguments: &[&str]) -> Result<(i32, String, String
 
 #[test]
 fn top_ranks_by_the_rate_between_two_looks() -> Result<()> {
-    if !may_run() {
-        return Ok(());
-    }
-    let _turn = turn();
-    let stage = Stage::new(1, MTU)?;
+    let Some(stage) = Stage::in_turn(1)? else { return Ok(()) };
     let site = Site::new(&stage.edge, &policy(LIMIT))?;
     let _daemon = site.start(&["edge0"], &[])?;
     let (quiet, busy) = (Net::v4(0), Net::v6(0));

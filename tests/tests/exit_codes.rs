@@ -140,11 +140,7 @@ fn assert_codes(site: &Site<'_>, expected: impl Fn(&Row) -> i32) -> Result<()> {
 /// A budget that the format knows of and this version does not: refused wherever a policy is read, with its place.
 #[test]
 fn a_profile_with_handshakes_is_refused() -> Result<()> {
-    if !may_run() {
-        return Ok(());
-    }
-    let _turn = turn();
-    let stage = Stage::new(1, MTU)?;
+    let Some(stage) = Stage::in_turn(1)? else { return Ok(()) };
     let text = policy("packets = \"1000/s\"");
     let site = Site::new(&stage.edge, &text)?;
     let mut daemon = site.start(&[&edge_interface(0)], &[])?;

@@ -6,9 +6,8 @@ use std::{collections::BTreeMap, fmt::Write as _, fs, net::IpAddr};
 use anyhow::{Context as _, Result, ensure};
 use detector_tests::{
     daemon::Site,
-    netns::{may_run, turn},
     process::{PATIENCE, wait_until},
-    stage::{MTU, Net, Stage, Who, edge_interface, outside_interface, policy},
+    stage::{Net, Stage, Who, edge_interface, outside_interface, policy},
     traffic::{Flood, Pace, Receiver},
 };
 use serde_json::Value;
@@ -104,11 +103,7 @@ fn no_room(stage: &Stage) -> Result<[u64; 2]> {
 
 #[test]
 fn no_packet_is_misjudged_while_policies_replace_each_other_under_full_load() -> Result<()> {
-    if !may_run() {
-        return Ok(());
-    }
-    let _turn = turn();
-    let stage = Stage::new(2, MTU)?;
+    let Some(stage) = Stage::in_turn(2)? else { return Ok(()) };
     let policies = policies();
     let site = Site::new(&stage.edge, &policies[0])?;
     let _daemon = site.start(&[&edge_interface(0), &edge_interface(1)], &[])?;

@@ -5,9 +5,8 @@ use std::{fs, path::PathBuf};
 use anyhow::{Context as _, Result, ensure};
 use detector_tests::{
     daemon::{STATE_VARIABLE, Site, answer},
-    netns::{may_run, turn},
     process::{PATIENCE, wait_until},
-    stage::{MTU, Net, Stage, Who, edge_interface, policy},
+    stage::{Net, Stage, Who, edge_interface, policy},
 };
 use serde_json::Value;
 
@@ -46,11 +45,7 @@ fn standings(site: &Site<'_>) -> Result<String> {
 
 #[test]
 fn versions_are_listed_shown_compared_and_gone_back_to() -> Result<()> {
-    if !may_run() {
-        return Ok(());
-    }
-    let _turn = turn();
-    let stage = Stage::new(1, MTU)?;
+    let Some(stage) = Stage::in_turn(1)? else { return Ok(()) };
     let site = Site::new(&stage.edge, &limit(100))?;
     let (code, out, _) = site.ask(&["history"])?;
     assert!(code == 0 && out.contains("no version is recorded"), "{out}");
@@ -103,11 +98,7 @@ fn versions_are_listed_shown_compared_and_gone_back_to() -> Result<()> {
 
 #[test]
 fn a_version_goes_back_to_its_source_files_of_then() -> Result<()> {
-    if !may_run() {
-        return Ok(());
-    }
-    let _turn = turn();
-    let stage = Stage::new(1, MTU)?;
+    let Some(stage) = Stage::in_turn(1)? else { return Ok(()) };
     let client = Net::v4(0).source(Who::Client);
     let rule = "[[rule]]\nname = \"listed\"\nsource_file = \"list.txt\"\naction = \"drop\"\n";
     let text = limit(100) + rule;
@@ -135,11 +126,7 @@ fn a_version_goes_back_to_its_source_files_of_then() -> Result<()> {
 
 #[test]
 fn trials_are_told_how_they_ended() -> Result<()> {
-    if !may_run() {
-        return Ok(());
-    }
-    let _turn = turn();
-    let stage = Stage::new(1, MTU)?;
+    let Some(stage) = Stage::in_turn(1)? else { return Ok(()) };
     let site = Site::new(&stage.edge, &limit(100))?;
     let daemon = site.start(&[&edge_interface(0)], &[])?;
     let path = write(&site, "new.toml", &limit(200))?;
@@ -209,11 +196,7 @@ fn trials_are_told_how_they_ended() -> Result<()> {
 
 #[test]
 fn reloads_restarts_and_refusals_are_recorded() -> Result<()> {
-    if !may_run() {
-        return Ok(());
-    }
-    let _turn = turn();
-    let stage = Stage::new(1, MTU)?;
+    let Some(stage) = Stage::in_turn(1)? else { return Ok(()) };
     let site = Site::new(&stage.edge, &limit(100))?;
     let mut daemon = site.start(&[&edge_interface(0)], &[])?;
     assert_eq!(daemon.reload()?, (1, 0), "the same again");
@@ -253,11 +236,7 @@ fn reloads_restarts_and_refusals_are_recorded() -> Result<()> {
 /// What is likely to hurt nearly everyone needs to be forced once, whichever way it comes.
 #[test]
 fn a_daemon_takes_what_was_forced_before_and_refuses_the_rest() -> Result<()> {
-    if !may_run() {
-        return Ok(());
-    }
-    let _turn = turn();
-    let stage = Stage::new(1, MTU)?;
+    let Some(stage) = Stage::in_turn(1)? else { return Ok(()) };
     let shut =
         |name: &str| format!("[[rule]]\nname = \"{name}\"\nsource = [\"0.0.0.0/1\"]\naction = \"drop\"\n");
     let site = Site::new(&stage.edge, &(limit(100) + &shut("one")))?;
@@ -290,11 +269,7 @@ fn a_daemon_takes_what_was_forced_before_and_refuses_the_rest() -> Result<()> {
 /// Nobody is locked out of a change because it cannot be recorded.
 #[test]
 fn what_cannot_be_recorded_is_done_with_a_warning() -> Result<()> {
-    if !may_run() {
-        return Ok(());
-    }
-    let _turn = turn();
-    let stage = Stage::new(1, MTU)?;
+    let Some(stage) = Stage::in_turn(1)? else { return Ok(()) };
     let site = Site::new(&stage.edge, &limit(100))?;
     let daemon = site.start(&[&edge_interface(0)], &[])?;
     let file = write(&site, "new.toml", &limit(200))?;
@@ -340,11 +315,7 @@ fn what_cannot_be_recorded_is_done_with_a_warning() -> Result<()> {
 
 #[test]
 fn what_is_effective_is_told_without_daemon_and_history() -> Result<()> {
-    if !may_run() {
-        return Ok(());
-    }
-    let _turn = turn();
-    let stage = Stage::new(1, MTU)?;
+    let Some(stage) = Stage::in_turn(1)? else { return Ok(()) };
     let text = policy(
         "packets = { rate = \"2000/s\", burst = 4000 }\nbytes = { rate = \"8MB/s\" }\n\
          connections = { rate = \"10/min\", burst = 5 }\n\
@@ -395,11 +366,7 @@ fn what_is_effective_is_told_without_daemon_and_history() -> Result<()> {
 /// Two commands at once: one waits for the other, and both are recorded.
 #[test]
 fn commands_at_once_are_all_recorded() -> Result<()> {
-    if !may_run() {
-        return Ok(());
-    }
-    let _turn = turn();
-    let stage = Stage::new(1, MTU)?;
+    let Some(stage) = Stage::in_turn(1)? else { return Ok(()) };
     let site = Site::new(&stage.edge, &limit(100))?;
     let daemon = site.start(&[&edge_interface(0)], &[])?;
     let files: Vec<_> = (2..8)

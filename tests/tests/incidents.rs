@@ -5,9 +5,8 @@ use std::net::SocketAddr;
 use anyhow::{Context as _, Result, ensure};
 use detector_tests::{
     daemon::Site,
-    netns::{may_run, turn},
     process::{PATIENCE, wait_until},
-    stage::{MTU, Net, Stage, Who, edge_interface, outside_interface, policy},
+    stage::{Net, Stage, Who, edge_interface, outside_interface, policy},
     traffic::{Flood, Pace, Receiver, Sender},
 };
 use serde_json::{Value, json};
@@ -44,11 +43,7 @@ fn done(site: &Site<'_>, arguments: &[&str]) -> Result<Value> {
 
 #[test]
 fn a_block_outlives_daemons_and_policies_until_it_is_undone() -> Result<()> {
-    if !may_run() {
-        return Ok(());
-    }
-    let _turn = turn();
-    let stage = Stage::new(1, MTU)?;
+    let Some(stage) = Stage::in_turn(1)? else { return Ok(()) };
     let net = Net::v4(0);
     let site = Site::new(&stage.edge, &wide())?;
     let daemon = site.start(&[&edge_interface(0)], &[])?;
@@ -106,11 +101,7 @@ fn a_block_outlives_daemons_and_policies_until_it_is_undone() -> Result<()> {
 
 #[test]
 fn a_rule_ends_in_the_kernel_with_the_daemon_dead() -> Result<()> {
-    if !may_run() {
-        return Ok(());
-    }
-    let _turn = turn();
-    let stage = Stage::new(1, MTU)?;
+    let Some(stage) = Stage::in_turn(1)? else { return Ok(()) };
     let net = Net::v6(0);
     let site = Site::new(&stage.edge, &wide())?;
     let daemon = site.start(&[&edge_interface(0)], &[])?;
@@ -144,11 +135,7 @@ fn a_rule_ends_in_the_kernel_with_the_daemon_dead() -> Result<()> {
 /// SIGTERM removes all maps; the rules are in the history.
 #[test]
 fn rules_come_back_when_the_program_is_loaded_anew_unless_they_have_ended() -> Result<()> {
-    if !may_run() {
-        return Ok(());
-    }
-    let _turn = turn();
-    let stage = Stage::new(1, MTU)?;
+    let Some(stage) = Stage::in_turn(1)? else { return Ok(()) };
     let net = Net::v4(0);
     let site = Site::new(&stage.edge, &wide())?;
     let daemon = site.start(&[&edge_interface(0)], &[])?;
@@ -192,11 +179,7 @@ fn rules_come_back_when_the_program_is_loaded_anew_unless_they_have_ended() -> R
 
 #[test]
 fn a_throttle_cuts_every_source_of_its_prefix_by_itself() -> Result<()> {
-    if !may_run() {
-        return Ok(());
-    }
-    let _turn = turn();
-    let stage = Stage::new(1, MTU)?;
+    let Some(stage) = Stage::in_turn(1)? else { return Ok(()) };
     let net = Net::v4(0);
     let site = Site::new(&stage.edge, &wide())?;
     let daemon = site.start(&[&edge_interface(0)], &[])?;
@@ -222,11 +205,7 @@ fn a_throttle_cuts_every_source_of_its_prefix_by_itself() -> Result<()> {
 /// What the policy allows less of than the throttle stays so; what the throttle allows less of, too.
 #[test]
 fn a_throttle_leaves_what_is_tighter_already() -> Result<()> {
-    if !may_run() {
-        return Ok(());
-    }
-    let _turn = turn();
-    let stage = Stage::new(1, MTU)?;
+    let Some(stage) = Stage::in_turn(1)? else { return Ok(()) };
     let net = Net::v4(0);
     let site = Site::new(
         &stage.edge,
@@ -264,11 +243,7 @@ fn a_throttle_leaves_what_is_tighter_already() -> Result<()> {
 
 #[test]
 fn what_would_hurt_nearly_everyone_or_nobody_is_refused_with_what_to_do() -> Result<()> {
-    if !may_run() {
-        return Ok(());
-    }
-    let _turn = turn();
-    let stage = Stage::new(1, MTU)?;
+    let Some(stage) = Stage::in_turn(1)? else { return Ok(()) };
     let allow = "[defaults]\nallow = [\"192.0.2.0/28\"]\n";
     let site =
         Site::new(&stage.edge, &wide().replacen("version = 1\n", &format!("version = 1\n{allow}"), 1))?;

@@ -12,7 +12,7 @@ use detector_tests::{
     daemon::Site,
     netns::{may_run, turn},
     process::{PATIENCE, wait_until},
-    stage::{MTU, Net, Stage, Who, edge_interface, outside_interface, policy},
+    stage::{Net, Stage, Who, edge_interface, outside_interface, policy},
     traffic::{Flood, Pace, Receiver, Sender},
 };
 use detector_user::kernel::{
@@ -49,11 +49,7 @@ fn more_judged(site: &Site<'_>, net: Net, packets: u64) -> Result<()> {
 
 #[test]
 fn a_killed_daemon_leaves_the_limits_and_the_next_one_adopts_them_without_a_gap() -> Result<()> {
-    if !may_run() {
-        return Ok(());
-    }
-    let _turn = turn();
-    let stage = Stage::new(1, MTU)?;
+    let Some(stage) = Stage::in_turn(1)? else { return Ok(()) };
     let net = Net::v4(0);
     let site = Site::new(&stage.edge, &limit())?;
     let mut daemon = site.start(&[&edge_interface(0)], &[])?;
@@ -91,11 +87,7 @@ fn sigint_does_the_same() -> Result<()> {
 }
 
 fn ends_clean(signal: i32) -> Result<()> {
-    if !may_run() {
-        return Ok(());
-    }
-    let _turn = turn();
-    let stage = Stage::new(1, MTU)?;
+    let Some(stage) = Stage::in_turn(1)? else { return Ok(()) };
     let net = Net::v4(0);
     let site = Site::new(&stage.edge, &limit())?;
     let daemon = site.start(&[&edge_interface(0)], &[])?;
@@ -117,11 +109,7 @@ fn ends_clean(signal: i32) -> Result<()> {
 
 #[test]
 fn keep_goes_on_filtering_until_unload() -> Result<()> {
-    if !may_run() {
-        return Ok(());
-    }
-    let _turn = turn();
-    let stage = Stage::new(1, MTU)?;
+    let Some(stage) = Stage::in_turn(1)? else { return Ok(()) };
     let net = Net::v4(0);
     let site = Site::new(&stage.edge, &limit())?;
     let daemon = site.start(&[&edge_interface(0)], &["--keep"])?;
@@ -144,11 +132,7 @@ fn keep_goes_on_filtering_until_unload() -> Result<()> {
 
 #[test]
 fn unload_leaves_a_living_daemon_alone_unless_forced() -> Result<()> {
-    if !may_run() {
-        return Ok(());
-    }
-    let _turn = turn();
-    let stage = Stage::new(1, MTU)?;
+    let Some(stage) = Stage::in_turn(1)? else { return Ok(()) };
     let site = Site::new(&stage.edge, &limit())?;
     let _daemon = site.start(&[&edge_interface(0)], &[])?;
     let (code, _, err) = site.ask(&["unload"])?;
@@ -163,11 +147,7 @@ fn unload_leaves_a_living_daemon_alone_unless_forced() -> Result<()> {
 
 #[test]
 fn unload_removes_what_another_version_left() -> Result<()> {
-    if !may_run() {
-        return Ok(());
-    }
-    let _turn = turn();
-    let stage = Stage::new(1, MTU)?;
+    let Some(stage) = Stage::in_turn(1)? else { return Ok(()) };
     let site = Site::new(&stage.edge, &limit())?;
     site.start(&[&edge_interface(0)], &[])?.end(libc::SIGKILL)?;
     fs::rename(version(&site), site.pins().join("abi-0")).context("giving pins another version")?;
@@ -184,11 +164,7 @@ fn unload_removes_what_another_version_left() -> Result<()> {
 
 #[test]
 fn a_first_start_that_was_ended_half_way_is_not_adopted() -> Result<()> {
-    if !may_run() {
-        return Ok(());
-    }
-    let _turn = turn();
-    let stage = Stage::new(1, MTU)?;
+    let Some(stage) = Stage::in_turn(1)? else { return Ok(()) };
     let site = Site::new(&stage.edge, &limit())?;
     let directory = version(&site);
     let none = Seed { offsets: [0; 2], multipliers: [0; 2] };
@@ -218,11 +194,7 @@ fn a_first_start_that_was_ended_half_way_is_not_adopted() -> Result<()> {
 
 #[test]
 fn a_bad_policy_on_sighup_keeps_the_old_one() -> Result<()> {
-    if !may_run() {
-        return Ok(());
-    }
-    let _turn = turn();
-    let stage = Stage::new(1, MTU)?;
+    let Some(stage) = Stage::in_turn(1)? else { return Ok(()) };
     let net = Net::v4(0);
     let site = Site::new(&stage.edge, &limit())?;
     let mut daemon = site.start(&[&edge_interface(0)], &[])?;
@@ -256,11 +228,7 @@ fn a_bad_policy_on_sighup_keeps_the_old_one() -> Result<()> {
 
 #[test]
 fn every_interface_is_limited_and_a_successor_lets_go_of_those_it_is_not_given() -> Result<()> {
-    if !may_run() {
-        return Ok(());
-    }
-    let _turn = turn();
-    let stage = Stage::new(3, MTU)?;
+    let Some(stage) = Stage::in_turn(3)? else { return Ok(()) };
     let site = Site::new(&stage.edge, &limit())?;
     let names: Vec<String> = (0..3).map(edge_interface).collect();
     let daemon = site.start(&names.iter().map(String::as_str).collect::<Vec<_>>(), &[])?;
@@ -326,11 +294,7 @@ fn jumbo_frames_are_limited_natively() -> Result<()> {
 
 #[test]
 fn a_second_daemon_is_refused_and_changes_nothing() -> Result<()> {
-    if !may_run() {
-        return Ok(());
-    }
-    let _turn = turn();
-    let stage = Stage::new(2, MTU)?;
+    let Some(stage) = Stage::in_turn(2)? else { return Ok(()) };
     let site = Site::new(&stage.edge, &limit())?;
     let mut daemon = site.start(&[&edge_interface(0)], &[])?;
     let (_, before) = site.status()?;
@@ -346,11 +310,7 @@ fn a_second_daemon_is_refused_and_changes_nothing() -> Result<()> {
 /// A trial goes back by itself: whoever could have done it is dead.
 #[test]
 fn a_policy_on_trial_is_taken_back_with_the_daemon_dead() -> Result<()> {
-    if !may_run() {
-        return Ok(());
-    }
-    let _turn = turn();
-    let stage = Stage::new(1, MTU)?;
+    let Some(stage) = Stage::in_turn(1)? else { return Ok(()) };
     let net = Net::v4(0);
     let site = Site::new(&stage.edge, &limit())?;
     let daemon = site.start(&[&edge_interface(0)], &[])?;

@@ -11,7 +11,6 @@ use anyhow::{Context as _, Result};
 use detector_tests::{
     bpf::{Action, Mode, Program},
     daemon::{Daemon, Site},
-    netns::{may_run, turn},
     process::{PATIENCE, wait_until},
     stage::{MTU, Stage, policy},
 };
@@ -39,11 +38,7 @@ fn epoch(site: &Site<'_>) -> Result<Value> {
 
 #[test]
 fn links_of_another_namespace_are_told_and_left_alone() -> Result<()> {
-    if !may_run() {
-        return Ok(());
-    }
-    let _turn = turn();
-    let stage = Stage::new(1, MTU)?;
+    let Some(stage) = Stage::in_turn(1)? else { return Ok(()) };
     let site = Site::new(&stage.edge, &policy(LIMIT))?;
     let outside = site.seen_from(&stage.outside, &policy(LIMIT))?;
     let number = stage.edge.index_of("edge0")?;
@@ -72,11 +67,7 @@ fn links_of_another_namespace_are_told_and_left_alone() -> Result<()> {
 
 #[test]
 fn links_of_a_namespace_that_ended_are_gone_and_in_nobodys_way() -> Result<()> {
-    if !may_run() {
-        return Ok(());
-    }
-    let _turn = turn();
-    let stage = Stage::new(1, MTU)?;
+    let Some(stage) = Stage::in_turn(1)? else { return Ok(()) };
     let site = Site::new(&stage.edge, &policy(LIMIT))?;
     {
         let ended = Stage::new(1, MTU)?;
@@ -95,11 +86,7 @@ fn links_of_a_namespace_that_ended_are_gone_and_in_nobodys_way() -> Result<()> {
 
 #[test]
 fn new_interfaces_come_before_the_policy_and_the_policy_before_adopted_ones() -> Result<()> {
-    if !may_run() {
-        return Ok(());
-    }
-    let _turn = turn();
-    let stage = Stage::new(2, MTU)?;
+    let Some(stage) = Stage::in_turn(2)? else { return Ok(()) };
     let site = Site::new(&stage.edge, &policy(LIMIT))?;
     site.start(&["edge0"], &[])?.end(libc::SIGKILL)?;
     let (program, before) = (stage.program(0)?, epoch(&site)?);
@@ -144,11 +131,7 @@ fn new_interfaces_come_before_the_policy_and_the_policy_before_adopted_ones() ->
 
 #[test]
 fn an_unloaded_daemon_leaves_the_pins_of_its_successor() -> Result<()> {
-    if !may_run() {
-        return Ok(());
-    }
-    let _turn = turn();
-    let stage = Stage::new(1, MTU)?;
+    let Some(stage) = Stage::in_turn(1)? else { return Ok(()) };
     let site = Site::new(&stage.edge, &policy(LIMIT))?;
     let mut unloaded = site.start(&["edge0"], &[])?;
     assert_eq!(site.ask(&["unload", "--force"])?.0, 0);
@@ -176,11 +159,7 @@ const MANY: usize = 2000;
 
 #[test]
 fn who_starts_while_another_unloads_keeps_its_pins() -> Result<()> {
-    if !may_run() {
-        return Ok(());
-    }
-    let _turn = turn();
-    let stage = Stage::new(1, MTU)?;
+    let Some(stage) = Stage::in_turn(1)? else { return Ok(()) };
     let site = Site::new(&stage.edge, &policy(LIMIT))?;
     let pins = Pins::new(site.pins());
     let is_over = AtomicBool::new(false);
@@ -222,11 +201,7 @@ fn who_starts_while_another_unloads_keeps_its_pins() -> Result<()> {
 
 #[test]
 fn a_deleted_interface_is_told_by_status_metrics_and_log() -> Result<()> {
-    if !may_run() {
-        return Ok(());
-    }
-    let _turn = turn();
-    let stage = Stage::new(2, MTU)?;
+    let Some(stage) = Stage::in_turn(2)? else { return Ok(()) };
     let site = Site::new(&stage.edge, &policy(LIMIT))?;
     let mut daemon = site.start(&["edge0", "edge1"], &[])?;
     let attached = |interface: &str| -> Result<u64> {
@@ -275,11 +250,7 @@ fn a_deleted_interface_is_told_by_status_metrics_and_log() -> Result<()> {
 
 #[test]
 fn an_interface_named_twice_is_attached_once() -> Result<()> {
-    if !may_run() {
-        return Ok(());
-    }
-    let _turn = turn();
-    let stage = Stage::new(1, MTU)?;
+    let Some(stage) = Stage::in_turn(1)? else { return Ok(()) };
     let site = Site::new(&stage.edge, &policy(LIMIT))?;
     for _ in 0..2 {
         // The second time over the pin of the first.

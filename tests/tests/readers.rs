@@ -10,11 +10,11 @@ use aya::{
 use detector_common::{address::Address, budget::Budget, policy::Settings};
 use detector_tests::{
     daemon::Site,
-    netns::{may_run, remove_pins, turn, unique_pins},
+    netns::{may_run, remove_pins, unique_pins},
     packet::udp,
     process::{PATIENCE, wait_until},
     rows::{self, Rig},
-    stage::{MTU, Net, Stage, Who, policy},
+    stage::{Net, Stage, Who, policy},
 };
 use detector_user::{
     kernel::{
@@ -262,11 +262,7 @@ fn count(maps: &mut Maps, service: u16, packets: u64) -> Result<()> {
 
 #[test]
 fn top_names_no_rule_of_an_earlier_policy() -> Result<()> {
-    if !may_run() {
-        return Ok(());
-    }
-    let _turn = turn();
-    let stage = Stage::new(1, MTU)?;
+    let Some(stage) = Stage::in_turn(1)? else { return Ok(()) };
     let net = Net::v4(0);
     let rule = |name: &str, source: &str| {
         format!("\n[[rule]]\nname = \"{name}\"\nsource = [\"{source}\"]\naction = \"drop\"\n")
@@ -301,11 +297,7 @@ fn first_row(site: &Site<'_>) -> Result<Value> {
 
 #[test]
 fn status_tells_shadow_from_rules_that_are_carried_out() -> Result<()> {
-    if !may_run() {
-        return Ok(());
-    }
-    let _turn = turn();
-    let stage = Stage::new(1, MTU)?;
+    let Some(stage) = Stage::in_turn(1)? else { return Ok(()) };
     let text = |mode: &str, rule: &str| {
         policy("packets = { rate = \"1000/s\", burst = 1000 }").replacen(
             "\n\n",
@@ -357,11 +349,7 @@ fn status_tells_shadow_from_rules_that_are_carried_out() -> Result<()> {
 /// refused, and only rules in shadow are not enforced either.
 #[test]
 fn status_tells_a_policy_that_limits_nothing() -> Result<()> {
-    if !may_run() {
-        return Ok(());
-    }
-    let _turn = turn();
-    let stage = Stage::new(1, MTU)?;
+    let Some(stage) = Stage::in_turn(1)? else { return Ok(()) };
     let site = Site::new(&stage.edge, &policy("packets = \"1000/s\""))?;
     let mut daemon = site.start(&["edge0"], &[])?;
     let open = policy("").replace("profile = \"each\"", "").replace("[profile.each]", "");
@@ -396,11 +384,7 @@ fn status_tells_a_policy_that_limits_nothing() -> Result<()> {
 /// Without an entry: the next packet gets one, or the prefix may bring no new source, or the set is full of busy ones.
 #[test]
 fn explain_tells_why_a_source_has_no_entry() -> Result<()> {
-    if !may_run() {
-        return Ok(());
-    }
-    let _turn = turn();
-    let stage = Stage::new(1, MTU)?;
+    let Some(stage) = Stage::in_turn(1)? else { return Ok(()) };
     let site = Site::new(&stage.edge, "")?;
     let pins = Pins::new(site.pins());
     pins.prepare()?;

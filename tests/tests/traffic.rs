@@ -11,9 +11,8 @@ use anyhow::{Result, ensure};
 use detector_tests::{
     daemon::Site,
     https::Https,
-    netns::{may_run, turn},
     process::{PATIENCE, wait_until},
-    stage::{MTU, Net, Stage, Who, edge_interface, outside_interface, policy},
+    stage::{Net, Stage, Who, edge_interface, outside_interface, policy},
     traffic::{Flood, Pace, Receiver, Sender, assert_cut},
 };
 use serde_json::Value;
@@ -23,11 +22,7 @@ const PROMISED_RATE: f64 = 1e6;
 
 #[test]
 fn a_million_packets_a_second_get_their_limit_and_a_second_source_loses_nothing() -> Result<()> {
-    if !may_run() {
-        return Ok(());
-    }
-    let _turn = turn();
-    let stage = Stage::new(2, MTU)?;
+    let Some(stage) = Stage::in_turn(2)? else { return Ok(()) };
     let (flooded, quiet) = (Net::v4(0), Net::v4(1));
     let site = Site::new(&stage.edge, &policy("packets = { rate = \"100/s\", burst = 100 }"))?;
     let _daemon = site.start(&[&edge_interface(0), &edge_interface(1)], &[])?;
@@ -95,11 +90,7 @@ fn curl_keeps_working_beside_an_offender_in_a_vlan() -> Result<()> {
 const REQUESTS_MIN: u32 = 10;
 
 fn curl_beside_an_offender(net: Net) -> Result<()> {
-    if !may_run() {
-        return Ok(());
-    }
-    let _turn = turn();
-    let stage = Stage::new(1, MTU)?;
+    let Some(stage) = Stage::in_turn(1)? else { return Ok(()) };
     if net.is_tagged() {
         stage.tag(0)?;
     }
@@ -139,11 +130,7 @@ fn request_until(https: &Https, stage: &Stage, net: Net, time: Duration) -> Resu
 
 #[test]
 fn a_syn_flood_gets_its_connections_and_curl_beside_it_too() -> Result<()> {
-    if !may_run() {
-        return Ok(());
-    }
-    let _turn = turn();
-    let stage = Stage::new(1, MTU)?;
+    let Some(stage) = Stage::in_turn(1)? else { return Ok(()) };
     let net = Net::v4(0);
     let https = Https::start(&stage.edge, &[net.service()])?;
     let site = Site::new(&stage.edge, &policy("connections = { rate = \"100/s\", burst = 400 }"))?;
@@ -166,11 +153,7 @@ fn a_syn_flood_gets_its_connections_and_curl_beside_it_too() -> Result<()> {
 
 #[test]
 fn reloads_under_traffic_drop_nothing_below_the_limit() -> Result<()> {
-    if !may_run() {
-        return Ok(());
-    }
-    let _turn = turn();
-    let stage = Stage::new(1, MTU)?;
+    let Some(stage) = Stage::in_turn(1)? else { return Ok(()) };
     let net = Net::v4(0);
     // Both leave the sender room; everything else about them differs, so that each reload changes class and rules.
     let policies = [
@@ -215,11 +198,7 @@ fn reloads_under_traffic_drop_nothing_below_the_limit() -> Result<()> {
 
 #[test]
 fn reloads_do_not_refill_a_spent_budget() -> Result<()> {
-    if !may_run() {
-        return Ok(());
-    }
-    let _turn = turn();
-    let stage = Stage::new(1, MTU)?;
+    let Some(stage) = Stage::in_turn(1)? else { return Ok(()) };
     let net = Net::v4(0);
     let limits = "packets = { rate = \"1000/s\", burst = 1000 }";
     let policies = [
@@ -260,11 +239,7 @@ fn reloads_do_not_refill_a_spent_budget() -> Result<()> {
 /// Sampled drops end where an operator reads them, in the daemon's log.
 #[test]
 fn the_daemon_logs_a_sample_of_what_is_dropped() -> Result<()> {
-    if !may_run() {
-        return Ok(());
-    }
-    let _turn = turn();
-    let stage = Stage::new(1, MTU)?;
+    let Some(stage) = Stage::in_turn(1)? else { return Ok(()) };
     let net = Net::v4(0);
     let site = Site::new(&stage.edge, &policy("packets = { rate = \"1/h\", burst = 4 }"))?;
     let mut run = site.run_command(&[&edge_interface(0)], &["--json", "--events", "100"])?;

@@ -5,9 +5,8 @@ use std::{fs, process::Stdio};
 use anyhow::{Context as _, Result};
 use detector_tests::{
     daemon::Site,
-    netns::{may_run, turn},
     process::{PATIENCE, Running, wait_until},
-    stage::{MTU, Net, Stage, Who, edge_interface, policy},
+    stage::{Net, Stage, Who, edge_interface, policy},
     traffic::{Pace, Sender},
 };
 
@@ -46,11 +45,7 @@ fn is_on_trial(site: &Site<'_>) -> Result<bool> {
 
 #[test]
 fn a_confirmation_waits_for_who_looks_at_the_traffic() -> Result<()> {
-    if !may_run() {
-        return Ok(());
-    }
-    let _turn = turn();
-    let stage = Stage::new(1, MTU)?;
+    let Some(stage) = Stage::in_turn(1)? else { return Ok(()) };
     let site = Site::new(&stage.edge, &policy("packets = \"1000/s\""))?;
     let _daemon = site.start(&[&edge_interface(0)], &[])?;
     on_trial(&site, &stage)?;
@@ -67,11 +62,7 @@ fn a_confirmation_waits_for_who_looks_at_the_traffic() -> Result<()> {
 
 #[test]
 fn a_confirmation_that_waited_too_long_says_so_and_can_be_tried_again() -> Result<()> {
-    if !may_run() {
-        return Ok(());
-    }
-    let _turn = turn();
-    let stage = Stage::new(1, MTU)?;
+    let Some(stage) = Stage::in_turn(1)? else { return Ok(()) };
     let site = Site::new(&stage.edge, &policy("packets = \"1000/s\""))?;
     let _daemon = site.start(&[&edge_interface(0)], &[])?;
     on_trial(&site, &stage)?;

@@ -6,8 +6,7 @@ use anyhow::{Context as _, Result};
 use detector_tests::{
     api::Api,
     daemon::Site,
-    netns::{may_run, turn},
-    stage::{MTU, Net, Stage, Who, policy},
+    stage::{Net, Stage, Who, policy},
 };
 use serde_json::{Value, json};
 
@@ -15,11 +14,7 @@ use crate::{LIMIT, api, assert_filters, flood, request};
 
 #[test]
 fn reads_answer_what_the_commands_answer() -> Result<()> {
-    if !may_run() {
-        return Ok(());
-    }
-    let _turn = turn();
-    let stage = Stage::new(1, MTU)?;
+    let Some(stage) = Stage::in_turn(1)? else { return Ok(()) };
     let site = Site::new(&stage.edge, &policy(LIMIT))?;
     let _daemon = site.start(&["edge0"], &[])?;
     assert_filters(&stage, &site)?;
@@ -60,11 +55,7 @@ fn reads_answer_what_the_commands_answer() -> Result<()> {
 
 #[test]
 fn changes_are_made_and_logged_with_who_made_them() -> Result<()> {
-    if !may_run() {
-        return Ok(());
-    }
-    let _turn = turn();
-    let stage = Stage::new(1, MTU)?;
+    let Some(stage) = Stage::in_turn(1)? else { return Ok(()) };
     let site = Site::new(&stage.edge, &policy(LIMIT))?;
     let daemon = site.start(&["edge0"], &[])?;
     let api = api(&site);
@@ -150,11 +141,7 @@ fn changes_are_made_and_logged_with_who_made_them() -> Result<()> {
 
 #[test]
 fn others_are_answered_while_a_million_prefixes_are_applied() -> Result<()> {
-    if !may_run() {
-        return Ok(());
-    }
-    let _turn = turn();
-    let stage = Stage::new(1, MTU)?;
+    let Some(stage) = Stage::in_turn(1)? else { return Ok(()) };
     let site = Site::new(&stage.edge, &policy(LIMIT))?;
     let _daemon = site.start(&["edge0"], &[])?;
     let mut prefixes = String::new();

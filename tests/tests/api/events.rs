@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use detector_tests::{
     daemon::{Site, answer},
-    netns::{may_run, turn},
+    netns::may_run,
     process::{PATIENCE, Running, wait_until},
     stage::{MTU, Net, Stage, Who, edge_interface, outside_interface, policy},
     traffic::{Flood, Pace},
@@ -67,11 +67,7 @@ fn ending(seconds: u64) -> Result<String> {
 
 #[test]
 fn what_happens_is_told_as_it_happens() -> Result<()> {
-    if !may_run() {
-        return Ok(());
-    }
-    let _turn = turn();
-    let stage = Stage::new(1, MTU)?;
+    let Some(stage) = Stage::in_turn(1)? else { return Ok(()) };
     let site = Site::new(&stage.edge, &policy(LIMIT))?;
     let mut daemon = site.start(&["edge0"], &[])?;
     let all = Follower::start(&site, &["--json"])?;

@@ -5,9 +5,8 @@ use std::{fs, path::Path, process::Command};
 use anyhow::{Context as _, Result};
 use detector_tests::{
     daemon::{Site, answer},
-    netns::{may_run, turn},
     python::program,
-    stage::{MTU, Stage, policy},
+    stage::{Stage, policy},
 };
 
 use crate::{
@@ -22,11 +21,7 @@ const CHANGES: [&str; 5] = ["apply", "confirm", "incidents", "rollback", "undo"]
 /// like it. Two things are left out: following events does not end, and a text that the schema takes is no policy yet.
 #[test]
 fn every_answer_is_as_the_document_says() -> Result<()> {
-    if !may_run() {
-        return Ok(());
-    }
-    let _turn = turn();
-    let stage = Stage::new(1, MTU)?;
+    let Some(stage) = Stage::in_turn(1)? else { return Ok(()) };
     let site = Site::new(&stage.edge, &policy(LIMIT))?;
     let files = Files::make(&site)?;
     let callers = ["reader"].into_iter().chain(CHANGES);
@@ -87,11 +82,7 @@ fn undo_all(site: &Site<'_>) -> Result<()> {
 
 #[test]
 fn a_generated_client_can_use_it() -> Result<()> {
-    if !may_run() {
-        return Ok(());
-    }
-    let _turn = turn();
-    let stage = Stage::new(1, MTU)?;
+    let Some(stage) = Stage::in_turn(1)? else { return Ok(()) };
     let site = Site::new(&stage.edge, &policy(LIMIT))?;
     let _daemon = site.start(&["edge0"], &[])?;
     let document = site.files().join("openapi.json");

@@ -12,9 +12,8 @@ use anyhow::{Context as _, Result};
 use detector_tests::{
     daemon::Site,
     https::Https,
-    netns::{may_run, turn},
     process::{PATIENCE, wait_until},
-    stage::{MTU, Net, Stage, policy},
+    stage::{Net, Stage, policy},
 };
 use serde_json::{Value, json};
 
@@ -33,11 +32,7 @@ fn told(site: &Site<'_>, target: &str, result: &str) -> Result<u64> {
 
 #[test]
 fn a_hook_gets_kind_and_event() -> Result<()> {
-    if !may_run() {
-        return Ok(());
-    }
-    let _turn = turn();
-    let stage = Stage::new(1, MTU)?;
+    let Some(stage) = Stage::in_turn(1)? else { return Ok(()) };
     let site = Site::new(&stage.edge, &policy(LIMIT))?;
     let out = site.files().join("told");
     // What it prints goes nowhere; what it writes is in the order of the events.
@@ -75,11 +70,7 @@ fn a_hook_gets_kind_and_event() -> Result<()> {
 
 #[test]
 fn a_hook_that_hangs_is_killed_with_what_it_started() -> Result<()> {
-    if !may_run() {
-        return Ok(());
-    }
-    let _turn = turn();
-    let stage = Stage::new(1, MTU)?;
+    let Some(stage) = Stage::in_turn(1)? else { return Ok(()) };
     let site = Site::new(&stage.edge, &policy(LIMIT))?;
     let ids = site.files().join("ids");
     let hook = script(&site, &format!("sleep 600 & echo $$ $! > {}; wait", ids.display()))?;
@@ -125,11 +116,7 @@ fn serve(stream: TcpStream, status: &str) -> Result<(String, Value)> {
 
 #[test]
 fn a_webhook_is_tried_until_it_takes_the_event() -> Result<()> {
-    if !may_run() {
-        return Ok(());
-    }
-    let _turn = turn();
-    let stage = Stage::new(1, MTU)?;
+    let Some(stage) = Stage::in_turn(1)? else { return Ok(()) };
     let site = Site::new(&stage.edge, &policy(LIMIT))?;
     let listener = stage.edge.within(|| TcpListener::bind("127.0.0.1:8099"))?.context("listening")?;
     let _daemon = site.start(&["edge0"], &["--webhook", "http://127.0.0.1:8099/in?key=1"])?;
@@ -156,11 +143,7 @@ fn a_webhook_is_tried_until_it_takes_the_event() -> Result<()> {
 
 #[test]
 fn a_webhook_over_tls_checks_the_certificate() -> Result<()> {
-    if !may_run() {
-        return Ok(());
-    }
-    let _turn = turn();
-    let stage = Stage::new(1, MTU)?;
+    let Some(stage) = Stage::in_turn(1)? else { return Ok(()) };
     let service = Net::v4(0).service();
     let https = Https::start(&stage.edge, &[service])?;
     let url = format!("https://{service}/");

@@ -9,9 +9,8 @@ use anyhow::{Context as _, Result};
 use detector_tests::{
     api::{read, trickle},
     daemon::Site,
-    netns::{may_run, turn},
     process::{PATIENCE, wait_until},
-    stage::{MTU, Stage, policy},
+    stage::{Stage, policy},
 };
 use detector_user::api::limits::{
     BODY_BYTES_MAX, CHANGES_BURST, CONNECTIONS_OF_ONE_MAX, FOLLOWERS_OF_ONE_MAX, HEAD_BYTES_MAX,
@@ -23,11 +22,7 @@ use crate::{LIMIT, api, assert_filters, request};
 
 #[test]
 fn malformed_and_oversized_requests_are_refused_without_harm() -> Result<()> {
-    if !may_run() {
-        return Ok(());
-    }
-    let _turn = turn();
-    let stage = Stage::new(1, MTU)?;
+    let Some(stage) = Stage::in_turn(1)? else { return Ok(()) };
     let site = Site::new(&stage.edge, &policy(LIMIT))?;
     let _daemon = site.start(&["edge0"], &[])?;
     let api = api(&site);
@@ -116,11 +111,7 @@ fn malformed_and_oversized_requests_are_refused_without_harm() -> Result<()> {
 
 #[test]
 fn slow_requests_are_ended() -> Result<()> {
-    if !may_run() {
-        return Ok(());
-    }
-    let _turn = turn();
-    let stage = Stage::new(1, MTU)?;
+    let Some(stage) = Stage::in_turn(1)? else { return Ok(()) };
     let site = Site::new(&stage.edge, &policy(LIMIT))?;
     let _daemon = site.start(&["edge0"], &["--api-patience-ms", "300"])?;
     let api = api(&site);
@@ -142,11 +133,7 @@ fn slow_requests_are_ended() -> Result<()> {
 
 #[test]
 fn nobody_waits_on_the_way_out_or_for_a_look_that_others_keep_open() -> Result<()> {
-    if !may_run() {
-        return Ok(());
-    }
-    let _turn = turn();
-    let stage = Stage::new(1, MTU)?;
+    let Some(stage) = Stage::in_turn(1)? else { return Ok(()) };
     let site = Site::new(&stage.edge, &policy(LIMIT))?;
     let _daemon = site.start(&["edge0"], &[])?;
     let api = api(&site);
@@ -183,11 +170,7 @@ fn nobody_waits_on_the_way_out_or_for_a_look_that_others_keep_open() -> Result<(
 
 #[test]
 fn too_many_are_refused_and_find_room_later() -> Result<()> {
-    if !may_run() {
-        return Ok(());
-    }
-    let _turn = turn();
-    let stage = Stage::new(1, MTU)?;
+    let Some(stage) = Stage::in_turn(1)? else { return Ok(()) };
     let site = Site::new(&stage.edge, &policy(LIMIT))?;
     let daemon = site.start(&["edge0"], &[])?;
     let api = api(&site);

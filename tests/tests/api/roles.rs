@@ -5,7 +5,6 @@ use std::{fs, os::unix::fs::PermissionsExt as _};
 use anyhow::{Context as _, Result};
 use detector_tests::{
     daemon::{Site, answer},
-    netns::{may_run, turn},
     stage::{MTU, Stage, policy},
 };
 
@@ -57,11 +56,7 @@ type Row = (&'static str, u32, u32, &'static [u32], [u16; 3]);
 
 #[test]
 fn roles_go_by_the_groups_of_the_process() -> Result<()> {
-    if !may_run() {
-        return Ok(());
-    }
-    let _turn = turn();
-    let stage = Stage::new(1, MTU)?;
+    let Some(stage) = Stage::in_turn(1)? else { return Ok(()) };
     let site = Site::new(&stage.edge, &policy(LIMIT))?;
     fs::set_permissions(site.files(), fs::Permissions::from_mode(0o755)).context("letting others in")?;
     let daemon = site.start(&["edge0"], &["--api-group", OPERATORS.0, "--api-viewer-group", VIEWERS.0])?;
@@ -104,11 +99,7 @@ fn roles_go_by_the_groups_of_the_process() -> Result<()> {
 
 #[test]
 fn a_socket_is_replaced_only_where_nobody_listens_and_goes_with_its_daemon() -> Result<()> {
-    if !may_run() {
-        return Ok(());
-    }
-    let _turn = turn();
-    let stage = Stage::new(1, MTU)?;
+    let Some(stage) = Stage::in_turn(1)? else { return Ok(()) };
     let site = Site::new(&stage.edge, &policy(LIMIT))?;
     let daemon = site.start(&["edge0"], &[])?;
     let mode = fs::metadata(site.api()).context("the socket")?.permissions().mode() & 0o777;

@@ -5,9 +5,8 @@ use std::fs;
 use anyhow::{Context as _, Result, anyhow};
 use detector_tests::{
     daemon::Site,
-    netns::{may_run, turn},
     process::{PATIENCE, wait_until},
-    stage::{MTU, Stage, Who, policy},
+    stage::{Stage, Who, policy},
 };
 use serde_json::Value;
 
@@ -15,11 +14,7 @@ use crate::{NET, WIDE, epoch, file, rule, send_from_both, sender, wait_for_look}
 
 #[test]
 fn plan_counts_what_was_sent() -> Result<()> {
-    if !may_run() {
-        return Ok(());
-    }
-    let _turn = turn();
-    let stage = Stage::new(1, MTU)?;
+    let Some(stage) = Stage::in_turn(1)? else { return Ok(()) };
     let loaded = policy(WIDE);
     let site = Site::new(&stage.edge, &loaded)?;
     let _daemon = site.start(&["edge0"], &[])?;
@@ -78,11 +73,7 @@ fn plan_counts_what_was_sent() -> Result<()> {
 
 #[test]
 fn plan_looks_for_itself_when_the_daemon_is_dead() -> Result<()> {
-    if !may_run() {
-        return Ok(());
-    }
-    let _turn = turn();
-    let stage = Stage::new(1, MTU)?;
+    let Some(stage) = Stage::in_turn(1)? else { return Ok(()) };
     let site = Site::new(&stage.edge, &policy(WIDE))?;
     let daemon = site.start(&["edge0"], &[])?;
     wait_for_look(&site)?;
@@ -119,11 +110,7 @@ fn plan_looks_for_itself_when_the_daemon_is_dead() -> Result<()> {
 
 #[test]
 fn victims_of_a_shadow_rule_are_named() -> Result<()> {
-    if !may_run() {
-        return Ok(());
-    }
-    let _turn = turn();
-    let stage = Stage::new(1, MTU)?;
+    let Some(stage) = Stage::in_turn(1)? else { return Ok(()) };
     let text = policy("packets = { rate = \"50/s\", burst = 50 }")
         + &rule("tried", Who::Offender, "action = \"drop\"\nmode = \"shadow\"");
     let site = Site::new(&stage.edge, &text)?;

@@ -5,10 +5,9 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use anyhow::Result;
 use detector_tests::{
     daemon::{Site, answer},
-    netns::{may_run, turn},
     process::{PATIENCE, wait_until},
     ssh::Sshd,
-    stage::{MTU, Stage, Who},
+    stage::{Stage, Who},
 };
 
 use crate::{NET, WIDE, epoch, file};
@@ -33,11 +32,7 @@ fn around_sshd(defaults: &str, rest: &str) -> String {
 
 #[test]
 fn who_is_connected_by_ssh_does_not_lock_themselves_out() -> Result<()> {
-    if !may_run() {
-        return Ok(());
-    }
-    let _turn = turn();
-    let stage = Stage::new(1, MTU)?;
+    let Some(stage) = Stage::in_turn(1)? else { return Ok(()) };
     let peer = NET.source(Who::Client);
     let site = Site::new(&stage.edge, &around_sshd("", ""))?;
     let _daemon = site.start(&["edge0"], &[])?;
@@ -97,11 +92,7 @@ fn assert_forced_for_a_moment(site: &Site<'_>, stage: &Stage, sshd: &Sshd, line:
 /// A signal says nothing of who sent it, so everybody who is connected is asked about.
 #[test]
 fn a_reload_locks_out_nobody_who_is_connected() -> Result<()> {
-    if !may_run() {
-        return Ok(());
-    }
-    let _turn = turn();
-    let stage = Stage::new(1, MTU)?;
+    let Some(stage) = Stage::in_turn(1)? else { return Ok(()) };
     let peer = NET.source(Who::Client);
     let site = Site::new(&stage.edge, &around_sshd("", ""))?;
     let mut daemon = site.start(&["edge0"], &[])?;
@@ -137,11 +128,7 @@ fn a_reload_locks_out_nobody_who_is_connected() -> Result<()> {
 
 #[test]
 fn who_is_connected_does_not_roll_back_to_what_locks_them_out() -> Result<()> {
-    if !may_run() {
-        return Ok(());
-    }
-    let _turn = turn();
-    let stage = Stage::new(1, MTU)?;
+    let Some(stage) = Stage::in_turn(1)? else { return Ok(()) };
     let peer = NET.source(Who::Client);
     let site = Site::new(&stage.edge, &around_sshd("", DROP_ALL))?;
     let _daemon = site.start(&["edge0"], &[])?;
@@ -163,11 +150,7 @@ fn who_is_connected_does_not_roll_back_to_what_locks_them_out() -> Result<()> {
 
 #[test]
 fn who_is_connected_does_not_undo_what_lets_them_in() -> Result<()> {
-    if !may_run() {
-        return Ok(());
-    }
-    let _turn = turn();
-    let stage = Stage::new(1, MTU)?;
+    let Some(stage) = Stage::in_turn(1)? else { return Ok(()) };
     let peer = NET.source(Who::Client);
     let site = Site::new(&stage.edge, &around_sshd("", DROP_ALL))?;
     let _daemon = site.start(&["edge0"], &[])?;

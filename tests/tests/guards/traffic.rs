@@ -3,20 +3,15 @@
 use anyhow::Result;
 use detector_tests::{
     daemon::Site,
-    netns::{may_run, turn},
     process::{PATIENCE, wait_until},
-    stage::{MTU, Stage, Who, policy},
+    stage::{Stage, Who, policy},
 };
 
 use crate::{NET, WIDE, epoch, file, rule, send_from_both, sender, wait_for_look};
 
 #[test]
 fn a_change_that_drops_too_much_is_refused_with_the_numbers() -> Result<()> {
-    if !may_run() {
-        return Ok(());
-    }
-    let _turn = turn();
-    let stage = Stage::new(1, MTU)?;
+    let Some(stage) = Stage::in_turn(1)? else { return Ok(()) };
     let site = Site::new(&stage.edge, &policy(WIDE))?;
     let mut daemon = site.start(&["edge0"], &[])?;
     wait_for_look(&site)?;
@@ -78,11 +73,7 @@ fn assert_dropped(stage: &Stage, site: &Site<'_>) -> Result<()> {
 
 #[test]
 fn a_rollback_that_drops_too_much_is_refused_with_the_numbers() -> Result<()> {
-    if !may_run() {
-        return Ok(());
-    }
-    let _turn = turn();
-    let stage = Stage::new(1, MTU)?;
+    let Some(stage) = Stage::in_turn(1)? else { return Ok(()) };
     let site = Site::new(&stage.edge, &(policy(WIDE) + &rule("slip", Who::Client, "action = \"drop\"")))?;
     let _daemon = site.start(&["edge0"], &[])?;
     let open = file(&site, "open.toml", &policy(WIDE))?;
@@ -103,11 +94,7 @@ fn a_rollback_that_drops_too_much_is_refused_with_the_numbers() -> Result<()> {
 
 #[test]
 fn an_undo_that_drops_too_much_is_refused_with_the_numbers() -> Result<()> {
-    if !may_run() {
-        return Ok(());
-    }
-    let _turn = turn();
-    let stage = Stage::new(1, MTU)?;
+    let Some(stage) = Stage::in_turn(1)? else { return Ok(()) };
     let site = Site::new(&stage.edge, &(policy(WIDE) + &rule("slip", Who::Client, "action = \"drop\"")))?;
     let _daemon = site.start(&["edge0"], &[])?;
     let client = NET.source(Who::Client).to_string();
