@@ -5,7 +5,11 @@ use std::{fmt, io, net::SocketAddr, os::fd::AsRawFd as _, sync::Arc};
 use tokio::net::UnixStream;
 
 use super::tokens::Token;
-use crate::{commands::Failure, guard::Guard, history::Author};
+use crate::{
+    commands::Failure,
+    guard::{Guard, Host},
+    history::Author,
+};
 
 /// What somebody may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
@@ -36,7 +40,12 @@ pub(super) enum Peer {
     /// A process of this machine, with the identity it had when it connected.
     Local(Arc<Credentials>),
     /// Over TCP: a token says who.
-    Remote(SocketAddr),
+    Remote {
+        /// From where.
+        address: SocketAddr,
+        /// This end.
+        local: SocketAddr,
+    },
 }
 
 /// Who a process was when it connected.
@@ -157,13 +166,16 @@ impl Caller {
         }
     }
 
-    /// The guard of the daemon, for the peers of who asks.
+    /// The guard of the daemon, for the peers of who asks. Which SSH session that is cannot be told where something else
+    /// connects in its place, or from elsewhere: so all of them are guarded.
     pub(super) fn guard(&self, guard: &Guard) -> Guard {
-        let process = match &self.peer {
-            Peer::Local(credentials) => credentials.pid.and_then(|pid| u32::try_from(pid).ok()),
-            Peer::Remote(_) => None,
-        };
-        guard.of_caller(process)
+        let everybody = Host::of_everybody();
+        guard.with_host(match &self.peer {
+            Peer::Local(credentials) => {
+                everybody.and_of_process(credentials.pid.and_then(|pid| u32::try_from(pid).ok()))
+            }
+            Peer::Remote { address, local } => everybody.and_client(*address, *local),
+        })
     }
 }
 
@@ -192,7 +204,7 @@ impl fmt::Display for Who {
 impl fmt::Display for Peer {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Remote(address) => write!(formatter, "{address}"),
+            Self::Remote { address, .. } => write!(formatter, "{address}"),
             Self::Local(credentials) => match credentials.pid {
                 Some(pid) => write!(formatter, "process {pid}"),
                 None => write!(formatter, "a process"),

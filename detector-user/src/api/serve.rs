@@ -151,12 +151,14 @@ impl Server {
                     continue;
                 }
             };
+            // Gone before it was accepted, else.
+            let Ok(local) = stream.local_addr() else { continue };
             // Without a place the connection is closed: there is nobody to tell why before the handshake.
             let Some(place) = self.places.take(Origin::of(address.ip())) else { continue };
             let (server, acceptor) = (self.clone(), acceptor.clone());
             tokio::spawn(async move {
                 match timeout(server.head_time_max, acceptor.accept(stream)).await {
-                    Ok(Ok(stream)) => server.converse(stream, Peer::Remote(address), place).await,
+                    Ok(Ok(stream)) => server.converse(stream, Peer::Remote { address, local }, place).await,
                     Ok(Err(error)) => tracing::debug!(%address, "no TLS: {error}"),
                     Err(_) => tracing::debug!(%address, "no TLS: the handshake took too long"),
                 }

@@ -1,4 +1,4 @@
-//! Who must not be locked out, by the files of this host: SSH peers, gateways, resolvers.
+//! Who must not be locked out: by the files of this host SSH peers, gateways and resolvers, and who asks over the API.
 //!
 //! Only what is read here is known: with another root, a tree of fixtures. What is missing names nobody.
 
@@ -24,8 +24,12 @@ const EPHEMERAL_FIRST: u16 = 32_768;
 #[derive(Debug, Clone)]
 pub struct Host {
     root: PathBuf,
-    /// The process whose ancestors are asked for their SSH connections; without one, everybody's are.
+    /// The process whose ancestors are asked for their SSH connections.
     process: Option<u32>,
+    /// Whether every sshd is asked for its own.
+    is_everybody: bool,
+    /// A connection to the API: who asks, and this end.
+    client: Option<(IpAddr, SocketAddr)>,
 }
 
 /// Somebody who must not be locked out.
@@ -47,6 +51,11 @@ pub enum Role {
         /// This end.
         local: SocketAddr,
     },
+    /// The other end of the connection to the API that a change came by.
+    ApiClient {
+        /// This end.
+        local: SocketAddr,
+    },
     /// A default gateway.
     Gateway,
     /// A resolver of names.
@@ -58,6 +67,7 @@ impl Role {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Ssh { .. } => "the other end of your SSH connection",
+            Self::ApiClient { .. } => "this API client",
             Self::Gateway => "the default gateway",
             Self::Resolver => "a DNS resolver in use",
         }
@@ -67,22 +77,34 @@ impl Role {
 impl Host {
     /// This host, seen by this process.
     pub fn own() -> Self {
-        Self { root: PathBuf::from("/"), process: Some(std::process::id()) }
+        Self::at("/", std::process::id())
     }
 
     /// This host, seen by nobody in particular: a signal does not say who sent it.
     pub fn of_everybody() -> Self {
-        Self { root: PathBuf::from("/"), process: None }
+        Self { root: PathBuf::from("/"), process: None, is_everybody: true, client: None }
     }
 
     /// A host whose files lie under a root.
     pub fn at(root: impl Into<PathBuf>, process: u32) -> Self {
-        Self { root: root.into(), process: Some(process) }
+        Self { root: root.into(), process: Some(process), is_everybody: false, client: None }
+    }
+
+    /// The same host, and the ancestors of a process besides.
+    pub fn and_of_process(self, process: Option<u32>) -> Self {
+        Self { process, ..self }
+    }
+
+    /// The same host, and who asks over the network besides.
+    pub fn and_client(self, client: SocketAddr, local: SocketAddr) -> Self {
+        // Behind IPv6 sockets IPv4 addresses are mapped ones.
+        let canonical = |end: SocketAddr| SocketAddr::new(end.ip().to_canonical(), end.port());
+        Self { client: Some((canonical(client).ip(), canonical(local))), ..self }
     }
 
     /// Everybody who must not be locked out.
     pub fn peers(&self) -> Vec<Peer> {
-        let mut peers: Vec<_> = self.ssh_peers();
+        let mut peers: Vec<_> = self.client().into_iter().chain(self.ssh_peers()).collect();
         peers.extend(self.gateways().into_iter().chain(self.resolvers()));
         // Somebody may be found in several ways; one is enough.
         let mut known = BTreeSet::new();
@@ -105,8 +127,14 @@ impl Host {
         range.split_whitespace().next().and_then(|first| first.parse().ok()).unwrap_or(EPHEMERAL_FIRST)
     }
 
+    /// Who asks over the API. Over loopback nobody is filtered.
+    fn client(&self) -> Option<Peer> {
+        let (address, local) = self.client.filter(|(address, _)| !address.is_loopback())?;
+        Some(Peer { address, role: Role::ApiClient { local }, found: format!("its connection to {local}") })
+    }
+
     fn ssh_peers(&self) -> Vec<Peer> {
-        let ancestors = self.ancestors();
+        let ancestors = self.processes();
         let by_variable = ancestors.iter().filter_map(|&process| {
             let environment = fs::read(self.path(&format!("proc/{process}/environ"))).ok()?;
             let of_variable = |entry: &[u8]| ssh_connection(std::str::from_utf8(entry).ok()?);
@@ -124,19 +152,27 @@ impl Host {
             .collect()
     }
 
-    /// The process and its ancestors, the process itself first; where there is none, everybody's sshd.
-    fn ancestors(&self) -> Vec<u32> {
-        let Some(process) = self.process else {
-            let all = fs::read_dir(self.path("proc")).into_iter().flatten().flatten();
-            let sshd = all.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-            return sshd.filter(|&process| self.is_sshd(process)).collect();
-        };
+    /// The process and its ancestors, the process itself first; then everybody's sshd, if these are asked.
+    fn processes(&self) -> Vec<u32> {
         let parent = |&process: &u32| {
             let status = self.read(&format!("proc/{process}/status"))?;
             let parent = status.lines().find_map(|line| line.strip_prefix("PPid:"))?;
             parent.trim().parse().ok().filter(|&parent| parent != 0)
         };
-        std::iter::successors(Some(process), parent).take(ANCESTORS_MAX).collect()
+        let mut processes: Vec<_> = std::iter::successors(self.process, parent).take(ANCESTORS_MAX).collect();
+        if self.is_everybody {
+            let all = fs::read_dir(self.path("proc")).into_iter().flatten().flatten();
+            let all = all.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+            processes.extend(all.filter(|&process| self.is_sshd(process) && !self.is_logging_in(process)));
+        }
+        processes
+    }
+
+    /// Whether an sshd does not know yet who connects: whoever just opens a connection is nobody to be guarded. Its title
+    /// ends with `[accepted]`, `[net]`, `[pam]` or `[priv]` then; that of a session with a terminal or `notty`.
+    fn is_logging_in(&self, process: u32) -> bool {
+        let title = self.read(&format!("proc/{process}/cmdline")).unwrap_or_default();
+        title.trim_end_matches(['\0', ' ']).ends_with(']')
     }
 
     fn is_sshd(&self, process: u32) -> bool {

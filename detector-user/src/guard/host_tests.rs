@@ -67,6 +67,45 @@ fn connections_of_sshd_are_found_without_the_variable() {
 }
 
 #[test]
+fn sessions_of_everybody_are_found_and_who_just_connects_is_not() {
+    let line = |number: u32, peer: &str, inode: u32| {
+        format!("   {number}: 050200C0:0016 {peer}:C366 01 0:0 0:0 0 0 0 {inode} 1\n")
+    };
+    let table = format!("head\n{}{}", line(0, "076433C6", 4711), line(1, "086433C6", 4712));
+    let root = tree(&[
+        ("proc/8/comm", "sshd\n"),
+        ("proc/8/cmdline", "sshd: user@pts/0\0"),
+        ("proc/8/fd/keep", ""),
+        ("proc/9/comm", "sshd\n"),
+        ("proc/9/cmdline", "sshd: root [priv]\0"),
+        ("proc/9/fd/keep", ""),
+        ("proc/20/status", "PPid:\t1\n"),
+        ("proc/20/environ", "SSH_CONNECTION=198.51.100.20 50022 192.0.2.5 22\0"),
+        ("proc/net/tcp", &table),
+    ]);
+    for (process, inode) in [(8, 4711), (9, 4712)] {
+        symlink(format!("socket:[{inode}]"), root.path().join(format!("proc/{process}/fd/3"))).unwrap();
+    }
+    let addresses = |host: Host| {
+        let peers = host.peers().into_iter();
+        peers.map(|peer| peer.address.to_string()).collect::<Vec<_>>()
+    };
+    let everybody = Host { root: root.path().to_owned(), ..Host::of_everybody() };
+    assert_eq!(addresses(everybody.clone()), ["198.51.100.7"]);
+    assert_eq!(addresses(everybody.clone().and_of_process(Some(20))), ["198.51.100.20", "198.51.100.7"]);
+    // A session between, as that of a shell, is a caller's whatever its title.
+    assert_eq!(addresses(Host::at(root.path(), 9)), ["198.51.100.8"]);
+    let client = |address: &str| {
+        let [client, local] = [address, "[::ffff:192.0.2.5]:9443"].map(|end| end.parse().unwrap());
+        everybody.clone().and_client(client, local)
+    };
+    let [peer, _] = client("[::ffff:198.51.100.30]:5555").peers().try_into().unwrap();
+    assert_eq!((peer.address.to_string(), peer.role.name()), ("198.51.100.30".into(), "this API client"));
+    assert_eq!(peer.role, Role::ApiClient { local: "192.0.2.5:9443".parse().unwrap() });
+    assert_eq!(addresses(client("127.0.0.1:5555")), ["198.51.100.7"], "nobody filters loopback");
+}
+
+#[test]
 fn default_gateways_are_found() {
     let root = tree(&[
         (

@@ -1,4 +1,5 @@
-//! Whom a change would lock out: SSH peers of the caller, gateways, resolvers, and what the loaded policy always allows.
+//! Whom a change would lock out: SSH peers of the caller or who asks over the API, gateways, resolvers, and what the loaded
+//! policy always allows.
 //!
 //! Only what gets worse is told: a limit or drop that is in force already, and no tighter than it was, is no news.
 
@@ -71,7 +72,7 @@ pub fn peers_locked_out(host: &Host, before: Option<&Judge<'_>>, after: &Judge<'
     let (locals, probes) = (host.addresses(), Probes::of(after.tables, host.ephemeral_first()));
     let change = Change { before, after };
     let lockout = |peer: &Peer| match peer.role {
-        Role::Ssh { local } => {
+        Role::Ssh { local } | Role::ApiClient { local } => {
             let probe = Probe { protocol: TCP, port: Some(local.port()), counts: Counts::Limits };
             change.harm(peer, local.ip(), &probe)
         }

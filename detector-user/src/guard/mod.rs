@@ -166,9 +166,9 @@ impl Guard {
         Self { host: Host::own(), max_drop: args.max_drop, watching, may_wait: true }
     }
 
-    /// What somebody is asked who calls over the API: a process of this host, or nobody that can be seen from here.
-    pub fn of_caller(&self, process: Option<u32>) -> Self {
-        Self { host: Host::at("/", process.unwrap_or_default()), ..self.clone() }
+    /// What somebody is asked whose peers are another host's, or those of another caller.
+    pub fn with_host(&self, host: Host) -> Self {
+        Self { host, ..self.clone() }
     }
 
     /// What a daemon is asked that reads its policy again. It does not wait.

@@ -3,6 +3,7 @@
 mod endpoints;
 mod events;
 mod generated;
+mod lockout;
 mod notices;
 mod refused;
 mod roles;

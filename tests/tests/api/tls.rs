@@ -27,15 +27,27 @@ impl Files {
         run(Command::new("openssl")
             .current_dir(site.files())
             .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"])
-            .args(["-days", "2", "-subj", "/CN=detector", "-addext", "subjectAltName=IP:127.0.0.1"])
+            .args([
+                "-days",
+                "2",
+                "-subj",
+                "/CN=detector",
+                "-addext",
+                "subjectAltName=IP:127.0.0.1,IP:198.18.0.10",
+            ])
             .args(["-keyout", "key.pem", "-out", "certificate.pem"]))?;
         let path = |name: &str| site.files().join(name).to_string_lossy().into_owned();
         Ok(Self { certificate: path("certificate.pem"), key: path("key.pem"), tokens: path("tokens") })
     }
 
     pub(crate) fn arguments(&self) -> [&str; 8] {
+        self.arguments_at(ADDRESS)
+    }
+
+    /// The arguments of a listener at an address that the certificate names.
+    pub(crate) fn arguments_at<'a>(&'a self, address: &'a str) -> [&'a str; 8] {
         let Self { certificate, key, tokens } = self;
-        ["--api-listen", ADDRESS, "--api-cert", certificate, "--api-key", key, "--api-tokens", tokens]
+        ["--api-listen", address, "--api-cert", certificate, "--api-key", key, "--api-tokens", tokens]
     }
 
     pub(crate) fn write(&self, lines: &[&str], mode: u32) -> Result<()> {
