@@ -11,7 +11,7 @@ use serde_json::json;
 use crate::{
     clock,
     commands::{Failure, PolicyFile},
-    guard::Guard,
+    guard::{Guard, Stop, with_lock},
     history::{Author, Entry, History, HistoryError, NewVersion, Origin, State, standing::InKernel},
     kernel::{
         apply::{self, apply as put, apply_until_confirmed, check_no_trial},
@@ -20,6 +20,7 @@ use crate::{
         read::{self, ReadError},
     },
     policy::compile::{Beside, Clocks, Manifest, Standard, Tables},
+    traffic::Look,
 };
 
 /// A policy to be put in place of the active one.
@@ -126,12 +127,21 @@ pub fn apply_to(
     history: &History,
     change: &Change<'_>,
 ) -> Result<Applied, Failure> {
-    let _lock = pins.lock_policy()?;
+    with_lock(maps, pins, |maps, look| apply_locked(maps, history, change, look))
+}
+
+/// As [`apply_to`], by who holds the lock; the look at the traffic that was taken for it, if one was.
+fn apply_locked(
+    maps: &mut Maps,
+    history: &History,
+    change: &Change<'_>,
+    look: Option<&Look>,
+) -> Result<Applied, Stop> {
     let mut unrecorded = Unrecorded::default();
     unrecorded.note(note_ends(maps, history)?);
     let before = read::consistently(maps, |active| active.manifest())?;
-    let mut applying = Applying { maps, history, change, before, unrecorded, is_recorded: false };
-    let result = applying.apply();
+    let mut applying = Applying { maps, history, change, look, before, unrecorded, is_recorded: false };
+    let result = Stop::settled(applying.apply())?;
     if let Err(failure) = &result
         && !applying.is_recorded
     {
@@ -147,6 +157,7 @@ struct Applying<'a> {
     maps: &'a mut Maps,
     history: &'a History,
     change: &'a Change<'a>,
+    look: Option<&'a Look>,
     before: Option<Manifest>,
     unrecorded: Unrecorded,
     /// Whether its audit entry is written, or was tried to be.
@@ -155,7 +166,7 @@ struct Applying<'a> {
 
 impl<'a> Applying<'a> {
     /// The version is written before the kernel is asked, so that its number stands beside it there.
-    fn apply(&mut self) -> Result<Applied, Failure> {
+    fn apply(&mut self) -> Result<Applied, Stop> {
         let (file, confirm) = (self.change.file, self.change.confirm);
         check_no_trial(self.maps)?;
         self.check_force()?;
@@ -179,7 +190,7 @@ impl<'a> Applying<'a> {
     }
 
     /// Refuses what would lock somebody out or drop too much, unless it is forced.
-    fn check_guard(&mut self, tables: &mut Tables) -> Result<(), Failure> {
+    fn check_guard(&mut self, tables: &mut Tables) -> Result<(), Stop> {
         let Some(guard) = self.change.guard.filter(|_| !self.change.force) else { return Ok(()) };
         if self.is_known() {
             return Ok(());
@@ -187,7 +198,7 @@ impl<'a> Applying<'a> {
         let incidents = read::incidents(self.maps)?;
         tables.beside =
             Beside::new(incidents, &Standard::of(tables), tables.clocks).map_err(apply::ApplyError::from)?;
-        guard.check(self.maps, tables)?.into_result()
+        Ok(guard.check(self.maps, tables, self.look)?.into_result()?)
     }
 
     /// A daemon's start and reload have nobody to ask: what was forced once need not be again, and what is in the kernel

@@ -15,7 +15,7 @@ use crate::{
         incident::Answer,
         rules::{IncidentRule, of_incident},
     },
-    guard::{Guard, Refusal},
+    guard::{Guard, Refusal, Stop, with_lock},
     history::{Author, Entry, History, Origin},
     kernel::{
         incidents::change,
@@ -27,6 +27,7 @@ use crate::{
         SOURCE_BITS_V6,
         incident::{Incident, IncidentAction, is_broad},
     },
+    traffic::Look,
 };
 
 /// A rule to be added.
@@ -66,29 +67,30 @@ impl Record<'_> {
         pins: &Pins,
         maps: &mut Maps,
         asked: &Asked<'_>,
-        work: impl FnOnce(&mut Maps) -> Result<Answer, Failure>,
+        work: impl Fn(&mut Maps, Option<&Look>) -> Result<Answer, Stop>,
     ) -> Result<Answer, Failure> {
-        let _lock = pins.lock_policy()?;
-        let mut unrecorded = Unrecorded::default();
-        unrecorded.note(note_ends(maps, self.history)?);
-        let mut result = work(maps);
-        if let Ok(answer) = &mut result
-            && let Err(why) = self.keep(maps, asked.gone)
-        {
-            answer.warnings.push(format!("{}, since that cannot be kept: {why}", asked.if_not_kept));
-        }
-        let Asked { action, target, reason, .. } = asked;
-        let entry = Entry::new(clock::unix_s(), self.author, self.origin, action, target);
-        let rules = |answer: &Answer| match asked.gone {
-            [] => json!(answer.added),
-            _ => json!(answer.undone),
-        };
-        let after =
-            result.as_ref().ok().map(|answer| json!({ "epoch": answer.epoch, "rules": rules(answer) }));
-        let refusal = result.as_ref().err().map(|failure| failure.message.as_str());
-        unrecorded.note(self.history.record(&Entry { after, reason: *reason, refusal, ..entry }));
-        let (answer, unrecorded) = unrecorded.told(result)?;
-        Ok(Answer { unrecorded, ..answer })
+        with_lock(maps, pins, |maps, look| {
+            let mut unrecorded = Unrecorded::default();
+            unrecorded.note(note_ends(maps, self.history)?);
+            let mut result = Stop::settled(work(maps, look))?;
+            if let Ok(answer) = &mut result
+                && let Err(why) = self.keep(maps, asked.gone)
+            {
+                answer.warnings.push(format!("{}, since that cannot be kept: {why}", asked.if_not_kept));
+            }
+            let Asked { action, target, reason, .. } = asked;
+            let entry = Entry::new(clock::unix_s(), self.author, self.origin, action, target);
+            let rules = |answer: &Answer| match asked.gone {
+                [] => json!(answer.added),
+                _ => json!(answer.undone),
+            };
+            let after =
+                result.as_ref().ok().map(|answer| json!({ "epoch": answer.epoch, "rules": rules(answer) }));
+            let refusal = result.as_ref().err().map(|failure| failure.message.as_str());
+            unrecorded.note(self.history.record(&Entry { after, reason: *reason, refusal, ..entry }));
+            let (answer, unrecorded) = unrecorded.told(result)?;
+            Ok(Answer { unrecorded, ..answer })
+        })
     }
 
     /// Keeps the rules that are in force, for a start with empty maps.
@@ -122,15 +124,16 @@ pub fn add(maps: &mut Maps, pins: &Pins, record: &Record<'_>, request: &Request)
         gone: &[],
         if_not_kept: "it ends when the program is loaded anew",
     };
-    record.change(pins, maps, &asked, |maps| add_now(maps, request, &record.author.name))
+    record.change(pins, maps, &asked, |maps, look| add_now(maps, request, &record.author.name, look))
 }
 
-fn add_now(maps: &mut Maps, request: &Request, by: &str) -> Result<Answer, Failure> {
+fn add_now(maps: &mut Maps, request: &Request, by: &str, look: Option<&Look>) -> Result<Answer, Stop> {
     if request.targets.is_empty() || request.targets.len() > TARGETS_MAX {
         return Err(Failure::invalid(format_args!(
             "{} targets: expected 1 to {TARGETS_MAX} addresses or prefixes",
             request.targets.len()
-        )));
+        ))
+        .into());
     }
     let mut warnings = check(maps, request)?;
     let clocks = clocks(maps);
@@ -146,7 +149,7 @@ fn add_now(maps: &mut Maps, request: &Request, by: &str) -> Result<Answer, Failu
         counter: 0,
     };
     if !request.force {
-        refuse(request.guard.check_incidents(maps, Some(&incident), &[])?, "not added: the rule")?;
+        refuse(request.guard.check_incidents(maps, Some(&incident), &[], look)?, "not added: the rule")?;
     }
     let changed = change(maps, clocks, vec![incident], |_| false)?;
     let added: Vec<_> = changed.added.iter().map(IncidentRule::fresh).collect();
@@ -230,10 +233,15 @@ pub fn remove(
         gone: ids,
         if_not_kept: "it may come back when the program is loaded anew",
     };
-    record.change(pins, maps, &asked, |maps| remove_now(maps, ids, guard))
+    record.change(pins, maps, &asked, |maps, look| remove_now(maps, ids, guard, look))
 }
 
-fn remove_now(maps: &mut Maps, ids: &[u64], guard: Option<&Guard>) -> Result<Answer, Failure> {
+fn remove_now(
+    maps: &mut Maps,
+    ids: &[u64],
+    guard: Option<&Guard>,
+    look: Option<&Look>,
+) -> Result<Answer, Stop> {
     let present = read::incidents(maps)?;
     let has = |id: &u64| present.rules.iter().any(|incident| incident.id == *id);
     if let Some(unknown) = ids.iter().find(|id| !has(id)) {
@@ -245,10 +253,11 @@ fn remove_now(maps: &mut Maps, ids: &[u64], guard: Option<&Guard>) -> Result<Ans
         };
         return Err(Failure::invalid(format_args!(
             "no incident rule has the number {unknown}: {known}; `detector rules` lists them, without those that ended"
-        )));
+        ))
+        .into());
     }
     if let Some(guard) = guard {
-        refuse(guard.check_incidents(maps, None, ids)?, "not undone: without the rules the policy")?;
+        refuse(guard.check_incidents(maps, None, ids, look)?, "not undone: without the rules the policy")?;
     }
     // Counters are told as they were before the rules went.
     let undone = present.rules.iter().filter(|incident| ids.contains(&incident.id));

@@ -8,6 +8,7 @@ pub mod host;
 mod impact;
 mod lockout;
 mod share;
+mod unseen;
 
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ pub use host::Host;
 pub use impact::{Impact, Move, Victim, impact, is_stricter};
 pub use lockout::{Lockout, lockouts, peers_locked_out};
 pub use share::Share;
+pub use unseen::{Stop, Unseen, with_lock};
 
 use crate::{
     cli::{GuardArgs, RunArgs},
@@ -33,7 +35,7 @@ use crate::{
         compile::{Beside, Judge, Standard, Tables},
         incident::{Incident, Incidents},
     },
-    traffic::{self, FileError, Traffic, Watching},
+    traffic::{FileError, Look, Traffic, Watching},
 };
 
 /// Packets a second that a change may newly drop, whatever their share: an idle host is not guarded by noise.
@@ -51,8 +53,8 @@ pub struct Guard {
     pub max_drop: Share,
     /// Where the traffic is known from.
     pub watching: Watching,
-    /// Whether to wait for traffic to look at, where no daemon keeps some.
-    pub may_wait: bool,
+    /// Who is told that the change waits while the traffic is looked at, and why what is kept of it is of no use.
+    pub tells_waiting: fn(Duration, Option<&FileError>),
 }
 
 /// More packets would newly be dropped than may be.
@@ -163,7 +165,7 @@ impl Guard {
     /// What the caller of a command is asked.
     pub fn of(args: &GuardArgs) -> Self {
         let watching = Watching::of(&args.traffic);
-        Self { host: Host::own(), max_drop: args.max_drop, watching, may_wait: true }
+        Self { host: Host::own(), max_drop: args.max_drop, watching, tells_waiting: say_waiting }
     }
 
     /// What somebody is asked whose peers are another host's, or those of another caller.
@@ -171,37 +173,38 @@ impl Guard {
         Self { host, ..self.clone() }
     }
 
-    /// What a daemon is asked that reads its policy again. It does not wait.
+    /// What a daemon is asked that reads its policy again.
     pub fn of_daemon(args: &RunArgs) -> Self {
         let watching = Watching { directory: args.run_dir.clone(), sample: None };
-        Self { host: Host::of_everybody(), max_drop: args.max_drop, watching, may_wait: false }
+        Self { host: Host::of_everybody(), max_drop: args.max_drop, watching, tells_waiting: log_waiting }
     }
 
-    /// Asks a change that is compiled and not yet made.
+    /// Asks a change that is compiled and not yet made. The look that was taken for it, if one was.
     ///
     /// # Errors
     ///
-    /// The maps cannot be read.
-    pub fn check(&self, maps: &Maps, after: &Tables) -> Result<Refusal, Failure> {
+    /// The maps cannot be read; or there is no look at the traffic, and one is needed.
+    pub fn check(&self, maps: &Maps, after: &Tables, look: Option<&Look>) -> Result<Refusal, Stop> {
         let loaded = Loaded::read(maps)?;
         let (before, after) = (loaded.judge(), loaded.judge_by(after));
         let lockouts = lockouts(&self.host, before.as_ref(), &after);
         let Some(before) = before else { return Ok(Refusal { lockouts, blast: None }) };
-        Ok(Refusal { lockouts, blast: self.check_traffic(maps, &before, &after) })
+        Ok(Refusal { lockouts, blast: self.check_traffic(maps, &before, &after, look)? })
     }
 
     /// Asks a change of the incident rules that is not yet made. What it does to sources that `added` names one by one is meant;
-    /// sources of wider prefixes count as in any other change.
+    /// sources of wider prefixes count as in any other change. The look that was taken for it, if one was.
     ///
     /// # Errors
     ///
-    /// The maps cannot be read, or the rules do not fit.
+    /// The maps cannot be read, or the rules do not fit; or there is no look at the traffic, and one is needed.
     pub fn check_incidents(
         &self,
         maps: &Maps,
         added: Option<&Incident>,
         undone: &[u64],
-    ) -> Result<Refusal, Failure> {
+        look: Option<&Look>,
+    ) -> Result<Refusal, Stop> {
         let loaded = Loaded::read(maps)?;
         let Some(before) = loaded.judge() else { return Ok(Refusal::default()) };
         let present =
@@ -225,14 +228,23 @@ impl Guard {
             return Ok(Refusal { lockouts, blast: None });
         }
         let after = with(wide)?;
-        Ok(Refusal { lockouts, blast: self.check_traffic(maps, &before, &loaded.judge_by(&after)) })
+        Ok(Refusal { lockouts, blast: self.check_traffic(maps, &before, &loaded.judge_by(&after), look)? })
     }
 
     /// Whether a change does too much to the traffic.
-    fn check_traffic(&self, maps: &Maps, before: &Judge<'_>, after: &Judge<'_>) -> Option<Blast> {
+    fn check_traffic(
+        &self,
+        maps: &Maps,
+        before: &Judge<'_>,
+        after: &Judge<'_>,
+        look: Option<&Look>,
+    ) -> Result<Option<Blast>, Stop> {
         // Without a source of which more may be dropped there is nothing to wait for.
-        let traffic = is_any_stricter(maps, before, after).then(|| self.traffic(maps)).flatten()?;
-        self.blast(impact(before, after, &traffic, VICTIMS_NAMED))
+        if !is_any_stricter(maps, before, after) {
+            return Ok(None);
+        }
+        let traffic = self.traffic(maps, look).map_err(Stop::Unseen)?;
+        Ok(self.blast(impact(before, after, &traffic, VICTIMS_NAMED)))
     }
 
     /// Whether a change does too much.
@@ -242,17 +254,15 @@ impl Guard {
         is_too_much.then_some(Blast { impact, max_drop })
     }
 
-    fn traffic(&self, maps: &Maps) -> Option<Traffic> {
-        if self.may_wait {
-            return Some(self.watching.traffic(maps, say_waiting));
+    /// What was sent since a look, else since the one that is kept.
+    fn traffic(&self, maps: &Maps, look: Option<&Look>) -> Result<Traffic, Unseen> {
+        if let Some(look) = look {
+            return Ok(look.since(maps));
         }
-        // Whoever must not wait takes a look that says less of a minute.
-        match traffic::recent(maps, &self.watching.directory, Duration::from_millis(100)) {
-            Ok(look) => look.map(|look| look.since(maps)),
-            Err(error) => {
-                tracing::warn!("how much the change drops is not known: {error}");
-                None
-            }
+        match self.watching.kept(maps) {
+            Ok(Some(look)) => Ok(look.since(maps)),
+            Ok(None) => Err(Unseen::new(self, None)),
+            Err(error) => Err(Unseen::new(self, Some(error))),
         }
     }
 }
@@ -281,6 +291,18 @@ pub fn say_waiting(time: Duration, error: Option<&FileError>) {
         anstream::eprintln!("{error}");
     }
     anstream::eprintln!("looking at the traffic for {:.0} s", time.as_secs_f64());
+}
+
+/// The same in the log of a daemon, which keeps looks itself unless it was just started, cannot write them, or another one
+/// writes to the same directory.
+fn log_waiting(time: Duration, error: Option<&FileError>) {
+    let seconds = time.as_secs_f64();
+    match error {
+        Some(error) => tracing::warn!("the change waits {seconds:.0} s to look at the traffic: {error}"),
+        None => {
+            tracing::info!("the change waits {seconds:.0} s to look at the traffic: no look at it is kept")
+        }
+    }
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@ use crate::policy::{
     compile::{Manifest, compile},
     parse,
 };
+use crate::traffic::Flow;
 use detector_common::{address::Address, hash::Seed};
 use std::{fs, net::IpAddr};
 
@@ -138,15 +139,15 @@ fn what_was_always_allowed_must_still_pass() {
     assert_eq!(told(Some(&before), &shadow), []);
 }
 
-fn flow(host: u8, packets: u32) -> traffic::Flow {
+fn flow(host: u8, packets: u32) -> Flow {
     let source = Address::from(IpAddr::from([198, 18, 0, host]));
     // The third service.
-    traffic::Flow { source, service: 3, packets, bytes: 0, connections: 0, refused: 0 }
+    Flow { source, service: 3, packets, bytes: 0, connections: 0, refused: 0 }
 }
 
 fn guard() -> Guard {
     let watching = Watching { directory: "/nonexistent".into(), sample: None };
-    Guard { host: Host::at("/nonexistent", 1), max_drop: Share(0.05), watching, may_wait: false }
+    Guard { host: Host::at("/nonexistent", 1), max_drop: Share(0.05), watching, tells_waiting: |_, _| {} }
 }
 
 #[test]

@@ -208,21 +208,33 @@ impl Watching {
     /// The traffic of the last minute as the daemon saw it, else of the time that it takes to look; who waits is told by
     /// `waits`, with the reason.
     pub fn traffic(&self, maps: &Maps, waits: impl FnOnce(Duration, Option<&FileError>)) -> Traffic {
-        let (kept, error) = match self.sample {
-            Some(_) => (None, None),
-            None => match recent(maps, &self.directory, WINDOW_MIN) {
-                Ok(kept) => (kept, None),
-                Err(error) => (None, Some(error)),
-            },
+        let (kept, error) = match self.kept(maps) {
+            Ok(kept) => (kept, None),
+            Err(error) => (None, Some(error)),
         };
-        let look = kept.unwrap_or_else(|| {
-            let look = Look::take(maps);
-            let time = self.sample.unwrap_or(WINDOW_MIN);
-            waits(time, error.as_ref());
-            thread::sleep(time);
-            look
-        });
+        let look = kept.unwrap_or_else(|| self.look(maps, |time| waits(time, error.as_ref())));
         look.since(maps)
+    }
+
+    /// The look that a daemon keeps; `None`: it keeps none that is of use, or is not to be asked.
+    ///
+    /// # Errors
+    ///
+    /// A file is there and cannot be read.
+    pub fn kept(&self, maps: &Maps) -> Result<Option<Look>, FileError> {
+        if self.sample.is_some() {
+            return Ok(None);
+        }
+        recent(maps, &self.directory, WINDOW_MIN)
+    }
+
+    /// Takes a look, and waits until it is old enough; who waits is told by `waits`.
+    pub fn look(&self, maps: &Maps, waits: impl FnOnce(Duration)) -> Look {
+        let look = Look::take(maps);
+        let time = self.sample.unwrap_or(WINDOW_MIN);
+        waits(time);
+        thread::sleep(time);
+        look
     }
 }
 

@@ -1,6 +1,7 @@
 //! What `plan` foretells, who is not locked out by a change, and how much it does not drop: with real senders and real SSH
 //! sessions.
 
+mod look;
 mod plan;
 mod ssh;
 mod traffic;
