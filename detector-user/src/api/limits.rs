@@ -31,8 +31,14 @@ pub const WRITE_TIME_MAX: Duration = Duration::from_secs(30);
 /// Connections at a time.
 pub const CONNECTIONS_MAX: usize = 64;
 
-/// Connections of one user or address at a time, so that nobody can keep the others out.
+/// Connections of one user at a time, so that nobody can keep the others out.
 pub const CONNECTIONS_OF_ONE_MAX: usize = 24;
+
+/// Connections of one IPv4 address or IPv6 /64 at a time: whose they are is known only after a request with a token.
+pub const CONNECTIONS_OF_ADDRESS_MAX: usize = 8;
+
+/// The time from when a connection over TCP is accepted until the head of its first request is there, with the handshake.
+pub const STRANGER_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// Followers of events at a time.
 pub const FOLLOWERS_MAX: usize = 16;

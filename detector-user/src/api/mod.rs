@@ -69,6 +69,21 @@ struct App {
 
 type Api = Arc<App>;
 
+/// What the listener over TCP reads again when the daemon is told to.
+#[derive(Clone)]
+pub(crate) struct Secrets {
+    tokens: Tokens,
+    certificate: tls::Certificate,
+}
+
+impl Secrets {
+    /// Reads tokens, certificate and key again. What cannot be used stays as it was. Not to be called where others wait.
+    pub(crate) fn reload(&self) {
+        self.tokens.reload();
+        self.certificate.reload();
+    }
+}
+
 impl App {
     fn new(running: Shared, tokens: Option<Tokens>, groups: caller::Groups, body_time_max: Duration) -> Self {
         Self {

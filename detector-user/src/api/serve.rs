@@ -4,12 +4,16 @@ use std::{
     collections::HashMap,
     io,
     net::{IpAddr, Ipv6Addr},
+    pin::pin,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use axum::{Extension, Router};
-use hyper::server::conn::http1;
+use hyper::{
+    server::conn::http1,
+    service::{Service as _, service_fn},
+};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
@@ -17,16 +21,20 @@ use hyper_util::{
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, UnixListener},
-    time::{sleep, timeout},
+    sync::Notify,
+    time::{Instant, sleep, timeout, timeout_at},
 };
 use tokio_io_timeout::TimeoutStream;
-use tokio_rustls::TlsAcceptor;
 
 use super::{
-    App, Tokens,
+    App, Secrets, Tokens,
     caller::{Credentials, Groups, Peer},
-    limits::{BODY_TIME_HEADS, CONNECTIONS_MAX, CONNECTIONS_OF_ONE_MAX, HEAD_BYTES_MAX, WRITE_TIME_MAX},
-    router, socket, tls,
+    limits::{
+        BODY_TIME_HEADS, CONNECTIONS_MAX, CONNECTIONS_OF_ADDRESS_MAX, CONNECTIONS_OF_ONE_MAX, HEAD_BYTES_MAX,
+        STRANGER_TIME_MAX, WRITE_TIME_MAX,
+    },
+    router, socket,
+    tls::Certificate,
 };
 use crate::{
     cli::{ApiArgs, ApiPath, TcpArgs},
@@ -44,8 +52,7 @@ pub struct Listeners {
 
 struct Tcp {
     listener: TcpListener,
-    acceptor: TlsAcceptor,
-    tokens: Tokens,
+    secrets: Secrets,
 }
 
 impl Listeners {
@@ -67,11 +74,12 @@ impl Listeners {
         Ok(Self { unix, tcp, groups, head_time_max: Duration::from_millis(args.patience_ms) })
     }
 
-    /// Answers until the daemon ends. The tokens, which may change meanwhile.
-    pub(crate) fn serve(self, running: &Shared) -> Option<Tokens> {
-        let tokens = self.tcp.as_ref().map(|tcp| tcp.tokens.clone());
+    /// Answers until the daemon ends. What may change meanwhile of the files of the listener.
+    pub(crate) fn serve(self, running: &Shared) -> Option<Secrets> {
+        let secrets = self.tcp.as_ref().map(|tcp| tcp.secrets.clone());
+        let tokens = secrets.as_ref().map(|secrets| secrets.tokens.clone());
         let body_time_max = self.head_time_max * BODY_TIME_HEADS;
-        let app = Arc::new(App::new(running.clone(), tokens.clone(), self.groups, body_time_max));
+        let app = Arc::new(App::new(running.clone(), tokens, self.groups, body_time_max));
         // Places of its own for each listener: who has no token yet takes none of those of this machine.
         let router = router(app);
         let server = || Server {
@@ -82,16 +90,16 @@ impl Listeners {
         if let Some((listener, file)) = self.unix {
             tokio::spawn(server().serve_unix(listener, file));
         }
-        if let Some(Tcp { listener, acceptor, .. }) = self.tcp {
-            tokio::spawn(server().serve_tcp(listener, acceptor));
+        if let Some(Tcp { listener, secrets }) = self.tcp {
+            tokio::spawn(server().serve_tcp(listener, secrets.certificate));
         }
-        tokens
+        secrets
     }
 }
 
 async fn bind_tcp(args: &TcpArgs) -> Result<Tcp, Failure> {
     let tokens = Tokens::read(&args.tokens)?;
-    let acceptor = tls::acceptor(&args.certificate, &args.key)?;
+    let certificate = Certificate::read(&args.certificate, &args.key)?;
     let listener = TcpListener::bind(args.listen).await.map_err(|error| {
         Failure::failed(format_args!(
             "cannot serve the API at {}: {error}; choose another address with --api-listen",
@@ -99,7 +107,7 @@ async fn bind_tcp(args: &TcpArgs) -> Result<Tcp, Failure> {
         ))
     })?;
     tracing::info!(address = %args.listen, "the API is served over TLS");
-    Ok(Tcp { listener, acceptor, tokens })
+    Ok(Tcp { listener, secrets: Secrets { tokens, certificate } })
 }
 
 /// Time after which a connection is accepted again, where the last one could not be: no descriptor was left.
@@ -130,7 +138,8 @@ impl Server {
             };
             match self.places.take(Origin::User(credentials.uid)) {
                 Some(place) => {
-                    tokio::spawn(self.clone().converse(stream, Peer::Local(Arc::new(credentials)), place));
+                    let (server, peer) = (self.clone(), Peer::Local(Arc::new(credentials)));
+                    tokio::spawn(server.converse(stream, peer, place, Instant::now() + self.head_time_max));
                 }
                 // It has room for so little, or nobody reads it.
                 None => {
@@ -142,7 +151,8 @@ impl Server {
         }
     }
 
-    async fn serve_tcp(self, listener: TcpListener, acceptor: TlsAcceptor) {
+    async fn serve_tcp(self, listener: TcpListener, certificate: Certificate) {
+        let patience = self.head_time_max.min(STRANGER_TIME_MAX);
         loop {
             let (stream, address) = match listener.accept().await {
                 Ok(accepted) => accepted,
@@ -155,10 +165,12 @@ impl Server {
             let Ok(local) = stream.local_addr() else { continue };
             // Without a place the connection is closed: there is nobody to tell why before the handshake.
             let Some(place) = self.places.take(Origin::of(address.ip())) else { continue };
-            let (server, acceptor) = (self.clone(), acceptor.clone());
+            let (server, acceptor) = (self.clone(), certificate.acceptor());
+            let until = Instant::now() + patience;
             tokio::spawn(async move {
-                match timeout(server.head_time_max, acceptor.accept(stream)).await {
-                    Ok(Ok(stream)) => server.converse(stream, Peer::Remote { address, local }, place).await,
+                let peer = Peer::Remote { address, local };
+                match timeout_at(until, acceptor.accept(stream)).await {
+                    Ok(Ok(stream)) => server.converse(stream, peer, place, until).await,
                     Ok(Err(error)) => tracing::debug!(%address, "no TLS: {error}"),
                     Err(_) => tracing::debug!(%address, "no TLS: the handshake took too long"),
                 }
@@ -166,21 +178,35 @@ impl Server {
         }
     }
 
-    /// Answers the requests of a connection.
-    async fn converse<S>(self, stream: S, peer: Peer, _place: Place)
+    /// Answers the requests of a connection, of which the first has its head until some time.
+    async fn converse<S>(self, stream: S, peer: Peer, _place: Place, until: Instant)
     where
         S: AsyncRead + AsyncWrite + Send + 'static,
     {
         let mut stream = TimeoutStream::new(stream);
         stream.set_write_timeout(Some(WRITE_TIME_MAX));
-        let service = TowerToHyperService::new(self.router.layer(Extension(peer)));
+        let heard = Notify::new();
+        let router = TowerToHyperService::new(self.router.layer(Extension(peer)));
+        let service = service_fn(|request| {
+            heard.notify_one();
+            router.call(request)
+        });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(self.head_time_max)
             .max_buf_size(HEAD_BYTES_MAX)
             .serve_connection(TokioIo::new(Box::pin(stream)), service);
-        if let Err(error) = connection.await {
-            tracing::debug!("a connection to the API ended: {error}");
+        let mut connection = pin!(connection);
+        tokio::select! {
+            ended = &mut connection => {
+                if let Err(error) = ended {
+                    tracing::debug!("a connection to the API ended: {error}");
+                }
+            }
+            // Once it was heard, only the first arm is left.
+            Err(_) = timeout_at(until, heard.notified()) => {
+                tracing::debug!("a connection to the API ended: no request came in time");
+            }
         }
     }
 }
@@ -207,6 +233,13 @@ impl Origin {
             IpAddr::V6(address) => Self::Address(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into()),
         }
     }
+
+    const fn places_max(self) -> usize {
+        match self {
+            Self::User(_) => CONNECTIONS_OF_ONE_MAX,
+            Self::Address(_) => CONNECTIONS_OF_ADDRESS_MAX,
+        }
+    }
 }
 
 /// The connections to a listener.
@@ -225,7 +258,7 @@ impl Places {
         let mut places = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let of_all: usize = places.values().sum();
         let of_one = places.entry(origin).or_default();
-        if of_all >= CONNECTIONS_MAX || *of_one >= CONNECTIONS_OF_ONE_MAX {
+        if of_all >= CONNECTIONS_MAX || *of_one >= origin.places_max() {
             places.retain(|_, count| *count > 0);
             return None;
         }
@@ -260,6 +293,11 @@ mod tests {
         assert_eq!(third.len(), CONNECTIONS_MAX - 2 * CONNECTIONS_OF_ONE_MAX);
         drop((one, third));
         assert!(places.take(Origin::User(3)).is_some());
+        let address = Origin::of([192, 0, 2, 1].into());
+        let strange: Vec<_> =
+            std::iter::repeat_with(|| places.take(address)).map_while(|place| place).collect();
+        assert_eq!(strange.len(), CONNECTIONS_OF_ADDRESS_MAX);
+        drop(strange);
         drop(other);
         assert!(places.0.lock().unwrap().is_empty());
     }

@@ -40,13 +40,13 @@ impl Tokens {
     }
 
     /// Reads the file again. One that cannot be used changes nothing.
-    pub(crate) fn reload(&self) {
+    pub(super) fn reload(&self) {
         match read(&self.file) {
             Ok(tokens) => {
                 tracing::info!(tokens = tokens.len(), file = %self.file.display(), "read the tokens again");
                 *self.tokens.write().unwrap_or_else(PoisonError::into_inner) = tokens;
             }
-            Err(failure) => tracing::error!("the old tokens stay: {}", failure.message),
+            Err(failure) => tracing::error!("the old tokens of the API stay: {}", failure.message),
         }
     }
 

@@ -189,7 +189,7 @@ async fn serve(args: &RunArgs) -> Result<u8, Failure> {
     if let Some(listener) = listener {
         tokio::spawn(metrics::serve(listener, running.clone()));
     }
-    let tokens = api.serve(&running);
+    let secrets = api.serve(&running);
     if let Some(events) = started.events {
         tokio::spawn(events::follow(events, running.clone()));
     }
@@ -197,7 +197,7 @@ async fn serve(args: &RunArgs) -> Result<u8, Failure> {
         tokio::spawn(log);
     }
     let Signals { terminate, interrupt, hangup } = signals;
-    tokio::spawn(reload_on(hangup, running.clone(), args.policy.clone(), tokens));
+    tokio::spawn(reload_on(hangup, running.clone(), args.policy.clone(), secrets));
     running.record("start", None);
     tracing::info!("ready; SIGHUP reads the policy again, SIGTERM ends");
     look_until(terminate, interrupt, &running).await;
@@ -287,11 +287,17 @@ async fn look_with<L: Default + Send + 'static>(
     })
 }
 
-/// Reads the policy and the tokens again at each signal. Signals that come meanwhile count as one.
-async fn reload_on(mut hangup: Signal, running: Shared, policy: PathBuf, tokens: Option<api::Tokens>) {
+/// Reads the policy and the files of the API again at each signal. Signals that come meanwhile count as one.
+async fn reload_on(mut hangup: Signal, running: Shared, policy: PathBuf, secrets: Option<api::Secrets>) {
     while hangup.recv().await.is_some() {
-        if let Some(tokens) = &tokens {
-            tokens.reload();
+        if let Some(secrets) = secrets.clone() {
+            let reloaded = blocking(move || {
+                secrets.reload();
+                Ok(())
+            });
+            if let Err(failure) = reloaded.await {
+                tracing::error!("the files of the API were not read again: {}", failure.message);
+            }
         }
         let turn = running.changes.lock().await;
         let (here, path) = (running.clone(), policy.clone());

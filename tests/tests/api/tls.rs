@@ -1,14 +1,21 @@
 //! The API over TCP: with TLS and a token, or not at all.
 
-use std::{fs, os::unix::fs::PermissionsExt as _, process::Command};
+use std::{
+    fs,
+    io::{ErrorKind, Read as _},
+    net::{SocketAddr, TcpStream},
+    os::unix::fs::PermissionsExt as _,
+    process::Command,
+};
 
 use anyhow::{Context as _, Result};
 use detector_tests::{
     daemon::{Site, answer},
-    netns::{may_run, turn},
+    netns::{Namespace, may_run, turn},
     process::{PATIENCE, run, wait_until},
-    stage::{MTU, Stage, policy},
+    stage::{MTU, Net, Stage, Who, policy},
 };
+use detector_user::api::limits::{CONNECTIONS_OF_ADDRESS_MAX, STRANGER_TIME_MAX};
 use serde_json::Value;
 
 use crate::LIMIT;
@@ -57,7 +64,11 @@ impl Files {
 
     /// The status that curl gets with a token and more arguments; 0: no answer.
     fn status(&self, stage: &Stage, token: &str, arguments: &[&str]) -> Result<u16> {
-        let mut curl = stage.edge.command("curl")?;
+        self.status_from(&stage.edge, token, arguments)
+    }
+
+    fn status_from(&self, namespace: &Namespace, token: &str, arguments: &[&str]) -> Result<u16> {
+        let mut curl = namespace.command("curl")?;
         curl.args(["--silent", "--noproxy", "*", "--output", "/dev/null", "--write-out", "%{http_code}"]);
         curl.args(["--max-time", "60", "--cacert", &self.certificate]).args(arguments);
         if !token.is_empty() {
@@ -125,6 +136,108 @@ fn over_tcp_a_token_says_who_asks() -> Result<()> {
         Ok((status(&viewer, &[STATUS])? == 401).then_some(()))
     })?;
     assert_eq!(status(&operator, &[STATUS])?, 200);
+    Ok(())
+}
+
+#[test]
+fn a_renewed_certificate_is_served_after_a_reload() -> Result<()> {
+    if !may_run() {
+        return Ok(());
+    }
+    let _turn = turn();
+    let stage = Stage::new(1, MTU)?;
+    let site = Site::new(&stage.edge, &policy(LIMIT))?;
+    let first = Files::make(&site)?;
+    let (viewer, line) = token(&site, "grafana", "viewer")?;
+    first.write(&[&line], 0o600)?;
+    let old = site.files().join("old.pem");
+    let old_key = site.files().join("old.key");
+    fs::copy(&first.certificate, &old).context("keeping the certificate")?;
+    fs::copy(&first.key, &old_key).context("keeping the key")?;
+    let mut daemon = site.start(&["edge0"], &first.arguments())?;
+    let with = |certificate: &str| {
+        let certificate = certificate.to_owned();
+        let files = Files { certificate, key: String::new(), tokens: String::new() };
+        files.status(&stage, &viewer, &[STATUS])
+    };
+    let old = old.to_string_lossy();
+    assert_eq!(with(&old)?, 200);
+
+    let new = Files::make(&site)?;
+    assert_eq!((with(&old)?, with(&new.certificate)?), (200, 0), "not before it is told");
+    daemon.reload()?;
+    assert_eq!((with(&old)?, with(&new.certificate)?), (0, 200));
+
+    // The key of another certificate, and none.
+    fs::copy(&old_key, &new.key).context("mixing up the keys")?;
+    daemon.reload()?;
+    assert_eq!(with(&new.certificate)?, 200);
+    fs::write(&new.key, "no key").context("spoiling the key")?;
+    daemon.reload()?;
+    assert_eq!(with(&new.certificate)?, 200);
+    let log = daemon.log();
+    let errors: Vec<_> =
+        log.lines().filter(|line| line.contains("the old certificate of the API stays")).collect();
+    assert_eq!(errors.len(), 2, "{log}");
+    assert!(errors[0].contains("ERROR") && errors[0].contains("reload again"), "{log}");
+    Ok(())
+}
+
+#[test]
+fn who_sends_nothing_keeps_nobody_out() -> Result<()> {
+    if !may_run() {
+        return Ok(());
+    }
+    let _turn = turn();
+    let stage = Stage::new(1, MTU)?;
+    let net = Net::v4(0);
+    let site = Site::new(&stage.edge, &policy(LIMIT))?;
+    let files = Files::make(&site)?;
+    let (viewer, line) = token(&site, "grafana", "viewer")?;
+    files.write(&[&line], 0o600)?;
+    let listener = SocketAddr::new(net.service().ip(), 9443);
+    let address = listener.to_string();
+    let _daemon = site.start(&["edge0"], &files.arguments_at(&address))?;
+    let url = format!("https://{listener}/v1/status");
+    let from = |who: Who| {
+        let from = net.source(who).to_string();
+        files.status_from(&stage.outside, &viewer, &["--interface", &from, &url])
+    };
+    assert_eq!(from(Who::Client)?, 200);
+
+    // These come from the first address of the stage.
+    let connect = || TcpStream::connect(listener);
+    let idle = stage.outside.within(|| (0..100).map(|_| connect()).collect::<Result<Vec<_>, _>>())?;
+    let mut idle = idle.context("connecting a hundred times")?;
+    assert_eq!(from(Who::Offender)?, 200, "another address has places of its own");
+    let open = |idle: &mut Vec<TcpStream>| -> Result<usize> {
+        idle.retain_mut(|stream| {
+            let read = stream.set_nonblocking(true).and_then(|()| stream.read(&mut [0; 8]));
+            matches!(read, Err(error) if error.kind() == ErrorKind::WouldBlock)
+        });
+        Ok(idle.len())
+    };
+    wait_until("those beyond the places of one address are closed", PATIENCE, || {
+        Ok((open(&mut idle)? <= CONNECTIONS_OF_ADDRESS_MAX).then_some(()))
+    })?;
+    wait_until("the others are closed in their time", STRANGER_TIME_MAX + PATIENCE / 2, || {
+        Ok((open(&mut idle)? == 0).then_some(()))
+    })?;
+    assert_eq!(from(Who::Client)?, 200, "there are places again");
+
+    // Whom nobody knows keeps no connection: there is no second request on it.
+    let mut curl = stage.outside.command("curl")?;
+    curl.args(["--silent", "--noproxy", "*", "--max-time", "60", "--cacert", &files.certificate]);
+    curl.args([
+        "--output",
+        "/dev/null",
+        "--output",
+        "/dev/null",
+        "--write-out",
+        "%{http_code} %{num_connects}\n",
+    ]);
+    let (_, out, err) = answer(curl.args([&url, &url]))?;
+    assert_eq!(out, "401 1\n401 1\n", "{err}");
     Ok(())
 }
 
