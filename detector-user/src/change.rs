@@ -10,7 +10,10 @@ use serde_json::json;
 
 use crate::{
     clock,
-    commands::{Failure, PolicyFile},
+    commands::{
+        Failure, PolicyFile,
+        rules::{IdleIncident, idle_incidents},
+    },
     guard::{Guard, Stop, with_lock},
     history::{Author, Entry, History, HistoryError, NewVersion, Origin, State, standing::InKernel},
     kernel::{
@@ -19,7 +22,10 @@ use crate::{
         pins::Pins,
         read::{self, ReadError},
     },
-    policy::compile::{Beside, Clocks, Manifest, Standard, Tables},
+    policy::{
+        compile::{Beside, Clocks, Manifest, Standard, Tables},
+        incident::Incidents,
+    },
     traffic::Look,
 };
 
@@ -60,6 +66,8 @@ pub struct Applied {
     pub is_new: bool,
     /// Its epoch in the kernel.
     pub epoch: u32,
+    /// Incident rules beside it about services that it does not have.
+    pub idle_incidents: Vec<IdleIncident>,
     /// Why the history does not have it.
     pub unrecorded: Option<String>,
 }
@@ -172,7 +180,9 @@ impl<'a> Applying<'a> {
         self.check_force()?;
         let previous = self.before.clone().unwrap_or_default();
         let mut tables = file.compile(&previous, clocks(self.maps))?;
-        self.check_guard(&mut tables)?;
+        let incidents = read::incidents(self.maps)?;
+        let idle = idle_incidents(&incidents, |name| tables.manifest.services.contains_key(name));
+        self.check_guard(&mut tables, incidents)?;
         let same = self.same_version();
         let begun = if same.is_none() { self.begin() } else { None };
         let version = same.or(begun).unwrap_or_default();
@@ -186,16 +196,21 @@ impl<'a> Applying<'a> {
         };
         let result = result.map_err(Failure::from);
         self.finish(same, begun, result.as_ref().copied());
-        Ok(Applied { version, is_new: begun.is_some(), epoch: result?, unrecorded: None })
+        Ok(Applied {
+            version,
+            is_new: begun.is_some(),
+            epoch: result?,
+            idle_incidents: idle,
+            unrecorded: None,
+        })
     }
 
     /// Refuses what would lock somebody out or drop too much, unless it is forced.
-    fn check_guard(&mut self, tables: &mut Tables) -> Result<(), Stop> {
+    fn check_guard(&mut self, tables: &mut Tables, incidents: Incidents) -> Result<(), Stop> {
         let Some(guard) = self.change.guard.filter(|_| !self.change.force) else { return Ok(()) };
         if self.is_known() {
             return Ok(());
         }
-        let incidents = read::incidents(self.maps)?;
         tables.beside =
             Beside::new(incidents, &Standard::of(tables), tables.clocks).map_err(apply::ApplyError::from)?;
         Ok(guard.check(self.maps, tables, self.look)?.into_result()?)

@@ -3,7 +3,7 @@
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{EXIT_DONE, Failure, print_json, print_line, read_policy, warn};
+use super::{EXIT_DONE, Failure, print_json, print_line, read_policy, rules::IdleIncident, warn};
 use crate::{
     change::{Applied, Change, apply_to},
     cli::ApplyArgs,
@@ -39,6 +39,8 @@ pub struct Answer {
     pub confirm_in_s: Option<u64>,
     /// What `check` warns of.
     pub warnings: Vec<FileDiagnostic>,
+    /// Incident rules about services that it does not have.
+    pub idle_incidents: Vec<IdleIncident>,
     /// Why the history does not have it.
     pub unrecorded: Option<String>,
 }
@@ -85,7 +87,8 @@ pub fn answer(
     history: &History,
     change: &Change<'_>,
 ) -> Result<Answer, Failure> {
-    let Applied { version, is_new, epoch, unrecorded } = apply_to(maps, pins, history, change)?;
+    let Applied { version, is_new, epoch, idle_incidents, unrecorded } =
+        apply_to(maps, pins, history, change)?;
     let Change { file, confirm, again, .. } = change;
     let policy = &file.checked.policy;
     Ok(Answer {
@@ -100,6 +103,7 @@ pub fn answer(
         source_prefixes: policy.rules.iter().map(|rule| rule.sources.len()).sum(),
         confirm_in_s: confirm.map(|time| time.as_secs()),
         warnings: in_file(&file.name, file.checked.warnings.clone()),
+        idle_incidents,
         unrecorded,
     })
 }
@@ -116,6 +120,7 @@ pub(super) fn text(answer: &Answer) -> String {
         (_, false) => format!("applied {file} again: it is version {version}, which is active already"),
     };
     let mut text = format!("{what}: {services} services, {rules} rules, {source_prefixes} source prefixes");
+    text.extend(answer.idle_incidents.iter().map(|idle| format!("\n{idle}")));
     if let Some(left_s) = answer.confirm_in_s {
         text += &format!("\nit is taken back in {left_s} s: keep it with `detector confirm`");
     }

@@ -11,7 +11,7 @@ use super::{
     Failure,
     amount::{Amount, Quantity},
     duration, mode_name,
-    rules::{IncidentRule, incident_table, of_incident},
+    rules::{IncidentRule, beside, incident_table},
     table, time, version_name,
 };
 use crate::{
@@ -133,7 +133,7 @@ pub fn answer(maps: &Maps) -> Result<Answer, Failure> {
         let services = services.collect::<Result<_, Failure>>()?;
         let rules = manifest.rules.iter().map(|of| rule(maps, active, &manifest, of));
         let incidents = active.incidents()?;
-        let incidents = incidents.rules.iter().map(|incident| of_incident(maps, incident));
+        let incidents = incidents.rules.iter().map(|incident| beside(maps, &manifest, incident));
         Ok(Answer {
             version: manifest.version,
             epoch: active.policy_epoch(),

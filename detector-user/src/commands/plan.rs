@@ -3,7 +3,11 @@
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{EXIT_DONE, Failure, PolicyFile, print_json, print_line, read_policy, table};
+use super::{
+    EXIT_DONE, Failure, PolicyFile, print_json, print_line, read_policy,
+    rules::{IdleIncident, idle_incidents},
+    table,
+};
 use crate::{
     change::clocks,
     cli::PlanArgs,
@@ -38,6 +42,8 @@ pub struct Answer {
     pub refusal: Refusal,
     /// Why: rules about nearly everyone.
     pub needs_force: Vec<FileDiagnostic>,
+    /// Incident rules about services that it does not have.
+    pub idle_incidents: Vec<IdleIncident>,
 }
 
 /// Compares a policy with the one that is loaded.
@@ -77,6 +83,7 @@ pub fn answer(
     };
     let mut tables = file.compile(&before.tables.manifest, clocks(maps))?;
     let incidents = before.tables.beside.as_ref().map(|beside| beside.incidents.clone()).unwrap_or_default();
+    let idle_incidents = idle_incidents(&incidents, |name| tables.manifest.services.contains_key(name));
     tables.beside =
         Beside::new(incidents, &Standard::of(&tables), tables.clocks).map_err(ApplyError::from)?;
     let after = loaded.judge_by(&tables);
@@ -95,6 +102,7 @@ pub fn answer(
         refused: !refusal.is_empty() || !needs_force.is_empty(),
         refusal,
         needs_force,
+        idle_incidents,
     })
 }
 
@@ -106,6 +114,7 @@ fn text(answer: &Answer) -> String {
     if *difference == Difference::default() {
         lines.push("nothing differs".to_owned());
     }
+    lines.extend(answer.idle_incidents.iter().map(ToString::to_string));
     lines.extend([String::new(), seen(impact)]);
     if !impact.moves.is_empty() {
         let rows = impact.moves.iter().map(|change| {

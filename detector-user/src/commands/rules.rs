@@ -1,5 +1,7 @@
 //! `detector rules`: what each rule does, refused so far, and when it ends; from the pinned maps alone.
 
+use std::fmt;
+
 use ipnet::IpNet;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -11,7 +13,7 @@ use crate::{
     kernel::{mapped::Access, maps::Maps, pins::Pins, probe::probe, read},
     policy::{
         compile::{Manifest, ManifestRule},
-        incident::Incident,
+        incident::{Incident, Incidents},
     },
 };
 
@@ -42,6 +44,8 @@ pub struct IncidentRule {
     pub target_count: usize,
     /// The service it is about; none: every service.
     pub service: Option<String>,
+    /// Why it has no effect; none: it has one.
+    pub note: Option<String>,
     /// Packets dropped since it came.
     pub dropped: u64,
     /// When it ends, seconds since the Unix epoch; none: when it is undone.
@@ -100,7 +104,7 @@ pub fn answer(maps: &Maps) -> Result<Answer, Failure> {
         let manifest = active.manifest()?.unwrap_or_default();
         let rules = manifest.rules.iter().map(|rule| of(maps, &manifest, rule));
         let incidents = active.incidents()?;
-        let incidents = incidents.rules.iter().map(|incident| of_incident(maps, incident));
+        let incidents = incidents.rules.iter().map(|incident| beside(maps, &manifest, incident));
         Ok(Answer {
             version: manifest.version,
             epoch: active.policy_epoch(),
@@ -108,6 +112,41 @@ pub fn answer(maps: &Maps) -> Result<Answer, Failure> {
             rules: rules.collect::<Result<_, _>>()?,
         })
     })
+}
+
+/// An incident rule about a service that a policy does not have.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct IdleIncident {
+    /// The rule's number.
+    pub id: u64,
+    /// The service.
+    pub service: String,
+}
+
+impl IdleIncident {
+    fn of(incident: &Incident, has_service: impl Fn(&str) -> bool) -> Option<Self> {
+        let service = incident.service.as_ref().filter(|service| !has_service(service))?;
+        Some(Self { id: incident.id, service: service.clone() })
+    }
+
+    /// What `rules` says of it.
+    fn note(&self) -> String {
+        format!("service {} is not in the policy: has no effect", self.service)
+    }
+}
+
+impl fmt::Display for IdleIncident {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { id, .. } = self;
+        write!(formatter, "incident rule {id}: {}; `detector undo {id}` takes it back", self.note())
+    }
+}
+
+/// The rules that have no effect beside a policy with these services, and have not ended.
+pub fn idle_incidents(incidents: &Incidents, has_service: impl Fn(&str) -> bool) -> Vec<IdleIncident> {
+    let now_s = clock::unix_s();
+    let waiting = incidents.rules.iter().filter(|incident| !incident.has_ended(now_s));
+    waiting.filter_map(|incident| IdleIncident::of(incident, &has_service)).collect()
 }
 
 /// Targets of an incident rule that are listed.
@@ -120,6 +159,16 @@ const TARGETS_SHOWN: usize = 100;
 /// The maps cannot be read.
 pub fn of_incident(maps: &Maps, incident: &Incident) -> Result<IncidentRule, Failure> {
     Ok(IncidentRule::new(incident, read::rule_drops(maps, incident.counter)?.dropped))
+}
+
+/// The same, with a note where it has no effect beside a policy.
+///
+/// # Errors
+///
+/// The maps cannot be read.
+pub fn beside(maps: &Maps, manifest: &Manifest, incident: &Incident) -> Result<IncidentRule, Failure> {
+    let idle = IdleIncident::of(incident, |name| manifest.services.contains_key(name));
+    Ok(IncidentRule { note: idle.map(|idle| idle.note()), ..of_incident(maps, incident)? })
 }
 
 impl IncidentRule {
@@ -135,6 +184,7 @@ impl IncidentRule {
             targets: incident.sources.iter().take(TARGETS_SHOWN).map(target_text).collect(),
             target_count: incident.sources.len(),
             service: incident.service.clone(),
+            note: None,
             dropped,
             until_s: incident.until_s,
             ends_in_s: incident.until_s.map(|until_s| until_s.saturating_sub(clock::unix_s())),
@@ -177,10 +227,12 @@ fn text(answer: &Answer) -> String {
         format!("{policy}\n\n{}", rule_table(&answer.rules))
     };
     if answer.incidents.is_empty() {
-        of_policy
-    } else {
-        format!("incident rules\n\n{incidents}\n\n{of_policy}")
+        return of_policy;
     }
+    let note = |rule: &IncidentRule| Some(format!("\nincident rule {}: {}", rule.id, rule.note.as_ref()?));
+    let notes: String = answer.incidents.iter().filter_map(note).collect();
+    let notes = if notes.is_empty() { notes } else { format!("\n{notes}") };
+    format!("incident rules\n\n{incidents}{notes}\n\n{of_policy}")
 }
 
 fn ends(ends_in_s: Option<u64>) -> String {

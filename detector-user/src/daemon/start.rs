@@ -20,7 +20,7 @@ use crate::{
     change::{Applied, Change, apply_to, clocks},
     cli::RunArgs,
     clock,
-    commands::{Failure, PolicyFile, read_policy, version_name},
+    commands::{Failure, PolicyFile, read_policy, rules::idle_incidents, version_name},
     guard::{self, Host},
     history::{Author, History, Origin},
     kernel::{
@@ -34,7 +34,7 @@ use crate::{
         probe::probe,
         read,
     },
-    policy::incident::Incident,
+    policy::incident::{Incident, Incidents},
 };
 
 /// A program that filters.
@@ -258,9 +258,15 @@ fn restore_incidents(maps: &mut Maps, prepared: &Prepared) {
         Ok(restore(maps, clocks, kept)?)
     });
     match restored {
-        Ok(incidents) => {
-            for Incident { id, action, reason, by, .. } in incidents {
+        Ok(rules) => {
+            let incidents = Incidents { rules };
+            for Incident { id, action, reason, by, .. } in &incidents.rules {
                 tracing::info!(incident = id, %action, by, reason, "an incident rule is in force again");
+            }
+            let services = &prepared.file.checked.policy.services;
+            let has_service = |name: &str| services.iter().any(|service| service.name == name);
+            for idle in idle_incidents(&incidents, has_service) {
+                tracing::warn!("{idle}");
             }
         }
         Err(failure) => tracing::error!(
@@ -405,12 +411,15 @@ fn events_of(ebpf: &mut aya::Ebpf) -> Result<Option<events::Events>, Failure> {
 
 /// Logs that a policy was applied.
 pub(super) fn tell_applied(file: &PolicyFile, applied: &Applied, adopted: bool) {
-    let Applied { version, epoch, unrecorded, .. } = applied;
+    let Applied { version, epoch, idle_incidents, unrecorded, .. } = applied;
     if let Some(why) = unrecorded {
         tracing::warn!("what was applied is not recorded: {why}");
     }
     let name = version_name(*version, *epoch);
     tracing::info!(version, epoch, file = %file.name, adopted, "applied the policy: {name}");
+    for idle in idle_incidents {
+        tracing::warn!("{idle}");
+    }
 }
 
 /// Says whom the policy locks out of this host. It is no reason not to start: a node has to come up.
