@@ -5,18 +5,13 @@ use std::fs;
 use anyhow::{Context as _, Result};
 use detector_tests::{
     daemon::Site,
-    netns::{may_run, turn},
-    stage::{MTU, Stage, policy},
+    stage::{Stage, policy},
 };
 use serde_json::json;
 
 #[test]
 fn a_rule_without_its_service_is_told() -> Result<()> {
-    if !may_run() {
-        return Ok(());
-    }
-    let _turn = turn();
-    let stage = Stage::new(1, MTU)?;
+    let Some(stage) = Stage::in_turn(1)? else { return Ok(()) };
     let loaded = policy("packets = \"1000000/s\"");
     let site = Site::new(&stage.edge, &loaded)?;
     let mut daemon = site.start(&["edge0"], &[])?;

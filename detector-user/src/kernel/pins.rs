@@ -332,8 +332,7 @@ impl Pins {
         path.exists() && flock(&path, libc::LOCK_SH).is_ok_and(|lock| lock.is_none())
     }
 
-    /// Held while a policy is changed. Waits for who changes it now: a large policy takes a second, and who asks what it does to
-    /// the traffic looks at that for two.
+    /// Held while a policy is changed. Waits for who changes it now: a large policy takes a second.
     pub fn lock_policy(&self) -> Result<Lock, PinsError> {
         self.lock_policy_within(POLICY_LOCK_ATTEMPTS)
     }

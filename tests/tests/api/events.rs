@@ -121,11 +121,7 @@ fn what_happens_is_told_as_it_happens() -> Result<()> {
 /// A table for one source, which is limiting four: `status` and events say so, and that it is over.
 #[test]
 fn a_table_that_is_too_small_is_told() -> Result<()> {
-    if !may_run() {
-        return Ok(());
-    }
-    let _turn = turn();
-    let stage = Stage::new(1, MTU)?;
+    let Some(stage) = Stage::in_turn(1)? else { return Ok(()) };
     let site = Site::new(&stage.edge, &policy(LIMIT))?;
     let _daemon = site.start(&["edge0"], &["--sources", "1"])?;
     let all = Follower::start(&site, &["--kind", "degraded,recovered", "--json"])?;

@@ -11,9 +11,9 @@ use std::{
 use anyhow::{Context as _, Result};
 use detector_tests::{
     daemon::{Site, answer},
-    netns::{Namespace, may_run, turn},
+    netns::Namespace,
     process::{PATIENCE, run, wait_until},
-    stage::{MTU, Net, Stage, Who, policy},
+    stage::{Net, Stage, Who, policy},
 };
 use detector_user::api::limits::{CONNECTIONS_OF_ADDRESS_MAX, STRANGER_TIME_MAX};
 use serde_json::Value;
@@ -93,11 +93,7 @@ const CONFIRM: &str = "https://127.0.0.1:9443/v1/confirm";
 
 #[test]
 fn over_tcp_a_token_says_who_asks() -> Result<()> {
-    if !may_run() {
-        return Ok(());
-    }
-    let _turn = turn();
-    let stage = Stage::new(1, MTU)?;
+    let Some(stage) = Stage::in_turn(1)? else { return Ok(()) };
     let site = Site::new(&stage.edge, &policy(LIMIT))?;
     let files = Files::make(&site)?;
     let (viewer, viewer_line) = token(&site, "grafana", "viewer")?;
@@ -141,11 +137,7 @@ fn over_tcp_a_token_says_who_asks() -> Result<()> {
 
 #[test]
 fn a_renewed_certificate_is_served_after_a_reload() -> Result<()> {
-    if !may_run() {
-        return Ok(());
-    }
-    let _turn = turn();
-    let stage = Stage::new(1, MTU)?;
+    let Some(stage) = Stage::in_turn(1)? else { return Ok(()) };
     let site = Site::new(&stage.edge, &policy(LIMIT))?;
     let first = Files::make(&site)?;
     let (viewer, line) = token(&site, "grafana", "viewer")?;
@@ -185,11 +177,7 @@ fn a_renewed_certificate_is_served_after_a_reload() -> Result<()> {
 
 #[test]
 fn who_sends_nothing_keeps_nobody_out() -> Result<()> {
-    if !may_run() {
-        return Ok(());
-    }
-    let _turn = turn();
-    let stage = Stage::new(1, MTU)?;
+    let Some(stage) = Stage::in_turn(1)? else { return Ok(()) };
     let net = Net::v4(0);
     let site = Site::new(&stage.edge, &policy(LIMIT))?;
     let files = Files::make(&site)?;
@@ -243,11 +231,7 @@ fn who_sends_nothing_keeps_nobody_out() -> Result<()> {
 
 #[test]
 fn without_tls_and_closed_tokens_there_is_no_listener() -> Result<()> {
-    if !may_run() {
-        return Ok(());
-    }
-    let _turn = turn();
-    let stage = Stage::new(1, MTU)?;
+    let Some(stage) = Stage::in_turn(1)? else { return Ok(()) };
     let site = Site::new(&stage.edge, &policy(LIMIT))?;
     let files = Files::make(&site)?;
     let (_, line) = token(&site, "a", "viewer")?;
