@@ -46,6 +46,9 @@ pub struct Change<'a> {
     pub reason: Option<&'a str>,
     /// The version that it is again.
     pub again: Option<u64>,
+    /// The active version that was looked at to choose this one, where that matters: another one may come before the change
+    /// has its turn.
+    pub instead_of: Option<&'a InKernel>,
     /// Who looks at what it would do to the traffic, unless it is forced.
     pub guard: Option<&'a Guard>,
 }
@@ -53,7 +56,17 @@ pub struct Change<'a> {
 impl<'a> Change<'a> {
     /// A policy to stay, neither forced nor with a reason.
     pub const fn new(file: &'a PolicyFile, author: &'a Author, origin: Origin) -> Self {
-        Self { file, confirm: None, force: false, author, origin, reason: None, again: None, guard: None }
+        Self {
+            file,
+            confirm: None,
+            force: false,
+            author,
+            origin,
+            reason: None,
+            again: None,
+            instead_of: None,
+            guard: None,
+        }
     }
 }
 
@@ -177,6 +190,7 @@ impl<'a> Applying<'a> {
     fn apply(&mut self) -> Result<Applied, Stop> {
         let (file, confirm) = (self.change.file, self.change.confirm);
         check_no_trial(self.maps)?;
+        self.check_instead_of()?;
         self.check_force()?;
         let previous = self.before.clone().unwrap_or_default();
         let mut tables = file.compile(&previous, clocks(self.maps))?;
@@ -205,10 +219,27 @@ impl<'a> Applying<'a> {
         })
     }
 
-    /// Refuses what would lock somebody out or drop too much, unless it is forced.
+    /// Refuses to go back from another version than the one that was active when it was chosen.
+    fn check_instead_of(&self) -> Result<(), Failure> {
+        let Some(expected) = self.change.instead_of else { return Ok(()) };
+        let (version, digest) = match &self.before {
+            Some(before) => (before.version, before.digest.as_str()),
+            None => (0, ""),
+        };
+        if (version, digest) == (expected.version, expected.digest.as_str()) {
+            return Ok(());
+        }
+        Err(Failure::conflict(format_args!(
+            "another policy was applied meanwhile, version {version}: see `detector history`, and ask again"
+        )))
+    }
+
+    /// Refuses what would lock somebody out or drop too much, unless it is forced or active already. A daemon that was told
+    /// to force its policy was not told so of those that it reads later.
     fn check_guard(&mut self, tables: &mut Tables, incidents: Incidents) -> Result<(), Stop> {
-        let Some(guard) = self.change.guard.filter(|_| !self.change.force) else { return Ok(()) };
-        if self.is_known() {
+        let Change { file, guard, force, origin, .. } = *self.change;
+        let Some(guard) = guard.filter(|_| !force || origin == Origin::Reload) else { return Ok(()) };
+        if self.before.as_ref().is_some_and(|before| before.digest == file.digest) {
             return Ok(());
         }
         tables.beside =
@@ -216,8 +247,8 @@ impl<'a> Applying<'a> {
         Ok(guard.check(self.maps, tables, self.look)?.into_result()?)
     }
 
-    /// A daemon's start and reload have nobody to ask: what was forced once need not be again, and what is in the kernel
-    /// does no more harm. A rollback goes to what was forced then.
+    /// A daemon's start and reload have nobody to ask: what is about nearly everyone and was forced once need not be again.
+    /// A rollback goes to what was forced then.
     fn is_known(&mut self) -> bool {
         let Change { file, origin, .. } = *self.change;
         matches!(origin, Origin::Start | Origin::Reload | Origin::Rollback)

@@ -189,8 +189,7 @@ fn without_effect(maps: &Maps, added: &[Incident]) -> Vec<String> {
         }
         Ok(told)
     });
-    // It is in force all the same.
-    told.unwrap_or_default()
+    told.unwrap_or_else(|error| vec![format!("whether it has an effect cannot be told: {error}")])
 }
 
 /// Refuses what a guard found.

@@ -64,8 +64,8 @@ pub struct TcpArgs {
 /// Who is told of what happens.
 #[derive(Debug, Clone, Args)]
 pub struct NoticeArgs {
-    /// Program to start when a policy is applied or taken back, a rule ends, an incident rule is added or undone, or an
-    /// interface is lost: with the kind of the event as its argument and the event as JSON on its standard input. Killed
+    /// Program to start when a policy is applied or taken back, a rule ends, an incident rule is added or undone, something
+    /// needs a hand (an interface is lost, a table is full) or needs it no more: with the kind of the event as its argument and the event as JSON on its standard input. Killed
     /// after 10 s.
     #[arg(long, value_name = "PROGRAM")]
     pub hook: Option<PathBuf>,

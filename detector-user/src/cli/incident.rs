@@ -38,7 +38,8 @@ Example:
 
 pub(super) const UNDO_NOTES: &str = "\
 `detector rules` lists the numbers.
-Exit codes: 0 done, 2 there is no such rule, 1 nothing is loaded or the kernel refuses.
+Without --force it is refused if the rest would lock out your SSH peer, the gateway or a resolver, or newly drop too much
+of the traffic. Exit codes: 0 done, 2 there is no such rule, or refused, 1 nothing is loaded or the kernel refuses.
 
 Example:
   detector undo 3";

@@ -12,8 +12,8 @@ pub(super) const RUN_NOTES: &str = "\
 SIGHUP reads the policy again; a bad one is logged and changes nothing.
 SIGTERM and Ctrl-C detach and remove everything, unless --keep.
 After SIGKILL the kernel goes on filtering: run it again, or unload.
-What `apply` wants to be forced is refused here too, at the start and on SIGHUP, unless it was applied with
---force before.
+Rules about nearly everyone are refused here too, at the start and on SIGHUP, unless they were applied with --force
+before. On SIGHUP what locks somebody out or drops too much is refused, too; at the start it is a warning.
 The variable DETECTOR_LOG chooses levels, like `debug`; without it `info`.
 
 Examples:
@@ -38,7 +38,7 @@ pub struct RunArgs {
     /// Where changes are recorded.
     #[command(flatten)]
     pub state: StateArgs,
-    /// Apply also what `check` says needs to be forced: rules about nearly everyone.
+    /// Apply also rules about nearly everyone, which `check` says need to be forced; the other guards ask all the same.
     #[arg(long)]
     pub force: bool,
     /// Where to serve OpenMetrics at /metrics, or `off`.
@@ -47,7 +47,7 @@ pub struct RunArgs {
     /// Where to keep what was seen of the last minute, for `plan` and `apply`: 24 bytes for each source, twice.
     #[arg(long, value_name = "DIR", default_value = DEFAULT_RUN_DIRECTORY)]
     pub run_dir: PathBuf,
-    /// Share of the packets of the last minute that a reload on SIGHUP may newly drop.
+    /// Share of the packets of the last minute that a reload on SIGHUP, or a change over the API, may newly drop.
     #[arg(long, value_name = "SHARE", default_value = "5%")]
     pub max_drop: Share,
     /// Keep filtering after SIGTERM: leave program, links and maps in the kernel.

@@ -10,12 +10,11 @@ use utoipa::ToSchema;
 use super::{
     Failure,
     amount::{Amount, Quantity},
-    duration, mode_name,
-    rules::{IncidentRule, beside, incident_table},
+    mode_name,
+    rules::{IncidentRule, Rule, beside, ends, incident_table, of_policy},
     table, time, version_name,
 };
 use crate::{
-    clock,
     kernel::{
         maps::Maps,
         read::{self, Active},
@@ -48,7 +47,7 @@ pub struct Answer {
     /// Incident rules, which come before those of the policy.
     pub incidents: Vec<IncidentRule>,
     /// In the order of the file.
-    pub rules: Vec<Rule>,
+    pub rules: Vec<LimitingRule>,
 }
 
 /// A service and what it does with sources that no rule names.
@@ -79,26 +78,13 @@ pub struct ServiceDestination {
     pub ports: Vec<String>,
 }
 
-/// A rule.
+/// A rule with its budgets.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = EffectiveRule)]
-pub struct Rule {
-    /// Its name.
-    pub name: String,
-    /// `allow`, `drop`, or `limit NAME`.
-    pub action: String,
-    /// As [`Answer::mode`].
-    pub mode: String,
-    /// When it ends, seconds since the Unix epoch.
-    pub until_s: Option<u64>,
-    /// Whether it has ended.
-    pub ended: bool,
-    /// Packets dropped since the rule came.
-    pub dropped: u64,
-    /// Packets that would have been, had the mode been `enforce` for their source.
-    pub would_drop: u64,
-    /// Why it is there.
-    pub reason: Option<String>,
+pub struct LimitingRule {
+    /// The rule.
+    #[serde(flatten)]
+    pub rule: Rule,
     /// What its profile affords; none where it does not limit, or never comes to that.
     pub budgets: Vec<EffectiveBudget>,
 }
@@ -176,22 +162,16 @@ fn profile(manifest: &Manifest, class: &Class) -> Option<String> {
         .flatten()
 }
 
-fn rule(maps: &Maps, active: &Active<'_>, manifest: &Manifest, rule: &ManifestRule) -> Result<Rule, Failure> {
-    let drops = read::rule_drops(maps, rule.counter)?;
+fn rule(
+    maps: &Maps,
+    active: &Active<'_>,
+    manifest: &Manifest,
+    rule: &ManifestRule,
+) -> Result<LimitingRule, Failure> {
     // All classes of a rule afford the same; they differ in what comes when it ends.
     let class = active.classes().find(|(_, class)| class.rule_counter == rule.counter);
     let budgets = class.map_or(Ok(Vec::new()), |(_, class)| budgets(active, &class))?;
-    Ok(Rule {
-        name: rule.name.clone(),
-        action: rule.action.clone(),
-        mode: mode_name(rule.enforced_percent.unwrap_or(manifest.enforced_percent)),
-        until_s: rule.until_s,
-        ended: rule.until_s.is_some_and(|until_s| until_s <= clock::unix_s()),
-        dropped: drops.dropped,
-        would_drop: drops.shadowed,
-        reason: rule.reason.clone(),
-        budgets,
-    })
+    Ok(LimitingRule { rule: of_policy(maps, manifest, rule)?, budgets })
 }
 
 fn budgets(active: &Active<'_>, class: &Class) -> Result<Vec<EffectiveBudget>, Failure> {
@@ -280,17 +260,12 @@ fn destinations_text(destinations: &[ServiceDestination]) -> String {
     }
 }
 
-fn rule_row(rule: &Rule) -> Vec<String> {
-    let ends = match rule.until_s {
-        None => "-".to_owned(),
-        Some(_) if rule.ended => "ended".to_owned(),
-        Some(until_s) => format!("in {}", duration(until_s.saturating_sub(clock::unix_s()))),
-    };
+fn rule_row(LimitingRule { rule, budgets }: &LimitingRule) -> Vec<String> {
     let budget = |EffectiveBudget { of, budget, amount }: &EffectiveBudget| match *of {
         "source" => format!("{budget} {} burst {}", amount.rate, amount.burst),
         of => format!("{of} {budget} {} burst {}", amount.rate, amount.burst),
     };
-    let budgets = rule.budgets.iter().map(budget).collect::<Vec<_>>().join(", ");
+    let budgets = budgets.iter().map(budget).collect::<Vec<_>>().join(", ");
     vec![
         rule.name.clone(),
         rule.action.clone(),
@@ -298,7 +273,7 @@ fn rule_row(rule: &Rule) -> Vec<String> {
         if budgets.is_empty() { "-".to_owned() } else { budgets },
         rule.dropped.to_string(),
         rule.would_drop.to_string(),
-        ends,
+        ends(rule.ends_in_s),
         rule.reason.clone().unwrap_or_default(),
     ]
 }

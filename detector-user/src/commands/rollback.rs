@@ -10,7 +10,7 @@ use crate::{
     change::{Change, Ended, end_trial, in_kernel},
     cli::RollbackArgs,
     guard::Guard,
-    history::{Author, History, HistoryError, Origin, State, Version},
+    history::{Author, History, HistoryError, Origin, State, Version, standing::InKernel},
     kernel::{mapped::Access, maps::Maps, pins::Pins, probe::probe, read},
     policy::render,
 };
@@ -108,9 +108,10 @@ pub fn answer(
         let taken_back = TakenBack { taken_back: trial, version, epoch, unrecorded };
         return Ok((Answer::TakenBack(taken_back), String::new()));
     }
+    let kernel = in_kernel(maps)?;
     let target = match version {
         Some(version) => history.version(version)?,
-        None => before_active(maps, history)?,
+        None => before_active(maps, kernel.as_ref(), history)?,
     };
     if let (State::Failed, Some(failure)) = (target.state, &target.failure) {
         return Err(Failure::conflict(format_args!(
@@ -125,6 +126,7 @@ pub fn answer(
         force,
         reason,
         again: Some(target.version),
+        instead_of: kernel.as_ref().filter(|_| version.is_none()),
         guard,
         ..Change::new(&file, author, Origin::Rollback)
     };
@@ -135,8 +137,8 @@ pub fn answer(
 
 /// The version that was active before the active one, and is another policy. Where the active one is another one again,
 /// the version before that other: so each rollback goes further back.
-fn before_active(maps: &Maps, history: &History) -> Result<Version, Failure> {
-    let Some(kernel) = in_kernel(maps)? else {
+fn before_active(maps: &Maps, kernel: Option<&InKernel>, history: &History) -> Result<Version, Failure> {
+    let Some(kernel) = kernel else {
         return Err(Failure::unavailable(
             "no policy is applied: name the version to go back to, see `detector history`",
         ));

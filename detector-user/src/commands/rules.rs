@@ -102,7 +102,7 @@ pub fn rules(args: &ReadArgs) -> Result<u8, Failure> {
 pub fn answer(maps: &Maps) -> Result<Answer, Failure> {
     read::consistently(maps, |active| {
         let manifest = active.manifest()?.unwrap_or_default();
-        let rules = manifest.rules.iter().map(|rule| of(maps, &manifest, rule));
+        let rules = manifest.rules.iter().map(|rule| of_policy(maps, &manifest, rule));
         let incidents = active.incidents()?;
         let incidents = incidents.rules.iter().map(|incident| beside(maps, &manifest, incident));
         Ok(Answer {
@@ -204,7 +204,12 @@ fn target_text(target: &IpNet) -> String {
     }
 }
 
-fn of(maps: &Maps, manifest: &Manifest, rule: &ManifestRule) -> Result<Rule, Failure> {
+/// A rule of the policy with what it refused so far.
+///
+/// # Errors
+///
+/// The maps cannot be read.
+pub fn of_policy(maps: &Maps, manifest: &Manifest, rule: &ManifestRule) -> Result<Rule, Failure> {
     let drops = read::rule_drops(maps, rule.counter)?;
     Ok(Rule {
         name: rule.name.clone(),
@@ -235,7 +240,8 @@ fn text(answer: &Answer) -> String {
     format!("incident rules\n\n{incidents}{notes}\n\n{of_policy}")
 }
 
-fn ends(ends_in_s: Option<u64>) -> String {
+/// When a rule ends, for people.
+pub fn ends(ends_in_s: Option<u64>) -> String {
     match ends_in_s {
         None => "-".to_owned(),
         Some(0) => "ended".to_owned(),

@@ -426,7 +426,7 @@ pub(super) fn tell_applied(file: &PolicyFile, applied: &Applied, adopted: bool) 
 fn warn_of_lockouts(maps: &Maps) -> Result<(), Failure> {
     let loaded = guard::Loaded::read(maps)?;
     let Some(judge) = loaded.judge() else { return Ok(()) };
-    for lockout in guard::peers_locked_out(&Host::own(), None, &judge) {
+    for lockout in guard::peers_locked_out(&Host::of_everybody(), None, &judge) {
         tracing::warn!("the policy locks out {lockout}: add it to `allow` in [defaults], unless it is meant");
     }
     Ok(())

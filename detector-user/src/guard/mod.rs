@@ -150,6 +150,16 @@ impl Loaded {
         Ok(Self { tables, seed: read::settings(maps).seed, now: read::now(maps) })
     }
 
+    /// What comes back if the policy on trial is not confirmed, if one is on trial. For who holds the policy's lock.
+    ///
+    /// # Errors
+    ///
+    /// The maps cannot be read.
+    pub fn read_before_trial(maps: &Maps) -> Result<Self, ReadError> {
+        let tables = read::tables_before_trial(maps)?;
+        Ok(Self { tables, seed: read::settings(maps).seed, now: read::now(maps) })
+    }
+
     /// The policy that is loaded, if there is one.
     pub fn judge(&self) -> Option<Judge<'_>> {
         self.tables.as_ref().map(|tables| self.judge_by(tables))
@@ -192,8 +202,9 @@ impl Guard {
         Ok(Refusal { lockouts, blast: self.check_traffic(maps, &before, &after, look)? })
     }
 
-    /// Asks a change of the incident rules that is not yet made. What it does to sources that `added` names one by one is meant;
-    /// sources of wider prefixes count as in any other change. The look that was taken for it, if one was.
+    /// Asks a change of the incident rules that is not yet made, beside the policy on trial and the one before it. What it does to
+    /// sources that `added` names one by one is meant; sources of wider prefixes count as in any other change. The look that
+    /// was taken for it, if one was.
     ///
     /// # Errors
     ///
@@ -205,7 +216,24 @@ impl Guard {
         undone: &[u64],
         look: Option<&Look>,
     ) -> Result<Refusal, Stop> {
-        let loaded = Loaded::read(maps)?;
+        let mut refusal = Refusal::default();
+        for loaded in [Loaded::read(maps)?, Loaded::read_before_trial(maps)?] {
+            let beside = self.check_incidents_beside(&loaded, maps, added, undone, look)?;
+            refusal.lockouts.extend(beside.lockouts);
+            refusal.blast = refusal.blast.or(beside.blast);
+        }
+        refusal.lockouts.dedup();
+        Ok(refusal)
+    }
+
+    fn check_incidents_beside(
+        &self,
+        loaded: &Loaded,
+        maps: &Maps,
+        added: Option<&Incident>,
+        undone: &[u64],
+        look: Option<&Look>,
+    ) -> Result<Refusal, Stop> {
         let Some(before) = loaded.judge() else { return Ok(Refusal::default()) };
         let present =
             before.tables.beside.as_ref().map(|beside| beside.incidents.clone()).unwrap_or_default();

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::Guard;
 use crate::{
     commands::Failure,
-    kernel::{maps::Maps, pins::Pins},
+    kernel::{mapped::Access, maps::Maps, pins::Pins, read},
     traffic::{FileError, Look, Watching},
 };
 
@@ -54,6 +54,20 @@ impl Unseen {
     }
 }
 
+/// Goes on with the maps that are pinned now: while one waited, the program may have been unloaded and loaded anew, which
+/// its seed tells. A start fills maps that are not pinned yet; who has looked at traffic is no start.
+fn follow(maps: &mut Maps, pins: &Pins, has_looked: bool) -> Result<(), Failure> {
+    let pinned = match pins.loaded() {
+        Ok(directory) => Maps::pinned(&directory, Access::Write)?,
+        Err(error) if has_looked => return Err(error.into()),
+        Err(_) => return Ok(()),
+    };
+    if read::settings(&pinned).seed != read::settings(maps).seed {
+        *maps = pinned;
+    }
+    Ok(())
+}
+
 /// Makes a change under the lock of the policy. Where the traffic is to be looked at first, the lock is let go for that time,
 /// and the change is begun anew with the look: others may have changed the policy meanwhile.
 ///
@@ -68,6 +82,7 @@ pub fn with_lock<T>(
     let mut look = None;
     loop {
         let lock = pins.lock_policy()?;
+        follow(maps, pins, look.is_some())?;
         let unseen = match change(maps, look.as_ref()) {
             Ok(done) => return Ok(done),
             Err(Stop::Failed(failure)) => return Err(failure),

@@ -2,7 +2,7 @@
 
 use std::{io, mem::offset_of};
 
-use aya::maps::{MapData, MapError};
+use aya::maps::{ArrayOfMaps, MapData, MapError};
 use aya_obj::generated::{BPF_F_INNER_MAP, BPF_F_MMAPABLE, bpf_map_type::BPF_MAP_TYPE_ARRAY};
 use detector_common::{
     budget::{TICKS_PER_NS_LOG2, ticks},
@@ -235,14 +235,32 @@ pub(super) fn set_trees(
     v4: &[NodeV4],
     v6: &[NodeV6],
 ) -> Result<(), ApplyError> {
-    let trees = [
-        (&mut maps.rules_v4, sized(v4)?, size_of_val(v4)),
-        (&mut maps.rules_v6, sized(v6)?, size_of_val(v6)),
-    ];
-    for (rules, tree, bytes) in trees {
-        rules.set(number, &tree, 0).map_err(|source| ApplyError::Rules { bytes, source })?;
+    set_tree(&mut maps.rules_v4, number, v4)?;
+    set_tree(&mut maps.rules_v6, number, v6)
+}
+
+/// Puts a tree into its place. Each takes the kernel as long as every program needs that runs (see [`wait_for_packets`]), so that of
+/// a family that no rule names is left as it is.
+fn set_tree<N: aya::Pod + PartialEq>(
+    rules: &mut ArrayOfMaps<MapData>,
+    number: u32,
+    nodes: &[N],
+) -> Result<(), ApplyError> {
+    let bytes = size_of_val(nodes);
+    let refused = |source| ApplyError::Rules { bytes, source };
+    let is_there = match rules.get(&number, 0) {
+        Ok(_) if nodes.len() > 1 => false,
+        Ok(present) => {
+            let present = Mapped::<N>::new(&present, Access::Read)?;
+            present.len() == 1 && nodes.first() == Some(&present.read(0))
+        }
+        Err(MapError::KeyNotFound) => false,
+        Err(error) => return Err(refused(error)),
+    };
+    if is_there {
+        return Ok(());
     }
-    Ok(())
+    rules.set(number, &sized(nodes)?, 0).map_err(refused)
 }
 
 fn fill<T: aya::Pod>(map: &Mapped<T>, slot: u32, size: usize, elements: &[T]) {

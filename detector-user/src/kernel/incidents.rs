@@ -9,10 +9,7 @@ use detector_common::{
 };
 
 use super::{
-    apply::{
-        ACTIVE, ApplyError, FALLBACK, LAST_EPOCH, chunks, reset_rule_counter, set_trees, settle, sized,
-        wait_for_packets,
-    },
+    apply::{ACTIVE, ApplyError, FALLBACK, LAST_EPOCH, chunks, reset_rule_counter, set_trees, settle, sized},
     maps::Maps,
     read::{self, Active},
 };
@@ -98,10 +95,6 @@ fn put(maps: &mut Maps, clocks: Clocks, incidents: Incidents, added: &[Incident]
         let standard = standard(&Active::of(maps, generation))?;
         compiled.push(Beside::new(incidents.clone(), &standard, clocks)?);
     }
-    wait_for_packets(maps)?;
-    for incident in added {
-        reset_rule_counter(maps, incident.counter)?;
-    }
     let (mut used, mut epoch) = (generations.clone(), settings.last_epoch as u32);
     let mut next = Vec::new();
     for (generation, beside) in generations.iter().zip(&compiled) {
@@ -113,6 +106,10 @@ fn put(maps: &mut Maps, clocks: Clocks, incidents: Incidents, added: &[Incident]
         let generation = Generation::new(epoch, generation.slot(), slot);
         used.push(generation);
         next.push(generation);
+    }
+    // The slots are filled, so every packet has left that counted for an earlier rule.
+    for incident in added {
+        reset_rule_counter(maps, incident.counter)?;
     }
     maps.settings.write_word(0, LAST_EPOCH, epoch.into());
     let last = added.iter().map(|incident| incident.id).max().unwrap_or_default();
@@ -155,14 +152,15 @@ fn standard(active: &Active<'_>) -> Result<Standard, read::ReadError> {
     Ok(Standard(services.collect::<Result<_, read::ReadError>>()?))
 }
 
-/// Fills a slot that none of some generations uses. Nobody reads it: see `wait_for_packets`.
+/// Fills a slot that none of some generations uses. Packets of a generation before them may still read it, until its list is
+/// replaced, which no packet reads: the kernel waits for all programs that run then, as `wait_for_packets` says.
 pub(super) fn fill(maps: &mut Maps, beside: &Beside, used: &[Generation]) -> Result<u32, ApplyError> {
     let Beside { incidents, tables } = beside;
     let is_free = |slot: &u32| used.iter().all(|generation| generation.incidents() != Some(*slot));
     let slot = (0..INCIDENT_SLOTS as u32).find(is_free).ok_or_else(|| io::Error::other("no slot is free"))?;
-    set_trees(maps, incident_tree(slot), &tables.rules_v4, &tables.rules_v6)?;
     let list = sized(&chunks(serde_json::to_vec(incidents).map_err(io::Error::other)?))?;
     maps.incidents.set(slot, &list, 0).map_err(|source| ApplyError::Rules { bytes: 0, source })?;
+    set_trees(maps, incident_tree(slot), &tables.rules_v4, &tables.rules_v6)?;
     for (number, cell) in tables.cells.iter().enumerate() {
         maps.cells.write(incident_cell_place(slot, number as u32) as usize, cell);
     }

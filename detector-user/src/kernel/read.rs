@@ -16,7 +16,9 @@ use thiserror::Error;
 
 use super::maps::Maps;
 use crate::clock;
-pub use active::{Active, RuleOfClass, Rules, Standing, can_refuse, consistently, incidents};
+pub use active::{
+    Active, RuleOfClass, Rules, Standing, can_refuse, consistently, incidents, tables_before_trial,
+};
 pub use entries::{Fill, entries, fill, hash, is_full, numbered_entries, parent, set, source};
 
 /// Looks at the active policy before giving up: each is spoiled only by a policy that is applied meanwhile.

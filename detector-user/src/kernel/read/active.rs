@@ -17,14 +17,14 @@ use detector_common::{
     ranges::{NodeV4, NodeV6, find},
 };
 
-use super::{LOOKS_MAX, ReadError, generation, hash, now};
+use super::{LOOKS_MAX, ReadError, generation, hash, now, settings};
 use crate::{
     kernel::{
         mapped::{Access, Mapped},
         maps::Maps,
     },
     policy::{
-        compile::{Manifest, ManifestRule},
+        compile::{Manifest, ManifestRule, Tables},
         incident::{Incident, Incidents},
     },
 };
@@ -54,6 +54,21 @@ pub fn consistently<T, E: From<ReadError>>(
         }
     }
     Err(ReadError::Restless.into())
+}
+
+/// The policy that comes back if the one on trial is not confirmed, with the incident rules beside it; `None`: none is on trial,
+/// or none came before it. For who holds the policy's lock.
+///
+/// # Errors
+///
+/// A map cannot be read, or the names of the policy.
+pub fn tables_before_trial(maps: &Maps) -> Result<Option<Tables>, ReadError> {
+    let settings = settings(maps);
+    let before = Generation(settings.fallback);
+    if settings.deadline == 0 || before.epoch() == 0 {
+        return Ok(None);
+    }
+    Active::of(maps, before).tables()
 }
 
 /// The incident rules beside the active policy.
