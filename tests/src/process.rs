@@ -1,7 +1,7 @@
 //! Other programs, and waiting: always with a deadline, never longer than its owner lives.
 
 use std::{
-    io,
+    fs, io,
     os::unix::process::{CommandExt as _, ExitStatusExt as _},
     process::{Child, Command, ExitStatus, Stdio},
     thread,
@@ -73,6 +73,20 @@ impl Running {
             format!("cannot start {command:?}: `cargo xtask setup` installs what is needed")
         })?;
         Ok(Self { child, what: format!("{command:?}") })
+    }
+
+    /// Whether it sleeps for a time.
+    ///
+    /// # Errors
+    ///
+    /// It has ended.
+    pub fn is_asleep(&mut self) -> Result<bool> {
+        if let Some(status) = self.ended()? {
+            bail!("it ended: {status}");
+        }
+        let path = format!("/proc/{}/syscall", self.id());
+        let syscall = fs::read_to_string(path).context("reading what a process waits for")?;
+        Ok(syscall.split(' ').next() == Some(&libc::SYS_clock_nanosleep.to_string()))
     }
 
     /// Its process number.

@@ -237,8 +237,9 @@ fn reloads_restarts_and_refusals_are_recorded() -> Result<()> {
 #[test]
 fn a_daemon_takes_what_was_forced_before_and_refuses_the_rest() -> Result<()> {
     let Some(stage) = Stage::in_turn(1)? else { return Ok(()) };
+    // Broad, and nobody's: so no other guard has a say.
     let shut =
-        |name: &str| format!("[[rule]]\nname = \"{name}\"\nsource = [\"0.0.0.0/1\"]\naction = \"drop\"\n");
+        |name: &str| format!("[[rule]]\nname = \"{name}\"\nsource = [\"254.0.0.0/7\"]\naction = \"drop\"\n");
     let site = Site::new(&stage.edge, &(limit(100) + &shut("one")))?;
     let (code, said) = site.refused(&[&edge_interface(0)], &[])?;
     assert!(code == 2 && said.contains("run --force") && said.contains("apply FILE --force"), "{said}");

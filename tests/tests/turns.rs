@@ -1,17 +1,14 @@
 //! Commands that change something take turns: who comes second waits for the first, and is told when that takes too long.
 
-use std::{fs, process::Stdio};
+use std::process::Stdio;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use detector_tests::{
     daemon::Site,
     process::{PATIENCE, Running, wait_until},
     stage::{Stage, edge_interface, policy},
 };
 use detector_user::kernel::pins::Pins;
-
-/// `clock_nanosleep` of x86-64, as /proc tells it.
-const SLEEP: &str = "230 ";
 
 fn apply_on_trial(site: &Site<'_>) -> Result<()> {
     let (code, out, err) = site.ask(&["apply", &site.policy().to_string_lossy(), "--confirm", "1h"])?;
@@ -33,12 +30,7 @@ fn a_confirmation_waits_for_its_turn() -> Result<()> {
     let turn = Pins::new(site.pins()).lock_policy()?;
     let mut confirm =
         Running::start(site.command(&["confirm"])?.stdout(Stdio::null()).stderr(Stdio::null()))?;
-    let syscall = format!("/proc/{}/syscall", confirm.id());
-    wait_until("it waits", PATIENCE, || {
-        assert!(confirm.ended()?.is_none(), "it did not wait");
-        let syscall = fs::read_to_string(&syscall).context("reading what it waits for")?;
-        Ok(syscall.starts_with(SLEEP).then_some(()))
-    })?;
+    wait_until("it waits", PATIENCE, || Ok(confirm.is_asleep()?.then_some(())))?;
     assert!(is_on_trial(&site)?);
     drop(turn);
     assert!(confirm.end(PATIENCE)?.success());

@@ -1,13 +1,13 @@
 //! Looking at the traffic before a change: who has not yet looked does, and keeps nobody from the policy meanwhile.
 
-use std::{fs, thread};
+use std::{fs, process::Stdio, thread};
 
 use anyhow::{Context as _, Result, anyhow};
 use detector_common::limits::INCIDENT_RULES_MAX;
 use detector_tests::{
     api::Api,
     daemon::Site,
-    process::{PATIENCE, wait_until},
+    process::{PATIENCE, Running, wait_until},
     stage::{Stage, Who, policy},
 };
 use serde_json::json;
@@ -73,5 +73,58 @@ fn who_samples_keeps_nobody_from_the_policy() -> Result<()> {
     assert_eq!(rules["incidents"].as_array().map(Vec::len), Some(made), "{rules}");
     senders.0.stop()?;
     senders.1.stop()?;
+    Ok(())
+}
+
+/// A command that looks at the traffic for ten seconds, and has begun to; what it prints on standard error is in the file.
+fn looking(site: &Site<'_>, arguments: &[&str]) -> Result<(Running, std::path::PathBuf)> {
+    let printed = site.files().join("looking.log");
+    let file = fs::File::create(&printed).context("making a file")?;
+    let look = [arguments, &["--sample", "10s", "--max-drop", "100%"]].concat();
+    let mut looking = Running::start(site.command(&look)?.stdout(Stdio::null()).stderr(file))?;
+    wait_until("it looks at the traffic", PATIENCE, || Ok(looking.is_asleep()?.then_some(())))?;
+    Ok((looking, printed))
+}
+
+#[test]
+fn a_rollback_does_not_go_back_from_what_was_applied_meanwhile() -> Result<()> {
+    let Some(stage) = Stage::in_turn(1)? else { return Ok(()) };
+    let site = Site::new(&stage.edge, &(policy(WIDE) + &rule("slip", Who::Client, "action = \"drop\"")))?;
+    let _daemon = site.start(&["edge0"], &[])?;
+    let load = sender(&stage, Who::Client, 100)?;
+    wait_until("packets are counted", PATIENCE, || {
+        Ok((site.source(&NET.prefix(Who::Client))?.packets > 0).then_some(()))
+    })?;
+    assert_eq!(site.ask(&["apply", &file(&site, "open.toml", &policy(WIDE))?])?.0, 0);
+    let (mut rollback, printed) = looking(&site, &["rollback"])?;
+    let mend = policy(WIDE).replace("100000/s", "90000/s");
+    assert_eq!(site.ask(&["apply", &file(&site, "mend.toml", &mend)?, "--force"])?.0, 0);
+    let mended = epoch(&site)?;
+    assert_eq!(rollback.end(PATIENCE)?.code(), Some(1));
+    let said = fs::read_to_string(printed).context("what it said")?;
+    assert!(said.contains("another policy was applied meanwhile, version 3"), "{said}");
+    assert_eq!(epoch(&site)?, mended, "the mend is in force");
+    load.stop()?;
+    Ok(())
+}
+
+#[test]
+fn a_change_goes_into_the_program_that_is_loaded_when_it_is_made() -> Result<()> {
+    let Some(stage) = Stage::in_turn(1)? else { return Ok(()) };
+    let site = Site::new(&stage.edge, &policy(WIDE))?;
+    let daemon = site.start(&["edge0"], &[])?;
+    let load = sender(&stage, Who::Client, 100)?;
+    wait_until("packets are counted", PATIENCE, || {
+        Ok((site.source(&NET.prefix(Who::Client))?.packets > 0).then_some(()))
+    })?;
+    let slip = file(&site, "slip.toml", &(policy(WIDE) + &rule("slip", Who::Client, "action = \"drop\"")))?;
+    let (mut apply, printed) = looking(&site, &["apply", &slip])?;
+    daemon.end(libc::SIGTERM)?;
+    let _daemon = site.start(&["edge0"], &[])?;
+    let status = apply.end(PATIENCE)?;
+    assert!(status.success(), "{}", fs::read_to_string(printed)?);
+    let (_, rules) = site.ask_json(&["rules"])?;
+    assert_eq!(rules["rules"][0]["name"], "slip", "{rules}");
+    load.stop()?;
     Ok(())
 }

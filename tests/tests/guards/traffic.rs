@@ -13,7 +13,8 @@ use crate::{NET, WIDE, epoch, file, rule, send_from_both, sender, wait_for_look}
 fn a_change_that_drops_too_much_is_refused_with_the_numbers() -> Result<()> {
     let Some(stage) = Stage::in_turn(1)? else { return Ok(()) };
     let site = Site::new(&stage.edge, &policy(WIDE))?;
-    let mut daemon = site.start(&["edge0"], &[])?;
+    // That speaks for the rules of its own policy about nearly everyone, and for nothing else.
+    let mut daemon = site.start(&["edge0"], &["--force"])?;
     wait_for_look(&site)?;
     let sent = send_from_both(&stage, 100, 400)?;
     let text = policy(WIDE) + &rule("slip", Who::Client, "action = \"drop\"");
@@ -75,7 +76,8 @@ fn assert_dropped(stage: &Stage, site: &Site<'_>) -> Result<()> {
 fn a_rollback_that_drops_too_much_is_refused_with_the_numbers() -> Result<()> {
     let Some(stage) = Stage::in_turn(1)? else { return Ok(()) };
     let site = Site::new(&stage.edge, &(policy(WIDE) + &rule("slip", Who::Client, "action = \"drop\"")))?;
-    let _daemon = site.start(&["edge0"], &[])?;
+    // Whatever was forced before, by whomever.
+    let _daemon = site.start(&["edge0"], &["--force"])?;
     let open = file(&site, "open.toml", &policy(WIDE))?;
     assert_eq!(site.ask(&["apply", &open])?.0, 0);
     wait_for_look(&site)?;
@@ -113,4 +115,33 @@ fn an_undo_that_drops_too_much_is_refused_with_the_numbers() -> Result<()> {
     let (code, out, err) = site.ask(&["undo", "1", "--force"])?;
     assert!(code == 0 && out.contains("undone: 1"), "{code}: {out}{err}");
     assert_dropped(&stage, &site)
+}
+
+/// A rule stays when a trial is taken back, and so it is asked what it does beside the policy before, too.
+#[test]
+fn a_rule_is_asked_beside_the_policy_before_a_trial() -> Result<()> {
+    let Some(stage) = Stage::in_turn(1)? else { return Ok(()) };
+    let site = Site::new(&stage.edge, &policy(WIDE))?;
+    let _daemon = site.start(&["edge0"], &[])?;
+    let client = NET.source(Who::Client);
+    let allowed = policy(WIDE).replacen(
+        "version = 1\n",
+        &format!("version = 1\n[defaults]\nallow = [\"{client}\"]\n"),
+        1,
+    );
+    let trial = file(&site, "trial.toml", &allowed)?;
+    let load = sender(&stage, Who::Client, 100)?;
+    let prefix = format!("{client}/31");
+    let block = ["block", &prefix, "--for", "1h", "--reason", "INC-4711: scraper", "--sample", "2s"];
+    assert_eq!(site.ask(&["apply", &trial])?.0, 0);
+    let (code, out, err) = site.ask(&block)?;
+    assert_eq!(code, 0, "it is allowed: {out}{err}");
+    assert_eq!(site.ask(&["undo", "1"])?.0, 0);
+    assert_eq!(site.ask(&["apply", &site.policy().to_string_lossy(), "--force"])?.0, 0);
+    assert_eq!(site.ask(&["apply", &trial, "--confirm", "1h"])?.0, 0);
+    let (code, out, err) = site.ask(&block)?;
+    assert_eq!((code, out.as_str()), (2, ""), "{err}");
+    assert!(err.contains("newly drops 100.0 %"), "{err}");
+    load.stop()?;
+    Ok(())
 }
