@@ -28,6 +28,8 @@ struct Seen {
     epoch: u32,
     /// Of the policy in it.
     policy_epoch: u32,
+    /// Of the policy before that one: active again when a trial is taken back.
+    policy_epoch_before: u32,
     incidents: Vec<Incident>,
     file: String,
     confirm_in_s: Option<u64>,
@@ -55,7 +57,7 @@ impl Watch {
         if let Some(epoch) = self.taken_back(&now) {
             tracing::warn!(
                 epoch,
-                "nobody confirmed the policy: it was taken back, and the one before is active"
+                "nobody confirmed the policy: it was taken back, and the one before became active"
             );
         }
         for event in self.compare(&now) {
@@ -66,7 +68,8 @@ impl Watch {
 
     /// The names are read only where the policy is another one.
     fn read(&self, maps: &Maps) -> Result<Seen, ReadError> {
-        let (epoch, confirm_in_s, at_s) = (read::epoch(maps), read::confirm_in_s(maps), clock::unix_s());
+        // In this order no policy is seen with the trial of a later one.
+        let (confirm_in_s, epoch, at_s) = (read::confirm_in_s(maps), read::epoch(maps), clock::unix_s());
         if let Some(seen) = self.seen.as_ref().filter(|seen| seen.epoch == epoch) {
             return Ok(Seen { confirm_in_s, at_s, ..seen.clone() });
         }
@@ -76,9 +79,10 @@ impl Watch {
             Ok(Seen {
                 epoch: active.epoch(),
                 policy_epoch: active.policy_epoch(),
+                policy_epoch_before: active.policy_epoch_before(),
                 incidents: active.incidents()?.rules,
                 file: manifest.file.clone(),
-                confirm_in_s,
+                confirm_in_s: read::confirm_in_s(maps),
                 ends: ends.collect(),
                 at_s,
             })
@@ -89,10 +93,12 @@ impl Watch {
         let Some(before) = &self.seen else { return Vec::new() };
         let mut events = Vec::new();
         let is_same = before.policy_epoch == now.policy_epoch;
-        let has_ended = before.confirm_in_s.is_some() && now.confirm_in_s.is_none();
-        if has_ended {
-            events.push(Event::TrialEnded { confirmed: is_same, epoch: now.policy_epoch });
-        } else if !is_same {
+        let ended = ended_trial(before, now);
+        if let Some(Ended { confirmed, epoch }) = ended {
+            events.push(Event::TrialEnded { confirmed, epoch });
+        }
+        // What is active since a trial ended was told with that.
+        if !is_same && ended.is_none_or(|ended| ended.epoch != now.policy_epoch) {
             let (epoch, file, confirm_in_s) = (now.policy_epoch, now.file.clone(), now.confirm_in_s);
             events.push(Event::PolicyApplied { epoch, file, confirm_in_s });
         }
@@ -110,13 +116,13 @@ impl Watch {
         events
     }
 
-    /// The policy that is active since nobody confirmed the one on trial, whoever settled that.
+    /// The policy that became active since nobody confirmed the one on trial, whoever settled that.
     fn taken_back(&self, now: &Seen) -> Option<u32> {
         let before = self.seen.as_ref()?;
         // Both are whole seconds.
         let is_over = now.at_s + 1 >= before.at_s + before.confirm_in_s?;
-        let is_taken_back = now.confirm_in_s.is_none() && now.policy_epoch != before.policy_epoch;
-        (is_over && is_taken_back).then_some(now.policy_epoch)
+        let ended = ended_trial(before, now)?;
+        (is_over && !ended.confirmed).then_some(ended.epoch)
     }
 
     /// Whether an incident rule has ended and is still there.
@@ -124,6 +130,31 @@ impl Watch {
         let has_ended = |seen: &Seen| seen.incidents.iter().any(|incident| incident.has_ended(seen.at_s));
         self.seen.as_ref().is_some_and(has_ended)
     }
+}
+
+/// How a trial ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Ended {
+    /// Whether the policy was to stay.
+    confirmed: bool,
+    /// The policy that was active then.
+    epoch: u32,
+}
+
+/// How the trial of the look before ended; `None`: there was none, or it goes on.
+///
+/// One policy that came since says by the one before it what the end was. After two of them it is lost: the trial is told as
+/// confirmed.
+fn ended_trial(before: &Seen, now: &Seen) -> Option<Ended> {
+    before.confirm_in_s?;
+    let is_same = now.policy_epoch == before.policy_epoch;
+    if is_same && now.confirm_in_s.is_some() {
+        return None;
+    }
+    let went_back = [now.policy_epoch, now.policy_epoch_before].contains(&before.policy_epoch_before);
+    let confirmed = is_same || !went_back;
+    let epoch = if confirmed { before.policy_epoch } else { before.policy_epoch_before };
+    Some(Ended { confirmed, epoch })
 }
 
 /// What became of incident rules between two looks. One that has ended is gone at the next change, or at the daemon's.
@@ -160,7 +191,16 @@ mod tests {
     fn seen(epoch: u32, confirm_in_s: Option<u64>, at_s: u64) -> Seen {
         let ends = vec![("INC-1".to_owned(), 100), ("INC-2".to_owned(), 200)];
         let file = "policy.toml".to_owned();
-        Seen { epoch, policy_epoch: epoch, incidents: Vec::new(), file, confirm_in_s, ends, at_s }
+        Seen {
+            epoch,
+            policy_epoch: epoch,
+            policy_epoch_before: epoch.saturating_sub(1),
+            incidents: Vec::new(),
+            file,
+            confirm_in_s,
+            ends,
+            at_s,
+        }
     }
 
     /// As [`seen`], with incident rules and their ends.
@@ -198,7 +238,25 @@ mod tests {
         let [first, second] = trial.clone();
         assert_eq!(told(&[first, second, seen(2, None, 3)]), [applied.clone(), ended(true, 2)]);
         let [first, second] = trial;
-        assert_eq!(told(&[first, second, seen(1, None, 3)]), [applied, ended(false, 1)]);
+        let back = Seen { policy_epoch_before: 2, ..seen(1, None, 3) };
+        assert_eq!(told(&[first, second, back]), [applied, ended(false, 1)]);
+    }
+
+    #[test]
+    fn a_trial_and_the_policy_after_it_are_both_told() {
+        let ended = |confirmed, epoch| Event::TrialEnded { confirmed, epoch };
+        let applied = |epoch, confirm_in_s| Event::PolicyApplied {
+            epoch,
+            file: "policy.toml".to_owned(),
+            confirm_in_s,
+        };
+        let after_trial = |now| told(&[seen(2, Some(5), 2), now]);
+        assert_eq!(after_trial(seen(3, None, 3)), [ended(true, 2), applied(3, None)], "confirmed");
+        assert_eq!(after_trial(seen(3, Some(5), 3)), [ended(true, 2), applied(3, Some(5))], "the next trial");
+        let after_the_first = |confirm_in_s| Seen { policy_epoch_before: 1, ..seen(3, confirm_in_s, 3) };
+        assert_eq!(after_trial(after_the_first(None)), [ended(false, 1), applied(3, None)], "taken back");
+        assert_eq!(after_trial(after_the_first(Some(5))), [ended(false, 1), applied(3, Some(5))]);
+        assert_eq!(after_trial(seen(4, None, 3)), [ended(true, 2), applied(4, None)], "two more came");
     }
 
     #[test]
@@ -209,6 +267,9 @@ mod tests {
         assert_eq!(back(seen(2, Some(2), 10), seen(2, None, 12)), None, "confirmed");
         assert_eq!(back(seen(2, Some(2), 10), seen(2, Some(1), 12)), None, "it waits");
         assert_eq!(back(seen(2, None, 10), seen(3, None, 12)), None, "it never waited");
+        assert_eq!(back(seen(2, Some(2), 10), seen(3, None, 12)), None, "confirmed, and another came");
+        let other = Seen { policy_epoch_before: 1, ..seen(3, None, 12) };
+        assert_eq!(back(seen(2, Some(2), 10), other), Some(1), "and another came");
     }
 
     #[test]

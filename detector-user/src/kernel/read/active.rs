@@ -8,7 +8,7 @@ use detector_common::{
     budget::Budget,
     limits::{
         CELLS_MAX, CLASSES_MAX, ENDS_MAX, INCIDENT_CELLS_MAX, INCIDENT_CLASSES_MAX, MANIFEST_BYTES,
-        PARENT_CLASSES_MAX,
+        PARENT_CLASSES_MAX, POLICY_SLOTS,
     },
     policy::{
         Action, Class, DEFAULT_ROW, Generation, ParentClass, RuleValue, incident_cell_place, incident_tree,
@@ -98,6 +98,13 @@ impl<'a> Active<'a> {
             0 => 0,
             _ => self.maps.policies.read(self.slot() as usize).epoch as u32,
         }
+    }
+
+    /// The epoch of the policy before it, also of one that was on trial and is taken back; 0: there was none. Another writer
+    /// may be filling its slot, but not while a policy is on trial.
+    pub fn policy_epoch_before(&self) -> u32 {
+        let slot = (self.slot() as usize + 1) % POLICY_SLOTS;
+        self.maps.policies.read(slot).epoch as u32
     }
 
     /// Its manifest; `None` before the first policy.
