@@ -23,7 +23,8 @@ use crate::{
 /// What is remembered from one look to the next.
 #[derive(Debug, Default)]
 pub(super) struct Looks {
-    /// What was told to need a hand.
+    /// What was told to need a hand. After a look that panics nobody knows: what still needs one is told again, what no
+    /// longer does is not.
     needs: BTreeSet<(Need, String)>,
     /// When the tables were looked at.
     tables_ns: Option<u64>,
@@ -86,7 +87,7 @@ impl Looks {
             if fill.busy > busy_max {
                 self.need(running, Need::TableFull, name, &table_full(name, fill.busy, busy_max));
             } else if fill.busy <= busy_max - busy_max / 10 {
-                self.need_no_more(running, Need::TableFull, name);
+                self.need_no_more(running, Need::TableFull, name, "the table has room again");
             }
         }
     }
@@ -99,11 +100,11 @@ impl Looks {
         }
     }
 
-    fn need_no_more(&mut self, running: &Running, what: Need, subject: &str) {
+    fn need_no_more(&mut self, running: &Running, what: Need, subject: &str, since: &str) {
         let need = (what, subject.to_owned());
         if self.needs.remove(&need) {
             let (what, subject) = need;
-            tracing::info!(%subject, "the table has room again");
+            tracing::info!(%subject, "{since}");
             running.feed.tell(Event::Recovered { what, subject });
         }
     }
