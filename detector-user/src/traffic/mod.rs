@@ -242,16 +242,26 @@ impl Watching {
 ///
 /// # Errors
 ///
-/// A file is there and cannot be read.
+/// A file is there and cannot be read, and the other is of no use.
 pub fn recent(maps: &Maps, directory: &Path, age_min: Duration) -> Result<Option<Look>, FileError> {
+    let is_recent = |look: &Look| look.is_of(maps) && (age_min..=WINDOW_MAX).contains(&look.age());
+    oldest(directory, is_recent)
+}
+
+/// The oldest look of a directory that is of use. A file that cannot be read is an error only where no other serves.
+fn oldest(directory: &Path, is_of_use: impl Fn(&Look) -> bool) -> Result<Option<Look>, FileError> {
+    let mut unreadable = None;
     for path in file::paths(directory) {
-        let look = file::load(&path)?;
-        let is_recent = |look: &Look| look.is_of(maps) && (age_min..=WINDOW_MAX).contains(&look.age());
-        if let Some(look) = look.filter(is_recent) {
-            return Ok(Some(look));
+        match file::load(&path) {
+            Ok(look) => {
+                if let Some(look) = look.filter(&is_of_use) {
+                    return Ok(Some(look));
+                }
+            }
+            Err(error) => unreadable = unreadable.or(Some(error)),
         }
     }
-    Ok(None)
+    unreadable.map_or(Ok(None), Err)
 }
 
 #[cfg(test)]
@@ -280,6 +290,32 @@ mod tests {
     fn who_came_since_sent_all_it_ever_sent() {
         let flow = flow(&way(100 << 32 | 4, 1 << 32), None).unwrap();
         assert_eq!((flow.packets, flow.bytes, flow.connections, flow.refused), (4, 100, 1, 0));
+    }
+
+    #[test]
+    fn a_look_that_cannot_be_read_does_not_keep_the_other_from_use() {
+        let directory = tempfile::tempdir().unwrap();
+        let directory = directory.path();
+        let [before, newest] = file::paths(directory);
+        let kept = |at_ns| Look { head: Head { at_ns, identity: 7, ways: 5 }, counts: Vec::new() };
+        let keep = |at_ns| file::keep(kept(at_ns).head, std::iter::empty(), directory).unwrap();
+        let found = || oldest(directory, |look| look.head.at_ns < 3);
+        assert_eq!(found().unwrap(), None);
+        keep(1);
+        keep(2);
+        assert_eq!(found().unwrap(), Some(kept(1)));
+        std::fs::write(&before, "cut off").unwrap();
+        assert_eq!(found().unwrap(), Some(kept(2)));
+        // The other one is of no use, or cannot be read either: the error is about the one that is asked first.
+        let is_about =
+            |path: &Path| found().unwrap_err().to_string().contains(&format!("{} ", path.display()));
+        keep(3);
+        std::fs::write(&before, "cut off").unwrap();
+        assert!(is_about(&before));
+        std::fs::write(&newest, "cut off").unwrap();
+        assert!(is_about(&before));
+        std::fs::remove_file(&before).unwrap();
+        assert!(is_about(&newest));
     }
 
     #[test]
