@@ -26,7 +26,7 @@ pub use shell::{CompletionsArgs, ManArgs, Shell};
 
 /// Exit codes, for `--help`.
 const EXIT_CODES: &str = "Exit codes: 0 done or enforcing, 10 not enforcing, 11 degraded (needs a hand), \
-1 could not tell or could not be done, 2 usage or invalid input, 3 a replay drops what should pass.";
+1 could not tell or could not be done, 2 usage or invalid input, 3 a replay limits what should pass.";
 
 /// Examples, for `--help`: a first session.
 const EXAMPLES: &str = "Examples:

@@ -97,6 +97,8 @@ pub struct SourceReport {
     pub pass: u64,
     /// Packets that were dropped.
     pub drop: u64,
+    /// Packets of those that passed that did only because the policy, or their rule, is in mode `shadow`.
+    pub would_drop: u64,
     /// Bytes of all of its frames, Ethernet header included.
     pub bytes: u64,
     /// New connections asked for.
@@ -123,10 +125,19 @@ pub struct Report {
 /// What came of sources that should pass.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Expected {
-    /// Those that had packets dropped, most packets first.
-    pub dropped: Vec<SourceReport>,
-    /// Prefixes, merged where they meet, of which no service saw a packet.
+    /// Those that had packets dropped, or would have had without mode `shadow`, most packets first.
+    pub limited: Vec<SourceReport>,
+    /// How many of the prefixes, merged where they meet, a service saw a packet of.
+    pub seen: usize,
+    /// The other ones.
     pub unseen: Vec<IpNet>,
+}
+
+impl Expected {
+    /// Whether there were packets of sources that should pass, and none of those was limited.
+    pub fn is_met(&self) -> bool {
+        self.seen > 0 && self.limited.is_empty()
+    }
 }
 
 impl Report {
@@ -135,19 +146,20 @@ impl Report {
         let mut prefixes = IpNet::aggregate(&prefixes.to_vec());
         prefixes.sort_unstable();
         let mut is_seen = vec![false; prefixes.len()];
-        let mut dropped = Vec::new();
+        let mut limited = Vec::new();
         for source in &self.sources {
             // They are apart from each other, so those that meet the source stand side by side.
             let first = prefixes.partition_point(|prefix| prefix.broadcast() < source.source.network());
             let end = prefixes.partition_point(|prefix| prefix.network() <= source.source.broadcast());
             is_seen[first..end].fill(true);
-            if first < end && source.drop > 0 {
-                dropped.push(source.clone());
+            if first < end && source.drop + source.would_drop > 0 {
+                limited.push(source.clone());
             }
         }
+        let seen = is_seen.iter().filter(|is_seen| **is_seen).count();
         let unseen = prefixes.into_iter().zip(is_seen).filter(|(_, is_seen)| !is_seen);
         let unseen = unseen.map(|(prefix, _)| prefix).collect();
-        Expected { dropped, unseen }
+        Expected { limited, seen, unseen }
     }
 }
 
@@ -280,6 +292,7 @@ impl Time {
 #[derive(Default)]
 struct SourceTally {
     verdicts: Verdicts,
+    would_drop: u64,
     bytes: u64,
     connections: u64,
 }
@@ -320,6 +333,7 @@ impl<'a> Tally<'a> {
         self.services.entry(trace.service).or_default().count(dropped);
         let source = self.sources.entry((trace.unit, trace.prefix, trace.service)).or_default();
         source.verdicts.count(dropped);
+        source.would_drop += u64::from(trace.shadow);
         source.bytes += u64::from(trace.bytes);
         source.connections += u64::from(trace.connection);
     }
@@ -334,6 +348,7 @@ impl<'a> Tally<'a> {
                 service: name(service),
                 pass: tally.verdicts.pass,
                 drop: tally.verdicts.drop,
+                would_drop: tally.would_drop,
                 bytes: tally.bytes,
                 connections: tally.connections,
             })

@@ -130,6 +130,8 @@ fn assert_sums(report: &Report) {
     let refused: u64 =
         report.reasons.iter().filter(|(name, _)| verdict(name) == Verdict::Drop).map(|(_, n)| n).sum();
     assert_eq!(refused, report.verdicts.drop + report.shadow, "reasons to drop = dropped + shadowed");
+    let shadowed: u64 = report.sources.iter().map(|source| source.would_drop).sum();
+    assert_eq!(shadowed, report.shadow, "shadowed = sum of the sources that would be dropped");
     let mut of_services = BTreeMap::new();
     for source in &report.sources {
         let (pass, drop) = of_services.entry(source.service.clone()).or_insert((0, 0));
@@ -137,6 +139,7 @@ fn assert_sums(report: &Report) {
         *drop += source.drop;
         assert!(source.bytes >= 14 * (source.pass + source.drop), "{source:?}");
         assert!(source.connections <= source.pass + source.drop, "{source:?}");
+        assert!(source.would_drop <= source.pass, "{source:?}");
     }
     for (name, verdicts) in &report.services {
         let (pass, drop) = of_services.remove(name).unwrap_or_default();
@@ -234,29 +237,55 @@ fn a_prefix_that_should_pass_and_does_not_fails_the_replay() {
     let mut frames = vec![(START_NS, ack("10.0.0.1:4000", "203.0.113.10:443"))];
     frames.extend(vec![(START_NS, ack("10.0.0.2:4000", "203.0.113.10:443")); 12]);
     frames.extend(vec![(START_NS, ack("[2001:db8:a::1]:4000", "[2001:db8::10]:443")); 12]);
+    frames.push((START_NS, ack("10.0.0.7:4000", "203.0.113.10:443")));
     write_pcap(&capture, &frames);
     fs::write(&file, STRICT).expect("a policy");
-    let replay = |prefixes: &str| {
+    let said = |prefixes: &str, more: &[&str]| {
         fs::write(&list, prefixes).expect("a list");
         let mut command = Command::new(binary().expect("the binary is built"));
-        command.arg("replay").arg(&capture).arg("--policy").arg(&file).args(["--sources", "1000", "--json"]);
-        command.arg("--expect-pass").arg(&list);
-        let (code, out, _) = answer(&mut command).expect("it ends");
-        (code as u8, serde_json::from_str::<serde_json::Value>(&out).expect("JSON"))
+        command.arg("replay").arg(&capture).arg("--policy").arg(&file).args(["--sources", "1000"]);
+        let (code, out, _) = answer(command.arg("--expect-pass").arg(&list).args(more)).expect("it ends");
+        (code as u8, out)
     };
-    let dropped = |report: &serde_json::Value| -> Vec<String> {
-        let dropped = report["expected"]["dropped"].as_array().expect("a list");
-        dropped.iter().map(|source| source["source"].as_str().expect("a prefix").to_owned()).collect()
+    let replay = |prefixes: &str| {
+        let (code, out) = said(prefixes, &["--json"]);
+        (code, serde_json::from_str::<serde_json::Value>(&out).expect("JSON"))
+    };
+    let limited = |report: &serde_json::Value| -> Vec<String> {
+        let limited = report["expected"]["limited"].as_array().expect("a list");
+        limited.iter().map(|source| source["source"].as_str().expect("a prefix").to_owned()).collect()
     };
 
     let (code, report) = replay("10.0.0.1 # a customer\n");
-    assert_eq!((code, dropped(&report)), (EXIT_DONE, vec![]), "{report}");
+    assert_eq!((code, limited(&report)), (EXIT_DONE, vec![]), "{report}");
     let (code, report) = replay("10.0.0.0/31\n10.0.0.2/31\n");
-    assert_eq!((code, dropped(&report)), (EXIT_UNEXPECTED, vec!["10.0.0.2/32".to_owned()]), "{report}");
+    assert_eq!((code, limited(&report)), (EXIT_UNEXPECTED, vec!["10.0.0.2/32".to_owned()]), "{report}");
     assert_eq!(report["expected"]["unseen"], serde_json::json!([]), "they are one prefix, 10.0.0.0/30");
     let (code, report) = replay("2001:db8:a::77\n2001:db8:a::99\n198.51.100.0/24\n");
-    assert_eq!((code, dropped(&report)), (EXIT_UNEXPECTED, vec!["2001:db8:a::/64".to_owned()]), "{report}");
+    assert_eq!((code, limited(&report)), (EXIT_UNEXPECTED, vec!["2001:db8:a::/64".to_owned()]), "{report}");
     assert_eq!(report["expected"]["unseen"], serde_json::json!(["198.51.100.0/24"]));
+
+    // What only mode `shadow` lets pass would be limited without it.
+    let (code, report) = replay("10.0.0.7\n");
+    assert_eq!((code, limited(&report)), (EXIT_UNEXPECTED, vec!["10.0.0.7/32".to_owned()]), "{report}");
+    let source = &report["expected"]["limited"][0];
+    assert_eq!([&source["pass"], &source["drop"], &source["would_drop"]], [1, 0, 1], "{source}");
+    let (_, text) = said("10.0.0.7\n", &[]);
+    assert!(text.contains("of --expect-pass these are limited") && text.contains("WOULD DROP"), "{text}");
+
+    // Nothing is no success.
+    let (code, report) = replay("198.51.100.0/24\n");
+    assert_eq!((code, limited(&report)), (EXIT_UNEXPECTED, vec![]), "{report}");
+    assert_eq!(report["expected"]["seen"], 0);
+    let (code, text) = said("198.51.100.0/24\n", &[]);
+    assert!(
+        code == EXIT_UNEXPECTED && text.contains("nothing of --expect-pass is in the captures"),
+        "{text}"
+    );
+    let (code, report) = replay("# nobody yet\n\n");
+    let error = report["error"].as_str().expect("a message");
+    assert!(code == EXIT_INVALID && error.contains("list: found no address or prefix"), "{code}: {error}");
+
     let (code, report) = replay("10.0.0.300\n");
     assert_eq!(code, EXIT_INVALID, "{report}");
     let error = report["error"].as_str().expect("a message");

@@ -29,7 +29,9 @@ Examples:
 pub(super) const REPLAY_NOTES: &str = "\
 Needs root for the kernel program, and touches no interface and nothing that is loaded.
 A source is an IPv4 address or an IPv6 /64: with --expect-pass, a longer prefix stands for its /64.
-Exit codes: 0 replayed, 2 invalid, 3 something of --expect-pass is dropped, 1 could not be done.
+WOULD DROP counts packets that mode `shadow` alone let pass: to --expect-pass they are limited.
+Exit codes: 0 replayed, 2 invalid, 3 something of --expect-pass is limited or nothing of it seen,
+1 could not be done.
 
 Examples:
   detector replay before.pcap during.pcapng --policy new.toml
@@ -71,7 +73,7 @@ pub struct ReplayArgs {
     /// The policy.
     #[arg(long, value_name = "FILE")]
     pub policy: PathBuf,
-    /// Fail when a source of these addresses or prefixes is dropped: a file with one a line, `#` before comments.
+    /// Fail when a source of these addresses or prefixes is limited: a file with one a line, `#` before comments.
     #[arg(long, value_name = "FILE")]
     pub expect_pass: Option<PathBuf>,
     /// Active sources that the table is sized for.

@@ -45,7 +45,7 @@ pub const EXIT_DONE: u8 = 0;
 pub const EXIT_FAILED: u8 = 1;
 /// Usage, or invalid input.
 pub const EXIT_INVALID: u8 = 2;
-/// `replay --expect-pass`: something that should pass is dropped.
+/// `replay --expect-pass`: something that should pass is limited, or nothing of it was seen.
 pub const EXIT_UNEXPECTED: u8 = 3;
 /// Loaded but not enforcing, or not loaded.
 pub const EXIT_NOT_ENFORCING: u8 = 10;

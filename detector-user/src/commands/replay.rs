@@ -1,7 +1,11 @@
 //! `detector replay`: what would this policy have done?
 
-use std::io::{IsTerminal as _, Write as _};
+use std::{
+    io::{IsTerminal as _, Write as _},
+    path::Path,
+};
 
+use ipnet::IpNet;
 use serde::Serialize;
 
 use super::{
@@ -29,7 +33,7 @@ const SOURCES_SHOWN: usize = 20;
 /// Replays captures.
 pub fn replay(args: &ReplayArgs) -> Result<u8, Failure> {
     let file = read_policy(&args.policy)?;
-    let expected = args.expect_pass.as_deref().map(targets_of).transpose()?;
+    let expected = args.expect_pass.as_deref().map(expected_of).transpose()?;
     probe()?;
     let is_terminal = std::io::stderr().is_terminal();
     let progress = |packets: u64| {
@@ -47,7 +51,7 @@ pub fn replay(args: &ReplayArgs) -> Result<u8, Failure> {
         error => error.into(),
     })?;
     let expected = expected.map(|expected| report.held_against(&expected));
-    let is_unexpected = expected.as_ref().is_some_and(|expected| !expected.dropped.is_empty());
+    let is_unexpected = expected.as_ref().is_some_and(|expected| !expected.is_met());
     let answer = Answer { report, expected };
     if args.json {
         print_json(&answer)?;
@@ -60,6 +64,19 @@ pub fn replay(args: &ReplayArgs) -> Result<u8, Failure> {
         }
     }
     Ok(if is_unexpected { EXIT_UNEXPECTED } else { EXIT_DONE })
+}
+
+/// The prefixes that should pass.
+fn expected_of(path: &Path) -> Result<Vec<IpNet>, Failure> {
+    let prefixes = targets_of(path)?;
+    if prefixes.is_empty() {
+        return Err(Failure::invalid(format_args!(
+            "{}: found no address or prefix, expected at least one, one a line: add those that should pass, or leave \
+             --expect-pass out",
+            path.display()
+        )));
+    }
+    Ok(prefixes)
 }
 
 fn text(Answer { report, expected }: &Answer) -> String {
@@ -79,10 +96,11 @@ fn text(Answer { report, expected }: &Answer) -> String {
         .map(|(name, verdicts)| vec![name.clone(), verdicts.pass.to_string(), verdicts.drop.to_string()]);
     text += &format!("\n\n{}", table(&["SERVICE", "PASSED", "DROPPED"], &[1, 2], services));
     text += &format!("\n\n{}", source_table(&report.sources));
-    if let Some(Expected { dropped, .. }) = expected {
-        text += &match dropped.as_slice() {
-            [] => "\n\neverything of --expect-pass passed".to_owned(),
-            dropped => format!("\n\nof --expect-pass these are dropped:\n{}", source_table(dropped)),
+    if let Some(Expected { limited, seen, .. }) = expected {
+        text += &match (limited.as_slice(), seen) {
+            ([], 0) => "\n\nnothing of --expect-pass is in the captures".to_owned(),
+            ([], _) => "\n\neverything of --expect-pass that is in the captures passed".to_owned(),
+            (limited, _) => format!("\n\nof --expect-pass these are limited:\n{}", source_table(limited)),
         };
     }
     text
@@ -95,12 +113,13 @@ fn source_table(sources: &[SourceReport]) -> String {
             source.service.clone(),
             source.pass.to_string(),
             source.drop.to_string(),
+            source.would_drop.to_string(),
             source.bytes.to_string(),
             source.connections.to_string(),
         ]
     });
-    let header = ["SOURCE", "SERVICE", "PASSED", "DROPPED", "BYTES", "CONNECTIONS"];
-    let mut text = table(&header, &[2, 3, 4, 5], rows);
+    let header = ["SOURCE", "SERVICE", "PASSED", "DROPPED", "WOULD DROP", "BYTES", "CONNECTIONS"];
+    let mut text = table(&header, &[2, 3, 4, 5, 6], rows);
     if sources.len() > SOURCES_SHOWN {
         text += &format!("\n… and {} sources more (--json shows all)", sources.len() - SOURCES_SHOWN);
     }
