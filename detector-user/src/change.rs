@@ -29,6 +29,12 @@ use crate::{
     traffic::Look,
 };
 
+/// The longest time that a policy may wait to be confirmed.
+pub const CONFIRM_TIME_MAX: Duration = Duration::from_secs(86_400);
+
+/// The longest time of an incident rule that ends; what lasts longer belongs into the policy.
+pub const INCIDENT_TIME_MAX: Duration = Duration::from_secs(366 * 86_400);
+
 /// A policy to be put in place of the active one.
 #[derive(Debug, Clone, Copy)]
 pub struct Change<'a> {

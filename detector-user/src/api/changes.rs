@@ -22,15 +22,30 @@ use super::{
     refusal::{Json, Refusal},
 };
 use crate::{
-    change::{Change, incidents},
+    change::{
+        CONFIRM_TIME_MAX, Change, INCIDENT_TIME_MAX,
+        incidents::{self, TARGETS_MAX, targets_text},
+    },
     commands::{Failure, PolicyFile, SourceFiles, apply, confirm as trial, incident, rollback},
     daemon::Running,
     guard::Guard,
     history::Origin,
     kernel::{maps::Maps, read},
-    policy::incident::{IncidentAction, reason, target},
+    policy::{
+        REASON_CHARS_MAX,
+        incident::{self as rules, IncidentAction, target},
+    },
 };
 use detector_common::limits::INCIDENT_RULES_MAX;
+
+const _: () = assert!(
+    CONFIRM_TIME_MAX.as_secs() == 86_400
+        && INCIDENT_TIME_MAX.as_secs() == 31_622_400
+        && REASON_CHARS_MAX == 255
+        && TARGETS_MAX == 100_000
+        && INCIDENT_RULES_MAX == 256,
+    "the attributes below say these bounds to the schema, and take nothing but literals"
+);
 
 /// A policy to apply.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -52,7 +67,7 @@ pub(super) struct Apply {
     #[serde(default)]
     force: bool,
     /// Why, for the log.
-    #[schema(max_length = 255)]
+    #[schema(min_length = 1, max_length = 255)]
     reason: Option<String>,
 }
 
@@ -73,7 +88,8 @@ pub(super) async fn apply(
     if name.is_empty() || name.chars().count() > 255 || name.chars().any(char::is_control) {
         return Err(unprocessable("`name` has 1 to 255 characters, on one line"));
     }
-    check_bounds(confirm_s, reason.as_deref())?;
+    let reason = checked_reason(reason.as_deref())?;
+    check_confirm(confirm_s)?;
     let wanted = Wanted { what: "apply", target: name.clone(), reason: reason.clone() };
     change(app.clone(), operator, wanted, move |running, maps, caller| {
         let _permit = permit;
@@ -117,7 +133,7 @@ pub(super) struct Rollback {
     /// Go back also to what `check` says needs to be forced.
     force: bool,
     /// Why, for the history.
-    #[schema(max_length = 255)]
+    #[schema(min_length = 1, max_length = 255)]
     reason: Option<String>,
 }
 
@@ -130,7 +146,8 @@ pub(super) async fn rollback(
 ) -> Result<Response, Refusal> {
     // No permit: whoever is on the way out waits for nobody's upload.
     let Rollback { version, confirm_s, force, reason } = input::small(&app, request).await?;
-    check_bounds(confirm_s, reason.as_deref())?;
+    let reason = checked_reason(reason.as_deref())?;
+    check_confirm(confirm_s)?;
     let target = version.map_or_else(String::new, |version| format!("version {version}"));
     let wanted = Wanted { what: "rollback", target, reason: reason.clone() };
     change(app.clone(), operator, wanted, move |running, maps, caller| {
@@ -208,10 +225,15 @@ impl AddIncident {
             (_, Some(_)) => return Err(Failure::invalid("only a throttle has rates")),
         };
         let time = match (self.for_s, self.permanent) {
-            (Some(seconds @ 1..=31_622_400), false) => Some(Duration::from_secs(seconds)),
+            (Some(seconds), false) if is_within(seconds, INCIDENT_TIME_MAX) => {
+                Some(Duration::from_secs(seconds))
+            }
             (None, true) => None,
             _ => {
-                return Err(Failure::invalid("expected `for_s` from 1 to 31622400, or `permanent`: true"));
+                return Err(Failure::invalid(format_args!(
+                    "expected `for_s` from 1 to {}, or `permanent`: true",
+                    INCIDENT_TIME_MAX.as_secs()
+                )));
             }
         };
         let target = |text: &String| {
@@ -222,7 +244,7 @@ impl AddIncident {
             targets: self.targets.iter().map(target).collect::<Result<_, _>>()?,
             service: self.service,
             time,
-            reason: reason(&self.reason)
+            reason: rules::reason(&self.reason)
                 .map_err(|wrong| Failure::invalid(format_args!("`reason`: {wrong}")))?,
             force: self.force,
             guard,
@@ -241,11 +263,7 @@ pub(super) async fn incidents(
     let (body, permit) = input::large::<AddIncident, _>(&app, request, INCIDENT_BYTES_MAX, permit).await?;
     let guard = app.running.guard.clone();
     let (request, permit) = blocking(move || Ok((body.request(guard)?, permit))).await?;
-    let first = request.targets.first().map(ToString::to_string).unwrap_or_default();
-    let target = match request.targets.len() {
-        0 | 1 => first,
-        count => format!("{first} and {} more", count - 1),
-    };
+    let target = targets_text(&request.targets);
     let wanted = Wanted { what: request.action.name(), target, reason: Some(request.reason.clone()) };
     change(app, operator, wanted, move |running, maps, caller| {
         let _permit = permit;
@@ -265,7 +283,7 @@ pub(super) struct Undo {
     #[schema(min_items = 1, max_items = 256)]
     ids: Vec<u64>,
     /// Why, for the history.
-    #[schema(max_length = 255)]
+    #[schema(min_length = 1, max_length = 255)]
     reason: Option<String>,
     /// Undo also what locks somebody out or drops too many packets then.
     #[serde(default)]
@@ -280,7 +298,7 @@ pub(super) async fn undo(
     request: Request,
 ) -> Result<Response, Refusal> {
     let Undo { ids, reason, force } = input::small(&app, request).await?;
-    check_bounds(None, reason.as_deref())?;
+    let reason = checked_reason(reason.as_deref())?;
     if ids.is_empty() || ids.len() > INCIDENT_RULES_MAX {
         return Err(unprocessable("`ids` has 1 to 256 numbers"));
     }
@@ -295,16 +313,22 @@ pub(super) async fn undo(
     .await
 }
 
-/// Refuses what no option takes.
-fn check_bounds(confirm_s: Option<u64>, reason: Option<&str>) -> Result<(), Refusal> {
-    let reason = reason.unwrap_or_default();
-    if reason.chars().count() > 255 || reason.chars().any(char::is_control) {
-        return Err(unprocessable("`reason` has at most 255 characters, on one line"));
+/// A reason as the history has it, by the bounds of the option of commands.
+fn checked_reason(reason: Option<&str>) -> Result<Option<String>, Refusal> {
+    let reason = reason.map(rules::reason).transpose();
+    reason.map_err(|wrong| unprocessable(&format!("`reason`: {wrong}")))
+}
+
+/// Refuses a time that no option takes.
+fn check_confirm(confirm_s: Option<u64>) -> Result<(), Refusal> {
+    if confirm_s.is_none_or(|seconds| is_within(seconds, CONFIRM_TIME_MAX)) {
+        return Ok(());
     }
-    if !confirm_s.is_none_or(|seconds| (1..=86_400).contains(&seconds)) {
-        return Err(unprocessable("`confirm_s` is from 1 to 86400"));
-    }
-    Ok(())
+    Err(unprocessable(&format!("`confirm_s` is from 1 to {}", CONFIRM_TIME_MAX.as_secs())))
+}
+
+const fn is_within(seconds: u64, max: Duration) -> bool {
+    1 <= seconds && seconds <= max.as_secs()
 }
 
 /// A change as the log names it.

@@ -203,7 +203,7 @@ fn refuse(refusal: Refusal, what: &str) -> Result<(), Failure> {
 }
 
 /// The first of some targets, and how many more there are.
-fn targets_text(targets: &[IpNet]) -> String {
+pub fn targets_text(targets: &[IpNet]) -> String {
     let first = targets.first().map(ToString::to_string).unwrap_or_default();
     match targets.len() {
         0 | 1 => first,

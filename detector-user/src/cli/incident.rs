@@ -6,7 +6,10 @@ use clap::Args;
 use ipnet::IpNet;
 
 use super::{ChangeArgs, time_within};
-use crate::policy::incident::{reason, target};
+use crate::{
+    change::INCIDENT_TIME_MAX,
+    policy::incident::{reason, target},
+};
 
 pub(super) const RULES_NOTES: &str = "\
 DROPPED and WOULD DROP count the packets that a rule refused since it came, by its name.
@@ -104,11 +107,10 @@ pub struct UndoArgs {
     pub change: ChangeArgs,
 }
 
-/// How long an incident rule may last; what lasts longer belongs into the policy.
+/// The shortest time of an incident rule that ends.
 const INCIDENT_MIN: Duration = Duration::from_secs(1);
-const INCIDENT_MAX: Duration = Duration::from_secs(366 * 86_400);
 
 fn incident_time(text: &str) -> Result<Duration, String> {
-    time_within(INCIDENT_MIN, INCIDENT_MAX, text)
+    time_within(INCIDENT_MIN, INCIDENT_TIME_MAX, text)
         .ok_or_else(|| "expected a number and `s`, `min`, `h` or `d`, from 1s to 366d, like 30min".to_owned())
 }

@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use clap::Args;
 
 use super::{ChangeArgs, WriteArgs, time_within};
-use crate::policy::incident::reason;
+use crate::{change::CONFIRM_TIME_MAX, policy::incident::reason};
 
 pub(super) const CHECK_NOTES: &str = "\
 Exit codes: 0 valid, warnings or not; 2 invalid, with every error at its line and column.
@@ -143,11 +143,10 @@ pub struct ShowArgs {
     pub write: WriteArgs,
 }
 
-/// How long a policy may wait to be confirmed.
+/// The shortest time that a policy may wait to be confirmed.
 const CONFIRM_MIN: Duration = Duration::from_secs(1);
-const CONFIRM_MAX: Duration = Duration::from_secs(86_400);
 
 fn confirm_time(text: &str) -> Result<Duration, String> {
-    time_within(CONFIRM_MIN, CONFIRM_MAX, text)
+    time_within(CONFIRM_MIN, CONFIRM_TIME_MAX, text)
         .ok_or_else(|| "expected a number and `s`, `min` or `h`, from 1s to 24h, like 60s".to_owned())
 }

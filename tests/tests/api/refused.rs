@@ -47,7 +47,7 @@ fn malformed_and_oversized_requests_are_refused_without_harm() -> Result<()> {
         assert!(answer.body["error"].is_string() && answer.body["exit_code"] == 2, "{}", answer.body);
     }
     let deep = [b"{\"text\":".as_slice(), &[b'['; 50_000]].concat();
-    let bodies: [(&str, &[u8], u16); 10] = [
+    let bodies: [(&str, &[u8], u16); 13] = [
         (json, b"", 400),
         (json, b"{\"text\":", 400),
         (json, &deep, 422),
@@ -56,6 +56,9 @@ fn malformed_and_oversized_requests_are_refused_without_harm() -> Result<()> {
         (json, b"{}", 422),
         (json, b"{\"text\":\"version = 1\",\"sudo\":true}", 422),
         (json, b"{\"text\":\"version = 1\",\"confirm_s\":0}", 422),
+        (json, b"{\"text\":\"version = 1\",\"confirm_s\":86401}", 422),
+        (json, b"{\"text\":\"version = 1\",\"reason\":\" \"}", 422),
+        (json, b"{\"text\":\"version = 1\",\"reason\":\"a\\nb\"}", 422),
         (json, b"{\"text\":\"version = 1\",\"name\":\"a\\nb\"}", 422),
         ("text/plain", b"{\"text\":\"version = 1\"}", 415),
     ];
