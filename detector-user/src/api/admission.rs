@@ -3,7 +3,10 @@
 use std::{
     collections::HashMap,
     hash::Hash,
-    sync::{Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -18,24 +21,46 @@ use tokio::time::timeout;
 
 use super::{
     Api, App,
+    audit::Audited,
     caller::{Caller, Peer, Role, Who},
-    limits::{CHANGE_EVERY, CHANGES_BURST, REFUSAL_EVERY, REQUEST_TIME_MAX},
+    limits::{CHANGE_EVERY, CHANGES_BURST, REFUSAL_EVERY},
     refusal::Refusal,
 };
 use crate::clock;
 
-/// Ends what takes too long.
-pub(super) async fn in_time(request: Request, next: Next) -> Response {
-    match timeout(REQUEST_TIME_MAX, next.run(request)).await {
-        Ok(response) => response,
-        Err(_) => {
-            let seconds = REQUEST_TIME_MAX.as_secs();
-            let message = format!(
-                "not done within {seconds} s: a change comes to its end all the same, `detector status` says how it went"
-            );
-            Refusal::new(StatusCode::SERVICE_UNAVAILABLE, message).into_response()
-        }
+/// Whether the change that a request asks for was begun: then it comes to its end, whatever becomes of the request.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Begun(Arc<AtomicBool>);
+
+impl Begun {
+    /// It is begun now.
+    pub(super) fn set(&self) {
+        self.0.store(true, Ordering::Relaxed);
     }
+
+    fn is_set(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Ends what takes too long.
+pub(super) async fn in_time(State(time_max): State<Duration>, mut request: Request, next: Next) -> Response {
+    let begun = Begun::default();
+    request.extensions_mut().insert(begun.clone());
+    if let Ok(response) = timeout(time_max, next.run(request)).await {
+        return response;
+    }
+    let seconds = time_max.as_secs_f64();
+    let late = |message| Refusal::new(StatusCode::SERVICE_UNAVAILABLE, message).into_response();
+    if !begun.is_set() {
+        return late(format!("not done within {seconds} s, and no change was begun: try again"));
+    }
+    let mut response = late(format!(
+        "not done within {seconds} s: the change comes to its end all the same, `detector status` says how it went"
+    ));
+    // By the change, when it is done.
+    response.extensions_mut().insert(Audited);
+    response
 }
 
 /// Finds out who asks, or refuses.
@@ -106,7 +131,10 @@ impl<S: Send + Sync> FromRequestParts<S> for Caller {
 }
 
 /// Who changes something: an operator, and not too often.
-pub(super) struct Operator(pub(super) Caller);
+pub(super) struct Operator {
+    pub(super) caller: Caller,
+    pub(super) begun: Begun,
+}
 
 impl FromRequestParts<Api> for Operator {
     type Rejection = Refusal;
@@ -126,7 +154,8 @@ impl FromRequestParts<Api> for Operator {
                 format!("too many changes: {CHANGES_BURST} at once and one every {seconds} s after that");
             return Err(Refusal::new(StatusCode::TOO_MANY_REQUESTS, message));
         }
-        Ok(Self(caller))
+        let begun = parts.extensions.get::<Begun>().cloned().unwrap_or_default();
+        Ok(Self { caller, begun })
     }
 }
 

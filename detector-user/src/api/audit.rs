@@ -90,7 +90,7 @@ pub(super) async fn refusals(State(app): State<Api>, request: Request, next: Nex
     if !admits(&app.refused, &caller.who) {
         return response;
     }
-    let logged = async {
+    let logged = async move {
         let (permit, running) = (app.audits.take().await?, app.running.clone());
         let logged = move || {
             record_refusal(&running, &caller, &what, "", &error);
@@ -100,8 +100,14 @@ pub(super) async fn refusals(State(app): State<Api>, request: Request, next: Nex
         };
         blocking_with(permit, logged).await
     };
-    if let Err(failure) = logged.await {
-        tracing::error!("a refused change was not logged: {}", failure.message);
+    // A task of its own, as that of a change: who asks may go away meanwhile.
+    let logged = tokio::spawn(async {
+        if let Err(failure) = logged.await {
+            tracing::error!("a refused change was not logged: {}", failure.message);
+        }
+    });
+    if let Err(error) = logged.await {
+        tracing::error!("a refused change may not be logged: {error}");
     }
     response
 }

@@ -341,11 +341,12 @@ struct Wanted {
 /// Makes a change when it is its turn, and logs it with the policies before and after.
 async fn change<T: Serialize + Send + 'static>(
     app: Api,
-    Operator(caller): Operator,
+    Operator { caller, begun }: Operator,
     Wanted { what, target, reason }: Wanted,
     work: impl FnOnce(&Running, &mut Maps, &Caller) -> Result<T, Failure> + Send + 'static,
 ) -> Result<Response, Refusal> {
     // A task of its own: who asks may go away, what was begun and the log of it may not.
+    begun.set();
     let changed = tokio::spawn(async move {
         let _turn = app.running.changes.lock().await;
         let running = app.running.clone();

@@ -22,8 +22,9 @@ pub const HEAD_TIME_MAX: Duration = Duration::from_secs(10);
 /// The time a body may take, as a multiple of that: 64 MiB in 30 s are 18 Mbit/s.
 pub const BODY_TIME_HEADS: u32 = 3;
 
-/// The time a whole request may take. A change that takes longer comes to its end all the same.
-pub const REQUEST_TIME_MAX: Duration = Duration::from_secs(60);
+/// The time a whole request may take, as a multiple of [`HEAD_TIME_MAX`]: 60 s. A change that was begun and takes longer comes
+/// to its end all the same.
+pub const REQUEST_TIME_HEADS: u32 = 6;
 
 /// The time a client may take to read a part of an answer.
 pub const WRITE_TIME_MAX: Duration = Duration::from_secs(30);

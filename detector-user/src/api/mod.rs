@@ -26,10 +26,7 @@ use std::{
     time::Duration,
 };
 
-use axum::{
-    Router,
-    middleware::{from_fn, from_fn_with_state},
-};
+use axum::{Router, middleware::from_fn_with_state};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub use document::document;
@@ -40,8 +37,8 @@ use crate::daemon::{Shared, blocking};
 use admission::Rates;
 use caller::Who;
 use limits::{
-    AUDITS_MAX, CHANGE_EVERY, CHANGES_BURST, CHECKS_MAX, CHECKS_OF_ONE_MAX, FOLLOWERS_MAX,
-    FOLLOWERS_OF_ONE_MAX, READERS_MAX, REFUSAL_EVERY, SAMPLERS_MAX, UPLOADS_MAX,
+    AUDITS_MAX, BODY_TIME_HEADS, CHANGE_EVERY, CHANGES_BURST, CHECKS_MAX, CHECKS_OF_ONE_MAX, FOLLOWERS_MAX,
+    FOLLOWERS_OF_ONE_MAX, READERS_MAX, REFUSAL_EVERY, REQUEST_TIME_HEADS, SAMPLERS_MAX, UPLOADS_MAX,
 };
 use permits::{Permits, PermitsOfEach};
 
@@ -65,6 +62,7 @@ struct App {
     incidents: Permits,
     audits: Permits,
     body_time_max: Duration,
+    request_time_max: Duration,
 }
 
 type Api = Arc<App>;
@@ -85,7 +83,7 @@ impl Secrets {
 }
 
 impl App {
-    fn new(running: Shared, tokens: Option<Tokens>, groups: caller::Groups, body_time_max: Duration) -> Self {
+    fn new(running: Shared, tokens: Option<Tokens>, groups: caller::Groups, head_time_max: Duration) -> Self {
         Self {
             running,
             tokens,
@@ -102,7 +100,8 @@ impl App {
             applies: Permits::new(UPLOADS_MAX),
             incidents: Permits::new(UPLOADS_MAX),
             audits: Permits::new(AUDITS_MAX),
-            body_time_max,
+            body_time_max: head_time_max * BODY_TIME_HEADS,
+            request_time_max: head_time_max * REQUEST_TIME_HEADS,
         }
     }
 }
@@ -134,14 +133,14 @@ fn endpoints() -> OpenApiRouter<Api> {
         .routes(routes!(changes::incidents))
 }
 
-/// Every endpoint, behind what all requests go through: the time they have, who asks, and the log of changes.
+/// Every endpoint, behind what all requests go through: who asks, the log of changes, and the time they have.
 fn router(app: Api) -> Router {
     let (router, _) = endpoints().split_for_parts();
     router
         .fallback(refusal::no_such_path)
         .method_not_allowed_fallback(refusal::no_such_method)
+        .layer(from_fn_with_state(app.request_time_max, admission::in_time))
         .layer(from_fn_with_state(app.clone(), audit::refusals))
         .layer(from_fn_with_state(app.clone(), admission::admit))
-        .layer(from_fn(admission::in_time))
         .with_state(app)
 }

@@ -30,7 +30,7 @@ use super::{
     App, Secrets, Tokens,
     caller::{Credentials, Groups, Peer},
     limits::{
-        BODY_TIME_HEADS, CONNECTIONS_MAX, CONNECTIONS_OF_ADDRESS_MAX, CONNECTIONS_OF_ONE_MAX, HEAD_BYTES_MAX,
+        CONNECTIONS_MAX, CONNECTIONS_OF_ADDRESS_MAX, CONNECTIONS_OF_ONE_MAX, HEAD_BYTES_MAX,
         STRANGER_TIME_MAX, WRITE_TIME_MAX,
     },
     router, socket,
@@ -78,8 +78,7 @@ impl Listeners {
     pub(crate) fn serve(self, running: &Shared) -> Option<Secrets> {
         let secrets = self.tcp.as_ref().map(|tcp| tcp.secrets.clone());
         let tokens = secrets.as_ref().map(|secrets| secrets.tokens.clone());
-        let body_time_max = self.head_time_max * BODY_TIME_HEADS;
-        let app = Arc::new(App::new(running.clone(), tokens, self.groups, body_time_max));
+        let app = Arc::new(App::new(running.clone(), tokens, self.groups, self.head_time_max));
         // Places of its own for each listener: who has no token yet takes none of those of this machine.
         let router = router(app);
         let server = || Server {

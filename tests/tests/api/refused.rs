@@ -2,21 +2,25 @@
 
 use std::{
     io::Write as _,
+    thread,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
 use detector_tests::{
     api::{read, trickle},
     daemon::Site,
     process::{PATIENCE, wait_until},
     stage::{Stage, policy},
 };
-use detector_user::api::limits::{
-    BODY_BYTES_MAX, CHANGES_BURST, CONNECTIONS_OF_ONE_MAX, FOLLOWERS_OF_ONE_MAX, HEAD_BYTES_MAX,
-    INCIDENT_BYTES_MAX, POLICY_BYTES_MAX, VERSIONS_MAX,
+use detector_user::{
+    api::limits::{
+        BODY_BYTES_MAX, CHANGES_BURST, CONNECTIONS_OF_ONE_MAX, FOLLOWERS_OF_ONE_MAX, HEAD_BYTES_MAX,
+        INCIDENT_BYTES_MAX, POLICY_BYTES_MAX, VERSIONS_MAX,
+    },
+    kernel::pins::Pins,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{LIMIT, api, assert_filters, request};
 
@@ -132,6 +136,50 @@ fn slow_requests_are_ended() -> Result<()> {
     let answer = read(&mut stream)?;
     assert_eq!(answer.status, 408, "{}", answer.body);
     assert_filters(&stage, &site)
+}
+
+#[test]
+fn who_is_late_is_told_whether_the_change_was_begun() -> Result<()> {
+    let Some(stage) = Stage::in_turn(1)? else { return Ok(()) };
+    let site = Site::new(&stage.edge, &policy(LIMIT))?;
+    // A request has six times that, 3 s; who waits for the policy's lock waits for 10 s.
+    let daemon = site.start(&["edge0"], &["--api-patience-ms", "500"])?;
+    let api = api(&site);
+    let lock = Pins::new(site.pins()).lock_policy()?;
+    let text = policy(LIMIT) + "# another\n";
+    let ask = |name: &str| api.post("/v1/apply", Some(&json!({ "text": text, "name": name })));
+    let answers = thread::scope(|scope| -> Result<_> {
+        // One has begun and waits for the lock, the other waits for its place.
+        let asked = [scope.spawn(|| ask("one.toml")), scope.spawn(|| ask("other.toml"))];
+        let answers = asked.map(|asked| asked.join().map_err(|_| anyhow!("a thread panicked")));
+        let [one, other] = answers;
+        Ok([one??, other??])
+    })?;
+    assert_eq!(answers.each_ref().map(|answer| answer.status), [503, 503], "{answers:?}");
+    let told = answers.map(|answer| answer.body["error"].to_string());
+    let count = |part: &str| told.iter().filter(|told| told.contains(part)).count();
+    assert_eq!((count("comes to its end"), count("no change was begun: try again")), (1, 1), "{told:?}");
+    drop(lock);
+
+    wait_until("what was begun comes to its end", PATIENCE, || {
+        Ok((site.status()?.1["policy"]["epoch"] == 2).then_some(()))
+    })?;
+    let entries = || -> Result<Vec<_>> {
+        let audit = api.get("/v1/audit")?.body;
+        let applied = |entry: &&Value| entry["action"] == "apply" && entry["origin"] == "api";
+        Ok(audit["entries"].as_array().context("entries")?.iter().filter(applied).cloned().collect())
+    };
+    let entries = wait_until("both are recorded", PATIENCE, || {
+        Ok(Some(entries()?).filter(|entries| entries.len() == 2))
+    })?;
+    let refused = entries.iter().filter(|entry| entry["result"].to_string().contains("no change was begun"));
+    assert_eq!(refused.count(), 1, "{entries:?}");
+    wait_until("both are logged", PATIENCE, || {
+        let log = daemon.log();
+        let count = |part: &str| log.lines().filter(|line| line.contains(part)).count();
+        let counts = (count("refused over the API"), count("changed over the API"));
+        Ok((counts == (1, 1)).then_some(()))
+    })
 }
 
 #[test]
