@@ -1,4 +1,4 @@
-//! What changes something: one change at a time, logged, and brought to its end also when who asked has gone.
+//! What changes something: one change of a kind at a time, logged, and brought to its end also when who asked has gone.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -27,7 +27,7 @@ use crate::{
         incidents::{self, TARGETS_MAX, targets_text},
     },
     commands::{Failure, PolicyFile, SourceFiles, apply, confirm as trial, incident, rollback},
-    daemon::Running,
+    daemon::{Running, turns::Kind},
     guard::Guard,
     history::Origin,
     kernel::{maps::Maps, read},
@@ -338,7 +338,8 @@ struct Wanted {
     reason: Option<String>,
 }
 
-/// Makes a change when it is its turn, and logs it with the policies before and after.
+/// Makes a change when it is its turn, and logs it with the policies before and after; what others change meanwhile stands
+/// between the two.
 async fn change<T: Serialize + Send + 'static>(
     app: Api,
     Operator { caller, begun }: Operator,
@@ -348,7 +349,13 @@ async fn change<T: Serialize + Send + 'static>(
     // A task of its own: who asks may go away, what was begun and the log of it may not.
     begun.set();
     let changed = tokio::spawn(async move {
-        let _turn = app.running.changes.lock().await;
+        // Whoever is on the way out waits for nobody's look at the traffic.
+        let kind = match (what, target.is_empty()) {
+            ("confirm", _) | ("rollback", true) => Kind::EndTrial,
+            ("undo", _) => Kind::Undo,
+            _ => Kind::Ordinary,
+        };
+        let _turn = app.running.changes.take(kind).await;
         let running = app.running.clone();
         let done = blocking(move || {
             let mut maps = running.maps_to_change();

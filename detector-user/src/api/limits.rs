@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::daemon::BLOCKING_THREADS_MAX;
+use crate::daemon::{BLOCKING_THREADS_MAX, turns::Kind};
 
 /// Bytes of a request with a policy: its source files may have 64 MiB.
 pub const POLICY_BYTES_MAX: usize = crate::policy::SOURCE_FILES_BYTES_MAX;
@@ -65,12 +65,13 @@ pub const UPLOADS_MAX: usize = 1;
 /// Refused changes that are written down at a time.
 pub const AUDITS_MAX: usize = 1;
 
-/// Threads that anything else finds free: a look, a change or reload, metrics, and looking up the host of a webhook, which
-/// may take longer than the attempts that ask for it.
-const THREADS_OF_OTHERS: usize = 7;
+/// Threads that anything else finds free: a look, metrics, and looking up the host of a webhook, which may take longer than
+/// the attempts that ask for it.
+const THREADS_OF_OTHERS: usize = 6;
 
 const _: () = assert!(
-    READERS_MAX + CHECKS_MAX + 2 * UPLOADS_MAX + AUDITS_MAX + THREADS_OF_OTHERS <= BLOCKING_THREADS_MAX,
+    READERS_MAX + CHECKS_MAX + 2 * UPLOADS_MAX + AUDITS_MAX + Kind::COUNT + THREADS_OF_OTHERS
+        <= BLOCKING_THREADS_MAX,
     "what nobody may keep from its work finds a thread"
 );
 

@@ -6,6 +6,7 @@ mod looks;
 pub mod metrics;
 mod notices;
 mod start;
+pub(crate) mod turns;
 mod watch;
 
 use std::{
@@ -20,7 +21,7 @@ use std::{
 use tokio::{
     net::TcpListener,
     signal::unix::{Signal, SignalKind, signal},
-    sync::{Mutex, Notify},
+    sync::Notify,
     time::MissedTickBehavior,
 };
 use tokio_rustls::TlsConnector;
@@ -46,14 +47,15 @@ use crate::{
 };
 use feed::{Event, Feed};
 use looks::Looks;
+use turns::{Kind, Turns};
 
 /// What runs. Nothing in it is ever held over long work: whoever changes a policy opens the maps for itself, and has the
 /// turn to.
 pub(crate) struct Running {
     pub(crate) pins: Pins,
     pub(crate) feed: Feed,
-    /// Held by who changes the policy from within this process: the others wait, and so does the end.
-    pub(crate) changes: Mutex<()>,
+    /// Of who changes the policy from within this process: so many at a time, and the end waits for all.
+    pub(crate) changes: Turns,
     /// Has the daemon look at once at what was changed.
     pub(crate) changed: Notify,
     pub(crate) history: History,
@@ -108,7 +110,7 @@ impl Running {
 const LOOK: Duration = Duration::from_secs(1);
 
 /// Threads for work that takes longer than a moment: reading tables, compiling policies.
-pub(crate) const BLOCKING_THREADS_MAX: usize = 16;
+pub(crate) const BLOCKING_THREADS_MAX: usize = 18;
 
 /// How long the end waits for work that changes nothing.
 const END_TIME_MAX: Duration = Duration::from_secs(2);
@@ -171,7 +173,7 @@ async fn serve(args: &RunArgs) -> Result<u8, Failure> {
     let running: Shared = Arc::new(Running {
         pins: started.pins,
         feed: Feed::new(),
-        changes: Mutex::new(()),
+        changes: Turns::default(),
         changed: Notify::new(),
         history: started.history,
         author: started.author,
@@ -202,7 +204,7 @@ async fn serve(args: &RunArgs) -> Result<u8, Failure> {
     tracing::info!("ready; SIGHUP reads the policy again, SIGTERM ends");
     look_until(terminate, interrupt, &running).await;
     // A change that is being made comes to its end.
-    let _turn = running.changes.lock().await;
+    let _end = running.changes.end().await;
     stop(&running, args.keep)?;
     drop(started.ebpf);
     Ok(EXIT_DONE)
@@ -299,7 +301,7 @@ async fn reload_on(mut hangup: Signal, running: Shared, policy: PathBuf, secrets
                 tracing::error!("the files of the API were not read again: {}", failure.message);
             }
         }
-        let turn = running.changes.lock().await;
+        let turn = running.changes.take(Kind::Ordinary).await;
         let (here, path) = (running.clone(), policy.clone());
         let event = match blocking(move || reload(&here, &path)).await {
             Ok(file) => {

@@ -1,6 +1,7 @@
 //! What is refused, and that nothing comes of it: the daemon answers and filters afterwards.
 
 use std::{
+    fs,
     io::Write as _,
     thread,
     time::{Duration, Instant},
@@ -217,6 +218,47 @@ fn nobody_waits_on_the_way_out_or_for_a_look_that_others_keep_open() -> Result<(
     assert_eq!(api.get("/v1/status")?.status, 200);
     assert!(began.elapsed() < Duration::from_secs(10), "{:?}: before the uploads end", began.elapsed());
     assert_filters(&stage, &site)
+}
+
+#[test]
+fn nobody_waits_on_the_way_out_for_a_look_at_the_traffic() -> Result<()> {
+    let Some(stage) = Stage::in_turn(1)? else { return Ok(()) };
+    let site = Site::new(&stage.edge, &policy(LIMIT))?;
+    // Nothing can be kept there, so every change that is guarded looks for 2 s.
+    fs::write(site.run_directory(), "").context("making a file")?;
+    let daemon = site.start(&["edge0"], &[])?;
+    let api = api(&site);
+    let block =
+        |target: &str| json!({ "action": "block", "targets": [target], "for_s": 3600, "reason": "x" });
+    let mut known = block("203.0.113.1");
+    known["force"] = json!(true);
+    assert_eq!(api.post("/v1/incidents", Some(&known))?.status, 200);
+    let trial = json!({ "text": policy(LIMIT) + "# on trial\n", "confirm_s": 3600, "force": true });
+    assert_eq!(api.post("/v1/apply", Some(&trial))?.status, 200);
+    assert!(!daemon.log().contains("to look at the traffic"), "{}", daemon.log());
+    thread::scope(|scope| -> Result<()> {
+        // The second waits for the first.
+        let looking = ["203.0.113.2", "203.0.113.3"].map(|target| {
+            let (api, block) = (&api, block(target));
+            scope.spawn(move || api.post("/v1/incidents", Some(&block)))
+        });
+        wait_until("a change looks", PATIENCE, || {
+            Ok(daemon.log().contains("the change waits 2 s to look at the traffic").then_some(()))
+        })?;
+        let confirmed = api.post("/v1/confirm", None)?;
+        assert_eq!((confirmed.status, &confirmed.body["confirmed"]), (200, &json!(true)), "{confirmed:?}");
+        let undone = api.post("/v1/undo", Some(&json!({ "ids": [1], "force": true })))?;
+        assert_eq!(undone.status, 200, "{undone:?}");
+        assert!(looking.iter().all(|looking| !looking.is_finished()), "they looked before");
+        for looking in looking {
+            let added = looking.join().map_err(|_| anyhow!("a thread panicked"))??;
+            assert_eq!(added.status, 200, "{added:?}");
+        }
+        Ok(())
+    })?;
+    let rules = api.get("/v1/rules")?.body;
+    assert_eq!(rules["incidents"].as_array().map(Vec::len), Some(2), "{rules}");
+    Ok(())
 }
 
 #[test]
