@@ -227,6 +227,8 @@ fn nobody_waits_on_the_way_out_for_a_look_at_the_traffic() -> Result<()> {
     // Nothing can be kept there, so every change that is guarded looks for 2 s.
     fs::write(site.run_directory(), "").context("making a file")?;
     let daemon = site.start(&["edge0"], &[])?;
+    // A source that has sent, and does not any more.
+    assert_filters(&stage, &site)?;
     let api = api(&site);
     let block =
         |target: &str| json!({ "action": "block", "targets": [target], "for_s": 3600, "reason": "x" });
@@ -238,7 +240,7 @@ fn nobody_waits_on_the_way_out_for_a_look_at_the_traffic() -> Result<()> {
     assert!(!daemon.log().contains("to look at the traffic"), "{}", daemon.log());
     thread::scope(|scope| -> Result<()> {
         // The second waits for the first.
-        let looking = ["203.0.113.2", "203.0.113.3"].map(|target| {
+        let looking = ["198.18.0.0/25", "198.18.0.0/26"].map(|target| {
             let (api, block) = (&api, block(target));
             scope.spawn(move || api.post("/v1/incidents", Some(&block)))
         });
