@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use detector_common::{
     address::Family,
     policy::{DEFAULT_ROW, RuleValue},
-    ranges::{Node, NodeV4, NodeV6},
+    ranges::{Node, NodeV6},
 };
 use ipnet::IpNet;
 
@@ -33,66 +33,111 @@ pub struct Piece {
     pub after: RuleValue,
 }
 
-/// All addresses of both families, in order, cut where either policy's row changes.
-pub fn pieces(before: &Tables, after: &Tables) -> Vec<Piece> {
+/// All addresses of both families, in order, cut where either policy's row changes. One after the other: two policies of a
+/// million prefixes have four million of them.
+pub fn pieces<'a>(before: &'a Tables, after: &'a Tables) -> impl Iterator<Item = Piece> + 'a {
     [Family::V4, Family::V6]
         .into_iter()
-        .flat_map(|family| merged(family, &rows(before, family), &rows(after, family)))
-        .collect()
+        .flat_map(|family| merged(family, rows(before, family), rows(after, family)))
 }
 
 /// A first address and its row, up to the next first address.
 type Row = (u128, u32);
 
-fn rows(tables: &Tables, family: Family) -> Vec<Row> {
-    let mut rows = vec![(0, DEFAULT_ROW)];
-    match family {
+/// The rows of a family; the first one is that of address 0.
+fn rows(tables: &Tables, family: Family) -> impl Iterator<Item = Row> + '_ {
+    let keys: Box<dyn Iterator<Item = Row> + '_> = match family {
         Family::V4 if tables.header.rules_v4 != 0 => {
-            let key = |node: &NodeV4, place: usize| node.keys[place].into();
-            walk(&tables.rules_v4, key, 0, &mut rows);
+            Box::new(InOrder::of(&tables.rules_v4, |node, place| node.keys[place].into()))
         }
         Family::V6 if tables.header.rules_v6 != 0 => {
             let key = |node: &NodeV6, place: usize| {
                 u128::from(node.highs[place]) << 64 | u128::from(node.lows[place])
             };
-            walk(&tables.rules_v6, key, 0, &mut rows);
+            Box::new(InOrder::of(&tables.rules_v6, key))
         }
-        _ => {}
-    }
-    rows
+        _ => Box::new(std::iter::empty()),
+    };
+    let mut all = std::iter::once((0, DEFAULT_ROW)).chain(keys).peekable();
+    let mut last = None;
+    std::iter::from_fn(move || {
+        loop {
+            let row = all.next()?;
+            // The keys that fill up the last nodes say once more what the last range says.
+            let is_last_of_its_key = all.peek().is_none_or(|next| next.0 != row.0);
+            if is_last_of_its_key && last.replace(row.1) != Some(row.1) {
+                return Some(row);
+            }
+        }
+    })
 }
 
-/// Goes through a tree in the order of its keys. As deep as the tree is.
-fn walk<N: Node>(nodes: &[N], key: impl Fn(&N, usize) -> u128 + Copy, number: usize, rows: &mut Vec<Row>) {
-    let Some(node) = nodes.get(number) else { return };
-    for place in 0..=N::KEYS {
-        walk(nodes, key, number * (N::KEYS + 1) + place + 1, rows);
-        if place == N::KEYS {
-            break;
-        }
-        let row = (key(node, place), node.value(place));
-        // The keys that fill up the last nodes say once more what the last range says.
-        rows.pop_if(|last| last.0 == row.0);
-        if rows.last().is_none_or(|last| last.1 != row.1) {
-            rows.push(row);
+/// The keys of a tree with their values, in their order.
+struct InOrder<'a, N, K> {
+    nodes: &'a [N],
+    key: K,
+    /// Nodes from the root down, each with the place of its next key.
+    path: Vec<(usize, usize)>,
+}
+
+impl<'a, N: Node, K: Fn(&N, usize) -> u128> InOrder<'a, N, K> {
+    fn of(nodes: &'a [N], key: K) -> Self {
+        let mut tree = Self { nodes, key, path: Vec::new() };
+        tree.descend(0);
+        tree
+    }
+
+    /// Goes from a node to the least of its keys.
+    fn descend(&mut self, mut number: usize) {
+        while number < self.nodes.len() {
+            self.path.push((number, 0));
+            number = child::<N>(number, 0);
         }
     }
 }
 
-fn merged(family: Family, before: &[Row], after: &[Row]) -> Vec<Piece> {
+impl<N: Node, K: Fn(&N, usize) -> u128> Iterator for InOrder<'_, N, K> {
+    type Item = Row;
+
+    fn next(&mut self) -> Option<Row> {
+        loop {
+            let (number, place) = self.path.pop()?;
+            if place == N::KEYS {
+                continue;
+            }
+            self.path.push((number, place + 1));
+            self.descend(child::<N>(number, place + 1));
+            let node = &self.nodes[number];
+            return Some(((self.key)(node, place), node.value(place)));
+        }
+    }
+}
+
+/// The node of the keys before a key of a node.
+fn child<N: Node>(number: usize, place: usize) -> usize {
+    number * (N::KEYS + 1) + place + 1
+}
+
+fn merged(
+    family: Family,
+    before: impl Iterator<Item = Row>,
+    after: impl Iterator<Item = Row>,
+) -> impl Iterator<Item = Piece> {
     let highest = if family == Family::V4 { u32::MAX.into() } else { u128::MAX };
-    let mut pieces: Vec<Piece> = Vec::with_capacity(before.len().max(after.len()));
-    let (mut one, mut other) = (0, 0);
-    let mut first = 0;
-    loop {
-        let next = [before.get(one + 1), after.get(other + 1)].into_iter().flatten().map(|row| row.0).min();
-        let run = Run { family, first, last: next.map_or(highest, |next| next - 1) };
-        pieces.push(Piece { run, before: RuleValue(before[one].1), after: RuleValue(after[other].1) });
-        let Some(next) = next else { return pieces };
-        one += usize::from(before.get(one + 1).is_some_and(|row| row.0 == next));
-        other += usize::from(after.get(other + 1).is_some_and(|row| row.0 == next));
+    let (mut before, mut after) = (before.peekable(), after.peekable());
+    let row_of_zero = |row: Option<Row>| RuleValue(row.map_or(DEFAULT_ROW, |row| row.1));
+    let (mut one, mut other) = (row_of_zero(before.next()), row_of_zero(after.next()));
+    let mut first = Some(0);
+    std::iter::from_fn(move || {
+        let start = first?;
+        let next = [before.peek(), after.peek()].into_iter().flatten().map(|row| row.0).min();
+        let run = Run { family, first: start, last: next.map_or(highest, |next| next - 1) };
+        let piece = Piece { run, before: one, after: other };
+        one = before.next_if(|row| Some(row.0) == next).map_or(one, |row| RuleValue(row.1));
+        other = after.next_if(|row| Some(row.0) == next).map_or(other, |row| RuleValue(row.1));
         first = next;
-    }
+        Some(piece)
+    })
 }
 
 /// The fewest prefixes that make up a run.
@@ -143,7 +188,6 @@ mod tests {
     fn two_policies_are_cut_where_either_changes() {
         let (before, after) = (tables(&["198.51.100.0/24", "2001:db8::/32"]), tables(&["198.51.100.0/25"]));
         let changed: Vec<_> = pieces(&before, &after)
-            .into_iter()
             .filter(|piece| {
                 (piece.before == RuleValue(DEFAULT_ROW)) != (piece.after == RuleValue(DEFAULT_ROW))
             })
@@ -184,7 +228,7 @@ mod tests {
                 .iter()
                 .map(|list| tables(&list.iter().map(String::as_str).collect::<Vec<_>>()))
                 .collect();
-            let pieces = pieces(&tables[0], &tables[1]);
+            let pieces: Vec<_> = pieces(&tables[0], &tables[1]).collect();
             let edges = lists.iter().flatten().map(|&(address, _)| address);
             for address in edges.chain(others) {
                 let found = pieces.iter().find(|piece| {
