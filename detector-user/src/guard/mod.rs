@@ -278,7 +278,9 @@ impl Guard {
     /// Whether a change does too much.
     pub fn blast(&self, impact: Impact) -> Option<Blast> {
         let max_drop = self.max_drop.0;
-        let is_too_much = impact.newly_dropped_per_s >= FLOOR_PER_S && impact.newly_dropped_share > max_drop;
+        // The sums of an estimate may be a bit more than the whole, of which all may be dropped where that is asked for.
+        let share = impact.newly_dropped_share.min(1.0);
+        let is_too_much = impact.newly_dropped_per_s >= FLOOR_PER_S && share > max_drop;
         is_too_much.then_some(Blast { impact, max_drop })
     }
 
