@@ -7,6 +7,7 @@
 //! |---|---|
 //! | what is in a frame? | [`frame`], [`packet`], [`address`] |
 //! | which entry of a table belongs to a source? | [`table`] |
+//! | who made the client? | [`syn`], [`hello`] |
 //! | may it pass? | [`budget`], [`verdict`] |
 //! | what did the policy say? | [`policy`], [`service`], [`ranges`] |
 //! | what is counted? | [`verdict`], [`counters`] |
@@ -26,10 +27,12 @@ pub mod budget;
 pub mod counters;
 pub mod frame;
 pub mod hash;
+pub mod hello;
 pub mod limits;
 pub mod packet;
 pub mod policy;
 pub mod ranges;
 pub mod service;
+pub mod syn;
 pub mod table;
 pub mod verdict;

@@ -116,6 +116,9 @@ pub const INCIDENT_OVERFLOW_BUDGETS: usize = 1024;
 /// that fills all sets left well-behaved newcomers too little.
 pub const OVERFLOW_SOURCES: u64 = WAYS as u64;
 
+/// Fields of a ClientHello that are read, list elements among them: twenty times those of a browser's.
+pub const HELLO_FIELDS_MAX: u16 = 1024;
+
 /// Bytes of the ring buffer of sampled events.
 pub const EVENTS_BYTES: usize = 256 * 1024;
 
