@@ -43,8 +43,29 @@ counters! {
     }
 }
 
-/// Number of counters of one CPU: frame kinds, then table events.
-pub const COUNTERS: usize = FRAME_KINDS.len() + TABLE_EVENTS.len();
+counters! {
+    /// What becomes of handshakes that are followed.
+    HANDSHAKE_EVENTS HandshakeEvent {
+        Followed "followed" "A connection was given room to follow its handshake."
+        FlowsFull "flows_full" "… and this one was not: all room was taken."
+        FlowRaced "flow_raced" "Two CPUs had packets of one handshake at once; one of them was not looked at."
+        HelloRead "hello_read" "A ClientHello was read to its key."
+        HelloMalformed "hello_malformed" "A ClientHello contradicts itself: no key."
+        HelloTooLong "hello_too_long" "A ClientHello, or a segment of it, is longer than is read: no key."
+        HelloStrayed "hello_strayed" "Segments of a ClientHello overlap or came out of order: no key."
+        HelloUnfinished "hello_unfinished" "A connection ended inside its ClientHello: no key."
+        NoHello "no_hello" "A connection began with something else than a ClientHello."
+    }
+}
+
+/// Number of counters of one CPU: frame kinds, then table events, then those of handshakes.
+pub const COUNTERS: usize = FRAME_KINDS.len() + TABLE_EVENTS.len() + HANDSHAKE_EVENTS.len();
+
+/// Place of what became of a handshake among a CPU's counters.
+#[inline(always)]
+pub const fn handshake_event_slot(event: HandshakeEvent) -> u32 {
+    (FRAME_KINDS.len() + TABLE_EVENTS.len()) as u32 + event as u32
+}
 
 /// Place of a frame kind among a CPU's counters.
 #[inline(always)]

@@ -55,23 +55,9 @@ impl Segment {
 /// The eight bytes from a place on, as a number.
 #[inline(always)]
 fn word_at(bytes: &[u8; SEGMENT_BYTES_MAX + SPARE_BYTES], start: usize) -> u64 {
-    #[cfg(target_arch = "bpf")]
-    {
-        // The compiler reads what is not aligned byte by byte; x86-64, arm64 and the verifier on them take the word.
-        let word: u64;
-        // SAFETY: `start` is below SEGMENT_BYTES_MAX, so that eight bytes follow.
-        unsafe {
-            let from = bytes.as_ptr().add(start);
-            core::arch::asm!("{0} = *(u64 *)({1} + 0)", out(reg) word, in(reg) from, options(pure, readonly, nostack));
-        }
-        word.to_be()
-    }
-    #[cfg(not(target_arch = "bpf"))]
-    {
-        let mut word = [0; 8];
-        word.copy_from_slice(&bytes[start..start + 8]);
-        u64::from_be_bytes(word)
-    }
+    let mut word = [0; SPARE_BYTES];
+    word.copy_from_slice(&bytes[start..start + SPARE_BYTES]);
+    u64::from_be_bytes(word)
 }
 
 /// What the machine reads next.
@@ -244,6 +230,9 @@ abi_struct! {
 /// Bytes of a record's header (RFC 8446, 5.1).
 const RECORD_HEADER_BYTES: u8 = 5;
 
+/// Bytes of a handshake message's type and length.
+pub const MESSAGE_HEADER_BYTES: u8 = 4;
+
 /// The longest record of a plaintext.
 const RECORD_BYTES_MAX: u32 = 1 << 14;
 
@@ -251,7 +240,7 @@ const RECORD_BYTES_MAX: u32 = 1 << 14;
 const MESSAGE_BYTES_MAX: u32 = 0xffff;
 
 impl Hello {
-    /// Before the first byte of a stream of records.
+    /// Before the first byte of a stream of records: 0 all over, but for [`Self::need`].
     #[inline(always)]
     pub const fn start() -> Self {
         Self {
@@ -271,7 +260,7 @@ impl Hello {
             signature_count: 0,
             version: 0,
             phase: Phase::Message as u8,
-            need: 4,
+            need: MESSAGE_HEADER_BYTES,
             have: 0,
             record_have: 0,
             flags: 0,

@@ -116,6 +116,18 @@ pub const INCIDENT_OVERFLOW_BUDGETS: usize = 1024;
 /// that fills all sets left well-behaved newcomers too little.
 pub const OVERFLOW_SOURCES: u64 = WAYS as u64;
 
+/// Connections in their handshake that are followed at a time.
+pub const FLOWS: usize = 16_384;
+
+/// So long is a handshake followed that nothing is heard of.
+pub const HANDSHAKE_NS_MAX: u64 = 10_000_000_000;
+
+/// Segments before a ClientHello that are read: more than the dialogue with a proxy has.
+pub const OTHER_SEGMENTS_MAX: u8 = 8;
+
+/// Segments out of order for which a ClientHello is waited for.
+pub const STRAYED_SEGMENTS_MAX: u8 = 8;
+
 /// Fields of a ClientHello that are read, list elements among them: twenty times those of a browser's.
 pub const HELLO_FIELDS_MAX: u16 = 1024;
 

@@ -82,7 +82,8 @@ pub mod notes {
     pub const SPLIT_HEADERS: u32 = 1 << 8;
 }
 
-const TCP: u8 = IpProto::Tcp as u8;
+/// The protocol number of TCP.
+pub const TCP: u8 = IpProto::Tcp as u8;
 const UDP: u8 = IpProto::Udp as u8;
 const ICMPV6: u8 = IpProto::Ipv6Icmp as u8;
 const HOP_BY_HOP: u8 = IpProto::HopOpt as u8;
@@ -110,11 +111,61 @@ const fn is_extension(protocol: u8) -> bool {
     )
 }
 
+/// Where the headers of a packet lie, bytes from the start of the frame. All 0 where the transport header was not read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Layout {
+    /// Where the network header starts.
+    pub network: u32,
+    /// Where the transport header starts.
+    pub transport: u32,
+    /// Where the packet ends; an Ethernet frame may be padded beyond.
+    pub end: u32,
+}
+
+impl Layout {
+    /// In the lowest [`Self::BITS`] bits of a word: 8 bits, then 17 and 17.
+    #[inline(always)]
+    pub const fn pack(self) -> u64 {
+        self.network as u64 & 0xff
+            | (self.transport as u64 & PLACE_MASK) << 8
+            | (self.end as u64 & PLACE_MASK) << (8 + PLACE_BITS)
+    }
+
+    /// Bits of the packed form.
+    pub const BITS: u32 = 8 + 2 * PLACE_BITS;
+
+    /// Of such a word.
+    #[inline(always)]
+    pub const fn unpack(word: u64) -> Self {
+        Self {
+            network: word as u32 & 0xff,
+            transport: (word >> 8 & PLACE_MASK) as u32,
+            end: (word >> (8 + PLACE_BITS) & PLACE_MASK) as u32,
+        }
+    }
+}
+
+/// Bits of a place in a frame. The kernel's longest frame has 17 fragments of a page.
+pub const PLACE_BITS: u32 = 17;
+
+const PLACE_MASK: u64 = (1 << PLACE_BITS) - 1;
+
+/// A packet and where it lies in its frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Parsed {
+    /// The packet.
+    pub packet: Packet,
+    /// Where its headers are.
+    pub layout: Layout,
+}
+
 /// Where the parser stands in the network layer.
 struct Network {
     source: Address,
     destination: Address,
     protocol: u8,
+    /// Where the network header starts.
+    start: usize,
     /// Where the transport header starts.
     transport: usize,
     /// Where the packet ends; an Ethernet frame may be padded beyond.
@@ -125,7 +176,7 @@ struct Network {
 
 /// Reads a frame: a packet to judge, or the reason why it passes unjudged.
 #[inline(always)]
-pub fn parse<F: Frame>(frame: &F) -> Result<Packet, Reason> {
+pub fn parse<F: Frame>(frame: &F) -> Result<Parsed, Reason> {
     let ethernet = frame.read::<EthHdr>(0).ok_or(Reason::Truncated)?;
     let mut ether_type = ethernet.ether_type;
     let mut offset = EthHdr::LEN;
@@ -159,7 +210,7 @@ const fn is_vlan(ether_type: u16) -> bool {
 }
 
 #[inline(always)]
-fn parse_v4<F: Frame>(frame: &F, offset: usize, mut notes: u32) -> Result<Packet, Reason> {
+fn parse_v4<F: Frame>(frame: &F, offset: usize, mut notes: u32) -> Result<Parsed, Reason> {
     let header = frame.read::<Ipv4Hdr>(offset).ok_or(Reason::Truncated)?;
     let header_length = header.ihl() as usize;
     // Segmentation offload leaves length 0 in frames that have not been cut yet (captures, veth): such a packet ends
@@ -184,19 +235,20 @@ fn parse_v4<F: Frame>(frame: &F, offset: usize, mut notes: u32) -> Result<Packet
         source: Address::v4(header.src_addr),
         destination: Address::v4(header.dst_addr),
         protocol: header.proto,
+        start: offset,
         transport: offset + header_length,
         end: offset + total_length,
         first_fragment: more_fragments,
         notes,
     };
     if fragment_offset != 0 {
-        return Ok(without_ports(&network, Ports::InFirstFragment, notes::LATER_FRAGMENT));
+        return Ok(unlocated(without_ports(&network, Ports::InFirstFragment, notes::LATER_FRAGMENT)));
     }
     parse_transport(frame, network)
 }
 
 #[inline(always)]
-fn parse_v6<F: Frame>(frame: &F, offset: usize, notes: u32) -> Result<Packet, Reason> {
+fn parse_v6<F: Frame>(frame: &F, offset: usize, notes: u32) -> Result<Parsed, Reason> {
     let header = frame.read::<Ipv6Hdr>(offset).ok_or(Reason::Truncated)?;
     if header.vcf[0] >> 4 != 6 {
         return Err(Reason::Malformed);
@@ -216,6 +268,7 @@ fn parse_v6<F: Frame>(frame: &F, offset: usize, notes: u32) -> Result<Packet, Re
         source: Address::v6(header.src_addr),
         destination: Address::v6(header.dst_addr),
         protocol: header.next_hdr,
+        start: offset,
         transport,
         end,
         first_fragment: false,
@@ -224,7 +277,7 @@ fn parse_v6<F: Frame>(frame: &F, offset: usize, notes: u32) -> Result<Packet, Re
     if is_extension(network.protocol) {
         network.notes |= notes::IPV6_EXTENSIONS;
         if let Some(packet) = walk_extensions(frame, &mut network)? {
-            return Ok(packet);
+            return Ok(unlocated(packet));
         }
     }
     if network.protocol == ICMPV6
@@ -306,23 +359,33 @@ fn unread(network: &Network, note: u32) -> Packet {
 }
 
 #[inline(always)]
-fn parse_transport<F: Frame>(frame: &F, network: Network) -> Result<Packet, Reason> {
+fn unlocated(packet: Packet) -> Parsed {
+    Parsed { packet, layout: Layout::default() }
+}
+
+#[inline(always)]
+fn parse_transport<F: Frame>(frame: &F, network: Network) -> Result<Parsed, Reason> {
     let first_fragment = if network.first_fragment { notes::FIRST_FRAGMENT } else { 0 };
     if network.protocol != TCP && network.protocol != UDP {
-        return Ok(without_ports(&network, Ports::None, first_fragment));
+        return Ok(unlocated(without_ports(&network, Ports::None, first_fragment)));
     }
     if network.transport + size_of::<PortBytes>() > network.end {
         return Err(Reason::Malformed);
     }
     let Some(ports) = frame.read::<PortBytes>(network.transport) else {
-        return Ok(unread(&network, first_fragment | notes::SPLIT_HEADERS));
+        return Ok(unlocated(unread(&network, first_fragment | notes::SPLIT_HEADERS)));
+    };
+    let layout = Layout {
+        network: network.start as u32,
+        transport: network.transport as u32,
+        end: network.end as u32,
     };
     let mut packet = without_ports(&network, Ports::Known, first_fragment);
     packet.source_port = u16::from_be_bytes([ports[0], ports[1]]);
     packet.destination_port = u16::from_be_bytes([ports[2], ports[3]]);
     if network.protocol == UDP {
         check_udp(frame, &network)?;
-        return Ok(packet);
+        return Ok(Parsed { packet, layout });
     }
     let length = network.end - network.transport;
     if length < TcpHdr::LEN {
@@ -331,12 +394,12 @@ fn parse_transport<F: Frame>(frame: &F, network: Network) -> Result<Packet, Reas
         }
         packet.connection = true;
         packet.notes |= notes::TINY_FRAGMENT;
-        return Ok(packet);
+        return Ok(unlocated(packet));
     }
     let Some(header) = frame.read::<TcpStart>(network.transport) else {
         packet.connection = true;
         packet.notes |= notes::SPLIT_HEADERS;
-        return Ok(packet);
+        return Ok(unlocated(packet));
     };
     // Byte 12 holds the data offset in its upper half, byte 13 the flags (RFC 9293, 3.1).
     let (header_length, flags) = ((header[12] >> 4) as usize * 4, header[13]);
@@ -344,7 +407,7 @@ fn parse_transport<F: Frame>(frame: &F, network: Network) -> Result<Packet, Reas
         return Err(Reason::Malformed);
     }
     packet.connection = flags & (TCP_SYN | TCP_ACK) == TCP_SYN;
-    Ok(packet)
+    Ok(Parsed { packet, layout })
 }
 
 const TCP_SYN: u8 = 0x02;

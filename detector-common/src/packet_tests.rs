@@ -27,7 +27,7 @@ impl Frame for InBuffers<'_> {
 }
 
 fn parsed(frame: &[u8]) -> Result<Packet, Reason> {
-    parse(&SliceFrame(frame))
+    parse(&SliceFrame(frame)).map(|parsed| parsed.packet)
 }
 
 /// What a frame is made of; every combination is a whole frame.

@@ -356,7 +356,7 @@ pub const DEFAULT_ROW: u32 = 0;
 
 abi_struct! {
     /// What the program decided of the last packet, written under the virtual clock only.
-    pub struct Trace: 32 {
+    pub struct Trace: 48 {
         /// Packets decided so far.
         pub sequence: u64,
         /// Prefix of the source; see [`crate::table::Way::prefix`].
@@ -379,6 +379,10 @@ abi_struct! {
         pub shadow: u8,
         /// 0.
         pub reserved: [u8; 3],
+        /// Key of the packet's signature, where it is a SYN whose connection is followed; else 0.
+        pub syn_key: u64,
+        /// Key of the ClientHello that the packet completes; else 0.
+        pub tls_key: u64,
     }
 }
 

@@ -21,39 +21,39 @@ pub const HEADER_BYTES_MAX: usize = 256;
 /// Bits of [`Syn::quirks`], in the order of the text.
 pub mod quirks {
     /// *Don't fragment* is set.
-    pub const DF: u32 = 1 << 0;
+    pub const DF: u64 = 1 << 0;
     /// … and the identification is not 0.
-    pub const NONZERO_ID: u32 = 1 << 1;
+    pub const NONZERO_ID: u64 = 1 << 1;
     /// *Don't fragment* is not set, and the identification is 0.
-    pub const ZERO_ID: u32 = 1 << 2;
+    pub const ZERO_ID: u64 = 1 << 2;
     /// Explicit congestion notification, in IP or TCP.
-    pub const ECN: u32 = 1 << 3;
+    pub const ECN: u64 = 1 << 3;
     /// The reserved bit of IPv4 is set.
-    pub const RESERVED: u32 = 1 << 4;
+    pub const RESERVED: u64 = 1 << 4;
     /// The flow label of IPv6 is not 0.
-    pub const FLOW: u32 = 1 << 5;
+    pub const FLOW: u64 = 1 << 5;
     /// The sequence number is 0.
-    pub const ZERO_SEQ: u32 = 1 << 6;
+    pub const ZERO_SEQ: u64 = 1 << 6;
     /// An acknowledgement number without ACK.
-    pub const NONZERO_ACK: u32 = 1 << 7;
+    pub const NONZERO_ACK: u64 = 1 << 7;
     /// ACK without an acknowledgement number. Not in a SYN of a client.
-    pub const ZERO_ACK: u32 = 1 << 8;
+    pub const ZERO_ACK: u64 = 1 << 8;
     /// An urgent pointer without URG.
-    pub const NONZERO_URGENT: u32 = 1 << 9;
+    pub const NONZERO_URGENT: u64 = 1 << 9;
     /// URG.
-    pub const URG: u32 = 1 << 10;
+    pub const URG: u64 = 1 << 10;
     /// PSH.
-    pub const PSH: u32 = 1 << 11;
+    pub const PSH: u64 = 1 << 11;
     /// The timestamp is 0.
-    pub const ZERO_TIMESTAMP: u32 = 1 << 12;
+    pub const ZERO_TIMESTAMP: u64 = 1 << 12;
     /// The echoed timestamp is not 0.
-    pub const NONZERO_ECHO: u32 = 1 << 13;
+    pub const NONZERO_ECHO: u64 = 1 << 13;
     /// Bytes other than 0 behind the end of the options.
-    pub const TRAILING: u32 = 1 << 14;
+    pub const TRAILING: u64 = 1 << 14;
     /// A window scale above 14.
-    pub const EXCESSIVE_SCALE: u32 = 1 << 15;
+    pub const EXCESSIVE_SCALE: u64 = 1 << 15;
     /// Options that are malformed.
-    pub const BAD: u32 = 1 << 16;
+    pub const BAD: u64 = 1 << 16;
 
     /// The words of the text.
     pub const NAMES: [&str; 17] = [
@@ -76,11 +76,11 @@ pub enum WindowUnit {
 
 abi_struct! {
     /// A signature.
-    pub struct Syn: 64 {
+    pub struct Syn: 72 {
         /// Kinds of the options in their order; 0, the end of the options, may be the last one.
         pub layout: [u8; OPTION_BYTES_MAX],
         /// Bits of [`quirks`].
-        pub quirks: u32,
+        pub quirks: u64,
         /// Maximum segment size; 0: none was said.
         pub mss: u16,
         /// Window, in [`WindowUnit`]s.
@@ -106,7 +106,7 @@ abi_struct! {
         /// 1: the SYN has a payload.
         pub payload: u8,
         /// 0.
-        pub reserved: [u8; 3],
+        pub reserved: [u8; 7],
     }
 }
 
@@ -135,7 +135,7 @@ impl Segment {
     }
 }
 
-/// Reads the fields of a SYN before its options. `headers` begin with the network header, `transport` is where the TCP header
+/// Reads the fields of a SYN before its options into an empty signature. `headers` begin with the network header, `transport` is where the TCP header
 /// begins, `payload` whether there are bytes behind it. The caller has seen that the headers are whole.
 #[inline(always)]
 pub fn begin(syn: &mut Syn, headers: &Segment, transport: u32, payload: bool) {
@@ -165,21 +165,14 @@ pub fn begin(syn: &mut Syn, headers: &Segment, transport: u32, payload: bool) {
     quirks |= if flags & 0x20 != 0 { quirks::URG } else { 0 };
     quirks |= if flags & 0x08 != 0 { quirks::PSH } else { 0 };
     quirks |= if flags & 0xc0 != 0 { quirks::ECN } else { 0 };
-    syn.layout = [0; OPTION_BYTES_MAX];
     syn.quirks = quirks;
-    syn.mss = 0;
     syn.window = headers.half(transport + 14) as u16;
     syn.position = (transport + 20) as u16;
     syn.end = (transport + (headers.byte(transport + 12) >> 4) * 4) as u16;
     syn.ip_options_bytes = transport.wrapping_sub(ip_header_bytes) as u16;
-    syn.options = 0;
-    syn.padding_bytes = 0;
     syn.version = version as u8;
     syn.initial_ttl = initial_ttl(ttl);
-    syn.scale = 0;
-    syn.window_unit = WindowUnit::Bytes as u8;
     syn.payload = payload as u8;
-    syn.reserved = [0; 3];
 }
 
 /// The hop limit that a packet started with, of those in use, the nearest above.
@@ -289,7 +282,7 @@ impl Syn {
         scale: 0,
         window_unit: 0,
         payload: 0,
-        reserved: [0; 3],
+        reserved: [0; 7],
     };
 
     /// The signature of a SYN. `headers`: from the network header to the end of the TCP header; `transport`: where the latter
@@ -314,7 +307,7 @@ impl Syn {
     /// The key of the fingerprint. Never 0.
     #[inline(always)]
     pub fn key(&self) -> u64 {
-        let mut key = mix(self.quirks as u64 | (self.mss as u64) << 32 | (self.window as u64) << 48);
+        let mut key = mix(self.quirks | (self.mss as u64) << 32 | (self.window as u64) << 48);
         key = mix(key
             ^ (self.ip_options_bytes as u64
                 | (self.options as u64) << 16

@@ -112,6 +112,12 @@ impl Key {
     pub const fn hash(&self, seed: &Seed) -> u64 {
         keyed(seed, self.prefix, self.tag)
     }
+
+    /// The entry of a connection, by a hash of its addresses and ports. The lowest bit of its prefix is 0.
+    #[inline(always)]
+    pub const fn of_flow(hash: u64) -> Self {
+        Self { prefix: hash & !1, tag: OCCUPIED }
+    }
 }
 
 /// The set of a hash in a table of `sets`.
@@ -138,6 +144,8 @@ const OCCUPIED: u64 = 1 << 15;
 const TAG_MASK: u64 = 0xffff;
 const CLASS_SHIFT: u32 = 16;
 const CLASS_MASK: u64 = 0xfff;
+const PENDING_SHIFT: u32 = 28;
+const PENDING_MASK: u64 = 0xf;
 const EPOCH_SHIFT: u32 = 32;
 const EPOCH_MASK: u64 = 0xff_ffff;
 const GENERATION_SHIFT: u32 = 56;
@@ -152,7 +160,7 @@ const BUSY: u64 = 7 << UNIT_SHIFT;
 /// | 12–14 | unit; 7 in a way that is changing hands |
 /// | 15 | occupied |
 /// | 16–27 | class |
-/// | 28–31 | 0 |
+/// | 28–31 | connections of a source that are in their handshake, see [`Self::pending`] |
 /// | 32–55 | epoch of the policy that gave the class; 0: look it up for every packet |
 /// | 56–63 | generation: changes with the owner, so that a swap by a CPU that saw an earlier owner fails |
 ///
@@ -184,6 +192,18 @@ impl Meta {
     #[inline(always)]
     pub const fn class(self) -> u16 {
         (self.0 >> CLASS_SHIFT & CLASS_MASK) as u16
+    }
+
+    /// Connections whose handshake is being followed; [`PENDING_MAX`] stands for so many or more.
+    #[inline(always)]
+    pub const fn pending(self) -> u32 {
+        (self.0 >> PENDING_SHIFT & PENDING_MASK) as u32
+    }
+
+    /// The same owner with so many connections in their handshake.
+    #[inline(always)]
+    pub const fn with_pending(self, pending: u32) -> Self {
+        Self(self.0 & !(PENDING_MASK << PENDING_SHIFT) | (pending as u64 & PENDING_MASK) << PENDING_SHIFT)
     }
 
     /// The epoch of the class.
@@ -248,6 +268,9 @@ impl Meta {
         Self(kept | (class as u64 & CLASS_MASK) << CLASS_SHIFT | (epoch as u64 & EPOCH_MASK) << EPOCH_SHIFT)
     }
 }
+
+/// As many connections in their handshake as a way counts.
+pub const PENDING_MAX: u32 = PENDING_MASK as u32;
 
 /// The highest epoch.
 pub const EPOCH_MAX: u32 = EPOCH_MASK as u32;

@@ -3,7 +3,7 @@
 use aya_ebpf::{bindings::xdp_action, programs::XdpContext};
 use detector_common::{
     branchless::bounded,
-    counters::{TableEvent, frame_kind_slot, table_event_slot},
+    counters::{HandshakeEvent, TableEvent, frame_kind_slot, handshake_event_slot, table_event_slot},
     packet::Packet,
     policy::Trace,
     table::{Refusal, Unit, outcomes_of, traffic_of},
@@ -92,6 +92,12 @@ pub(crate) fn table_event(event: TableEvent) {
     increment(table_event_slot(event));
 }
 
+/// Counts what became of a handshake.
+#[inline(always)]
+pub(crate) fn handshake_event(event: HandshakeEvent) {
+    increment(handshake_event_slot(event));
+}
+
 #[inline(always)]
 fn increment(slot: u32) {
     if let Some(counter) = COUNTERS.get_ptr_mut(slot) {
@@ -127,7 +133,17 @@ fn trace(packet: Option<&Packet>, decision: u64, bytes: u32) {
         connection,
         shadow: (refused && !dropped) as u8,
         reserved: [0; 3],
+        syn_key: 0,
+        tls_key: 0,
     };
     // SAFETY: as above.
     unsafe { trace.write(trace_of) };
+}
+
+/// Tells tests and replay what was learned of a client by the packet that was traced last.
+#[inline(always)]
+pub(crate) fn trace_keys(syn_key: u64, tls_key: u64) {
+    let Some(trace) = TRACE.get_ptr_mut(0) else { return };
+    atomic::store(word!(trace, syn_key), syn_key);
+    atomic::store(word!(trace, tls_key), tls_key);
 }

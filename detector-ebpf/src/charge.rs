@@ -215,6 +215,12 @@ pub(crate) fn stamp(way: *mut Way, now: u64) {
     budget::stamp(&packets_tat(way), now);
 }
 
+/// Notes when a source last asked for a connection, where no budget does.
+#[inline(always)]
+pub(crate) fn stamp_connection(way: *mut Way, now: u64) {
+    budget::stamp(&connections_tat(way), now);
+}
+
 /// Whether a cost conforms; nothing is charged.
 #[inline(always)]
 pub(crate) fn ask(tat: MapWord, budget: &Budget, cost: u64, now: u64, reason: Reason) -> Result<(), Reason> {

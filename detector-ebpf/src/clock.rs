@@ -1,6 +1,9 @@
 //! The clock is an input: the kernel's coarse monotonic clock, or a word that tests and replay set.
 
-use aya_ebpf::{Global, helpers::generated::bpf_ktime_get_coarse_ns};
+use aya_ebpf::{
+    Global,
+    helpers::generated::{bpf_ktime_get_coarse_ns, bpf_ktime_get_ns},
+};
 use detector_common::budget::ticks;
 
 use crate::{atomic, maps::VIRTUAL_CLOCK};
@@ -27,4 +30,14 @@ pub(crate) fn now() -> u64 {
     }
     // SAFETY: the helper has no precondition (Linux 5.11 and later).
     ticks(unsafe { bpf_ktime_get_coarse_ns() })
+}
+
+/// Now, in nanoseconds: the precise clock, for the few packets that a handshake is timed by.
+#[inline(always)]
+pub(crate) fn precise_ns() -> u64 {
+    if is_virtual() {
+        return VIRTUAL_CLOCK.get_ptr(0).map_or(0, |now| atomic::load(now));
+    }
+    // SAFETY: the helper has no precondition.
+    unsafe { bpf_ktime_get_ns() }
 }

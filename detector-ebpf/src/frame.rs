@@ -5,9 +5,11 @@ use core::mem::MaybeUninit;
 use crate::atomic;
 use aya_ebpf::{bindings::xdp_md, helpers::generated::bpf_xdp_get_buff_len, programs::XdpContext};
 use detector_common::{
+    branchless::bounded,
     frame::{Frame, Wire},
-    packet::{self, Packet},
-    verdict::Reason,
+    limits::FRAME_BYTES_MAX,
+    packet::{self, Layout, PLACE_BITS, Packet},
+    verdict::{REASONS, Reason},
 };
 
 /// A frame on its way in.
@@ -51,6 +53,8 @@ pub(crate) struct Parsed<'a> {
     pub(crate) bytes: u32,
     /// The packet, or why it is not judged.
     pub(crate) packet: Result<&'a Packet, Reason>,
+    /// Where its headers are, see [`Layout`].
+    pub(crate) layout: u64,
 }
 
 /// Zeroes the room of a packet, since the verifier wants every byte written that a function is shown; word by word,
@@ -69,19 +73,52 @@ fn clear(room: &mut MaybeUninit<Packet>) {
 #[inline(always)]
 pub(crate) fn parse<'a>(ctx: &XdpContext, room: &'a mut MaybeUninit<Packet>) -> Parsed<'a> {
     clear(room);
-    let outcome = parse_frame(ctx.ctx, room.as_mut_ptr());
-    let packet = match Reason::from_number(outcome as u8) {
+    let Outcome { reason, bytes, layout } = Outcome::unpack(parse_frame(ctx.ctx, room.as_mut_ptr()));
+    let packet = match Reason::from_number(reason) {
         Some(reason) => Err(reason),
         // SAFETY: `parse_frame` wrote a packet, as it says by a number that no reason has.
         None => Ok(unsafe { room.assume_init_ref() }),
     };
-    Parsed { bytes: (outcome >> 8) as u32, packet }
+    Parsed { bytes, packet, layout }
 }
 
 /// Stands in the answer of [`parse_frame`] for "a packet was written".
-const PARSED: u64 = 0xff;
+const PARSED: u8 = 0x1f;
 
-/// Parses a frame into `packet`. Returns its length above bit 8 and the number of the reason, or [`PARSED`], below.
+const _: () = assert!(REASONS < PARSED as usize);
+const _: () = assert!(FRAME_BYTES_MAX < 1 << 17, "a place in a frame has 17 bits");
+
+const _: () = assert!(FRAME_BYTES_MAX < 1 << PLACE_BITS);
+
+/// The answer of [`parse_frame`], in one word.
+struct Outcome {
+    /// The number of a reason, or [`PARSED`].
+    reason: u8,
+    bytes: u32,
+    layout: u64,
+}
+
+const REASON_BITS: u32 = 5;
+
+const _: () = assert!(PARSED < 1 << REASON_BITS && REASON_BITS + PLACE_BITS + Layout::BITS <= 64);
+
+impl Outcome {
+    #[inline(always)]
+    fn pack(&self) -> u64 {
+        self.reason as u64 | (self.bytes as u64) << REASON_BITS | self.layout << (REASON_BITS + PLACE_BITS)
+    }
+
+    #[inline(always)]
+    fn unpack(word: u64) -> Self {
+        Self {
+            reason: word as u8 & PARSED,
+            bytes: (word >> REASON_BITS) as u32 & ((1 << PLACE_BITS) - 1),
+            layout: word >> (REASON_BITS + PLACE_BITS),
+        }
+    }
+}
+
+/// Parses a frame into `packet`. Returns an [`Outcome`].
 ///
 /// A function with external linkage: the verifier walks the many ways through a parser once, and what they found is
 /// then just a packet, not a hundred cases to follow through every later step.
@@ -89,16 +126,61 @@ const PARSED: u64 = 0xff;
 #[inline(never)]
 extern "C" fn parse_frame(ctx: *mut xdp_md, packet: *mut Packet) -> u64 {
     let frame = XdpFrame::new(ctx);
-    let length = (frame.bytes as u64) << 8;
+    let bytes = frame.bytes;
+    let unparsed = |reason: Reason| Outcome { reason: reason as u8, bytes, layout: 0 }.pack();
     if packet.is_null() {
-        return length | Reason::Unjudged as u64;
+        return unparsed(Reason::Unjudged);
     }
     match packet::parse(&frame) {
         Ok(parsed) => {
             // SAFETY: not null, and the verifier knows its size.
-            unsafe { packet.write(parsed) };
-            length | PARSED
+            unsafe { packet.write(parsed.packet) };
+            Outcome { reason: PARSED, bytes, layout: parsed.layout.pack() }.pack()
         }
-        Err(reason) => length | reason as u64,
+        Err(reason) => unparsed(reason),
     }
+}
+
+/// Copies a packet, word by word: the compiler would call a function that Linux 6.1 refuses.
+#[inline(always)]
+pub(crate) fn copy_packet(from: &Packet, to: &mut Packet) {
+    let (from, to) = (core::ptr::from_ref(from).cast::<u64>(), core::ptr::from_mut(to).cast::<u64>());
+    for word in 0..size_of::<Packet>() / 8 {
+        // SAFETY: one of the words of the packet, all of which `clear` wrote.
+        let value = atomic::load(unsafe { from.add(word) });
+        // SAFETY: as above.
+        atomic::store(unsafe { to.add(word) }, value);
+    }
+}
+
+/// Bits of [`Segment::flags`] (RFC 9293, 3.1).
+pub(crate) const FIN: u32 = 0x01;
+pub(crate) const RST: u32 = 0x04;
+pub(crate) const ACK: u32 = 0x10;
+
+/// A TCP segment.
+pub(crate) struct Segment {
+    /// Its sequence number.
+    pub(crate) sequence: u32,
+    /// Its flags.
+    pub(crate) flags: u32,
+    /// Where its payload starts, bytes from the start of the frame.
+    pub(crate) payload_start: u32,
+    /// Bytes of its payload.
+    pub(crate) payload: u32,
+}
+
+/// The segment of a TCP packet; `None` where the header is beyond the frame's first buffer.
+#[inline(always)]
+pub(crate) fn tcp_segment(ctx: &XdpContext, layout: Layout) -> Option<Segment> {
+    let frame = XdpFrame { data: ctx.data(), data_end: ctx.data_end(), bytes: 0 };
+    // Headers lie in the first page; the verifier wants a place to be far from 2^16.
+    let header = frame.read::<[u8; 20]>(bounded::<0x7fff>(layout.transport as u64))?;
+    let payload_start = layout.transport + (header[12] >> 4) as u32 * 4;
+    Some(Segment {
+        sequence: u32::from_be_bytes([header[4], header[5], header[6], header[7]]),
+        flags: header[13] as u32,
+        payload_start,
+        payload: layout.end.saturating_sub(payload_start),
+    })
 }

@@ -17,7 +17,7 @@ use crate::{
     maps::OVERFLOW,
     parent::{self, Around, Purpose},
     policy::{Classification, Policy},
-    source::{self, Created, Found, Place},
+    source::{self, Created, Found, Place, Table},
 };
 
 /// What was decided of a packet.
@@ -189,15 +189,15 @@ fn admit(
     if has_parents && around.step(Purpose::NewSource, Step::Ask, demand).is_err() {
         return Admission::Refused;
     }
-    match source::create(place, key, demand.now, classification.number, classification.epoch, false) {
-        Created::Made(way) => {
+    match source::create(Table::Sources, key, demand.now, classification.number, classification.epoch) {
+        Created::Made(attempt) => {
             if has_parents {
                 // Refused only if another CPU spent the rest since it was asked; the entry is there all the same.
                 let _ = around.step(Purpose::NewSource, Step::Charge, demand);
             }
-            Admission::Entry(way)
+            Admission::Entry(source::way(place, attempt))
         }
-        Created::Met(way) => Admission::Entry(way),
+        Created::Met(attempt) => Admission::Entry(source::way(place, attempt)),
         Created::Full => Admission::Full,
     }
 }

@@ -1,4 +1,4 @@
-//! The way of a packet: parse → service → source → budgets → verdict → account.
+//! The way of a packet: parse → service → source → budgets → verdict → (handshake) → account.
 //!
 //! Nothing is decided here that `detector-common` does not test on the host; this crate brings the maps, the clock
 //! and the atomic operations. See `docs/architecture.md`.
@@ -15,7 +15,10 @@ mod atomic;
 mod charge;
 mod clock;
 mod event;
+mod flows;
 mod frame;
+mod handshake;
+mod hello;
 mod judge;
 mod maps;
 mod parent;
@@ -41,7 +44,14 @@ fn detector(ctx: XdpContext) -> u32 {
             None => Decision::no_policy(packet),
         },
     };
+    handshake::hand_over(&ctx, &decision, parsed.layout, parsed.bytes, now);
     account::settle(&ctx, &decision, parsed.bytes, now)
+}
+
+/// Goes on with a packet that may be part of a handshake; see [`handshake`].
+#[xdp(frags)]
+fn handshakes(ctx: XdpContext) -> u32 {
+    handshake::follow(&ctx)
 }
 
 #[cfg(not(test))]

@@ -4,15 +4,16 @@
 
 use aya_ebpf::{
     bindings::{BPF_F_INNER_MAP, BPF_F_MMAPABLE},
-    btf_maps::{Array, ArrayOfMaps, PerCpuArray, RingBuf},
+    btf_maps::{Array, ArrayOfMaps, PerCpuArray, ProgramArray, RingBuf},
     macros::btf_map,
 };
 use detector_common::{
     counters::COUNTERS as COUNTERS_LEN,
+    flow::{Flow, Scratch},
     limits::{
-        CELLS_MAX, CLASSES_MAX, DESTINATION_SLOTS, EVENTS_BYTES, INCIDENT_CELLS_MAX, INCIDENT_CLASSES_MAX,
-        INCIDENT_SLOTS, MANIFEST_BYTES, OVERFLOW_BUDGETS, PARENT_CLASSES_MAX, POLICY_SLOTS, PORT_SLOTS,
-        RULE_COUNTERS, SERVICES_MAX,
+        CELLS_MAX, CLASSES_MAX, DESTINATION_SLOTS, EVENTS_BYTES, FLOWS as FLOWS_LEN, INCIDENT_CELLS_MAX,
+        INCIDENT_CLASSES_MAX, INCIDENT_SLOTS, MANIFEST_BYTES, OVERFLOW_BUDGETS, PARENT_CLASSES_MAX,
+        POLICY_SLOTS, PORT_SLOTS, RULE_COUNTERS, SERVICES_MAX, WAYS,
     },
     policy::{Cell, Class, DropEvent, ParentClass, PolicyHeader, RuleDrops, Settings, Trace},
     ranges::{NodeV4, NodeV6},
@@ -62,6 +63,28 @@ pub(crate) static SOURCES: Array<Set, 1, MAPPABLE> = Array::new();
 /// counter `parents_full`. Error: as for the sources.
 #[btf_map]
 pub(crate) static PARENTS: Array<Set, 1, MAPPABLE> = Array::new();
+
+/// Writer: program. Reader: program.
+/// Size: 16,384 connections in their handshake, in sets as the sources. Full: the handshake is not followed, counter
+/// `flows_full`. Error: its fingerprint and times are not known.
+#[btf_map]
+pub(crate) static FLOWS: Array<Set, { FLOWS_LEN / WAYS }, MAPPABLE> = Array::new();
+
+/// Writer: program, the CPU that holds the state's lock. Reader: program.
+/// Size: a state of 128 bytes for each way of `FLOWS`. Full: cannot be. Error: of two packets of one handshake that two CPUs
+/// have at once, one is not looked at.
+#[btf_map]
+pub(crate) static FLOW_STATES: Array<Flow, { FLOWS_LEN }, MAPPABLE> = Array::new();
+
+/// Writer: daemon, at each start. Reader: program.
+/// Size: one program, that which follows handshakes. Full: cannot be. Error: none.
+#[btf_map]
+pub(crate) static PROGRAMS: ProgramArray<1> = ProgramArray::new();
+
+/// Writer: program, each CPU its own. Reader: program, within one packet.
+/// Size: 4.5 KiB a CPU. Full: cannot be; of a longer segment the first 4 KiB are read. Error: none.
+#[btf_map]
+pub(crate) static SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
 
 /// Writer: program. Reader: program.
 /// Size: 16,384 words, as many for each class as for the others. Full: cannot be. Error: newcomers of one class to full

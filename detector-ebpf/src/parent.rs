@@ -14,7 +14,7 @@ use crate::{
     account,
     charge::{self, Budgets, Demand, Step},
     policy::Policy,
-    source::{self, Created},
+    source::{self, Created, Table},
 };
 
 /// Whether a class names any parent. Most do not, and pay one test.
@@ -165,12 +165,12 @@ struct Parent {
 /// The entry of a parent. A set without an idle way leaves it out, counted.
 #[inline(always)]
 fn entry(key: &Key, now: u64) -> Option<*mut Way> {
-    let place = source::parent_place(key)?;
+    let place = source::place_in(Table::Parents, key)?;
     if let Some(found) = source::find(&place, key) {
         return Some(found.way);
     }
-    match source::create(&place, key, now, 0, 0, true) {
-        Created::Made(way) | Created::Met(way) => Some(way),
+    match source::create(Table::Parents, key, now, 0, 0) {
+        Created::Made(attempt) | Created::Met(attempt) => Some(source::way(&place, attempt)),
         Created::Full => None,
     }
 }

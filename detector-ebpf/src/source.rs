@@ -4,18 +4,42 @@ use aya_ebpf::Global;
 use detector_common::{
     branchless::{all_ones_if, greater, is_less},
     budget::ticks,
-    counters::TableEvent,
+    counters::{HandshakeEvent, TableEvent},
     hash::Seed,
-    limits::{HISTORY_PACKETS, LONG_IDLE_NS, SEARCHES_MAX, WAYS},
-    table::{Key, Meta, Set, Way, attempt_at, set_of, traffic_packets, way_of},
+    limits::{HANDSHAKE_NS_MAX, HISTORY_PACKETS, LONG_IDLE_NS, SEARCHES_MAX, SWAP_ATTEMPTS_MAX, WAYS},
+    table::{Key, Meta, PENDING_MAX, Set, Way, attempt_at, set_of, traffic_packets, way_of},
 };
 
 use crate::{
     account,
     atomic::{self, word},
     charge,
-    maps::{PARENTS, SOURCES},
+    maps::{FLOWS, PARENTS, SOURCES},
 };
+
+/// The tables of ways.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u64)]
+pub(crate) enum Table {
+    /// [`SOURCES`].
+    Sources = 0,
+    /// [`PARENTS`].
+    Parents = 1,
+    /// [`FLOWS`]. Its ways have one time: until when they are kept.
+    Flows = 2,
+}
+
+impl Table {
+    /// The table of a number.
+    #[inline(always)]
+    fn of(number: u64) -> Self {
+        match number {
+            0 => Self::Sources,
+            1 => Self::Parents,
+            _ => Self::Flows,
+        }
+    }
+}
 
 /// The secret of the tables, see [`Seed`]. Drawn by the daemon; every program that shares the tables has the same.
 /// Four words, since a struct would be copied to the stack.
@@ -29,7 +53,7 @@ static SEED_MULTIPLIER_0: Global<u64> = Global::new(1);
 static SEED_MULTIPLIER_1: Global<u64> = Global::new(1);
 
 #[inline(always)]
-fn seed() -> Seed {
+pub(crate) fn seed() -> Seed {
     Seed {
         offsets: [SEED_OFFSET_0.load(), SEED_OFFSET_1.load()],
         multipliers: [SEED_MULTIPLIER_0.load(), SEED_MULTIPLIER_1.load()],
@@ -43,6 +67,9 @@ static SOURCE_SETS: Global<u32> = Global::new(1);
 /// Sets of [`PARENTS`].
 #[unsafe(no_mangle)]
 static PARENT_SETS: Global<u32> = Global::new(1);
+
+/// Sets of [`FLOWS`].
+const FLOW_SETS: u32 = (detector_common::limits::FLOWS / WAYS) as u32;
 
 /// Where an entry is, or would be.
 pub(crate) struct Place {
@@ -60,10 +87,10 @@ pub(crate) fn place(key: &Key) -> Option<Place> {
     source_place_of(key.hash(&seed()))
 }
 
-/// The place of a prefix around sources.
+/// The place of a key in a table.
 #[inline(always)]
-pub(crate) fn parent_place(key: &Key) -> Option<Place> {
-    parent_place_of(key.hash(&seed()))
+pub(crate) fn place_in(table: Table, key: &Key) -> Option<Place> {
+    place_of(table, key.hash(&seed()))
 }
 
 #[inline(always)]
@@ -73,14 +100,24 @@ fn source_place_of(hash: u64) -> Option<Place> {
 }
 
 #[inline(always)]
-fn parent_place_of(hash: u64) -> Option<Place> {
-    let set_number = set_of(hash, PARENT_SETS.load());
-    Some(Place { hash, set_number, set: PARENTS.get_ptr_mut(set_number)? })
+fn place_of(table: Table, hash: u64) -> Option<Place> {
+    let (set_number, set) = match table {
+        Table::Sources => return source_place_of(hash),
+        Table::Parents => {
+            let number = set_of(hash, PARENT_SETS.load());
+            (number, PARENTS.get_ptr_mut(number)?)
+        }
+        Table::Flows => {
+            let number = set_of(hash, FLOW_SETS);
+            (number, FLOWS.get_ptr_mut(number)?)
+        }
+    };
+    Some(Place { hash, set_number, set })
 }
 
 /// The way of a place at an attempt of the search.
 #[inline(always)]
-fn way(place: &Place, attempt: usize) -> *mut Way {
+pub(crate) fn way(place: &Place, attempt: usize) -> *mut Way {
     let first = place.set.cast::<Way>();
     // SAFETY: `way_of` is below WAYS, so the way lies inside the set.
     unsafe { first.add(way_of(place.hash, attempt)) }
@@ -116,6 +153,12 @@ pub(crate) struct Found {
     pub(crate) meta: Meta,
 }
 
+/// The number of the way that the search meets at an attempt, counted through the table.
+#[inline(always)]
+pub(crate) fn number_of(place: &Place, attempt: usize) -> u32 {
+    place.set_number * WAYS as u32 + way_of(place.hash, attempt) as u32
+}
+
 /// The entry of a key. This is all that a known source costs.
 #[inline(always)]
 pub(crate) fn find(place: &Place, key: &Key) -> Option<Found> {
@@ -149,10 +192,9 @@ const WITH_HISTORY: u64 = ticks(LONG_IDLE_NS).next_power_of_two();
 /// A function of numbers with external linkage, as [`create_entry`] is.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn victim(hash: u64, now: u64, is_parent: u64) -> u64 {
+extern "C" fn victim(hash: u64, now: u64, table: u64) -> u64 {
     const { assert!(WAYS == 8) };
-    let place = if is_parent == 0 { source_place_of(hash) } else { parent_place_of(hash) };
-    let Some(place) = place else { return NO_WAY };
+    let Some(place) = place_of(Table::of(table), hash) else { return NO_WAY };
     let long_ago = now.saturating_sub(ticks(LONG_IDLE_NS));
     let mut best = TAKEN;
     for attempt in 0..ways() {
@@ -182,24 +224,24 @@ fn busy_until(way: *mut Way) -> u64 {
 
 /// What became of a key that had no entry a moment ago.
 pub(crate) enum Created {
-    /// It has one now.
-    Made(*mut Way),
+    /// It has one now, which the search meets at this attempt.
+    Made(usize),
     /// Another CPU made one meanwhile.
-    Met(*mut Way),
+    Met(usize),
     /// No way is idle.
     Full,
 }
 
 /// Makes the entry of a key.
 #[inline(always)]
-pub(crate) fn create(place: &Place, key: &Key, now: u64, class: u16, epoch: u32, is_parent: bool) -> Created {
+pub(crate) fn create(table: Table, key: &Key, now: u64, class: u16, epoch: u32) -> Created {
     let class_and_epoch = (epoch as u64) << 32 | class as u64;
-    let created = create_entry(key.prefix, key.tag, now, class_and_epoch, is_parent as u64);
+    let created = create_entry(key.prefix, key.tag, now, class_and_epoch, table as u64);
     if created == NO_WAY {
         return Created::Full;
     }
-    let way = way(place, created as usize & (WAYS - 1));
-    if created & MADE != 0 { Created::Made(way) } else { Created::Met(way) }
+    let attempt = created as usize & (WAYS - 1);
+    if created & MADE != 0 { Created::Made(attempt) } else { Created::Met(attempt) }
 }
 
 /// Returned by [`create_entry`]: no way is idle.
@@ -216,16 +258,15 @@ const MADE: u64 = WAYS as u64 * 2;
 /// another way. Both search again after they published, so at least one of them sees both: see [`settle_with_others`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn create_entry(prefix: u64, tag: u64, now: u64, class_and_epoch: u64, is_parent: u64) -> u64 {
+extern "C" fn create_entry(prefix: u64, tag: u64, now: u64, class_and_epoch: u64, table: u64) -> u64 {
     let key = Key { prefix, tag };
-    let place = if is_parent == 0 { place(&key) } else { parent_place(&key) };
-    let Some(place) = place else { return NO_WAY };
+    let table = Table::of(table);
+    let Some(place) = place_in(table, &key) else { return NO_WAY };
     for _ in 0..SEARCHES_MAX {
-        let found = attempt_of(&place, &key);
-        if found != NO_WAY {
-            return found;
+        if let Some(found) = attempt_of(&place, &key) {
+            return found as u64;
         }
-        let chosen = victim(place.hash, now, is_parent);
+        let chosen = victim(place.hash, now, table as u64);
         if chosen == NO_WAY {
             return NO_WAY;
         }
@@ -248,7 +289,7 @@ extern "C" fn create_entry(prefix: u64, tag: u64, now: u64, class_and_epoch: u64
         }
         // Its owner sent on another CPU before the claim was seen: it keeps the way.
         if busy_until(way) > now {
-            give_back(&place, way, chosen, seen, claimed, is_parent);
+            give_back(table, &place, way, chosen, seen, claimed);
             account::table_event(TableEvent::CreationRaced);
             continue;
         }
@@ -260,9 +301,9 @@ extern "C" fn create_entry(prefix: u64, tag: u64, now: u64, class_and_epoch: u64
         if atomic::swap(meta_of(way), claimed.0, owned.0).is_err() {
             return NO_WAY;
         }
-        count_creation(seen.is_occupied(), is_parent != 0);
+        count_creation(table, seen.is_occupied());
         let attempt =
-            settle_with_others(place.hash, prefix, tag, chosen as u64, is_parent) as usize & (WAYS - 1);
+            settle_with_others(place.hash, prefix, tag, chosen as u64, table as u64) as usize & (WAYS - 1);
         // Dated, so that it is not the next newcomer's choice before its first packet is charged.
         charge::stamp(self::way(&place, attempt), now);
         return attempt as u64 | if attempt == chosen { MADE } else { 0 };
@@ -270,16 +311,16 @@ extern "C" fn create_entry(prefix: u64, tag: u64, now: u64, class_and_epoch: u64
     NO_WAY
 }
 
-/// The attempt at which the search meets the entry of a key; [`NO_WAY`]: it has none.
+/// The attempt at which the search meets the entry of a key.
 #[inline(always)]
-fn attempt_of(place: &Place, key: &Key) -> u64 {
+pub(crate) fn attempt_of(place: &Place, key: &Key) -> Option<usize> {
     for attempt in 0..ways() {
         let way = way(place, attempt);
         if is_entry_of(way, meta(way), key) {
-            return attempt as u64;
+            return Some(attempt);
         }
     }
-    NO_WAY
+    None
 }
 
 /// Whether a way, whose meta word was read before, is the entry of a key. In this order: a prefix that is read after the
@@ -304,12 +345,12 @@ fn fill(way: *mut Way, prefix: u64) {
 
 /// Gives a claimed way back to the owner it had, which may have made another entry meanwhile.
 #[inline(always)]
-fn give_back(place: &Place, way: *mut Way, chosen: usize, seen: Meta, claimed: Meta, is_parent: u64) {
+fn give_back(table: Table, place: &Place, way: *mut Way, chosen: usize, seen: Meta, claimed: Meta) {
     if atomic::swap(meta_of(way), claimed.0, claimed.returned(seen).0).is_ok() && seen.is_occupied() {
         let owner = Key { prefix: atomic::load(word!(way, prefix)), tag: seen.tag() };
         let hash = owner.hash(&seed());
         let number = way_of(place.hash, chosen);
-        settle_with_others(hash, owner.prefix, owner.tag, attempt_at(hash, number) as u64, is_parent);
+        settle_with_others(hash, owner.prefix, owner.tag, attempt_at(hash, number) as u64, table as u64);
     }
 }
 
@@ -320,10 +361,9 @@ fn give_back(place: &Place, way: *mut Way, chosen: usize, seen: Meta, claimed: M
 /// A function of numbers with external linkage, as [`create_entry`] is.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn settle_with_others(hash: u64, prefix: u64, tag: u64, mine: u64, is_parent: u64) -> u64 {
+extern "C" fn settle_with_others(hash: u64, prefix: u64, tag: u64, mine: u64, table: u64) -> u64 {
     let key = Key { prefix, tag };
-    let place = if is_parent == 0 { source_place_of(hash) } else { parent_place_of(hash) };
-    let Some(place) = place else { return mine };
+    let Some(place) = place_of(Table::of(table), hash) else { return mine };
     let mut first = WAYS;
     for attempt in 0..ways() {
         let way = way(&place, attempt);
@@ -343,20 +383,50 @@ extern "C" fn settle_with_others(hash: u64, prefix: u64, tag: u64, mine: u64, is
 
 /// Gives a way back.
 #[inline(always)]
-fn release(way: *mut Way, seen: Meta) {
+pub(crate) fn release(way: *mut Way, seen: Meta) {
     // Lost only if the way has changed hands meanwhile: then it is somebody else's.
     let _ = atomic::swap(meta_of(way), seen.0, seen.released().0);
 }
 
 #[inline(always)]
-fn count_creation(replaced: bool, is_parent: bool) {
-    if is_parent {
-        account::table_event(TableEvent::ParentCreated);
-        return;
+fn count_creation(table: Table, replaced: bool) {
+    match table {
+        Table::Sources => {}
+        Table::Parents => return account::table_event(TableEvent::ParentCreated),
+        Table::Flows => return account::handshake_event(HandshakeEvent::Followed),
     }
     account::table_event(TableEvent::SourceCreated);
     if replaced {
         account::table_event(TableEvent::SourceReplaced);
+    }
+}
+
+/// Counts a connection of a source that begins its handshake, or ends it.
+#[inline(always)]
+pub(crate) fn count_pending(way: *mut Way, begins: bool) {
+    for _ in 0..SWAP_ATTEMPTS_MAX {
+        let seen = meta(way);
+        let pending = seen.pending();
+        // At the most nobody counts down: some are not counted. It ends with `forget_pending`.
+        if !seen.is_occupied() || pending == PENDING_MAX || !begins && pending == 0 {
+            return;
+        }
+        let counted = seen.with_pending(if begins { pending + 1 } else { pending - 1 });
+        if atomic::swap(meta_of(way), seen.0, counted.0).is_ok() {
+            return;
+        }
+    }
+}
+
+/// Forgets the connections of a source that were not heard of for as long as a handshake is followed: of those whose entry went
+/// to another connection nobody else counts the end.
+#[inline(always)]
+pub(crate) fn forget_pending(way: *mut Way, now: u64) {
+    let seen = meta(way);
+    let since = atomic::load(word!(way, connections_tat));
+    if seen.is_occupied() && since.saturating_add(ticks(HANDSHAKE_NS_MAX)) < now {
+        // Lost to somebody who counts: the next packet forgets.
+        let _ = atomic::swap(meta_of(way), seen.0, seen.with_pending(0).0);
     }
 }
 

@@ -104,7 +104,9 @@ pub struct Packet {
     extensions: Vec<Extension>,
     fragment: Option<Fragment>,
     transport: BytesMut,
-    payload: usize,
+    /// Bytes of the payload; then come as many others as `padding` says.
+    content: Vec<u8>,
+    padding: usize,
 }
 
 /// A TCP segment with these flags between two socket addresses, without payload: a frame of 54 or 74 bytes.
@@ -202,7 +204,8 @@ impl Packet {
             extensions: Vec::new(),
             fragment: None,
             transport,
-            payload: 0,
+            content: Vec::new(),
+            padding: 0,
         }
     }
 
@@ -213,7 +216,31 @@ impl Packet {
 
     /// With so many bytes after the transport header.
     pub fn payload(self, bytes: usize) -> Self {
-        Self { payload: bytes, ..self }
+        Self { padding: bytes, ..self }
+    }
+
+    /// With these bytes after the transport header.
+    pub fn content(self, bytes: &[u8]) -> Self {
+        Self { content: bytes.to_vec(), ..self }
+    }
+
+    /// With the sequence number of a TCP segment.
+    pub fn sequence(mut self, number: u32) -> Self {
+        self.transport[4..8].copy_from_slice(&number.to_be_bytes());
+        self
+    }
+
+    /// With TCP options: a multiple of four bytes.
+    ///
+    /// # Panics
+    ///
+    /// They do not fit in a header.
+    pub fn tcp_options(mut self, bytes: &[u8]) -> Self {
+        self.transport.put_slice(bytes);
+        let words = self.transport.len() / 4;
+        assert!(words <= 15 && bytes.len().is_multiple_of(4), "{} bytes of options", bytes.len());
+        self.transport[12] = (words as u8) << 4;
+        self
     }
 
     /// With payload that makes a frame of so many bytes.
@@ -222,7 +249,7 @@ impl Packet {
     ///
     /// The headers alone are longer.
     pub fn of_length(self, frame_bytes: usize) -> Self {
-        let headers = Self { payload: 0, ..self.clone() }.frame().len();
+        let headers = Self { padding: 0, ..self.clone() }.frame().len();
         let payload = frame_bytes.checked_sub(headers);
         self.payload(payload.unwrap_or_else(|| panic!("the headers alone have {headers} bytes")))
     }
@@ -285,7 +312,7 @@ impl Packet {
     /// With only the first bytes of the transport header, and no payload: lengths are those of what is left.
     pub fn cut_transport(mut self, bytes: usize) -> Self {
         self.transport.truncate(bytes);
-        self.payload = 0;
+        self.padding = 0;
         self
     }
 
@@ -310,7 +337,8 @@ impl Packet {
         let is_v4 = self.source.is_ipv4();
         put_ethernet(&mut frame, &self.tags, if is_v4 { ether_type::IPV4 } else { ether_type::IPV6 });
         let mut transport = self.transport.clone();
-        transport.put_bytes(0x5a, self.payload);
+        transport.put_slice(&self.content);
+        transport.put_bytes(0x5a, self.padding);
         let length = u16::try_from(transport.len()).expect("a payload below 64 KiB");
         if self.protocol == protocol::UDP && self.transport.len() >= 8 {
             transport[4..6].copy_from_slice(&length.to_be_bytes());

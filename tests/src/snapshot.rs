@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fmt::Write as _};
 
 use detector_common::{
-    counters::{COUNTERS, FRAME_KINDS, TABLE_EVENTS},
+    counters::{COUNTERS, FRAME_KINDS, HANDSHAKE_EVENTS, TABLE_EVENTS},
     limits::SERVICES_MAX,
     table::{Set, Unit},
     verdict::{COUNTER_SLOTS, Counter, slot_reason},
@@ -139,7 +139,8 @@ impl Entry {
 
 /// Names of the counters that are no verdicts, in the order of their numbers.
 pub(crate) fn counter_names() -> impl Iterator<Item = &'static str> {
-    FRAME_KINDS.iter().map(|kind| kind.1).chain(TABLE_EVENTS.iter().map(|event| event.1))
+    let events = TABLE_EVENTS.iter().map(|event| event.1).chain(HANDSHAKE_EVENTS.iter().map(|event| event.1));
+    FRAME_KINDS.iter().map(|kind| kind.1).chain(events)
 }
 
 fn odd_bytes(packets: u64, bytes: u64, frame_bytes: u64) -> String {

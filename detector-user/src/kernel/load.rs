@@ -7,8 +7,8 @@ use std::{
 
 use aya::{
     Ebpf, EbpfError, EbpfLoader,
-    maps::MapError,
-    programs::{ProgramError, Xdp},
+    maps::{MapError, ProgramArray},
+    programs::{ProgramError, ProgramFd, Xdp},
 };
 use detector_common::{
     hash::Seed,
@@ -20,6 +20,9 @@ use super::maps::{Maps, MapsError, NAMES};
 
 /// Name of the program in the object.
 pub const PROGRAM: &str = "detector";
+
+/// Name of the program that it hands packets of handshakes to.
+pub const HANDSHAKES: &str = "handshakes";
 
 /// The eBPF object that was built with this binary.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/detector-ebpf"));
@@ -118,12 +121,21 @@ pub struct Loaded {
 impl Loaded {
     /// The XDP program.
     pub fn program(&mut self) -> Result<&mut Xdp, ProgramError> {
-        xdp(&mut self.ebpf)
+        xdp(&mut self.ebpf, PROGRAM)
     }
 }
 
-fn xdp(ebpf: &mut Ebpf) -> Result<&mut Xdp, ProgramError> {
-    match ebpf.program_mut(PROGRAM) {
+/// Puts the program that follows handshakes where the main one calls it. The map stays open with the object: the kernel
+/// empties it when it is neither open nor pinned.
+fn set_handshakes(ebpf: &mut Ebpf, program: &ProgramFd) -> Result<(), LoadError> {
+    const NAME: &str = "PROGRAMS";
+    let map = ebpf.map_mut(NAME).ok_or(MapsError::Missing { name: NAME })?;
+    let set = |map| -> Result<(), MapError> { ProgramArray::try_from(map)?.set(0, program, 0) };
+    set(map).map_err(|source| MapsError::Type { name: NAME, source }.into())
+}
+
+fn xdp<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp, ProgramError> {
+    match ebpf.program_mut(name) {
         Some(program) => program.try_into(),
         None => Err(ProgramError::NotLoaded),
     }
@@ -166,7 +178,10 @@ pub fn load(options: &LoadOptions) -> Result<Loaded, LoadError> {
     }
     let mut ebpf = loader.load(OBJECT).map_err(|error| not_loaded(error, options.sources))?;
     // Before the maps are taken: those that are only mapped close their descriptors, which the program names.
-    xdp(&mut ebpf)?.load()?;
+    xdp(&mut ebpf, PROGRAM)?.load()?;
+    xdp(&mut ebpf, HANDSHAKES)?.load()?;
+    let handshakes = xdp(&mut ebpf, HANDSHAKES)?.fd()?.try_clone().map_err(ProgramError::IOError)?;
+    set_handshakes(&mut ebpf, &handshakes)?;
     let maps = Maps::of(&mut ebpf)?;
     Ok(Loaded { ebpf, maps })
 }

@@ -98,7 +98,7 @@ fn the_program_and_the_host_agree_on_every_frame() {
 /// What the host says of a frame.
 fn expected(model: &mut Model<'_>, tables: &Tables, frame: &[u8], now: u64) -> Expected {
     let packet = match packet::parse(&SliceFrame(frame)) {
-        Ok(packet) => packet,
+        Ok(parsed) => parsed.packet,
         Err(reason) => return Expected::unjudged(reason),
     };
     let service = model.service(&packet);

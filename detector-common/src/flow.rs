@@ -1,0 +1,141 @@
+//! A connection in its handshake: what is kept of it from the SYN to the first bytes after the ClientHello.
+
+use crate::{
+    abi_struct,
+    budget::ticks,
+    hash::{Seed, keyed},
+    hello::{Hello, Segment},
+    limits::HANDSHAKE_NS_MAX,
+    packet::Packet,
+    syn::Syn,
+};
+
+/// How far a handshake has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Stage {
+    /// The client has not sent all of its ClientHello.
+    Hello = 0,
+    /// It has; its next bytes end the handshake, as far as it is followed.
+    Finish = 1,
+}
+
+abi_struct! {
+    /// The state of a connection in its handshake.
+    #[derive(Default)]
+    pub struct Flow: 128 {
+        /// The ClientHello as far as it has come.
+        pub hello: Hello,
+        /// Key of the entry that the state belongs to; its lowest bit is 1 while a CPU is at work here.
+        pub owner: u64,
+        /// When the SYN came, ns of the precise clock; 0: it was not seen, or came twice.
+        pub syn_ns: u64,
+        /// When the SYN of the other side was acknowledged; 0: not yet.
+        pub ack_ns: u64,
+        /// When the last byte of the ClientHello came that its key needs.
+        pub hello_ns: u64,
+        /// Key of the SYN's signature; 0: unknown.
+        pub syn_key: u64,
+        /// Key of the ClientHello; 0: unknown so far.
+        pub tls_key: u64,
+        /// The next sequence number of the client.
+        pub next_sequence: u32,
+        /// A [`Stage`].
+        pub stage: u8,
+        /// Segments that were no ClientHello: another protocol, or a dialogue before.
+        pub other_segments: u8,
+        /// Segments that did not follow the ones before.
+        pub strayed_segments: u8,
+        /// 0.
+        pub reserved: u8,
+    }
+}
+
+/// The hash by which a connection is known, under the secret of the tables.
+#[inline(always)]
+pub fn hash(seed: &Seed, packet: &Packet) -> u64 {
+    let source = keyed(seed, packet.source.high, packet.source.low);
+    let both = keyed(seed, source ^ packet.destination.high, packet.destination.low);
+    let ports =
+        packet.source_port as u64 | (packet.destination_port as u64) << 16 | (packet.protocol as u64) << 32;
+    keyed(seed, both, ports)
+}
+
+/// Until when a handshake is followed that did something now, ticks.
+#[inline(always)]
+pub const fn deadline(now: u64) -> u64 {
+    now + ticks(HANDSHAKE_NS_MAX)
+}
+
+/// Where a segment of a stream stands to what was read before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// It begins with the next byte.
+    Next,
+    /// All of it came before.
+    Again,
+    /// It begins before the next byte and ends after it.
+    Overlapping,
+    /// Bytes before it have not come.
+    Ahead,
+}
+
+impl Order {
+    /// Where a segment of `bytes` bytes stands (sequence numbers wrap: RFC 9293, 3.4).
+    #[inline(always)]
+    pub const fn of(sequence: u32, bytes: u32, next: u32) -> Self {
+        let ahead = sequence.wrapping_sub(next) as i32;
+        let end_ahead = sequence.wrapping_add(bytes).wrapping_sub(next) as i32;
+        if ahead == 0 {
+            Self::Next
+        } else if ahead > 0 {
+            Self::Ahead
+        } else if end_ahead <= 0 {
+            Self::Again
+        } else {
+            Self::Overlapping
+        }
+    }
+}
+
+/// What the main program hands to the one that follows handshakes, and that one's room to work; each CPU has its own.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Scratch {
+    /// The packet.
+    pub packet: Packet,
+    /// Its [`crate::packet::Layout`].
+    pub layout: u64,
+    /// The decision on it.
+    pub decision: u64,
+    /// Where drops of the class's rule are counted.
+    pub rule_counter: u64,
+    /// Length of its frame.
+    pub bytes: u64,
+    /// Now, ticks.
+    pub now: u64,
+    /// Working copy of a ClientHello.
+    pub hello: Hello,
+    /// Working copy of a signature.
+    pub syn: Syn,
+    /// Bytes of the frame.
+    pub segment: Segment,
+}
+
+const _: () = assert!(size_of::<Scratch>().is_multiple_of(8));
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn segments_stand_somewhere_also_where_numbers_wrap() {
+        for next in [1000, 0, 3, u32::MAX, u32::MAX - 3] {
+            let at = |offset: i32, bytes| Order::of(next.wrapping_add_signed(offset), bytes, next);
+            assert_eq!(at(0, 1), Order::Next);
+            assert_eq!(at(1, 1), Order::Ahead);
+            assert_eq!(at(-10, 10), Order::Again);
+            assert_eq!(at(-10, 11), Order::Overlapping);
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! Handshakes, followed from the SYN to the end of the ClientHello. In a program of its own, which the main one calls for the
+//! few packets that it is about: so they have a stack to themselves, and the others do not pay for it.
+
+use aya_ebpf::{Global, bindings::xdp_action, programs::XdpContext};
+use detector_common::{
+    flow::{self, Scratch},
+    packet::{Layout, Packet, Ports, TCP},
+    table::{Key, Unit, Way},
+    verdict::{FIRST_DROP, Reason},
+};
+
+use crate::{
+    account,
+    atomic::{self, word},
+    charge, clock,
+    flows::{self, Start},
+    frame,
+    hello::read_syn,
+    judge::{Decision, Packed},
+    maps::{PROGRAMS, SCRATCH},
+    source::{self, Table},
+};
+
+/// Place of the program in [`PROGRAMS`].
+const HANDSHAKES: u32 = 0;
+
+/// 1: handshakes are followed. Set at load.
+#[unsafe(no_mangle)]
+static FOLLOWS_HANDSHAKES: Global<u32> = Global::new(1);
+
+/// Hands a packet that may be part of a handshake to the program that follows them. That one decides and accounts for it, and
+/// nothing comes back; this returns only for the other packets, and where there is no such program.
+#[inline(always)]
+pub(crate) fn hand_over(ctx: &XdpContext, decision: &Decision<'_>, layout: u64, bytes: u32, now: u64) {
+    if FOLLOWS_HANDSHAKES.load() == 0 {
+        return;
+    }
+    let (Some(packet), Some(way)) = (decision.packet, decision.way) else { return };
+    let is_dropped = decision.reason as usize >= FIRST_DROP && !decision.shadow;
+    if is_dropped || !is_part(packet, way) {
+        return;
+    }
+    let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return };
+    // SAFETY: this CPU's scratch, which nobody else uses until this packet is done with.
+    let scratch = unsafe { &mut *scratch };
+    frame::copy_packet(packet, &mut scratch.packet);
+    scratch.layout = layout;
+    scratch.decision = decision.pack();
+    scratch.rule_counter = decision.rule_counter as u64;
+    scratch.bytes = bytes as u64;
+    scratch.now = now;
+    // SAFETY: the program behind it is of the same object, and there is nothing to drop here.
+    unsafe { PROGRAMS.tail_call(ctx, HANDSHAKES) };
+}
+
+/// Whether a packet may be part of a handshake: it asks for a connection, its source has one in its handshake, or it is the
+/// first of its source, whose SYN may have come before there was a program.
+#[inline(always)]
+fn is_part(packet: &Packet, way: *mut Way) -> bool {
+    packet.protocol == TCP
+        && packet.ports == Ports::Known
+        && (packet.connection || source::meta(way).pending() != 0 || atomic::load(word!(way, traffic)) == 0)
+}
+
+/// What was learned of a client by one packet: keys, 0 where there is none.
+struct Learned {
+    syn_key: u64,
+    tls_key: u64,
+}
+
+const NOTHING: Learned = Learned { syn_key: 0, tls_key: 0 };
+
+/// Follows the handshake that a packet is part of, and accounts for the packet.
+#[inline(always)]
+pub(crate) fn follow(ctx: &XdpContext) -> u32 {
+    let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return xdp_action::XDP_PASS };
+    // SAFETY: see `hand_over`.
+    let handed = unsafe { &*scratch };
+    let packet = &handed.packet;
+    let Packed { service, class, reason, shadow } = Packed::unpack(handed.decision);
+    let key = Key::new(packet.source, Unit::of_source(packet.source.family), service);
+    let found = source::place(&key).and_then(|place| source::find(&place, &key));
+    let way = found.map(|found| found.way);
+    let learned = match way {
+        Some(way) => watch(ctx, scratch, way),
+        None => NOTHING,
+    };
+    let decision = Decision {
+        reason: Reason::from_number(reason).unwrap_or(Reason::Unjudged),
+        shadow: shadow != 0,
+        service,
+        class,
+        rule_counter: handed.rule_counter as u16,
+        packet: Some(packet),
+        way,
+    };
+    let action = account::settle(ctx, &decision, handed.bytes as u32, handed.now);
+    if clock::is_virtual() {
+        account::trace_keys(learned.syn_key, learned.tls_key);
+    }
+    action
+}
+
+/// Follows the handshake that a packet of a source, whose entry is `way`, is part of.
+#[inline(always)]
+fn watch(ctx: &XdpContext, scratch: *mut Scratch, way: *mut Way) -> Learned {
+    // SAFETY: see `hand_over`.
+    let (packet, layout, now) =
+        unsafe { (&(*scratch).packet, Layout::unpack((*scratch).layout), (*scratch).now) };
+    let Some(segment) = frame::tcp_segment(ctx, layout) else { return NOTHING };
+    let key = Key::of_flow(flow::hash(&source::seed(), packet));
+    let Some(place) = source::place_in(Table::Flows, &key) else { return NOTHING };
+    if packet.connection {
+        let syn_key = read_syn(ctx.ctx, scratch, layout, &segment);
+        charge::stamp_connection(way, now);
+        let start =
+            Start { next_sequence: segment.sequence.wrapping_add(1), syn_key, syn_ns: clock::precise_ns() };
+        flows::open(&place, &key, way, now, &start);
+        return Learned { syn_key, tls_key: 0 };
+    }
+    let flow = match flows::find(&place, &key) {
+        Some(flow) => flow,
+        // The first packet of a source may be a ClientHello whose SYN came before there was a program.
+        None if segment.payload != 0 && atomic::load(word!(way, traffic)) == 0 => {
+            let start = Start { next_sequence: segment.sequence, syn_key: 0, syn_ns: 0 };
+            match flows::open(&place, &key, way, now, &start) {
+                Some(flow) => flow,
+                None => return NOTHING,
+            }
+        }
+        None => {
+            source::forget_pending(way, now);
+            return NOTHING;
+        }
+    };
+    Learned { syn_key: 0, tls_key: flows::advance(ctx.ctx, scratch, &flow, way, &segment) }
+}
