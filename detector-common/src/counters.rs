@@ -54,6 +54,10 @@ counters! {
         HelloTooLong "hello_too_long" "A ClientHello, or a segment of it, is longer than is read: no key."
         HelloStrayed "hello_strayed" "Segments of a ClientHello overlap or came out of order: no key."
         HelloUnfinished "hello_unfinished" "A connection ended inside its ClientHello: no key."
+        FingerprintCreated "fingerprint_created" "A fingerprint that was not there was given room in the table."
+        FingerprintsFull "fingerprints_full" "… and this one was not: it is not counted."
+        ExemplarsHeld "exemplars_held" "An exemplar was not sent: there have been as many as may be in this time."
+        ExemplarsLost "exemplars_lost" "An exemplar found the ring buffer full."
         NoHello "no_hello" "A connection began with something else than a ClientHello."
     }
 }

@@ -13,6 +13,15 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// The kind of a number; `None` for another number.
+    pub const fn from_number(number: u8) -> Option<Self> {
+        match number {
+            5 => Some(Self::Tls),
+            6 => Some(Self::Syn),
+            _ => None,
+        }
+    }
+
     /// The word of JSON and metrics.
     pub const fn name(self) -> &'static str {
         match self {
@@ -29,7 +38,7 @@ pub const REGISTERS: usize = 256;
 /// Bins of a histogram of times.
 pub const TIME_BINS: usize = 16;
 
-/// Times below 2^16 ns, 66 µs, are all in the first bin; each further bin is twice as long, and the last one has no end: it
+/// Times below 2^17 ns, 131 µs, are all in the first bin; each further bin is twice as long, and the last one has no end: it
 /// begins at 2.1 s.
 pub const FIRST_BIN_NS_LOG2: u32 = 16;
 
@@ -52,10 +61,8 @@ pub const fn time_bin(ns: u64) -> u32 {
         bin += 2;
     }
     if rest >= 1 << 1 {
-        rest >>= 1;
         bin += 1;
     }
-    let bin = bin + rest as u32;
     if bin >= TIME_BINS as u32 { TIME_BINS as u32 - 1 } else { bin }
 }
 
@@ -86,3 +93,77 @@ pub const fn register_of(hash: u64) -> (usize, u8) {
     (place, rest.trailing_zeros() as u8 + 1)
 }
 
+abi_struct! {
+    /// What stands before the bytes of an exemplar in the ring buffer.
+    pub struct ExemplarHeader: 72 {
+        /// The fingerprint's key. While segments are gathered: the connection that they are of.
+        pub key: u64,
+        /// Of a ClientHello: key of the SYN of its connection, 0 if that was not seen.
+        pub syn_key: u64,
+        /// Source address; see [`crate::address::Address`].
+        pub source: [u64; 2],
+        /// Destination address.
+        pub destination: [u64; 2],
+        /// Kernel time, ns since boot (or virtual).
+        pub time_ns: u64,
+        /// Bytes that follow: of TLS records from the first of the ClientHello on, or a [`crate::syn::Syn`].
+        pub bytes: u32,
+        /// Service.
+        pub service: u16,
+        /// Source port.
+        pub source_port: u16,
+        /// Destination port.
+        pub destination_port: u16,
+        /// A [`Kind`].
+        pub kind: u8,
+        /// 4 or 6.
+        pub version: u8,
+        /// 0.
+        pub reserved: u32,
+    }
+}
+
+/// Where the bytes of an exemplar start: behind the header and the two words that a [`crate::hello::Segment`] begins with.
+pub const EXEMPLAR_CONTENT_START: usize = size_of::<ExemplarHeader>() + 2 * size_of::<u64>();
+
+/// Bytes of an exemplar: those of two segments.
+pub const EXEMPLAR_BYTES_MAX: usize = 2 * crate::hello::SEGMENT_BYTES_MAX;
+
+/// Segments of one ClientHello, gathered until it is whole.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Gathered {
+    /// [`ExemplarHeader::bytes`] says how many there are so far.
+    pub header: ExemplarHeader,
+    /// 0, so that the bytes start where they do in a [`crate::flow::Scratch`].
+    pub reserved: [u64; 2],
+    /// The bytes.
+    pub content: [u8; EXEMPLAR_BYTES_MAX],
+}
+
+const _: () = assert!(core::mem::offset_of!(Gathered, content) == EXEMPLAR_CONTENT_START);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bins_double() {
+        assert_eq!(time_bin(0), 0);
+        assert_eq!(time_bin((1 << 17) - 1), 0);
+        for bin in 1..TIME_BINS as u32 {
+            let start = 1_u64 << (FIRST_BIN_NS_LOG2 + bin);
+            assert_eq!(time_bin(start), bin);
+            assert_eq!(time_bin(start - 1), bin - 1);
+        }
+        assert_eq!(time_bin(u64::MAX), TIME_BINS as u32 - 1);
+    }
+
+    #[test]
+    fn registers_count_zeros() {
+        assert_eq!(register_of(0x1_05), (5, 1));
+        assert_eq!(register_of(0x8_ff), (255, 4));
+        assert_eq!(register_of(0), (0, 56));
+        assert_eq!(register_of(u64::MAX << 63), (0, 56));
+    }
+}

@@ -3,6 +3,7 @@
 use crate::{
     abi_struct,
     budget::ticks,
+    fingerprint::{EXEMPLAR_CONTENT_START, ExemplarHeader},
     hash::{Seed, keyed},
     hello::{Hello, Segment},
     limits::HANDSHAKE_NS_MAX,
@@ -46,8 +47,8 @@ abi_struct! {
         pub other_segments: u8,
         /// Segments that did not follow the ones before.
         pub strayed_segments: u8,
-        /// 0.
-        pub reserved: u8,
+        /// 1: segments of the ClientHello are gathered for an exemplar.
+        pub is_gathered: u8,
     }
 }
 
@@ -114,15 +115,24 @@ pub struct Scratch {
     pub bytes: u64,
     /// Now, ticks.
     pub now: u64,
+    /// The keyed hash of the source at the service.
+    pub source_hash: u64,
     /// Working copy of a ClientHello.
     pub hello: Hello,
     /// Working copy of a signature.
     pub syn: Syn,
+    /// What an exemplar of the bytes would begin with.
+    pub exemplar: ExemplarHeader,
     /// Bytes of the frame.
     pub segment: Segment,
 }
 
 const _: () = assert!(size_of::<Scratch>().is_multiple_of(8));
+const _: () = assert!(
+    core::mem::offset_of!(Scratch, segment) + core::mem::offset_of!(Segment, bytes)
+        == core::mem::offset_of!(Scratch, exemplar) + EXEMPLAR_CONTENT_START,
+    "an exemplar is sent from where it stands"
+);
 
 #[cfg(test)]
 mod tests {

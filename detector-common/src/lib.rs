@@ -7,7 +7,7 @@
 //! |---|---|
 //! | what is in a frame? | [`frame`], [`packet`], [`address`] |
 //! | which entry of a table belongs to a source? | [`table`] |
-//! | who made the client? | [`syn`], [`hello`], [`flow`] |
+//! | who made the client? | [`syn`], [`hello`], [`flow`], [`fingerprint`] |
 //! | may it pass? | [`budget`], [`verdict`] |
 //! | what did the policy say? | [`policy`], [`service`], [`ranges`] |
 //! | what is counted? | [`verdict`], [`counters`] |
@@ -25,6 +25,7 @@ pub mod address;
 pub mod branchless;
 pub mod budget;
 pub mod counters;
+pub mod fingerprint;
 pub mod flow;
 pub mod frame;
 pub mod hash;

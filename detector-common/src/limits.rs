@@ -128,6 +128,21 @@ pub const OTHER_SEGMENTS_MAX: u8 = 8;
 /// Segments out of order for which a ClientHello is waited for.
 pub const STRAYED_SEGMENTS_MAX: u8 = 8;
 
+/// Fingerprints of clients that are counted at a time, of all services.
+pub const FINGERPRINTS: usize = 4096;
+
+/// Connections whose segments are gathered for an exemplar at a time.
+pub const GATHERED: usize = 64;
+
+/// Bytes of the ring buffer of exemplars.
+pub const EXEMPLARS_BYTES: usize = 1024 * 1024;
+
+/// Exemplars in a second; so many at once.
+pub const EXEMPLARS_PER_SECOND: u64 = 500;
+
+/// Of so many ClientHellos of a known fingerprint one is an exemplar, a power of two.
+pub const EXEMPLAR_SAMPLE: u64 = 1024;
+
 /// Fields of a ClientHello that are read, list elements among them: twenty times those of a browser's.
 pub const HELLO_FIELDS_MAX: u16 = 1024;
 

@@ -121,8 +121,10 @@ abi_struct! {
         pub last_incident: u64,
         /// The seed of the source tables, for the commands and for the next daemon. The program has its own copy.
         pub seed: crate::hash::Seed,
+        /// Theoretical arrival time of the budget of exemplars, ticks. Written by the program.
+        pub exemplar_tat: u64,
         /// 0.
-        pub reserved_cold: [u64; 4],
+        pub reserved_cold: [u64; 3],
     }
 }
 

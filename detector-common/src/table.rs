@@ -11,6 +11,7 @@ use crate::{
     abi_struct,
     address::{Address, Family},
     budget::TICKS_PER_NS,
+    fingerprint::Kind,
     hash::{Seed, keyed, place},
     limits::{PARENTS_MIN, SOURCES_PER_PARENT, SOURCES_PER_SET_HUNDREDTHS, WAYS},
     verdict::{FIRST_DROP, REASONS, Reason},
@@ -118,6 +119,12 @@ impl Key {
     pub const fn of_flow(hash: u64) -> Self {
         Self { prefix: hash & !1, tag: OCCUPIED }
     }
+
+    /// The entry of a fingerprint at a service.
+    #[inline(always)]
+    pub const fn of_fingerprint(kind: Kind, key: u64, service: u16) -> Self {
+        Self { prefix: key, tag: OCCUPIED | (kind as u64) << UNIT_SHIFT | service as u64 & SERVICE_MASK }
+    }
 }
 
 /// The set of a hash in a table of `sets`.
@@ -223,6 +230,14 @@ impl Meta {
             return None;
         }
         Unit::from_number((self.0 >> UNIT_SHIFT & 7) as u8)
+    }
+
+    /// What the owner is a fingerprint of; `None` in a way without owner, and in other tables than that of fingerprints.
+    pub const fn kind(self) -> Option<Kind> {
+        if !self.is_occupied() {
+            return None;
+        }
+        Kind::from_number((self.0 >> UNIT_SHIFT & 7) as u8)
     }
 
     /// The generation.

@@ -3,18 +3,21 @@
 use aya_ebpf::bindings::xdp_md;
 use detector_common::{
     counters::HandshakeEvent,
+    fingerprint::Kind,
     flow::{self, Flow, Order, Scratch, Stage},
     hello::{Phase, SEGMENT_BYTES_MAX, Transport},
-    limits::{OTHER_SEGMENTS_MAX, STRAYED_SEGMENTS_MAX},
+    limits::{EXEMPLAR_SAMPLE, OTHER_SEGMENTS_MAX, STRAYED_SEGMENTS_MAX},
     table::{Key, Way},
 };
 
 use crate::{
     account,
     atomic::{self, word},
-    clock,
+    clock, exemplar,
+    fingerprint::{self, NOT_KNOWN, Sighting, bin_between},
     frame::{ACK, FIN, RST, Segment},
     hello,
+    judge::Packed,
     maps::FLOW_STATES,
     source::{self, Created, Place, Table},
 };
@@ -110,6 +113,7 @@ pub(crate) fn open(place: &Place, key: &Key, way: *mut Way, now: u64, start: &St
     state.stage = Stage::Hello as u8;
     state.other_segments = 0;
     state.strayed_segments = 0;
+    state.is_gathered = 0;
     flow.unlock();
     flow.keep(now);
     if known.is_none() {
@@ -123,11 +127,28 @@ enum Outcome {
     /// It goes on.
     GoOn,
     /// Its ClientHello has been read.
-    Read,
+    Read(Read),
+    /// It is over, with the client's first bytes after the ClientHello.
+    Finished {
+        /// Key of the ClientHello.
+        tls_key: u64,
+        /// See [`Sighting`].
+        finish_delay: u8,
+    },
     /// It is over.
     Over,
     /// It is over, and its ClientHello has no key.
     Unknown(HandshakeEvent),
+}
+
+/// A ClientHello that was read.
+struct Read {
+    tls_key: u64,
+    /// Key of the SYN; 0: it was not seen.
+    syn_key: u64,
+    sighting: Sighting,
+    /// Whether it came in several segments, which were gathered.
+    is_gathered: bool,
 }
 
 /// Takes a segment of a connection. The key of the ClientHello that it completes, else 0.
@@ -144,16 +165,23 @@ pub(crate) fn advance(
     }
     // SAFETY: locked.
     let state = unsafe { &mut *flow.state };
-    let outcome = take(ctx, scratch, state, segment);
+    let outcome = take(ctx, scratch, flow.owner, state, segment);
     flow.unlock();
     // SAFETY: see `handshake::hand_over`.
-    let scratch = unsafe { &*scratch };
+    let room = unsafe { &*scratch };
+    let service = Packed::unpack(room.decision).service;
     match outcome {
-        Outcome::GoOn => flow.keep(scratch.now),
-        Outcome::Read => {
-            flow.keep(scratch.now);
+        Outcome::GoOn => flow.keep(room.now),
+        Outcome::Read(read) => {
+            flow.keep(room.now);
             account::handshake_event(HandshakeEvent::HelloRead);
-            return scratch.hello.key(Transport::Tcp).unwrap_or(0);
+            tell(scratch, flow, &read);
+            return read.tls_key;
+        }
+        Outcome::Finished { tls_key, finish_delay } => {
+            let sighting = Sighting { finish_delay, ..Sighting::EMPTY };
+            fingerprint::note(Kind::Tls, tls_key, service, room.source_hash, room.now, sighting);
+            close(flow, way);
         }
         Outcome::Over => close(flow, way),
         Outcome::Unknown(event) => {
@@ -164,6 +192,29 @@ pub(crate) fn advance(
     0
 }
 
+/// Counts a ClientHello that was read, and sends it where it is new.
+#[inline(always)]
+fn tell(scratch: *mut Scratch, flow: &Followed, read: &Read) {
+    // SAFETY: see `handshake::hand_over`.
+    let room = unsafe { &*scratch };
+    let service = Packed::unpack(room.decision).service;
+    let Read { tls_key, syn_key, sighting, is_gathered } = *read;
+    let is_new = fingerprint::note(Kind::Tls, tls_key, service, room.source_hash, room.now, sighting);
+    if syn_key != 0 {
+        let sighting = Sighting { variant: NOT_KNOWN, ..sighting };
+        fingerprint::note(Kind::Syn, syn_key, service, room.source_hash, room.now, sighting);
+    }
+    let is_sample = flow.owner >> 32 & (EXEMPLAR_SAMPLE - 1) == 0;
+    if !is_new && !is_sample {
+        return;
+    }
+    if is_gathered {
+        exemplar::send_gathered(scratch, flow.owner, tls_key, syn_key);
+    } else {
+        exemplar::send(scratch, Kind::Tls, tls_key, syn_key);
+    }
+}
+
 #[inline(always)]
 fn close(flow: &Followed, way: *mut Way) {
     source::release(flow.entry, source::meta(flow.entry));
@@ -172,7 +223,7 @@ fn close(flow: &Followed, way: *mut Way) {
 
 /// What a segment does to a state that is locked.
 #[inline(always)]
-fn take(ctx: *mut xdp_md, scratch: *mut Scratch, state: &mut Flow, segment: &Segment) -> Outcome {
+fn take(ctx: *mut xdp_md, scratch: *mut Scratch, owner: u64, state: &mut Flow, segment: &Segment) -> Outcome {
     if state.ack_ns == 0 && segment.flags & ACK != 0 {
         state.ack_ns = clock::precise_ns();
     }
@@ -180,10 +231,14 @@ fn take(ctx: *mut xdp_md, scratch: *mut Scratch, state: &mut Flow, segment: &Seg
     if segment.payload != 0 {
         let is_after = matches!(order, Order::Next | Order::Ahead);
         if state.stage == Stage::Finish as u8 {
-            return if is_after { Outcome::Over } else { end_of(state, segment) };
+            if !is_after {
+                return end_of(state, segment);
+            }
+            let finish_delay = bin_between(state.hello_ns, clock::precise_ns());
+            return Outcome::Finished { tls_key: state.tls_key, finish_delay };
         }
         match order {
-            Order::Next => return read(ctx, scratch, state, segment),
+            Order::Next => return read(ctx, scratch, owner, state, segment),
             Order::Again => {}
             Order::Overlapping => return Outcome::Unknown(HandshakeEvent::HelloStrayed),
             Order::Ahead => {
@@ -209,7 +264,7 @@ fn end_of(state: &Flow, segment: &Segment) -> Outcome {
 
 /// Reads a segment that brings the client's next byte.
 #[inline(always)]
-fn read(ctx: *mut xdp_md, scratch: *mut Scratch, state: &mut Flow, segment: &Segment) -> Outcome {
+fn read(ctx: *mut xdp_md, scratch: *mut Scratch, owner: u64, state: &mut Flow, segment: &Segment) -> Outcome {
     let Some(rest) = hello::read(ctx, scratch, &mut state.hello, segment) else {
         return Outcome::Unknown(HandshakeEvent::HelloTooLong);
     };
@@ -220,7 +275,20 @@ fn read(ctx: *mut xdp_md, scratch: *mut Scratch, state: &mut Flow, segment: &Seg
             // What is left of the message may still come; what comes behind it is the client's answer to the server.
             state.next_sequence = end.wrapping_sub(rest).wrapping_add(state.hello.message_left);
             state.hello_ns = clock::precise_ns();
-            return Outcome::Read;
+            state.tls_key = state.hello.key(Transport::Tcp).unwrap_or(0);
+            let is_gathered = state.is_gathered != 0;
+            if is_gathered {
+                exemplar::gather(ctx, owner, segment, false);
+            }
+            let sighting = Sighting {
+                round_trip: bin_between(state.syn_ns, state.ack_ns),
+                hello_delay: bin_between(state.ack_ns, state.hello_ns),
+                variant: state.hello.variant & 0xf,
+                is_handshake: true,
+                ..Sighting::EMPTY
+            };
+            let (tls_key, syn_key) = (state.tls_key, state.syn_key);
+            return Outcome::Read(Read { tls_key, syn_key, sighting, is_gathered });
         }
         Phase::NotHello => {
             state.other_segments += 1;
@@ -229,13 +297,17 @@ fn read(ctx: *mut xdp_md, scratch: *mut Scratch, state: &mut Flow, segment: &Seg
                 return Outcome::Over;
             }
             hello::start(&mut state.hello);
+            state.is_gathered = 0;
         }
         Phase::Malformed => return Outcome::Unknown(HandshakeEvent::HelloMalformed),
         Phase::TooLong => return Outcome::Unknown(HandshakeEvent::HelloTooLong),
         _ if segment.payload as usize > SEGMENT_BYTES_MAX => {
             return Outcome::Unknown(HandshakeEvent::HelloTooLong);
         }
-        _ => {}
+        _ => {
+            exemplar::gather(ctx, owner, segment, state.is_gathered == 0);
+            state.is_gathered = 1;
+        }
     }
     state.next_sequence = end;
     end_of(state, segment)

@@ -79,10 +79,13 @@ pub(crate) fn follow(ctx: &XdpContext) -> u32 {
     let packet = &handed.packet;
     let Packed { service, class, reason, shadow } = Packed::unpack(handed.decision);
     let key = Key::new(packet.source, Unit::of_source(packet.source.family), service);
-    let found = source::place(&key).and_then(|place| source::find(&place, &key));
-    let way = found.map(|found| found.way);
+    let Some(place) = source::place(&key) else { return xdp_action::XDP_PASS };
+    let way = source::find(&place, &key).map(|found| found.way);
     let learned = match way {
-        Some(way) => watch(ctx, scratch, way),
+        Some(way) => {
+            atomic::store(word!(scratch, source_hash), place.hash);
+            watch(ctx, scratch, way)
+        }
         None => NOTHING,
     };
     let decision = Decision {

@@ -22,7 +22,8 @@ use crate::{atomic, frame::Segment};
 const STEPS_MAX: u32 = 2 * HELLO_FIELDS_MAX as u32;
 
 const WORDS: usize = size_of::<Hello>() / size_of::<u64>();
-const _: () = assert!(size_of::<Hello>() == WORDS * size_of::<u64>() && align_of::<Hello>() == align_of::<u64>());
+const _: () =
+    assert!(size_of::<Hello>() == WORDS * size_of::<u64>() && align_of::<Hello>() == align_of::<u64>());
 const _: () = assert!(size_of::<Syn>() == size_of::<Hello>() && align_of::<Syn>() == align_of::<u64>());
 
 /// Fills a struct of [`WORDS`] words with 0, word by word: the compiler would call a loop over bytes.

@@ -15,6 +15,8 @@ mod atomic;
 mod charge;
 mod clock;
 mod event;
+mod exemplar;
+mod fingerprint;
 mod flows;
 mod frame;
 mod handshake;

@@ -9,9 +9,11 @@ use aya_ebpf::{
 };
 use detector_common::{
     counters::COUNTERS as COUNTERS_LEN,
+    fingerprint::{ExemplarHeader, Gathered, Profile},
     flow::{Flow, Scratch},
     limits::{
-        CELLS_MAX, CLASSES_MAX, DESTINATION_SLOTS, EVENTS_BYTES, FLOWS as FLOWS_LEN, INCIDENT_CELLS_MAX,
+        CELLS_MAX, CLASSES_MAX, DESTINATION_SLOTS, EVENTS_BYTES, EXEMPLARS_BYTES,
+        FINGERPRINTS as FINGERPRINTS_LEN, FLOWS as FLOWS_LEN, GATHERED, INCIDENT_CELLS_MAX,
         INCIDENT_CLASSES_MAX, INCIDENT_SLOTS, MANIFEST_BYTES, OVERFLOW_BUDGETS, PARENT_CLASSES_MAX,
         POLICY_SLOTS, PORT_SLOTS, RULE_COUNTERS, SERVICES_MAX, WAYS,
     },
@@ -75,6 +77,29 @@ pub(crate) static FLOWS: Array<Set, { FLOWS_LEN / WAYS }, MAPPABLE> = Array::new
 /// have at once, one is not looked at.
 #[btf_map]
 pub(crate) static FLOW_STATES: Array<Flow, { FLOWS_LEN }, MAPPABLE> = Array::new();
+
+/// Writer: program. Reader: program, daemon and commands through a mapping.
+/// Size: 4,096 fingerprints, each of a service, in sets as the sources. Full: the fingerprint is not counted, counter
+/// `fingerprints_full`; one that is idle and hardly seen gives way. Error: its counters end when its way is taken.
+#[btf_map]
+pub(crate) static FINGERPRINTS: Array<Set, { FINGERPRINTS_LEN / WAYS }, MAPPABLE> = Array::new();
+
+/// Writer: program. Reader: program, daemon and commands through a mapping.
+/// Size: a profile of 464 bytes for each way of `FINGERPRINTS`. Full: cannot be. Error: distinct sources by 6.5 %; of two
+/// CPUs that count a time at once one may be lost.
+#[btf_map]
+pub(crate) static FINGERPRINT_PROFILES: Array<Profile, { FINGERPRINTS_LEN }, MAPPABLE> = Array::new();
+
+/// Writer: program, bytes of new fingerprints and of one ClientHello in 1,024. Reader: daemon.
+/// Size: 1 MiB, some 500 ClientHellos. Full: the exemplar is lost, counter `exemplars_lost`. Error: a sample.
+#[btf_map]
+pub(crate) static EXEMPLARS: RingBuf<ExemplarHeader, { EXEMPLARS_BYTES }> = RingBuf::new();
+
+/// Writer: program. Reader: program.
+/// Size: 64 ClientHellos of several segments, up to 8 KiB. Full: of two connections that meet in an element, one has no
+/// exemplar. Error: none; the daemon takes no bytes that do not have the key that is said of them.
+#[btf_map]
+pub(crate) static GATHERED_HELLOS: Array<Gathered, { GATHERED }> = Array::new();
 
 /// Writer: daemon, at each start. Reader: program.
 /// Size: one program, that which follows handshakes. Full: cannot be. Error: none.

@@ -6,7 +6,7 @@ use detector_common::{
     budget::ticks,
     counters::{HandshakeEvent, TableEvent},
     hash::Seed,
-    limits::{HANDSHAKE_NS_MAX, HISTORY_PACKETS, LONG_IDLE_NS, SEARCHES_MAX, SWAP_ATTEMPTS_MAX, WAYS},
+    limits::{self, HANDSHAKE_NS_MAX, HISTORY_PACKETS, LONG_IDLE_NS, SEARCHES_MAX, SWAP_ATTEMPTS_MAX, WAYS},
     table::{Key, Meta, PENDING_MAX, Set, Way, attempt_at, set_of, traffic_packets, way_of},
 };
 
@@ -14,7 +14,7 @@ use crate::{
     account,
     atomic::{self, word},
     charge,
-    maps::{FLOWS, PARENTS, SOURCES},
+    maps::{FINGERPRINTS, FLOWS, PARENTS, SOURCES},
 };
 
 /// The tables of ways.
@@ -27,6 +27,8 @@ pub(crate) enum Table {
     Parents = 1,
     /// [`FLOWS`]. Its ways have one time: until when they are kept.
     Flows = 2,
+    /// [`FINGERPRINTS`].
+    Fingerprints = 3,
 }
 
 impl Table {
@@ -36,7 +38,8 @@ impl Table {
         match number {
             0 => Self::Sources,
             1 => Self::Parents,
-            _ => Self::Flows,
+            2 => Self::Flows,
+            _ => Self::Fingerprints,
         }
     }
 }
@@ -69,7 +72,10 @@ static SOURCE_SETS: Global<u32> = Global::new(1);
 static PARENT_SETS: Global<u32> = Global::new(1);
 
 /// Sets of [`FLOWS`].
-const FLOW_SETS: u32 = (detector_common::limits::FLOWS / WAYS) as u32;
+const FLOW_SETS: u32 = (limits::FLOWS / WAYS) as u32;
+
+/// Sets of [`FINGERPRINTS`].
+const FINGERPRINT_SETS: u32 = (limits::FINGERPRINTS / WAYS) as u32;
 
 /// Where an entry is, or would be.
 pub(crate) struct Place {
@@ -110,6 +116,10 @@ fn place_of(table: Table, hash: u64) -> Option<Place> {
         Table::Flows => {
             let number = set_of(hash, FLOW_SETS);
             (number, FLOWS.get_ptr_mut(number)?)
+        }
+        Table::Fingerprints => {
+            let number = set_of(hash, FINGERPRINT_SETS);
+            (number, FINGERPRINTS.get_ptr_mut(number)?)
         }
     };
     Some(Place { hash, set_number, set })
@@ -394,6 +404,7 @@ fn count_creation(table: Table, replaced: bool) {
         Table::Sources => {}
         Table::Parents => return account::table_event(TableEvent::ParentCreated),
         Table::Flows => return account::handshake_event(HandshakeEvent::Followed),
+        Table::Fingerprints => return account::handshake_event(HandshakeEvent::FingerprintCreated),
     }
     account::table_event(TableEvent::SourceCreated);
     if replaced {

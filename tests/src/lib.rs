@@ -4,6 +4,7 @@ pub mod api;
 pub mod bpf;
 pub mod cpus;
 pub mod daemon;
+pub mod hello;
 pub mod https;
 pub mod lab;
 pub mod metrics;

@@ -12,7 +12,7 @@
 use std::{collections::BTreeMap, fmt::Write as _, net::IpAddr, sync::Mutex, thread};
 
 use aya::{
-    maps::{MapInfo, MapType, PerCpuValues},
+    maps::{MapInfo, MapType, PerCpuValues, RingBuf},
     programs::{TestRun as _, TestRunOptions},
 };
 use detector_common::{
@@ -25,7 +25,7 @@ use detector_common::{
     verdict::{Counter, Reason, ServiceCounters, Verdict},
 };
 use detector_user::{
-    kernel::{maps::Maps, read},
+    kernel::{exemplar::Exemplar, maps::Maps, read},
     policy::{self, Policy, compile::Manifest},
     replay::{Bench, Judged},
 };
@@ -122,9 +122,18 @@ impl Rig {
         rig.forget_sources();
         rig.zero_counters();
         let settings = rig.maps().settings.read(0);
-        rig.maps()
-            .settings
-            .write(0, &Settings { active: 0, deadline: 0, last_epoch: 0, last_incident: 0, ..settings });
+        rig.maps().settings.write(
+            0,
+            &Settings {
+                active: 0,
+                deadline: 0,
+                last_epoch: 0,
+                last_incident: 0,
+                exemplar_tat: 0,
+                ..settings
+            },
+        );
+        rig.take_exemplars();
         rig.bench_mut().manifest = Manifest::default();
         rig
     }
@@ -307,10 +316,25 @@ impl Rig {
         bytes
     }
 
-    /// Empties the tables of sources and parents.
+    /// The exemplars that were sent since this was asked last.
+    ///
+    /// # Panics
+    ///
+    /// One is none.
+    pub fn take_exemplars(&mut self) -> Vec<Exemplar> {
+        let map = self.bench_mut().loaded.ebpf.map_mut("EXEMPLARS").expect("the ring buffer");
+        let mut ring = RingBuf::try_from(map).expect("a ring buffer");
+        let mut exemplars = Vec::new();
+        while let Some(record) = ring.next() {
+            exemplars.push(Exemplar::of(&record).expect("an exemplar"));
+        }
+        exemplars
+    }
+
+    /// Empties the tables of sources and parents, of handshakes and fingerprints.
     pub fn forget_sources(&mut self) {
         let maps = self.maps();
-        for table in [&maps.sources, &maps.parents] {
+        for table in [&maps.sources, &maps.parents, &maps.flows, &maps.fingerprints] {
             (0..table.len()).for_each(|set| table.write(set, &Set::default()));
         }
     }

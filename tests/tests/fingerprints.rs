@@ -1,34 +1,331 @@
-//! Fingerprints in the kernel.
+//! Fingerprints in the kernel: keys of SYNs and ClientHellos, however these are cut; what is counted of them; exemplars.
 
-use std::{fs, path::PathBuf};
+use detector_common::{
+    fingerprint::Kind,
+    hello::{Hello as Machine, Transport},
+    syn::Syn,
+    table::PENDING_MAX,
+};
+use detector_tests::{
+    hello::Hello,
+    packet::{Packet, flags, tcp},
+    random::Random,
+    rows::Rig,
+};
+use detector_user::kernel::read::{Fingerprint, fingerprints};
 
-use detector_tests::rows::Rig;
-use detector_user::capture::Merge;
+const OPEN: &str = "version = 1\n[[service]]\nname = \"web\"\naddresses = [\"192.0.2.1\", \"2001:db8::1\"]\n";
 
-const OPEN: &str = "version = 1\n[[service]]\nname = \"all\"\naddresses = [\"0.0.0.0/0\", \"::/0\"]\n";
+const SERVER: &str = "192.0.2.1:443";
+const MS: u64 = 1_000_000;
+
+/// A client's side of a connection.
+struct Client {
+    source: String,
+    sequence: u32,
+}
+
+impl Client {
+    fn new(source: &str) -> Self {
+        Self { source: source.to_owned(), sequence: u32::MAX - 700 }
+    }
+
+    fn packet(&self, flags: u8) -> Packet {
+        let server = if self.source.starts_with('[') { "[2001:db8::1]:443" } else { SERVER };
+        tcp(&self.source, server, flags).sequence(self.sequence)
+    }
+
+    fn syn(&self) -> Packet {
+        self.packet(flags::SYN).tcp_options(&[2, 4, 5, 0xb4, 4, 2, 8, 10, 0, 0, 0, 7, 0, 0, 0, 0, 1, 3, 3, 7])
+    }
+
+    /// SYN and the answer to the server's.
+    fn connect(&mut self, rig: &mut Rig) -> u64 {
+        let key = rig.send(&self.syn().frame()).trace.syn_key;
+        self.sequence = self.sequence.wrapping_add(1);
+        rig.advance(20 * MS);
+        self.send(rig, &[]);
+        key
+    }
+
+    /// The next bytes of the stream. The key of the ClientHello that they complete.
+    fn send(&mut self, rig: &mut Rig, bytes: &[u8]) -> u64 {
+        let key = self.send_at(rig, 0, bytes);
+        self.sequence = self.sequence.wrapping_add(bytes.len() as u32);
+        key
+    }
+
+    /// Bytes that stand so far behind the next ones.
+    fn send_at(&self, rig: &mut Rig, offset: i32, bytes: &[u8]) -> u64 {
+        let packet = self.packet(flags::ACK).sequence(self.sequence.wrapping_add_signed(offset));
+        rig.send(&packet.content(bytes).frame()).trace.tls_key
+    }
+
+    fn pending(&self, rig: &Rig) -> u32 {
+        let address = self.source.rsplit_once(':').expect("a port").0;
+        let address = address.trim_matches(['[', ']']);
+        rig.entry(address, "web").expect("an entry").meta().pending()
+    }
+}
+
+fn key_of(stream: &[u8]) -> u64 {
+    let mut machine = Machine::start();
+    machine.read(stream);
+    machine.key(Transport::Tcp).expect("a whole ClientHello")
+}
+
+fn known(rig: &Rig, kind: Kind) -> Vec<Fingerprint> {
+    fingerprints(&rig.bench().loaded.maps).filter(|known| known.kind == kind).collect()
+}
 
 #[test]
-fn probe() {
-    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/pcaps");
-    for entry in fs::read_dir(folder).expect("captures") {
-        let path = entry.expect("an entry").path();
-        if !path.extension().is_some_and(|ext| ext.to_string_lossy().starts_with("pcap")) {
-            continue;
-        }
+fn a_handshake_is_followed_from_its_syn_to_what_comes_after_the_hello() {
+    for source in ["198.51.100.7:40000", "[2001:db8:7::1]:40000"] {
         let mut rig = Rig::under(OPEN);
-        let mut merge = Merge::open(&[&path]).expect("a capture");
-        let mut first = None;
-        while let Some(frame) = merge.next_frame().expect("a frame") {
-            let first = *first.get_or_insert(frame.time_ns);
-            rig.set_ns(3_600_000_000_000 + frame.time_ns.saturating_sub(first));
-            let trace = rig.send(&frame.data).trace;
-            if trace.syn_key != 0 || trace.tls_key != 0 {
-                println!("{} syn {:016x} tls {:016x}", path.display(), trace.syn_key, trace.tls_key);
-            }
+        let mut client = Client::new(source);
+        let stream = Hello::browser(400).stream();
+        let syn_frame = client.syn().frame();
+        let network = client.syn().network_offset();
+        let transport = client.syn().transport_offset() - network;
+        let syn = Syn::of(&syn_frame[network..], transport, false).expect("a signature");
+
+        assert_eq!(client.connect(&mut rig), syn.key(), "{syn}");
+        assert_eq!(client.pending(&rig), 1);
+        rig.advance(100 * MS);
+        assert_eq!(client.send(&mut rig, &stream), key_of(&stream));
+        assert_eq!(client.pending(&rig), 1, "until the client goes on");
+        rig.advance(300 * MS);
+        assert_eq!(client.send(&mut rig, b"finished"), 0);
+        assert_eq!(client.pending(&rig), 0);
+
+        let [tls] = &known(&rig, Kind::Tls)[..] else { panic!("one ClientHello") };
+        let [of_syn] = &known(&rig, Kind::Syn)[..] else { panic!("one SYN") };
+        assert_eq!((tls.key, of_syn.key), (key_of(&stream), syn.key()));
+        for seen in [tls, of_syn] {
+            assert_eq!((seen.handshakes, seen.sources, seen.service), (1, 1, rig.service("web")));
+            // 20 ms: 16.8 to 33.6; 100 ms: 67 to 134.
+            assert_eq!((seen.round_trip[8], seen.round_trip.iter().sum::<u32>()), (1, 1));
+            assert_eq!((seen.hello_delay[10], seen.hello_delay.iter().sum::<u32>()), (1, 1));
         }
-        for (_, name, _) in detector_common::counters::HANDSHAKE_EVENTS {
-            print!("{name} {} ", rig.counter(name));
-        }
-        println!("{}", path.display());
+        assert_eq!(
+            (tls.finish_delay[12], tls.finish_delay.iter().sum::<u32>()),
+            (1, 1),
+            "300 ms: 268 to 537"
+        );
+        let [exemplar] = &rig.take_exemplars()[..] else { panic!("one exemplar") };
+        assert_eq!((exemplar.header.key, exemplar.header.syn_key), (tls.key, syn.key()));
+        assert_eq!(exemplar.header.source_port, 40000);
+        assert_eq!(exemplar.bytes, stream);
     }
+}
+
+#[test]
+fn a_hello_cut_anywhere_has_its_key_and_its_exemplar() {
+    let mut rig = Rig::under(OPEN);
+    let hello = Hello::browser(700);
+    for stream in [hello.stream(), hello.records(77)] {
+        let key = key_of(&stream);
+        for cut in 1..stream.len() {
+            let mut client = Client::new(&format!("198.51.100.7:{}", 1024 + cut));
+            client.connect(&mut rig);
+            let keys = [&stream[..cut], &stream[cut..]].map(|piece| client.send(&mut rig, piece));
+            assert!(keys == [0, key] || keys == [key, 0], "cut at {cut} of {}: {keys:x?}", stream.len());
+            client.send(&mut rig, b"finished");
+            assert_eq!(client.pending(&rig), 0, "cut at {cut}");
+        }
+    }
+    let taken = rig.take_exemplars();
+    assert!(!taken.is_empty());
+    for exemplar in taken {
+        assert_eq!(key_of(&exemplar.bytes), exemplar.header.key);
+    }
+    let [tls] = &known(&rig, Kind::Tls)[..] else { panic!("one fingerprint") };
+    assert_eq!(tls.sources, 1);
+}
+
+#[test]
+fn a_hello_byte_by_byte_has_its_key() {
+    let mut rig = Rig::under(OPEN);
+    let stream = Hello::browser(200).stream();
+    let mut client = Client::new("198.51.100.7:40000");
+    client.connect(&mut rig);
+    let keys: Vec<u64> = stream.iter().map(|byte| client.send(&mut rig, &[*byte])).collect();
+    assert_eq!(keys.iter().filter(|&&key| key != 0).collect::<Vec<_>>(), [&key_of(&stream)]);
+}
+
+#[test]
+fn segments_out_of_order_give_the_key_or_none() {
+    let mut rig = Rig::under(OPEN);
+    let stream = Hello::browser(700).stream();
+    let key = key_of(&stream);
+    let (first, second) = stream.split_at(500);
+
+    // Retransmitted: each piece twice.
+    let mut client = Client::new("198.51.100.7:1001");
+    client.connect(&mut rig);
+    client.send(&mut rig, first);
+    assert_eq!(client.send_at(&mut rig, -500, first), 0);
+    assert_eq!(client.send(&mut rig, second), key);
+    assert_eq!(client.send_at(&mut rig, -(second.len() as i32), second), 0);
+    assert_eq!(client.pending(&rig), 1, "nothing new");
+    client.send(&mut rig, b"finished");
+
+    // The second piece before the first, and again after it.
+    let mut client = Client::new("198.51.100.7:1002");
+    client.connect(&mut rig);
+    assert_eq!(client.send_at(&mut rig, 500, second), 0);
+    client.send(&mut rig, first);
+    assert_eq!(client.send(&mut rig, second), key);
+    client.send(&mut rig, b"finished");
+
+    // The second piece before the first, and not again: no key, and it is not waited for.
+    let mut client = Client::new("198.51.100.7:1003");
+    client.connect(&mut rig);
+    assert_eq!(client.send_at(&mut rig, 500, second), 0);
+    client.send(&mut rig, first);
+    client.sequence = client.sequence.wrapping_add(second.len() as u32);
+    for _ in 0..8 {
+        assert_eq!(client.send(&mut rig, b"finished"), 0);
+    }
+    assert_eq!(rig.counter("hello_strayed"), 1);
+    assert_eq!(client.pending(&rig), 0);
+
+    // Overlapping, with the same bytes and with others.
+    for (port, overlap) in [(1004, stream[400..].to_vec()), (1005, vec![0; 300])] {
+        let mut client = Client::new(&format!("198.51.100.7:{port}"));
+        client.connect(&mut rig);
+        client.send(&mut rig, first);
+        assert_eq!(client.send_at(&mut rig, -100, &overlap), 0);
+        assert_eq!(client.send(&mut rig, second), 0);
+        assert_eq!(client.pending(&rig), 0);
+    }
+    assert_eq!(rig.counter("hello_strayed"), 3);
+    assert_eq!(rig.counter("hello_read"), 2);
+}
+
+#[test]
+fn hellos_that_are_none_or_end_early_are_counted_and_forgotten() {
+    let mut rig = Rig::under(OPEN);
+    let stream = Hello::browser(700).stream();
+
+    let mut client = Client::new("198.51.100.7:1001");
+    client.connect(&mut rig);
+    client.send(&mut rig, &stream[..300]);
+    rig.send(&client.packet(flags::ACK | flags::FIN).frame());
+    assert_eq!((rig.counter("hello_unfinished"), client.pending(&rig)), (1, 0));
+
+    let mut malformed = stream.clone();
+    malformed[43] = 0xff; // length of the session id
+    let mut client = Client::new("198.51.100.7:1002");
+    client.connect(&mut rig);
+    assert_eq!(client.send(&mut rig, &malformed), 0);
+    assert_eq!((rig.counter("hello_malformed"), client.pending(&rig)), (1, 0));
+
+    let mut long = Hello::browser(20);
+    long.ciphers = vec![0x1301; 1100];
+    let mut client = Client::new("198.51.100.7:1003");
+    client.connect(&mut rig);
+    assert_eq!(client.send(&mut rig, &long.stream()), 0);
+    assert_eq!((rig.counter("hello_too_long"), client.pending(&rig)), (1, 0));
+
+    // Another protocol: looked at for a while.
+    let mut client = Client::new("198.51.100.7:1004");
+    client.connect(&mut rig);
+    for line in 0..9 {
+        assert_eq!(client.pending(&rig), 1, "line {line}");
+        client.send(&mut rig, b"EHLO example.org\r\n");
+    }
+    assert_eq!((rig.counter("no_hello"), client.pending(&rig)), (1, 0));
+    assert_eq!(client.send(&mut rig, &stream), 0, "not looked at any more");
+
+    // A dialogue before it.
+    let mut client = Client::new("198.51.100.7:1005");
+    client.connect(&mut rig);
+    client.send(&mut rig, b"\x05\x01\x00");
+    client.send(&mut rig, b"\x05\x01\x00\x01\x5d\xb8\xd8\x22\x01\xbb");
+    assert_eq!(client.send(&mut rig, &stream), key_of(&stream));
+    assert!(known(&rig, Kind::Tls).iter().all(|known| known.key == key_of(&stream)));
+}
+
+#[test]
+fn any_damage_gives_the_key_of_what_was_sent_or_none() {
+    let mut rig = Rig::under(OPEN);
+    let mut random = Random::new(0x5eed);
+    let stream = Hello::browser(300).stream();
+    let mut read = 0;
+    for port in 1024..4024 {
+        let mut bytes = stream.clone();
+        for _ in 0..random.below(4) {
+            let place = random.below(bytes.len() as u64) as usize;
+            bytes[place] = random.below(256) as u8;
+        }
+        bytes.truncate(bytes.len() - random.below(2) as usize * random.below(400) as usize);
+        let mut machine = Machine::start();
+        machine.read(&bytes);
+        let expected = machine.key(Transport::Tcp).unwrap_or(0);
+        let mut client = Client::new(&format!("198.51.{}.7:{port}", port % 100));
+        client.connect(&mut rig);
+        let cut = random.below(bytes.len() as u64) as usize;
+        let keys = [&bytes[..cut], &bytes[cut..]].map(|piece| client.send(&mut rig, piece));
+        assert_eq!(keys[0] | keys[1], expected, "seed 0x5eed, port {port}, cut at {cut}");
+        read += u32::from(expected != 0);
+        rig.send(&client.packet(flags::RST).frame());
+        assert_eq!(client.pending(&rig), 0);
+    }
+    assert!(read > 500, "{read} were read");
+}
+
+#[test]
+fn a_source_forgets_connections_that_are_not_heard_of() {
+    let mut rig = Rig::under(OPEN);
+    let mut client = Client::new("198.51.100.7:1");
+    for port in 1..=PENDING_MAX + 5 {
+        client.source = format!("198.51.100.7:{port}");
+        rig.send(&client.syn().frame());
+    }
+    assert_eq!(client.pending(&rig), PENDING_MAX);
+    client.source = "198.51.100.7:60000".to_owned();
+    rig.advance(9_000 * MS);
+    client.send(&mut rig, b"data");
+    assert_eq!(client.pending(&rig), PENDING_MAX, "they may still come");
+    rig.advance(2_000 * MS);
+    client.send(&mut rig, b"data");
+    assert_eq!(client.pending(&rig), 0);
+}
+
+#[test]
+fn a_thousand_sources_of_one_fingerprint_are_counted() {
+    let mut rig = Rig::under(OPEN);
+    let stream = Hello::browser(300).stream();
+    for number in 0..1000 {
+        let mut client = Client::new(&format!("10.0.{}.{}:5000", number / 250, number % 250));
+        client.connect(&mut rig);
+        client.send(&mut rig, &stream);
+        client.send(&mut rig, b"finished");
+    }
+    assert_eq!(rig.counter("hello_read"), 1000);
+    let [tls] = &known(&rig, Kind::Tls)[..] else { panic!("one fingerprint") };
+    assert_eq!(tls.handshakes, 1000);
+    assert!((800..1200).contains(&tls.sources), "{} sources", tls.sources);
+    // The first one and a sample.
+    assert!((1..10).contains(&rig.take_exemplars().len()));
+}
+
+#[test]
+fn extensions_that_come_and_go_are_variants_of_one_key() {
+    let mut rig = Rig::under(OPEN);
+    let mut keys = Vec::new();
+    for (port, more) in
+        [(1, vec![]), (2, vec![0x0029]), (3, vec![0x0015]), (4, vec![0x0029, 0x002a]), (5, vec![])]
+    {
+        let mut hello = Hello::browser(50);
+        hello.extensions.extend(more.into_iter().map(|kind| (kind, vec![0; 9])));
+        let mut client = Client::new(&format!("198.51.100.7:{port}"));
+        client.connect(&mut rig);
+        keys.push(client.send(&mut rig, &hello.stream()));
+    }
+    assert!(keys.iter().all(|&key| key == keys[0] && key != 0), "{keys:x?}");
+    let [tls] = &known(&rig, Kind::Tls)[..] else { panic!("one fingerprint") };
+    assert_eq!(tls.variants, 1 << 0 | 1 << 0b10 | 1 << 0b1 | 1 << 0b110);
+    assert_eq!(rig.take_exemplars().len(), 4, "one of each");
 }

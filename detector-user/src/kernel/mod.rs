@@ -12,6 +12,7 @@
 
 pub mod apply;
 pub mod attach;
+pub mod exemplar;
 pub mod incidents;
 pub mod links;
 pub mod load;

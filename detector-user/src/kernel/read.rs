@@ -2,6 +2,7 @@
 
 mod active;
 mod entries;
+mod fingerprints;
 mod tables;
 
 use aya::maps::MapError;
@@ -20,6 +21,7 @@ pub use active::{
     Active, RuleOfClass, Rules, Standing, can_refuse, consistently, incidents, tables_before_trial,
 };
 pub use entries::{Fill, entries, fill, hash, is_full, numbered_entries, parent, set, source};
+pub use fingerprints::{Fingerprint, fingerprints};
 
 /// Looks at the active policy before giving up: each is spoiled only by a policy that is applied meanwhile.
 const LOOKS_MAX: usize = 16;
