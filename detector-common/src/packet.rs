@@ -111,7 +111,8 @@ const fn is_extension(protocol: u8) -> bool {
     )
 }
 
-/// Where the headers of a packet lie, bytes from the start of the frame. All 0 where the transport header was not read.
+/// Where the headers of a packet lie, bytes from the start of the frame. All 0 where the transport header was not read, and of
+/// fragments.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Layout {
     /// Where the network header starts.
@@ -375,10 +376,14 @@ fn parse_transport<F: Frame>(frame: &F, network: Network) -> Result<Parsed, Reas
     let Some(ports) = frame.read::<PortBytes>(network.transport) else {
         return Ok(unlocated(unread(&network, first_fragment | notes::SPLIT_HEADERS)));
     };
-    let layout = Layout {
-        network: network.start as u32,
-        transport: network.transport as u32,
-        end: network.end as u32,
+    // Of a packet in fragments the end is somewhere else.
+    let layout = match network.first_fragment {
+        true => Layout::default(),
+        false => Layout {
+            network: network.start as u32,
+            transport: network.transport as u32,
+            end: network.end as u32,
+        },
     };
     let mut packet = without_ports(&network, Ports::Known, first_fragment);
     packet.source_port = u16::from_be_bytes([ports[0], ports[1]]);

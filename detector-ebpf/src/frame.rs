@@ -184,3 +184,14 @@ pub(crate) fn tcp_segment(ctx: &XdpContext, layout: Layout) -> Option<Segment> {
         payload: layout.end.saturating_sub(payload_start),
     })
 }
+
+/// Whether a segment looks like the start of a ClientHello: a handshake record of TLS, and the message's type in it.
+#[inline(always)]
+pub(crate) fn begins_hello(ctx: &XdpContext, segment: &Segment) -> bool {
+    let frame = XdpFrame { data: ctx.data(), data_end: ctx.data_end(), bytes: 0 };
+    if segment.payload < 6 {
+        return false;
+    }
+    let start = frame.read::<[u8; 6]>(bounded::<0x7fff>(segment.payload_start as u64));
+    matches!(start, Some([22, 3, _, _, _, 1]))
+}

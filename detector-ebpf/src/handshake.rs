@@ -4,7 +4,7 @@
 use aya_ebpf::{Global, bindings::xdp_action, programs::XdpContext};
 use detector_common::{
     flow::{self, Scratch},
-    packet::{Layout, Packet, Ports, TCP},
+    packet::{Layout, Packet, TCP},
     table::{Key, Unit, Way},
     verdict::{FIRST_DROP, Reason},
 };
@@ -37,7 +37,7 @@ pub(crate) fn hand_over(ctx: &XdpContext, decision: &Decision<'_>, layout: u64, 
     }
     let (Some(packet), Some(way)) = (decision.packet, decision.way) else { return };
     let is_dropped = decision.reason as usize >= FIRST_DROP && !decision.shadow;
-    if is_dropped || !is_part(packet, way) {
+    if is_dropped || layout == 0 || !is_part(packet, way) {
         return;
     }
     let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return };
@@ -58,7 +58,6 @@ pub(crate) fn hand_over(ctx: &XdpContext, decision: &Decision<'_>, layout: u64, 
 #[inline(always)]
 fn is_part(packet: &Packet, way: *mut Way) -> bool {
     packet.protocol == TCP
-        && packet.ports == Ports::Known
         && (packet.connection || source::meta(way).pending() != 0 || atomic::load(word!(way, traffic)) == 0)
 }
 
@@ -124,7 +123,7 @@ fn watch(ctx: &XdpContext, scratch: *mut Scratch, way: *mut Way) -> Learned {
     let flow = match flows::find(&place, &key) {
         Some(flow) => flow,
         // The first packet of a source may be a ClientHello whose SYN came before there was a program.
-        None if segment.payload != 0 && atomic::load(word!(way, traffic)) == 0 => {
+        None if atomic::load(word!(way, traffic)) == 0 && frame::begins_hello(ctx, &segment) => {
             let start = Start { next_sequence: segment.sequence, syn_key: 0, syn_ns: 0 };
             match flows::open(&place, &key, way, now, &start) {
                 Some(flow) => flow,
