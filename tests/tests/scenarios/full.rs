@@ -125,8 +125,9 @@ fn classes_without_a_way_do_not_share_a_budget() {
         // Busy beyond the test.
         while rig.passes(&segment(v4(source), flags::SYN)) {}
     }
-    let passed =
-        |rig: &mut Rig, source, flags| (0..50).filter(|_| rig.passes(&segment(v4(source), flags))).count();
+    let passed = |rig: &mut Rig, source, flags| {
+        (0..100).filter(|_| rig.passes(&segment(v4(source), flags))).count() as u64
+    };
     for round in 0..5 {
         assert_eq!(
             passed(&mut rig, 0x100, flags::ACK),

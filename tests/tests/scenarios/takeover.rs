@@ -29,7 +29,7 @@ fn idle_takeover_loses_nothing() {
     let (mut sent, mut refused) = (0, 0);
     while sent < 20_000 {
         // Storm and calm by turns: limits are reached, and entries become idle.
-        rig.advance(random.below(if sent / 100 % 2 == 0 { MILLISECOND } else { 20 * MILLISECOND }));
+        rig.advance(random.below(if sent / 100 % 2 == 0 { MILLISECOND / 2 } else { 20 * MILLISECOND }));
         let now = rig.now_ns();
         let busy: Vec<_> = (0..SOURCES).filter(|&source| !buckets[source].is_full(now)).collect();
         assert!(busy.len() <= WAYS);
