@@ -20,10 +20,37 @@ pub const fn all_ones_if(condition: bool) -> u64 {
     (condition as u64).wrapping_neg()
 }
 
-/// The greater of two.
+/// All ones if the first of two times comes before the second, else 0. Cheaper than [`is_less`], since times have 63 bits:
+/// see [`ticks`](crate::budget::ticks).
 #[inline(always)]
-pub const fn greater(a: u64, b: u64) -> u64 {
-    a ^ (a ^ b) & is_less(a, b)
+pub fn is_before(a: u64, b: u64) -> u64 {
+    sign(a.wrapping_sub(b))
+}
+
+/// The later of two times.
+#[inline(always)]
+pub fn later(a: u64, b: u64) -> u64 {
+    let ahead = a.wrapping_sub(b);
+    a.wrapping_sub(ahead & sign(ahead))
+}
+
+/// All ones if the highest bit is set, else 0, out of the compiler's sight: what is masked by such a word it would choose by
+/// a branch.
+#[inline(always)]
+fn sign(word: u64) -> u64 {
+    #[cfg(target_arch = "bpf")]
+    {
+        let mut word = word;
+        // SAFETY: one operation on one register.
+        unsafe {
+            core::arch::asm!("{0} s>>= 63", inout(reg) word, options(pure, nomem, nostack, preserves_flags))
+        };
+        word
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    {
+        (word as i64 >> 63) as u64
+    }
 }
 
 /// A place that is at most `MOST`, one less than a power of two, in a way that the verifier sees: where the compiler knows
@@ -57,7 +84,9 @@ mod tests {
         fn words_compare_as_numbers(a in word(), b in word()) {
             prop_assert_eq!(is_less(a, b), if a < b { u64::MAX } else { 0 });
             prop_assert_eq!(is_equal(a, b), if a == b { u64::MAX } else { 0 });
-            prop_assert_eq!(greater(a, b), a.max(b));
+            let (early, late) = (a >> 1, b >> 1);
+            prop_assert_eq!(is_before(early, late), is_less(early, late));
+            prop_assert_eq!(later(early, late), early.max(late));
             prop_assert_eq!(bounded::<7>(a), (a % 8) as usize);
         }
     }

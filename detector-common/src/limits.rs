@@ -1,20 +1,20 @@
 //! Every bound of the data plane, on one page.
 
 /// Ways of one set of a source table. A source has one set and takes any of its ways.
-pub const WAYS: usize = 8;
+pub const WAYS: usize = 16;
 
 /// Active sources that one set is planned for, in hundredths, so that fewer than 0.1 % of the active sources meet a
-/// full set. Where all of them are replaced all the time, it is 0.5 % of the newcomers (Erlang B, 8 places, 2.7 offered).
+/// full set. Where all of them are replaced all the time, it is 0.55 % of the newcomers (Erlang B, 16 places, 8.2 offered).
 ///
-/// With uniformly hashed sources a set's load is Poisson; at 2.72 sources a set the expected share beyond [`WAYS`] is
+/// With uniformly hashed sources a set's load is Poisson; at 8.2 sources a set the expected share beyond [`WAYS`] is
 /// just under 0.001 (tested in [`crate::table`]).
-pub const SOURCES_PER_SET_HUNDREDTHS: u64 = 272;
+pub const SOURCES_PER_SET_HUNDREDTHS: u64 = 820;
 
-/// Sources that a table may be sized for: 19 GB, far beyond what an edge node gives.
+/// Sources that a table may be sized for: 13 GB, far beyond what an edge node gives.
 pub const SOURCES_MAX: u32 = 100_000_000;
 
-/// Sources that the table is sized for when nothing is asked for; with it all maps stay under 100 MB on four CPUs. Each
-/// CPU more adds 0.17 MB of counters.
+/// Sources that the table is sized for when nothing is asked for; with it all maps stay under 70 MB on four CPUs. Each CPU
+/// more adds 0.17 MB of counters.
 pub const SOURCES_DEFAULT: u32 = 500_000;
 
 /// One parent prefix is planned for every so many sources. A full set of parents passes and is counted.
@@ -113,7 +113,8 @@ pub const OVERFLOW_BUDGETS: usize = 16_384;
 pub const INCIDENT_OVERFLOW_BUDGETS: usize = 1024;
 
 /// Sources whose budget the newcomers to a full set share: as many as have an entry in it. With the budget of one, a flood
-/// that fills all sets left well-behaved newcomers too little.
+/// that fills all sets left well-behaved newcomers too little, and with that of fewer than come to a set while an entry is busy
+/// ([`SOURCES_PER_SET_HUNDREDTHS`]) it would be spent for as long as the set is full.
 pub const OVERFLOW_SOURCES: u64 = WAYS as u64;
 
 /// Connections in their handshake that are followed at a time.

@@ -54,7 +54,7 @@ pub(crate) static VIRTUAL_CLOCK: Array<u64, 1, MAPPABLE> = Array::new();
 pub(crate) static TRACE: Array<Trace, 1, MAPPABLE> = Array::new();
 
 /// Writer: program. Reader: program, daemon and commands through a mapping.
-/// Size: `--sources` / 2.7 sets of 8 ways of 64 bytes. Full: a source whose set has no idle way passes on a shared
+/// Size: `--sources` / 8.2 sets of 16 ways of 64 bytes. Full: a source whose set has no idle way passes on a shared
 /// overflow budget, reasons `table_full` and `overflow`. Error: an idle source's counters end when its way is taken;
 /// a packet that meets a change of owner on another CPU may be charged to the old or the new one.
 #[btf_map]

@@ -2,7 +2,7 @@
 
 use aya_ebpf::Global;
 use detector_common::{
-    branchless::{all_ones_if, greater, is_less},
+    branchless::{all_ones_if, is_before, later},
     budget::ticks,
     counters::{HandshakeEvent, TableEvent},
     hash::Seed,
@@ -138,14 +138,15 @@ fn meta_of(way: *mut Way) -> *mut u64 {
     word!(way, meta)
 }
 
-/// [`WAYS`], which the compiler is not to know: unrolled eight times, the searches would spill their addresses over more
-/// stack than the verifier allows.
+/// [`WAYS`], which the compiler is not to know: unrolled, the searches would spill their addresses over more stack than the
+/// verifier allows.
 #[inline(always)]
 fn ways() -> usize {
-    const { assert!(WAYS == 8) };
     let ways: usize;
     // SAFETY: one operation on one register.
-    unsafe { core::arch::asm!("{0} = 8", out(reg) ways, options(pure, nomem, nostack, preserves_flags)) };
+    unsafe {
+        core::arch::asm!("{0} = {1}", out(reg) ways, const WAYS, options(pure, nomem, nostack, preserves_flags));
+    }
     ways
 }
 
@@ -188,6 +189,11 @@ const TAKEN: u64 = u64::MAX >> 1;
 /// Stands in the score of an idle way for a source that has a history; above all times that a score may hold.
 const WITH_HISTORY: u64 = ticks(LONG_IDLE_NS).next_power_of_two();
 
+/// The bits of a score that hold the attempt.
+const ATTEMPT_MASK: u64 = WAYS as u64 - 1;
+
+const _: () = assert!(WAYS as u64 <= ticks(1), "an attempt takes less than a nanosecond of a score");
+
 /// The attempt at which the search meets the way that a newcomer may take; [`NO_WAY`]: every way is limiting its source, or
 /// changing hands. The first of
 ///
@@ -203,7 +209,6 @@ const WITH_HISTORY: u64 = ticks(LONG_IDLE_NS).next_power_of_two();
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn victim(hash: u64, now: u64, table: u64) -> u64 {
-    const { assert!(WAYS == 8) };
     let Some(place) = place_of(Table::of(table), hash) else { return NO_WAY };
     let long_ago = now.saturating_sub(ticks(LONG_IDLE_NS));
     let mut best = TAKEN;
@@ -211,15 +216,15 @@ extern "C" fn victim(hash: u64, now: u64, table: u64) -> u64 {
         let way = way(&place, attempt);
         let meta = meta(way);
         let busy_until = busy_until(way);
-        let taken = is_less(now, busy_until) | all_ones_if(meta.is_busy());
-        let idle_since = greater(busy_until, long_ago) - long_ago;
+        let taken = is_before(now, busy_until) | all_ones_if(meta.is_busy());
+        let idle_since = later(busy_until, long_ago) - long_ago;
         let packets = traffic_packets(atomic::load(word!(way, traffic))) as u64;
-        let has_history = is_less(0, idle_since) & is_less(HISTORY_PACKETS - 1, packets);
-        let rank = ((idle_since & !7) + 8) | has_history & WITH_HISTORY;
+        let has_history = is_before(0, idle_since) & is_before(HISTORY_PACKETS - 1, packets);
+        let rank = ((idle_since & !ATTEMPT_MASK) + WAYS as u64) | has_history & WITH_HISTORY;
         let score = (rank & all_ones_if(meta.is_occupied()) | attempt as u64 | taken) & TAKEN;
-        best ^= (best ^ score) & is_less(score, best);
+        best ^= (best ^ score) & is_before(score, best);
     }
-    if best == TAKEN { NO_WAY } else { best & 7 }
+    if best == TAKEN { NO_WAY } else { best & ATTEMPT_MASK }
 }
 
 /// The newest of an entry's times.
@@ -229,7 +234,7 @@ fn busy_until(way: *mut Way) -> u64 {
     let bytes = atomic::load(word!(way, bytes_tat));
     let connections = atomic::load(word!(way, connections_tat));
     let special = atomic::load(word!(way, special_tat));
-    greater(greater(packets, bytes), greater(connections, special))
+    later(later(packets, bytes), later(connections, special))
 }
 
 /// What became of a key that had no entry a moment ago.

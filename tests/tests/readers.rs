@@ -7,7 +7,7 @@ use aya::{
     maps::PerCpuValues,
     programs::{TestRun as _, TestRunOptions},
 };
-use detector_common::{address::Address, budget::Budget, policy::Settings};
+use detector_common::{address::Address, budget::Budget, limits::WAYS, policy::Settings};
 use detector_tests::{
     daemon::Site,
     netns::{may_run, remove_pins, unique_pins},
@@ -439,8 +439,8 @@ fn explain_tells_why_a_source_has_no_entry() -> Result<()> {
     assert_newcomer("10.0.0.2", spent.clone(), spent_said)?;
     assert_newcomer("10.0.1.2", json!({ "state": "admitted" }), "nothing lately")?;
 
-    // Seven more make the set full.
-    (1..8).try_for_each(|net| send(&format!("10.0.{net}.1")))?;
+    // So many more make the set full.
+    (1..WAYS).try_for_each(|net| send(&format!("10.0.{net}.1")))?;
     send("10.0.99.1")?;
     let full = json!({ "state": "table_full" });
     assert_newcomer("10.0.99.1", full.clone(), "it shares the overflow budget of its class")?;

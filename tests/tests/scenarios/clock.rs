@@ -1,6 +1,6 @@
 //! A clock that goes back, as another CPU's may: refused packets stay refused, nothing wraps around.
 
-use detector_common::verdict::Reason;
+use detector_common::{limits::WAYS, verdict::Reason};
 use detector_tests::{
     packet::flags,
     random::Random,
@@ -56,12 +56,12 @@ fn two_clocks_admit_no_more_than_the_one_ahead() {
 fn an_entry_ahead_of_the_clock_is_not_idle() {
     let mut rig = Rig::new(1);
     rig.apply(&policy_of("packets = { rate = \"100/s\", burst = 1 }"));
-    for source in 0..8 {
+    for source in 0..WAYS as u32 {
         assert!(rig.passes(&ack(v4(source))));
     }
     rig.set_ns(rig.now_ns() - 5 * SECOND);
     assert_eq!(rig.reason(&ack(v4(100))), Reason::TableFull);
-    for source in 0..8 {
+    for source in 0..WAYS as u32 {
         let source = v4(source);
         assert_eq!(rig.reason(&ack(source)), Reason::Packets, "{source}");
         assert!(rig.entry(&source.to_string(), "api").is_some());

@@ -9,7 +9,7 @@ use aya::maps::{MapData, RingBuf};
 use detector_common::{
     address::Address,
     budget::{TICKS_PER_NS, ticks},
-    limits::{EVENTS_BYTES, OVERFLOW_SOURCES},
+    limits::{EVENTS_BYTES, OVERFLOW_SOURCES, WAYS},
     policy::{DropEvent, Settings},
     verdict::Reason,
 };
@@ -235,7 +235,7 @@ fn an_event_says_who_was_refused_what_and_why() {
 #[test]
 fn an_event_tells_of_the_shared_budget_of_a_full_set() {
     let mut sampling = Sampling::new(1, 1000);
-    for source in 0..8 {
+    for source in 0..WAYS as u32 {
         assert_eq!(sampling.rig.reason(&ack(v4(source))), Reason::Conforming);
     }
     let row = udp_row("10.0.0.200:1", "203.0.113.10:2", 64, Reason::Overflow);

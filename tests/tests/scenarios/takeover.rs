@@ -2,7 +2,7 @@
 
 use detector_common::{
     address::Address,
-    limits::{HISTORY_PACKETS, LONG_IDLE_NS},
+    limits::{HISTORY_PACKETS, LONG_IDLE_NS, WAYS},
     table::{Key, Unit, way_of},
     verdict::Reason,
 };
@@ -14,12 +14,11 @@ use detector_user::kernel::read;
 
 use crate::*;
 
-/// One set of eight ways, forty sources in turns, at most eight of them with anything spent: each packet has the verdict
-/// that it would have in a table without end.
+/// One set, five sources for each of its ways in turns, at most one for each with anything spent: each packet has the
+/// verdict that it would have in a table without end.
 #[test]
 fn idle_takeover_loses_nothing() {
-    const SOURCES: usize = 40;
-    const WAYS: usize = 8;
+    const SOURCES: usize = 5 * WAYS;
     let mut random = Random::announced(5);
     let mut rig = Rig::new(1);
     rig.apply(&policy_of("packets = { rate = \"100/s\", burst = 5 }"));
@@ -30,7 +29,7 @@ fn idle_takeover_loses_nothing() {
     let (mut sent, mut refused) = (0, 0);
     while sent < 20_000 {
         // Storm and calm by turns: limits are reached, and entries become idle.
-        rig.advance(random.below(if sent / 100 % 2 == 0 { MILLISECOND } else { 20 * MILLISECOND }));
+        rig.advance(random.below(if sent / 100 % 2 == 0 { MILLISECOND / 2 } else { 20 * MILLISECOND }));
         let now = rig.now_ns();
         let busy: Vec<_> = (0..SOURCES).filter(|&source| !buckets[source].is_full(now)).collect();
         assert!(busy.len() <= WAYS);
@@ -54,8 +53,8 @@ fn a_full_set_that_went_idle_serves_new_sources() {
     let mut rig = Rig::new(1);
     rig.apply(&policy_of("packets = { rate = \"10/s\", burst = 3 }"));
     for round in 0..3 {
-        for source in 0..8 {
-            let frame = ack(v4(round * 8 + source));
+        for source in 0..WAYS as u32 {
+            let frame = ack(v4(round * WAYS as u32 + source));
             for packet in 0..5 {
                 let expected = if packet < 3 { Reason::Conforming } else { Reason::Packets };
                 assert_eq!(
@@ -65,8 +64,9 @@ fn a_full_set_that_went_idle_serves_new_sources() {
                 );
             }
         }
-        let created = u64::from(round + 1) * 8;
-        assert_eq!((rig.counter("source_created"), rig.counter("source_replaced")), (created, created - 8));
+        let (ways, rounds) = (WAYS as u64, u64::from(round) + 1);
+        let counted = (rig.counter("source_created"), rig.counter("source_replaced"));
+        assert_eq!(counted, (rounds * ways, (rounds - 1) * ways));
         // Three packets at 10/s: idle after 300 ms, not a tick before.
         rig.advance(300 * MILLISECOND - 1);
         assert_eq!(rig.reason(&ack(v4(1000 + round))), Reason::TableFull, "nobody is idle yet");
@@ -79,7 +79,7 @@ fn a_full_set_that_went_idle_serves_new_sources() {
 fn the_longest_idle_entry_goes_first() {
     let mut rig = Rig::new(1);
     rig.apply(&policy_of("packets = \"1000/s\""));
-    for source in 0..8 {
+    for source in 0..WAYS as u32 {
         assert!(rig.passes(&ack(v4(source))));
         rig.advance(MILLISECOND);
     }
@@ -89,7 +89,7 @@ fn the_longest_idle_entry_goes_first() {
     assert!(rig.passes(&ack(v4(100))));
     let is_known = |source: u32| rig.entry(&v4(source).to_string(), "api").is_some();
     assert!(!is_known(1), "the longest idle source kept its way");
-    for source in [0, 2, 3, 4, 5, 6, 7, 100] {
+    for source in (0..WAYS as u32).filter(|&source| source != 1).chain([100]) {
         assert!(is_known(source), "source {source} lost its way");
     }
 }
@@ -99,7 +99,7 @@ fn the_longest_idle_entry_goes_first() {
 fn a_source_with_a_history_goes_last() {
     let mut rig = Rig::new(1);
     rig.apply(&policy_of("packets = \"1000/s\""));
-    for source in 0..8 {
+    for source in 0..WAYS as u32 {
         for _ in 0..if source == 0 { HISTORY_PACKETS } else { HISTORY_PACKETS - 1 } {
             assert!(rig.passes(&ack(v4(source))));
         }
@@ -114,9 +114,9 @@ fn a_source_with_a_history_goes_last() {
     };
     spoofed(&mut rig, 100..150);
     assert!(is_known(&rig, 0), "a source with a history lost its way though others were idle");
-    assert!((1..8).all(|source| !is_known(&rig, source)), "the others kept theirs");
+    assert!((1..WAYS as u32).all(|source| !is_known(&rig, source)), "the others kept theirs");
     rig.advance(LONG_IDLE_NS);
-    spoofed(&mut rig, 200..208);
+    spoofed(&mut rig, 200..200 + WAYS as u32);
     assert!(!is_known(&rig, 0), "a source that was idle for long kept its way");
 }
 
@@ -126,12 +126,12 @@ fn a_worn_table_is_as_fast_as_a_fresh_one() {
     let mut rig = Rig::new(1);
     rig.apply(&policy_of("packets = \"1000/s\""));
     for round in 1..=20 {
-        for source in 0..8 {
+        for source in 0..WAYS as u32 {
             assert!(rig.passes(&ack(v4(1000 * round + source))));
             rig.advance(MILLISECOND);
         }
         rig.advance(LONG_IDLE_NS);
-        let newcomer = v4(1000 * round + 8);
+        let newcomer = v4(1000 * round + WAYS as u32);
         assert!(rig.passes(&ack(newcomer)));
         let key =
             Key::new(newcomer.into(), Unit::of_source(Address::from(newcomer).family), rig.service("api"));
