@@ -91,7 +91,7 @@ extern "C" fn note_fingerprint(prefix: u64, tag: u64, source_hash: u64, now: u64
     let key = Key { prefix, tag };
     let sighting = Sighting::unpack(sighting);
     let Some(place) = source::place_in(Table::Fingerprints, &key) else { return 0 };
-    let attempt = match source::attempt_of(&place, &key) {
+    let attempt = match source::attempt_in(Table::Fingerprints, &key) {
         Some(attempt) => attempt,
         // More of a handshake that is counted no longer.
         None if !sighting.is_handshake => return 0,

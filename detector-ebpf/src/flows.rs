@@ -76,14 +76,14 @@ impl Followed {
 /// The state of a connection.
 #[inline(always)]
 pub(crate) fn find(place: &Place, key: &Key) -> Option<Followed> {
-    let attempt = source::attempt_of(place, key)?;
+    let attempt = source::attempt_in(Table::Flows, key)?;
     Followed::at(place, attempt, key)
 }
 
 /// Begins to follow a connection of a source, whose entry is `way`, or begins anew.
 #[inline(always)]
 pub(crate) fn open(place: &Place, key: &Key, way: *mut Way, now: u64, start: &Start) -> Option<Followed> {
-    let known = source::attempt_of(place, key);
+    let known = source::attempt_in(Table::Flows, key);
     let attempt = match known {
         Some(attempt) => attempt,
         None => match source::create(Table::Flows, key, now, 0, 0) {

@@ -79,7 +79,7 @@ pub(crate) fn follow(ctx: &XdpContext) -> u32 {
     let Packed { service, class, reason, shadow } = Packed::unpack(handed.decision);
     let key = Key::new(packet.source, Unit::of_source(packet.source.family), service);
     let Some(place) = source::place(&key) else { return xdp_action::XDP_PASS };
-    let way = source::find(&place, &key).map(|found| found.way);
+    let way = source::attempt_in(Table::Sources, &key).map(|attempt| source::way(&place, attempt));
     let learned = match way {
         Some(way) => {
             atomic::store(word!(scratch, source_hash), place.hash);

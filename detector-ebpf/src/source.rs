@@ -328,7 +328,7 @@ extern "C" fn create_entry(prefix: u64, tag: u64, now: u64, class_and_epoch: u64
 
 /// The attempt at which the search meets the entry of a key.
 #[inline(always)]
-pub(crate) fn attempt_of(place: &Place, key: &Key) -> Option<usize> {
+fn attempt_of(place: &Place, key: &Key) -> Option<usize> {
     for attempt in 0..ways() {
         let way = way(place, attempt);
         if is_entry_of(way, meta(way), key) {
@@ -336,6 +336,26 @@ pub(crate) fn attempt_of(place: &Place, key: &Key) -> Option<usize> {
         }
     }
     None
+}
+
+/// The attempt at which the search meets an entry that a packet of a handshake asks for.
+#[inline(always)]
+pub(crate) fn attempt_in(table: Table, key: &Key) -> Option<usize> {
+    match find_entry(key.prefix, key.tag, table as u64) {
+        NO_WAY => None,
+        attempt => Some(attempt as usize & (WAYS - 1)),
+    }
+}
+
+/// As [`attempt_of`]: a function of numbers with external linkage, so that the verifier walks the loop once for all tables.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn find_entry(prefix: u64, tag: u64, table: u64) -> u64 {
+    let key = Key { prefix, tag };
+    match place_in(Table::of(table), &key) {
+        Some(place) => attempt_of(&place, &key).map_or(NO_WAY, |attempt| attempt as u64),
+        None => NO_WAY,
+    }
 }
 
 /// Whether a way, whose meta word was read before, is the entry of a key. In this order: a prefix that is read after the
