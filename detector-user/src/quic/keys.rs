@@ -17,7 +17,7 @@ const IV_BYTES: usize = aead::NONCE_LEN;
 
 /// What opens the Initials of one connection.
 pub(super) struct Keys {
-    packet: LessSafeKey,
+    pub(super) packet: LessSafeKey,
     iv: [u8; IV_BYTES],
     header: HeaderProtectionKey,
 }
@@ -63,17 +63,8 @@ impl Keys {
         Some(payload)
     }
 
-    /// A packet's payload and its tag, as a client makes them.
-    #[cfg(test)]
-    pub(super) fn seal(&self, number: u64, header: &[u8], payload: &[u8]) -> Vec<u8> {
-        let mut sealed = payload.to_vec();
-        self.packet
-            .seal_in_place_append_tag(self.nonce(number), Aad::from(header), &mut sealed)
-            .expect("a short payload");
-        sealed
-    }
-
-    fn nonce(&self, number: u64) -> Nonce {
+    /// What a packet of this number is sealed with.
+    pub(super) fn nonce(&self, number: u64) -> Nonce {
         let mut nonce = self.iv;
         for (byte, digit) in nonce[IV_BYTES - 8..].iter_mut().zip(number.to_be_bytes()) {
             *byte ^= digit;
