@@ -38,12 +38,12 @@ Examples:
   detector replay before.pcap --policy new.toml --expect-pass customers.txt";
 
 pub(super) const FINGERPRINT_NOTES: &str = "\
-Needs no root. Each capture is taken by itself; it may begin in the midst of connections and lack packets.
-A client flow is listed where its first ClientHello is whole: over TCP, also after a dialogue with a proxy
-or STARTTLS, or in the Initials of QUIC.
+Needs no root. Each capture is taken by itself; it may begin in the midst of connections.
+A flow is listed where its first ClientHello is whole: over TCP, also after a dialogue with a
+proxy or STARTTLS, or in the Initials of QUIC.
 
-With --json, an object a line for each flow. What is not known is null; `ja4_raw` has the lists that `ja4`
-has the hashes of (JA4_r).
+With --json, an object a line for each flow. What is not known is null; `ja4_raw` has the lists
+that `ja4` has the hashes of (JA4_r).
 
 Examples:
   detector fingerprint edge.pcap

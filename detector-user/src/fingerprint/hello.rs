@@ -9,6 +9,9 @@ pub const DIALOGUE_BYTES_MAX: usize = 16 * 1024;
 /// Bytes of a ClientHello. Those of clients with post-quantum keys have 2,500; servers take 16 to 128 KiB.
 pub const HELLO_BYTES_MAX: usize = 32 * 1024;
 
+/// Bytes of a ClientHello in which every list is empty.
+const HELLO_BYTES_MIN: usize = HEADER_BYTES + 2 + 32 + 1 + 2 + 1;
+
 /// Bytes of a connection that seems to have begun before: until then a capture that begins with segments out of order may still
 /// show what comes before them.
 const BEGUN_BYTES_MAX: usize = 4 * 1024;
@@ -145,7 +148,7 @@ fn missing_bytes(message: &[u8]) -> Option<usize> {
         return Some(HEADER_BYTES - message.len());
     }
     let bytes = message_bytes(message);
-    (bytes <= HELLO_BYTES_MAX).then(|| bytes.saturating_sub(message.len()))
+    (HELLO_BYTES_MIN..=HELLO_BYTES_MAX).contains(&bytes).then(|| bytes.saturating_sub(message.len()))
 }
 
 /// Bytes of a message by what its header says.

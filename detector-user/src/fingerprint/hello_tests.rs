@@ -90,7 +90,8 @@ fn what_only_looks_like_a_hello_is_passed_over() {
         &[22, 3, 1, 0, 0, 1],
         &[22, 3, 1, 0xff, 0xff, 1],
         &[1, 22, 3, 1, 0, 100, 2],
-        // A message that is too long, one of another protocol.
+        // A message that is too short, one that is too long, one of another protocol.
+        &[22, 3, 1, 0, 100, 1, 0, 0, 37],
         &[22, 3, 1, 0, 100, 1, 1, 0, 0],
         &[22, 3, 1, 0, 100, 1, 0, 1, 0, 4, 0],
         &[22, 22, 22],
