@@ -95,7 +95,7 @@ fn a_hello_may_be_split_at_every_byte() {
 fn overlaps_keep_what_came_first() {
     let message = hello(400, 7);
     let stream = records(&message, 500);
-    let other = vec![0xee; 200];
+    let other = [0xee; 200];
     let (first, rest) = (data(0, &stream[..200]), data(150, &[&other[..50], &stream[200..]].concat()));
     assert_eq!(only(&[syn(), first.clone(), data(20, &other[..100]), rest]), (Some(message.clone()), false));
     // Sent again, with more behind; a segment before the first byte of all.
