@@ -13,10 +13,15 @@
 //! | what is counted? | [`verdict`], [`counters`] |
 //! | what do kernel and daemon share byte by byte? | [`abi`], and the structs of the modules above |
 //! | how large can it get? | [`limits`] |
+//!
+//! With the feature `fingerprint`, which is part of `user` and which the program is built without: `client_hello` (what a TLS
+//! client says) and `ja4` (its fingerprint).
 #![no_std]
 // One instruction that the verifier needs to see; see `branchless::bounded`.
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
+#[cfg(feature = "fingerprint")]
+extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
@@ -24,12 +29,16 @@ pub mod abi;
 pub mod address;
 pub mod branchless;
 pub mod budget;
+#[cfg(feature = "fingerprint")]
+pub mod client_hello;
 pub mod counters;
 pub mod fingerprint;
 pub mod flow;
 pub mod frame;
 pub mod hash;
 pub mod hello;
+#[cfg(feature = "fingerprint")]
+pub mod ja4;
 pub mod limits;
 pub mod packet;
 pub mod policy;

@@ -19,7 +19,7 @@ use crate::{
 pub use api::{ApiArgs, ApiPath, DEFAULT_SOCKET, EventsArgs, NoticeArgs, TcpArgs, TokenArgs, WebhookUrl};
 pub use guard::{GuardArgs, PlanArgs, TrafficArgs, VictimsArgs};
 pub use incident::{IncidentArgs, ThrottleArgs, UndoArgs};
-pub use look::{ExplainArgs, ReplayArgs, TopArgs};
+pub use look::{ExplainArgs, FingerprintArgs, ReplayArgs, TopArgs};
 pub use policy::{ApplyArgs, CheckArgs, HistoryArgs, RollbackArgs, ShowArgs};
 pub use run::{MetricsAddress, RunArgs};
 pub use shell::{CompletionsArgs, ManArgs, Shell};
@@ -122,6 +122,9 @@ pub enum Command {
     /// Run captures through the kernel program, with their own clock, and say what a policy would have done.
     #[command(after_help = look::REPLAY_NOTES)]
     Replay(ReplayArgs),
+    /// Say who the clients in captures are: the JA4 of every flow that begins with a ClientHello.
+    #[command(after_help = look::FINGERPRINT_NOTES)]
+    Fingerprint(FingerprintArgs),
     /// Detach from all interfaces and remove every pin.
     #[command(after_help = UNLOAD_NOTES)]
     Unload(UnloadArgs),
@@ -152,6 +155,7 @@ impl Command {
             Self::Events(args) => args.json,
             Self::Token(args) => args.json,
             Self::Replay(args) => args.json,
+            Self::Fingerprint(args) => args.json,
             Self::Unload(args) => args.write.read.json,
         }
     }

@@ -5,17 +5,21 @@
 //! [`history`].
 
 pub mod api;
+pub mod assembly;
 pub mod capture;
 pub mod change;
 pub mod cli;
 pub mod clock;
 pub mod commands;
 pub mod daemon;
+pub mod fingerprint;
 pub mod guard;
 pub mod hexadecimal;
 pub mod history;
 pub mod kernel;
 pub mod log;
 pub mod policy;
+pub mod quic;
+pub mod recent;
 pub mod replay;
 pub mod traffic;

@@ -32,6 +32,10 @@ const ROWS: &[Row] = &[
     ("run --policy FILE", 2, 2),
     ("replay CAPTURE --policy FILE --sources 1000", 0, 0),
     ("replay FILE --policy FILE --sources 1000", 2, 2),
+    ("fingerprint CAPTURE", 0, 0),
+    ("fingerprint CAPTURE --all --json", 0, 0),
+    ("fingerprint FILE", 2, 2),
+    ("fingerprint", 2, 2),
     ("status", 10, 0),
     ("status --nonsense", 2, 2),
     ("explain 192.0.2.1", 1, 0),
@@ -77,7 +81,8 @@ const EMPTY_CAPTURE: [u8; 24] =
     [0xd4, 0xc3, 0xb2, 0xa1, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0, 0, 1, 0, 0, 0];
 
 /// Commands that are about no loaded program.
-const ELSEWHERE: [&str; 7] = ["check", "completions", "man", "replay", "run", "schema", "token"];
+const ELSEWHERE: [&str; 8] =
+    ["check", "completions", "fingerprint", "man", "replay", "run", "schema", "token"];
 
 #[test]
 fn every_command_ends_with_the_code_that_is_promised() -> Result<()> {

@@ -15,11 +15,11 @@ use crate::packages::{self, Part};
 use crate::paths;
 use crate::tally::Tally;
 
-/// What is fuzzed: a binary of the crate, and its folder among the seeds.
-const TARGET: &str = "policy";
+/// What is fuzzed: binaries of the crate, each with its folder among the seeds. The first one has a dictionary.
+const TARGETS: [&str; 4] = ["policy", "client_hello", "quic", "flows"];
 
-/// How long `cargo xtask test` fuzzes, seconds.
-const TEST_SECONDS: u32 = 20;
+/// How long `cargo xtask test` fuzzes each, seconds.
+const TEST_SECONDS: u32 = 10;
 
 /// Bytes of an input: room for a policy with everything twice, while thousands are read each second.
 const INPUT_BYTES_MAX: u32 = 8192;
@@ -45,6 +45,9 @@ pub(crate) struct Options {
     /// How long to look for inputs
     #[arg(long, default_value_t = 60, value_name = "N")]
     seconds: u32,
+    /// What to fuzz
+    #[arg(long, default_value = TARGETS[0], value_parser = TARGETS)]
+    target: String,
     /// Try these inputs instead, once
     #[arg(value_name = "FILE")]
     inputs: Vec<PathBuf>,
@@ -52,21 +55,26 @@ pub(crate) struct Options {
 
 /// Sets up, builds, fuzzes.
 pub(crate) fn fuzz(options: &Options) -> Result<()> {
-    let target = build()?;
+    let programs = build()?;
     if options.inputs.is_empty() {
-        search(&target, options.seconds)
+        search(&programs, &options.target, options.seconds)
     } else {
-        try_inputs(&target, &options.inputs)
+        try_inputs(&programs.join(&options.target), &options.inputs)
     }
 }
 
-/// What of it every test run does: all seeds, and a short search. One test for the tally.
+/// What of it every test run does: all seeds, and a short search of each target. Each is one test for the tally.
 pub(crate) fn shortly() -> Result<Tally> {
-    search(&build()?, TEST_SECONDS)?;
-    Ok(Tally { passed: 1, ..Tally::default() })
+    let programs = build()?;
+    let mut tally = Tally::default();
+    for target in TARGETS {
+        search(&programs, target, TEST_SECONDS)?;
+        tally += Tally { passed: 1, ..Tally::default() };
+    }
+    Ok(tally)
 }
 
-/// Builds the target, in a directory of its own: the flags are those of no other build.
+/// Builds the targets, in a directory of their own: the flags are those of no other build. Gives where they are.
 fn build() -> Result<PathBuf> {
     packages::install(&packages::missing(Part::Fuzz)?)?;
     say("fuzz", "building (a minute or two the first time)");
@@ -76,24 +84,26 @@ fn build() -> Result<PathBuf> {
     let host = read("asking rustc for this machine's name", ask.args(["--print", "host-tuple"]), next)?;
     let host = host.trim();
     let mut build = cargo("build");
-    build.args(["--quiet", "--profile", "fuzz", "--package", "detector-fuzz", "--bin", TARGET]);
+    build.args(["--quiet", "--profile", "fuzz", "--package", "detector-fuzz", "--bins"]);
     build.args(["--features", "engine", "--target-dir"]).arg(&directory);
     // With a target named, what runs while it is built is built without the flags.
     build.args(["--target", host]).env("CARGO_ENCODED_RUSTFLAGS", RUSTFLAGS.join("\x1f"));
     run("building what is fuzzed", &mut build, "mend what cargo reports above")?;
-    Ok(directory.join(host).join("fuzz").join(TARGET))
+    Ok(directory.join(host).join("fuzz"))
 }
 
 /// Tries the seeds and what was found in earlier runs, and looks for more.
-fn search(target: &Path, seconds: u32) -> Result<()> {
-    say("fuzz", format!("{TARGET}: the seeds, then {seconds} seconds of what comes of them"));
-    let (found, failed) = (folder("corpus")?, folder("findings")?);
-    let log = paths::target().join("fuzz").join(format!("{TARGET}.log"));
-    let mut fuzz = command(&target.to_string_lossy());
+fn search(programs: &Path, target: &str, seconds: u32) -> Result<()> {
+    say("fuzz", format!("{target}: the seeds, then {seconds} seconds of what comes of them"));
+    let (found, failed) = (folder("corpus", target)?, folder("findings", target)?);
+    let log = paths::target().join("fuzz").join(format!("{target}.log"));
+    let mut fuzz = command(&programs.join(target).to_string_lossy());
     // What is new goes into the first folder.
-    fuzz.arg(&found).arg(paths::root().join("fuzz/seeds").join(TARGET));
+    fuzz.arg(&found).arg(paths::root().join("fuzz/seeds").join(target));
     fuzz.arg(option("artifact_prefix", failed.join("").display()));
-    fuzz.arg(option("dict", paths::root().join(format!("fuzz/{TARGET}.dict")).display()));
+    if target == TARGETS[0] {
+        fuzz.arg(option("dict", paths::root().join(format!("fuzz/{target}.dict")).display()));
+    }
     fuzz.args([
         option("max_total_time", seconds),
         option("max_len", INPUT_BYTES_MAX),
@@ -117,7 +127,7 @@ fn search(target: &Path, seconds: u32) -> Result<()> {
     match said.lines().find_map(|line| line.split_once("Test unit written to ")) {
         Some((_, input)) => bail!(
             "an input for which something does not hold: {input}\n  next: mend what is shown above, see that `cargo xtask \
-             fuzz {input}` passes, and keep it as a test"
+             fuzz --target {target} {input}` passes, and keep it as a test"
         ),
         None => Err(error),
     }
@@ -140,8 +150,8 @@ fn option(name: &str, value: impl std::fmt::Display) -> OsString {
 }
 
 /// A folder for what a search leaves.
-fn folder(name: &str) -> Result<PathBuf> {
-    let folder = paths::target().join("fuzz").join(name).join(TARGET);
+fn folder(name: &str, target: &str) -> Result<PathBuf> {
+    let folder = paths::target().join("fuzz").join(name).join(target);
     fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
     Ok(folder)
 }

@@ -63,6 +63,14 @@ impl Link {
         frame(&header, captured.get(header_len..).unwrap_or_default(), wire_len.saturating_sub(header_len))
     }
 
+    /// How many bytes of that frame are the packet's: what follows them is zeros.
+    pub(super) fn captured_bytes(self, captured: &[u8]) -> usize {
+        match self {
+            Self::Ethernet => captured.len(),
+            _ => MIN_FRAME_BYTES + captured.len().saturating_sub(self.header(captured).0),
+        }
+    }
+
     /// The length of the link header in bytes and the EtherType of what follows it.
     fn header(self, packet: &[u8]) -> (usize, u16) {
         match self {
@@ -284,6 +292,14 @@ mod tests {
         let frame = Link::Ethernet.to_ethernet(&[0xaa; 20], 100);
         assert_eq!(frame[..20], [0xaa; 20]);
         assert_eq!(frame[20..], [0; 80]);
+        assert_eq!(Link::Ethernet.captured_bytes(&[0xaa; 20]), 20);
+        // A header of 16 bytes becomes one of 14.
+        let cooked = [&[0; 14][..], &[8, 0], &[0xaa; 20]].concat();
+        let frame = Link::LinuxSll.to_ethernet(&cooked, 116);
+        let kept = Link::LinuxSll.captured_bytes(&cooked);
+        assert_eq!((frame.len(), kept), (114, 34));
+        assert_eq!((&frame[14..kept], &frame[kept..]), (&[0xaa; 20][..], &[0; 80][..]));
+        assert_eq!(Link::LinuxSll.captured_bytes(&cooked[..7]), 14);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Captures, read for `detector replay`: pcap and pcapng files in, Ethernet frames in order of time out.
+//! Captures, read for `detector replay` and `detector fingerprint`: pcap and pcapng files in, Ethernet frames in order of time out.
 //!
 //! The field decoding is `pcap-parser`'s. The framing is ours, in `input`, so that memory is bounded by
 //! [`MAX_BLOCK_BYTES`] and not by what a file claims, and so that every error names a byte offset.
@@ -50,6 +50,8 @@ pub struct Frame {
     /// The Ethernet frame, from [`MIN_FRAME_BYTES`] to [`MAX_FRAME_BYTES`] long. As long as it was on the
     /// wire: what the capture did not keep is zeros.
     pub data: Vec<u8>,
+    /// Bytes of it that the capture kept.
+    pub captured_bytes: usize,
 }
 
 /// Why a capture cannot be read, or be read further.

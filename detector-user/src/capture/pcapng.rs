@@ -122,7 +122,9 @@ impl Pcapng {
         }
         check_captured(input, captured.len())?;
         let link = supported_link(input, interface.link_number)?;
-        Ok(Frame { time_ns, data: link.to_ethernet(captured, packet.wire_len) })
+        let data = link.to_ethernet(captured, packet.wire_len);
+        let captured_bytes = link.captured_bytes(captured).min(data.len());
+        Ok(Frame { time_ns, data, captured_bytes })
     }
 
     /// Reads one block. Returns its type; the block is `input.record()` if it is of interest.

@@ -177,7 +177,8 @@ impl Pcap {
                     let time_ns = u64::from(record.ts_sec) * 1_000_000_000
                         + u64::from(record.ts_usec) * self.fraction_ns;
                     let data = self.link.to_ethernet(record.data, record.origlen);
-                    return Ok(Some(Frame { time_ns, data }));
+                    let captured_bytes = self.link.captured_bytes(record.data).min(data.len());
+                    return Ok(Some(Frame { time_ns, data, captured_bytes }));
                 }
                 Err(nom::Err::Incomplete(Needed::Size(missing))) => missing.get(),
                 Err(_) => return Err(input.malformed("expected the record of a packet")),

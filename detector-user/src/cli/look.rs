@@ -1,4 +1,4 @@
-//! What only looks: `status`, `explain`, `top`, `replay`.
+//! What only looks: `status`, `explain`, `top`, `replay`, `fingerprint`.
 
 use std::path::PathBuf;
 
@@ -36,6 +36,19 @@ Exit codes: 0 replayed, 2 invalid, 3 something of --expect-pass is limited or no
 Examples:
   detector replay before.pcap during.pcapng --policy new.toml
   detector replay before.pcap --policy new.toml --expect-pass customers.txt";
+
+pub(super) const FINGERPRINT_NOTES: &str = "\
+Needs no root. Each capture is taken by itself; it may begin in the midst of connections.
+A flow is listed where its first ClientHello is whole: over TCP, also after a dialogue with a
+proxy or STARTTLS, or in the Initials of QUIC.
+
+With --json, an object a line for each flow. What is not known is null; `ja4_raw` has the lists
+that `ja4` has the hashes of (JA4_r).
+
+Examples:
+  detector fingerprint edge.pcap
+  detector fingerprint edge.pcap --json | jq -r .ja4 | sort | uniq -c
+  detector fingerprint monday.pcap tuesday.pcapng --all";
 
 /// `explain`.
 #[derive(Debug, Args)]
@@ -80,6 +93,20 @@ pub struct ReplayArgs {
     #[arg(long, value_name = "N", default_value_t = SOURCES_DEFAULT, value_parser = clap::value_parser!(u32).range(1..=i64::from(SOURCES_MAX)))]
     pub sources: u32,
     /// Answer as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `fingerprint`.
+#[derive(Debug, Args)]
+pub struct FingerprintArgs {
+    /// pcap or pcapng files.
+    #[arg(required = true, value_name = "CAPTURE")]
+    pub captures: Vec<PathBuf>,
+    /// List TCP flows without a ClientHello too.
+    #[arg(long)]
+    pub all: bool,
+    /// Answer as JSON, an object a line.
     #[arg(long)]
     pub json: bool,
 }

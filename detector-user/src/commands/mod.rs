@@ -8,6 +8,7 @@ pub mod confirm;
 pub mod effective;
 pub mod events;
 pub mod explain;
+pub mod fingerprint;
 pub mod history;
 pub mod incident;
 pub mod man;
@@ -169,11 +170,20 @@ impl From<AttachError> for Failure {
     }
 }
 
+impl From<CaptureError> for Failure {
+    fn from(error: CaptureError) -> Self {
+        match error {
+            CaptureError::Io { .. } => Self::failed(error),
+            _ => Self::invalid(error),
+        }
+    }
+}
+
 impl From<ReplayError> for Failure {
     fn from(error: ReplayError) -> Self {
         match error {
-            ReplayError::Capture(CaptureError::Io { .. }) => Self::failed(error),
-            ReplayError::Capture(_) | ReplayError::Compile(_) => Self::invalid(error),
+            ReplayError::Capture(error) => error.into(),
+            ReplayError::Compile(_) => Self::invalid(error),
             ReplayError::Apply(error) => error.into(),
             _ => Self::failed(error),
         }
@@ -261,6 +271,12 @@ pub fn duration(seconds: u64) -> String {
 /// Prints an answer as JSON.
 pub fn print_json(answer: &impl serde::Serialize) -> Result<(), Failure> {
     print_line(&serde_json::to_string_pretty(answer)?);
+    Ok(())
+}
+
+/// Prints one of many answers as JSON: an object a line.
+pub fn print_json_line(answer: &impl serde::Serialize) -> Result<(), Failure> {
+    print_line(&serde_json::to_string(answer)?);
     Ok(())
 }
 

@@ -1,0 +1,123 @@
+use proptest::{collection::vec as many, prelude::*};
+
+use super::*;
+use crate::fingerprint::fixtures::{hello, records};
+
+/// Searches as a stream does: whenever there are as many bytes as the last search asked for.
+fn search_stepwise(stream: &[u8], step: usize) -> Search {
+    let (mut from, mut needed) = (0, 0);
+    let mut last = Search::NotYet { from, needed };
+    for end in (step..=stream.len()).step_by(step).chain([stream.len()]) {
+        if end < needed {
+            continue;
+        }
+        last = search(&stream[..end], from);
+        match last {
+            Search::NotYet { from: next, needed: more } => (from, needed) = (next, more),
+            _ => break,
+        }
+    }
+    last
+}
+
+const CONNECT: &[u8] =
+    b"CONNECT example.org:443 HTTP/1.1\r\nHost: example.org\r\nProxy-Authorization: Basic \x16\x03\r\n\r\n";
+const SOCKS5: &[u8] = &[5, 1, 0, 5, 1, 0, 3, 1, b'x', 1, 0xbb];
+const SMTP: &[u8] = b"EHLO client\r\nSTARTTLS\r\n";
+const POSTGRES: &[u8] = &[0, 0, 0, 8, 4, 0xd2, 0x16, 0x2f];
+
+#[test]
+fn a_hello_is_found_after_any_dialogue_and_in_any_records() {
+    for dialogue in [&b""[..], CONNECT, SOCKS5, SMTP, POSTGRES] {
+        for size in [1, 2, 3, 4, 5, 6, 99, 1000, 1024, 16384] {
+            let message = hello(1800, 7);
+            let stream = [dialogue, &records(&message, size), &[23, 3, 3, 0, 1, 0]].concat();
+            for step in [1, 7, 536, 1460, 100_000] {
+                let found = search_stepwise(&stream, step);
+                let expected = Search::Found { start: dialogue.len(), message: message.clone() };
+                assert_eq!(found, expected, "records of {size}, steps of {step}, after {dialogue:02x?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_asked_for_is_never_more_than_what_it_takes() {
+    let stream = [SOCKS5, &records(&hello(600, 7), 100)].concat();
+    let (mut from, mut end) = (0, 0);
+    loop {
+        match search(&stream[..end], from) {
+            Search::NotYet { from: next, needed } => {
+                assert!(end < needed && needed <= stream.len(), "{needed} of {} at {end}", stream.len());
+                (from, end) = (next, needed);
+            }
+            found => return assert!(matches!(found, Search::Found { start: 11, .. }) && end == stream.len()),
+        }
+    }
+}
+
+#[test]
+fn only_the_first_hello_counts() {
+    let first = hello(200, 1);
+    let stream = [records(&first, 500), vec![20, 3, 3, 0, 1, 1], records(&hello(300, 2), 500)].concat();
+    assert_eq!(search(&stream, 0), Search::Found { start: 0, message: first });
+    // One that is malformed is still the first.
+    let mut malformed = hello(200, 1);
+    malformed[38] = 77;
+    let stream = [records(&malformed, 500), records(&hello(300, 2), 500)].concat();
+    assert_eq!(search(&stream, 0), Search::Never);
+}
+
+#[test]
+fn a_connection_that_has_begun_before_has_no_first_hello() {
+    let second = records(&hello(300, 2), 500);
+    for begun in
+        [&[20, 3, 3, 0, 1, 1][..], &[21, 3, 3, 0, 2, 1, 0], &[22, 3, 3, 0, 2, 16, 0], &[23, 3, 3, 0, 1, 0]]
+    {
+        let stream = [begun, &second].concat();
+        assert_eq!(search(&stream, 0), Search::NotYet { from: 0, needed: stream.len() + 1 }, "{begun:?}");
+        assert_eq!(search(&[&stream[..], &[0; BEGUN_BYTES_MAX]].concat(), 0), Search::Never, "{begun:?}");
+    }
+}
+
+#[test]
+fn what_only_looks_like_a_hello_is_passed_over() {
+    let message = hello(200, 7);
+    let whole = records(&message, 500);
+    let rows: &[&[u8]] = &[
+        &[22, 3, 5, 0, 100, 1],
+        &[22, 2, 1, 0, 100, 1],
+        &[22, 3, 1, 0, 0, 1],
+        &[22, 3, 1, 0xff, 0xff, 1],
+        &[1, 22, 3, 1, 0, 100, 2],
+        // A message that is too short, one that is too long, one of another protocol.
+        &[22, 3, 1, 0, 100, 1, 0, 0, 37],
+        &[22, 3, 1, 0, 100, 1, 1, 0, 0],
+        &[22, 3, 1, 0, 100, 1, 0, 1, 0, 4, 0],
+        &[22, 22, 22],
+    ];
+    for decoy in rows {
+        let found = search(&[b"hello ", *decoy, &whole].concat(), 0);
+        assert_eq!(found, Search::Found { start: 6 + decoy.len(), message: message.clone() }, "{decoy:?}");
+    }
+}
+
+#[test]
+fn a_dialogue_has_an_end() {
+    let late = [vec![b'.'; DIALOGUE_BYTES_MAX], records(&hello(200, 7), 500)].concat();
+    assert_eq!(search(&late, 0), Search::Never);
+    assert_eq!(search_stepwise(&late, 1460), Search::Never);
+    assert!(matches!(search(&late[1..], 0), Search::Found { .. }));
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_make_it_panic(bytes in many(prop_oneof![Just(22_u8), Just(3), Just(1), Just(0), any::<u8>()], 0..200)) {
+        let whole = search(&bytes, 0);
+        let stepwise = search_stepwise(&bytes, 1);
+        match whole {
+            Search::NotYet { .. } => prop_assert!(matches!(stepwise, Search::NotYet { .. }), "{stepwise:?}"),
+            _ => prop_assert_eq!(stepwise, whole),
+        }
+    }
+}

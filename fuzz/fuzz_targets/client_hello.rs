@@ -1,0 +1,7 @@
+//! ClientHellos: see [`detector_fuzz::packets`].
+
+#![no_main]
+
+use detector_fuzz::packets;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| packets::client_hello(bytes));

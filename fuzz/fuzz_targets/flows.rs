@@ -1,0 +1,7 @@
+//! Segments of TCP, and captures: see [`detector_fuzz::packets`].
+
+#![no_main]
+
+use detector_fuzz::packets;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| packets::flows(bytes));
