@@ -142,15 +142,15 @@ impl Phase {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum Transport {
-    /// TCP.
+    /// In TLS records over TCP.
     Tcp = 0,
-    /// QUIC.
+    /// In CRYPTO frames of QUIC.
     Quic = 1,
 }
 
-/// Extensions that come and go between hellos of one client: each has a bit in [`Hello::variant`].
-///
-/// padding (RFC 7685), pre_shared_key and early_data (RFC 8446), session_ticket (RFC 5077).
+/// Extensions that come and go between hellos of one client: padding (RFC 7685) by the length of the server's name,
+/// pre_shared_key and early_data (RFC 8446) and session_ticket (RFC 5077) by what happened before. Each has a bit in
+/// [`Hello::variant`].
 pub const VARIANT_EXTENSIONS: [u16; 4] = [0x0015, 0x0029, 0x002a, 0x0023];
 
 /// Bits of [`Hello::flags`].

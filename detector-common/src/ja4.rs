@@ -8,20 +8,10 @@ use core::fmt;
 
 use sha2::{Digest as _, Sha256};
 
-use crate::client_hello::{ClientHello, extension};
-
-/// Extensions that come and go between two ClientHellos of one client: padding by the length of the server's name, tickets,
-/// resumption and early data by what happened before.
-pub const UNSTABLE_EXTENSIONS: [u16; 4] = [0x0015, 0x0023, 0x0029, 0x002a];
-
-/// How a ClientHello came.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Transport {
-    /// In TLS records over TCP.
-    Tcp,
-    /// In CRYPTO frames of QUIC.
-    Quic,
-}
+use crate::{
+    client_hello::{ClientHello, extension},
+    hello::{Transport, VARIANT_EXTENSIONS, is_grease},
+};
 
 /// A JA4; [`Display`](fmt::Display) gives its usual form.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -34,11 +24,6 @@ pub struct Ja4 {
     ciphers: Vec<u16>,
     extensions: Vec<u16>,
     signature_algorithms: Vec<u16>,
-}
-
-/// Whether a number is one of those that mean nothing: 0x0a0a, 0x1a1a, … 0xfafa (RFC 8701).
-pub const fn is_grease(number: u16) -> bool {
-    number & 0x0f0f == 0x0a0a && number >> 8 == number & 0xff
 }
 
 impl Ja4 {
@@ -57,12 +42,12 @@ impl Ja4 {
         }
     }
 
-    /// That of the same client whatever its last connection left behind: without [`UNSTABLE_EXTENSIONS`], which neither the
+    /// That of the same client whatever its last connection left behind: without [`VARIANT_EXTENSIONS`], which neither the
     /// list nor the count of extensions has. Other tools do not know it.
     #[must_use]
     pub fn stable(&self) -> Self {
         let mut stable = self.clone();
-        stable.extensions.retain(|kind| !UNSTABLE_EXTENSIONS.contains(kind));
+        stable.extensions.retain(|kind| !VARIANT_EXTENSIONS.contains(kind));
         stable
     }
 

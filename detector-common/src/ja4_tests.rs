@@ -184,7 +184,7 @@ proptest! {
     #[test]
     fn the_stable_variant_is_blind_to_unstable_extensions(
         wire in wires(),
-        kind in proptest::sample::select(UNSTABLE_EXTENSIONS.to_vec()),
+        kind in proptest::sample::select(VARIANT_EXTENSIONS.to_vec()),
     ) {
         let mut more = wire.clone();
         let extensions = more.extensions.get_or_insert_default();

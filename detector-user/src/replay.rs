@@ -7,7 +7,7 @@ use detector_common::{
     budget::{BURST_TICKS_MAX, ticks},
     limits::FRAME_BYTES_MAX,
     policy::Trace,
-    table::Unit,
+    table::{Set, Unit},
     verdict::{Reason, Verdict},
 };
 use ipnet::IpNet;
@@ -216,6 +216,14 @@ impl Bench {
         Clocks { tick_ns: 0, kernel_ns, unix_ns: self.boot_unix_ns.saturating_add(kernel_ns) }
     }
 
+    /// Empties the tables of sources, parents, handshakes and fingerprints.
+    pub fn forget(&self) {
+        let maps = &self.loaded.maps;
+        for table in [&maps.sources, &maps.parents, &maps.flows, &maps.fingerprints] {
+            (0..table.len()).for_each(|set| table.write(set, &Set::default()));
+        }
+    }
+
     /// Sets the virtual clock, ns since a boot that never was.
     pub fn set_ns(&self, ns: u64) {
         self.loaded.maps.virtual_clock.write(0, &ns);
@@ -275,14 +283,15 @@ pub fn replay(
 const PROGRESS_PACKETS: u64 = 100_000;
 
 /// The virtual clock: the captures' time from the first packet on, never going back.
-#[derive(Default)]
-struct Time {
+#[derive(Debug, Default)]
+pub struct Time {
     first_ns: Option<u64>,
     now_ns: u64,
 }
 
 impl Time {
-    fn of(&mut self, frame: &Frame) -> u64 {
+    /// The time of the next frame, ns since a boot that never was.
+    pub fn of(&mut self, frame: &Frame) -> u64 {
         let first_ns = *self.first_ns.get_or_insert(frame.time_ns);
         self.now_ns = self.now_ns.max(frame.time_ns.saturating_sub(first_ns));
         START_NS + self.now_ns

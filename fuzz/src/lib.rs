@@ -3,7 +3,10 @@
 //! Both are compiled here once more, from the sources of detector-user: they need few of that crate's dependencies, so
 //! that they, and the parsers below them, are soon built for fuzzing.
 
-#![expect(clippy::duplicate_mod, reason = "`sealing` has the keys of `quic` once more, which are private there")]
+#![expect(
+    clippy::duplicate_mod,
+    reason = "`sealing` has the keys of `quic` once more, which are private there"
+)]
 
 #[path = "../../detector-user/src/assembly.rs"]
 pub mod assembly;

@@ -5,7 +5,8 @@ use std::{io::Cursor, net::SocketAddr, path::Path};
 
 use detector_common::{
     client_hello::{ClientHello, HEADER_BYTES},
-    ja4::{Ja4, Transport},
+    hello::Transport,
+    ja4::Ja4,
 };
 
 use crate::{

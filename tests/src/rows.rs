@@ -21,7 +21,7 @@ use detector_common::{
     counters::COUNTERS,
     limits::{RULE_COUNTERS, SERVICES_MAX},
     policy::{RuleDrops, Settings},
-    table::{Set, Way},
+    table::Way,
     verdict::{Counter, Reason, ServiceCounters, Verdict},
 };
 use detector_user::{
@@ -333,10 +333,7 @@ impl Rig {
 
     /// Empties the tables of sources and parents, of handshakes and fingerprints.
     pub fn forget_sources(&mut self) {
-        let maps = self.maps();
-        for table in [&maps.sources, &maps.parents, &maps.flows, &maps.fingerprints] {
-            (0..table.len()).for_each(|set| table.write(set, &Set::default()));
-        }
+        self.bench().forget();
     }
 
     fn zero_counters(&mut self) {

@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use detector_common::ja4::Transport;
+use detector_common::hello::Transport;
 use detector_tests::{
     daemon::{answer, binary},
     packet::{Packet, ether_type, flags, protocol, tcp},

@@ -1,11 +1,12 @@
 //! `detector fingerprint`: who the clients in captures are, by what their software says first.
 
 use std::{
+    cell::RefCell,
     net::SocketAddr,
     path::{Path, PathBuf},
 };
 
-use detector_common::{client_hello::HelloError, ja4::Transport};
+use detector_common::hello::Transport;
 use serde::Serialize;
 
 use super::{EXIT_DONE, Failure, print_json_line, print_line, table};
@@ -14,7 +15,8 @@ use crate::{
     cli::FingerprintArgs,
     fingerprint::{
         self,
-        flows::{Flow, follow},
+        flows::{Flow, Flows},
+        program::{Keys, Program},
     },
 };
 
@@ -23,6 +25,8 @@ use crate::{
 pub struct Answer {
     /// Capture by capture, in the order in which they begin.
     pub flows: Vec<ClientFlow>,
+    /// Why the kernel's program could not be asked; none: it was.
+    pub without_kernel: Option<String>,
 }
 
 /// What a client and a server say to each other.
@@ -40,29 +44,26 @@ pub struct ClientFlow {
     pub ja4: Option<String>,
     /// The same with the lists that it has the hashes of.
     pub ja4_raw: Option<String>,
-    /// What the kernel's program makes of the flow.
-    #[serde(flatten)]
-    pub kernel: InKernel,
-}
-
-/// What the kernel's program makes of a flow's packets.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct InKernel {
-    /// The signature of its SYN, as text.
+    /// The signature of its SYN, in the form of p0f.
     pub syn: Option<String>,
     /// The key of that, hexadecimal.
     pub syn_key: Option<String>,
     /// The key of its ClientHello, hexadecimal.
     pub tls_key: Option<String>,
-    /// Whether the program saw all of the ClientHello.
+    /// Whether the kernel's program came to that key by the packets of the flow.
     pub in_kernel: bool,
-    /// What is known to have such a SYN.
+    /// What is known to have such a fingerprint.
     pub label: Option<String>,
 }
 
 /// Tells the client flows of captures.
 pub fn fingerprint(args: &FingerprintArgs) -> Result<u8, Failure> {
     let answer = answer(&args.captures, args.all)?;
+    if let Some(reason) = &answer.without_kernel {
+        anstream::eprintln!(
+            "warning: keys are computed without the kernel's program: {reason}; run as root to have both"
+        );
+    }
     if args.json {
         answer.flows.iter().try_for_each(print_json_line)?;
     } else {
@@ -75,35 +76,70 @@ pub fn fingerprint(args: &FingerprintArgs) -> Result<u8, Failure> {
 ///
 /// # Errors
 ///
-/// A capture cannot be read to its end.
+/// A capture cannot be read to its end, or the kernel does not run the program.
 pub fn answer(captures: &[PathBuf], all: bool) -> Result<Answer, Failure> {
     // All of them, so that a wrong path is told before the work.
     let readers = captures.iter().map(|path| Reader::open(path)).collect::<Result<Vec<_>, _>>()?;
-    let mut flows = Vec::new();
+    let (mut program, without_kernel) = match Program::load() {
+        Ok(program) => (Some(program), None),
+        Err(error) => (None, Some(error.to_string())),
+    };
+    let mut clients = Vec::new();
     for (path, mut reader) in captures.iter().zip(readers) {
+        let found = RefCell::new(Vec::new());
+        let mut flows = Flows::new(|flow: Flow| {
+            if flow.hello.is_some() || all {
+                found.borrow_mut().push(flow);
+            }
+        });
         let mut of_capture = Vec::new();
-        let mut unread = None;
-        follow(&mut reader, |flow| {
-            if flow.hello.is_none() && !all {
-                return;
+        let mut take = |program: &mut Option<Program>| {
+            for flow in found.take() {
+                of_capture.push((flow.number, of(path, &flow, program)?));
             }
-            match of(path, &flow) {
-                Ok(client) => of_capture.push((flow.number, client)),
-                Err(error) => unread = Some(error),
+            Ok::<_, Failure>(())
+        };
+        while let Some(frame) = reader.next_frame()? {
+            if let Some(program) = &mut program {
+                program.take(&frame)?;
             }
-        })?;
-        if let Some(error) = unread {
-            return Err(Failure::failed(format_args!("{}: {error}", path.display())));
+            flows.take(&frame.data, frame.captured_bytes);
+            take(&mut program)?;
+        }
+        flows.end();
+        take(&mut program)?;
+        if let Some(program) = &mut program {
+            program.forget();
         }
         of_capture.sort_by_key(|(number, _)| *number);
-        flows.extend(of_capture.into_iter().map(|(_, client)| client));
+        clients.extend(of_capture.into_iter().map(|(_, client)| client));
     }
-    Ok(Answer { flows })
+    Ok(Answer { flows: clients, without_kernel })
 }
 
-fn of(capture: &Path, flow: &Flow) -> Result<ClientFlow, HelloError> {
+fn of(capture: &Path, flow: &Flow, program: &mut Option<Program>) -> Result<ClientFlow, Failure> {
+    let failed = |text: String| Failure::failed(format_args!("{}: {text}", capture.display()));
     let hello = flow.hello.as_deref();
-    let ja4 = hello.map(|hello| fingerprint::ja4(hello, flow.transport)).transpose()?;
+    let ja4 = hello.map(|hello| fingerprint::ja4(hello, flow.transport)).transpose();
+    let ja4 = ja4.map_err(|error| failed(error.to_string()))?;
+    let tls_key = hello.and_then(|hello| fingerprint::key(hello, flow.transport));
+    let in_kernel = match (program, flow.transport) {
+        (Some(program), Transport::Tcp) => program.keys(flow.source, flow.destination),
+        _ => Keys::default(),
+    };
+    let syn_key = flow.syn.map(|syn| syn.key());
+    let ends = format!("{} to {}", flow.source, flow.destination);
+    for (what, kernel, own) in [("SYN", in_kernel.syn, syn_key), ("ClientHello", in_kernel.tls, tls_key)] {
+        if let (1.., Some(own)) = (kernel, own)
+            && kernel != own
+        {
+            return Err(failed(format!(
+                "the kernel has the key {kernel:016x} for the {what} of {ends}, expected {own:016x}: this is a defect of \
+                 detector, please report it with the capture"
+            )));
+        }
+    }
+    let hex = |key: u64| format!("{key:016x}");
     Ok(ClientFlow {
         capture: capture.display().to_string(),
         source: flow.source,
@@ -114,8 +150,11 @@ fn of(capture: &Path, flow: &Flow) -> Result<ClientFlow, HelloError> {
         },
         ja4: ja4.as_ref().map(ToString::to_string),
         ja4_raw: ja4.as_ref().map(|ja4| ja4.raw()),
-        // What only the program can say has its place here.
-        kernel: InKernel::default(),
+        syn: flow.syn.map(|syn| syn.to_string()),
+        syn_key: syn_key.map(hex),
+        tls_key: tls_key.map(hex),
+        in_kernel: in_kernel.tls != 0,
+        label: None,
     })
 }
 
@@ -129,9 +168,8 @@ fn text(answer: &Answer, captures: usize, all: bool) -> String {
     let or_dash = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
     let rows = answer.flows.iter().map(|flow| {
         let capture = (captures > 1).then(|| flow.capture.clone());
-        let InKernel { syn, label, .. } = &flow.kernel;
         let ends = [flow.source.to_string(), flow.destination.to_string()];
-        capture.into_iter().chain(ends).chain([&flow.ja4, syn, label].map(or_dash)).collect()
+        capture.into_iter().chain(ends).chain([&flow.ja4, &flow.syn, &flow.label].map(or_dash)).collect()
     });
     let header = ["CAPTURE", "SOURCE", "DESTINATION", "JA4", "SYN", "LABEL"];
     table(&header[usize::from(captures == 1)..], &[], rows)

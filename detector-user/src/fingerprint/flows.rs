@@ -5,7 +5,7 @@
 
 use std::net::SocketAddr;
 
-use detector_common::ja4::Transport;
+use detector_common::{hello::Transport, syn::Syn};
 
 use super::{
     packet::{Content, Segment, Tcp, read},
@@ -36,8 +36,8 @@ pub struct Flow {
     /// Whether the segments that carry it came one after the other: each starts where the one before ended, nothing twice.
     /// Of QUIC always false, since its frames have no order.
     pub in_order: bool,
-    /// The client's SYN, if the capture has it: network header and TCP header.
-    pub syn: Option<Vec<u8>>,
+    /// The signature of the client's SYN, if the capture has it.
+    pub syn: Option<Syn>,
 }
 
 /// Follows flows, frame by frame, and hands each over as soon as nothing more is to come of it.
@@ -98,7 +98,7 @@ impl<S: FnMut(Flow)> Flows<S> {
         let (ended, found) = self.connections.with(&ends, |connection| {
             let ended = connection.is_ended_by(segment).then(|| std::mem::take(connection));
             let hello = connection.take(side, segment, number);
-            let begun = (connection.number, connection.syn.clone().filter(|_| hello.is_some()));
+            let begun = (connection.number, connection.syn);
             (ended, hello.map(|hello| (hello, begun)))
         });
         if let Some(ended) = ended {

@@ -4,12 +4,14 @@
 //! |---|---|
 //! | where in a client's bytes is its ClientHello? | [`hello`] |
 //! | which client flows are in a capture? | [`flows`], and below it `tcp` and `packet` |
+//! | what does the kernel's program make of them? | [`program`] |
 //!
 //! What a ClientHello says and its JA4 are in [`detector_common`]; QUIC's packets are opened in [`crate::quic`].
 
 pub mod flows;
 pub mod hello;
 mod packet;
+pub mod program;
 mod tcp;
 
 #[cfg(test)]
@@ -17,7 +19,8 @@ pub(crate) mod fixtures;
 
 use detector_common::{
     client_hello::{ClientHello, HelloError},
-    ja4::{Ja4, Transport},
+    hello::{Hello, Transport},
+    ja4::Ja4,
 };
 
 /// The JA4 of a ClientHello, given as a handshake message from its type on.
@@ -27,4 +30,11 @@ use detector_common::{
 /// The bytes are no ClientHello.
 pub fn ja4(handshake_message: &[u8], transport: Transport) -> Result<Ja4, HelloError> {
     Ok(Ja4::of(&ClientHello::parse(handshake_message)?, transport))
+}
+
+/// The key that the program gives a ClientHello; `None` where it gives none.
+pub fn key(handshake_message: &[u8], transport: Transport) -> Option<u64> {
+    let mut hello = Hello::start_of_message();
+    hello.read(handshake_message);
+    hello.key(transport)
 }

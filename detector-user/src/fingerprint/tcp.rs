@@ -1,5 +1,7 @@
 //! One TCP connection, as far as its ClientHello.
 
+use detector_common::syn::Syn;
+
 use super::{
     hello::{DIALOGUE_BYTES_MAX, HELLO_BYTES_MAX, Search, search},
     packet::Tcp,
@@ -44,8 +46,8 @@ pub(super) struct Connection {
     pub(super) number: u64,
     /// Who asked for it, if that was seen; once the ClientHello is found, who sent it.
     client: Option<Side>,
-    /// Network header and TCP header of the client's SYN.
-    pub(super) syn: Option<Vec<u8>>,
+    /// Signature of the client's SYN.
+    pub(super) syn: Option<Syn>,
     /// The sequence number of that SYN.
     syn_sequence: Option<u32>,
     /// Who sent the first segment that was seen.
@@ -81,8 +83,8 @@ impl Connection {
             sequence = sequence.wrapping_add(1);
             let client = if segment.is_ack { side.other() } else { side };
             self.client.get_or_insert(client);
-            if !segment.is_ack && self.syn.is_none() {
-                self.syn = Some(segment.headers.to_vec());
+            if !segment.is_ack && self.syn_sequence.is_none() {
+                self.syn = segment.syn;
                 self.syn_sequence = Some(segment.sequence);
             }
             let start = if segment.is_ack { segment.acknowledgement } else { sequence };
