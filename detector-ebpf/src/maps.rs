@@ -76,7 +76,7 @@ pub(crate) static FLOWS: Array<Set, { FLOWS_LEN / WAYS }, MAPPABLE> = Array::new
 /// Size: a state of 128 bytes for each way of `FLOWS`. Full: cannot be. Error: of two packets of one handshake that two CPUs
 /// have at once, one is not looked at.
 #[btf_map]
-pub(crate) static FLOW_STATES: Array<Flow, { FLOWS_LEN }, MAPPABLE> = Array::new();
+pub(crate) static FLOW_STATES: Array<Flow, { FLOWS_LEN }> = Array::new();
 
 /// Writer: program. Reader: program, daemon and commands through a mapping.
 /// Size: 4,096 fingerprints, each of a service, in sets as the sources. Full: the fingerprint is not counted, counter

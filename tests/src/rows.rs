@@ -25,7 +25,12 @@ use detector_common::{
     verdict::{Counter, Reason, ServiceCounters, Verdict},
 };
 use detector_user::{
-    kernel::{exemplar::Exemplar, maps::Maps, read},
+    kernel::{
+        exemplar::Exemplar,
+        load::{HANDSHAKES, PROGRAM},
+        maps::Maps,
+        read,
+    },
     policy::{self, Policy, compile::Manifest},
     replay::{Bench, Judged},
 };
@@ -285,17 +290,22 @@ impl Rig {
         read::source(self.maps(), Address::from(address), self.service(service))
     }
 
-    /// The maps that the program uses, by name.
+    /// The maps that the programs use, by name.
+    ///
+    /// # Panics
+    ///
+    /// The kernel does not tell them.
     pub fn kernel_maps(&mut self) -> BTreeMap<String, MapInfo> {
-        let program = self.bench_mut().loaded.program().expect("the program is loaded");
-        let info = program.info().expect("what the kernel knows of the program");
-        let ids = info.map_ids().expect("its maps").expect("a kernel that tells maps");
-        ids.into_iter()
-            .map(|id| {
+        let mut maps = BTreeMap::new();
+        for name in [PROGRAM, HANDSHAKES] {
+            let program = self.bench_mut().loaded.named(name).expect("the program is loaded");
+            let info = program.info().expect("what the kernel knows of the program");
+            for id in info.map_ids().expect("its maps").expect("a kernel that tells maps") {
                 let map = MapInfo::from_id(id).expect("a map of the program");
-                (map.name_as_str().expect("a name").to_owned(), map)
-            })
-            .collect()
+                maps.insert(map.name_as_str().expect("a name").to_owned(), map);
+            }
+        }
+        maps
     }
 
     /// Memory of the elements of all maps, without policies' rules.

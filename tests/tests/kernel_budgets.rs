@@ -17,12 +17,10 @@ use aya_obj::{
 };
 use detector_common::limits::SOURCES_DEFAULT;
 use detector_tests::rows::Rig;
-use detector_user::kernel::load::OBJECT;
+use detector_user::kernel::load::{HANDSHAKES, OBJECT, PROGRAM};
 
 /// The file as it was when this test was built: a booted kernel has no source tree.
 const BUDGETS: &str = include_str!("../budgets.txt");
-
-const PROGRAM: &str = "detector";
 
 /// What the verifier counted on one series of kernels.
 const VERIFIED: &str = "instructions verified on";
@@ -62,17 +60,22 @@ fn nothing_grows_unnoticed() {
 fn measured() -> Budgets {
     let mut rig = Rig::new(SOURCES_DEFAULT);
     let bytes = rig.map_bytes();
-    let info = rig.bench_mut().loaded.program().expect("the program").info().expect("its info");
-    let verified = info.verified_instruction_count().expect("a kernel of 5.16 or later");
-    let code = Code::of(PROGRAM);
-    let of_program = |what: &str, value| (format!("{PROGRAM} {what}"), value);
-    Budgets::from([
-        of_program("instructions", code.instructions.len() as u64),
-        of_program("stack bytes", code.stack()),
-        of_program(&format!("{VERIFIED} {}", kernel()), u64::from(verified)),
+    let mut budgets = Budgets::from([
         ("maps bytes".to_owned(), bytes.fixed),
         ("maps bytes for each cpu".to_owned(), bytes.each_cpu),
-    ])
+    ]);
+    for name in [PROGRAM, HANDSHAKES] {
+        let program = rig.bench_mut().loaded.named(name).expect("the program");
+        let verified = program.info().expect("its info").verified_instruction_count();
+        let verified = verified.expect("a kernel of 5.16 or later");
+        let code = Code::of(name);
+        budgets.extend([
+            (format!("{name} instructions"), code.instructions.len() as u64),
+            (format!("{name} stack bytes"), code.stack()),
+            (format!("{name} {VERIFIED} {}", kernel()), u64::from(verified)),
+        ]);
+    }
+    budgets
 }
 
 /// The running kernel's series, such as 6.18.

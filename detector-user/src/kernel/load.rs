@@ -123,6 +123,11 @@ impl Loaded {
     pub fn program(&mut self) -> Result<&mut Xdp, ProgramError> {
         xdp(&mut self.ebpf, PROGRAM)
     }
+
+    /// One of the two programs: [`PROGRAM`] or [`HANDSHAKES`].
+    pub fn named(&mut self, name: &str) -> Result<&mut Xdp, ProgramError> {
+        xdp(&mut self.ebpf, name)
+    }
 }
 
 /// Puts the program that follows handshakes where the main one calls it. The map stays open with the object: the kernel
