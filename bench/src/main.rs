@@ -5,6 +5,7 @@ mod decision;
 mod drive;
 mod exactness;
 mod flood;
+mod handshakes;
 mod machine;
 mod mix;
 mod performance;
@@ -51,6 +52,8 @@ enum Part {
     Exactness,
     /// spoofed sources beside limited and well-behaved ones
     Flood,
+    /// TLS handshakes from the SYN on
+    Handshakes,
     /// reading the whole table
     Snapshot,
     /// replacing the policy
@@ -83,6 +86,9 @@ fn bench(options: &Options) -> Result<()> {
     }
     if is_asked(Part::Flood) {
         report.flood.scenes = flood::measure(quick).context("flood")?;
+    }
+    if is_asked(Part::Handshakes) {
+        report.handshakes = handshakes::measure(quick).context("handshakes")?;
     }
     if is_asked(Part::Snapshot) {
         report.snapshot.readers = snapshot::measure(quick).context("snapshot")?;

@@ -17,6 +17,9 @@ pub(crate) struct Report {
     pub(crate) exactness: Vec<Exactness>,
     /// Spoofed sources beside limited and well-behaved ones.
     pub(crate) flood: Flood,
+    /// TLS handshakes from the SYN on.
+    #[serde(default)]
+    pub(crate) handshakes: Vec<Handshake>,
     /// Reading the whole table.
     pub(crate) snapshot: Snapshot,
     /// Replacing the policy.
@@ -91,6 +94,21 @@ pub(crate) struct Exactness {
     pub(crate) bound_min: u64,
     /// … and at most: one packet and two steps of the clock more.
     pub(crate) bound_max: u64,
+}
+
+/// Connections with a ClientHello.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Handshake {
+    /// What the ClientHello is like.
+    pub(crate) hello: String,
+    /// Packets of the client, from the SYN to its first bytes after the ClientHello.
+    pub(crate) packets: u32,
+    /// Nanoseconds of all of them: the middle one of the runs.
+    pub(crate) ns_median: f64,
+    /// … the fastest.
+    pub(crate) ns_min: f64,
+    /// … the slowest.
+    pub(crate) ns_max: f64,
 }
 
 /// Memory of maps.

@@ -37,6 +37,7 @@ pub(crate) fn targets(report: &Report) -> Vec<Target> {
     targets.extend(pipeline(report).into_iter().flatten());
     targets.extend(exactness(report));
     targets.extend(flood(report));
+    targets.extend(handshakes(report));
     targets.extend(snapshot(report).into_iter().flatten());
     targets.extend(apply(report));
     targets.extend(ten_prefixes(report));
@@ -171,6 +172,16 @@ fn flood(report: &Report) -> Vec<Target> {
             why: planned.to_owned(),
         },
     ]
+}
+
+fn handshakes(report: &Report) -> Option<Target> {
+    let slowest = report.handshakes.iter().map(|row| row.ns_median).reduce(f64::max)?;
+    Some(Target {
+        what: "a TLS handshake from its SYN on, ns (200,000 a second on one core)",
+        most: 5000.0,
+        found: slowest,
+        why: String::new(),
+    })
 }
 
 fn snapshot(report: &Report) -> Option<Vec<Target>> {

@@ -217,6 +217,8 @@ fn tell(scratch: *mut Scratch, flow: &Followed, read: &Read) {
 
 #[inline(always)]
 fn close(flow: &Followed, way: *mut Way) {
+    // Free at once, not when its time is over.
+    atomic::store(word!(flow.entry, packets_tat), 0);
     source::release(flow.entry, source::meta(flow.entry));
     source::count_pending(way, false);
 }

@@ -1,7 +1,7 @@
 //! `detector fingerprint`: every client flow of captures, with its JA4.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
     process::Command,
@@ -52,14 +52,23 @@ fn flows(arguments: &[&str], directory: &Path) -> Result<Vec<Value>> {
 fn captures_of_other_tools_have_their_fingerprints() -> Result<()> {
     let Some((directory, expected)) = shared_captures()? else { return Ok(()) };
     assert!(expected.len() >= 16, "{expected:?}");
+    let mut keys = BTreeMap::new();
     for (capture, expected) in &expected {
         let mut found = BTreeMap::new();
         for flow in flows(&[capture], &directory)? {
             assert_eq!(flow["capture"], capture.as_str());
-            *found.entry(flow["ja4"].as_str().context("a JA4")?.to_owned()).or_default() += 1_u64;
+            let ja4 = flow["ja4"].as_str().context("a JA4")?.to_owned();
+            let key = flow["tls_key"].as_str().context("a key")?.to_owned();
+            // All of them come in order over TCP, some in pieces; QUIC is opened in user space only.
+            assert_eq!(flow["in_kernel"], flow["transport"] == "tcp", "{capture}: {flow}");
+            *found.entry(ja4.clone()).or_default() += 1_u64;
+            keys.entry(key).or_insert_with(BTreeSet::new).insert(ja4);
         }
         assert_eq!(&found, expected, "{capture}");
     }
+    let all_ja4s: BTreeSet<_> = keys.values().flatten().collect();
+    assert_eq!(keys.len(), all_ja4s.len(), "one key for each JA4: {keys:?}");
+    assert!(keys.values().all(|ja4s| ja4s.len() == 1), "{keys:?}");
     // All at once, each with its own name.
     let names: Vec<_> = expected.keys().map(String::as_str).collect();
     let all = flows(&names, &directory)?;

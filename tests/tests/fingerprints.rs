@@ -3,6 +3,7 @@
 use detector_common::{
     fingerprint::Kind,
     hello::{Hello as Machine, Transport},
+    limits::{FLOWS, HANDSHAKE_NS_MAX},
     syn::Syn,
     table::PENDING_MAX,
 };
@@ -309,6 +310,38 @@ fn a_thousand_sources_of_one_fingerprint_are_counted() {
     assert!((800..1200).contains(&tls.sources), "{} sources", tls.sources);
     // The first one and a sample.
     assert!((1..10).contains(&rig.take_exemplars().len()));
+}
+
+#[test]
+fn handshakes_that_end_make_room_for_others() {
+    let mut rig = Rig::under(OPEN);
+    let stream = Hello::browser(32).stream();
+    for number in 0..FLOWS + FLOWS / 8 {
+        let mut client = Client::new(&format!("10.0.0.{}:{}", number % 50, 1024 + number / 50));
+        rig.send(&client.syn().frame());
+        client.sequence = client.sequence.wrapping_add(1);
+        assert_ne!(client.send(&mut rig, &stream), 0, "handshake {number}");
+        client.send(&mut rig, b"finished");
+    }
+    assert_eq!(rig.counter("flows_full"), 0);
+}
+
+#[test]
+fn connections_that_are_not_heard_of_make_room_for_others() {
+    let mut rig = Rig::under(OPEN);
+    let syn = |number: usize| {
+        Client::new(&format!("10.0.{}.9:{}", number % 200, 1024 + number / 200)).syn().frame()
+    };
+    for number in 0..2 * FLOWS {
+        rig.send(&syn(number));
+    }
+    let (followed, full) = (rig.counter("followed"), rig.counter("flows_full"));
+    assert_eq!((followed, followed + full), (FLOWS as u64, 2 * FLOWS as u64));
+    rig.advance(HANDSHAKE_NS_MAX + MS);
+    for number in 2 * FLOWS..2 * FLOWS + FLOWS / 8 {
+        rig.send(&syn(number));
+    }
+    assert_eq!(rig.counter("followed"), followed + FLOWS as u64 / 8);
 }
 
 #[test]

@@ -38,12 +38,14 @@ Examples:
   detector replay before.pcap --policy new.toml --expect-pass customers.txt";
 
 pub(super) const FINGERPRINT_NOTES: &str = "\
-Needs no root. Each capture is taken by itself; it may begin in the midst of connections.
+Each capture is taken by itself; it may begin in the midst of connections. As root every frame
+also goes through the program in the kernel; without, its keys are computed here alone.
 A flow is listed where its first ClientHello is whole: over TCP, also after a dialogue with a
 proxy or STARTTLS, or in the Initials of QUIC.
 
-With --json, an object a line for each flow. What is not known is null; `ja4_raw` has the lists
-that `ja4` has the hashes of (JA4_r).
+With --json, an object a line for each flow. What is not known is null. `ja4_raw` has the lists
+that `ja4` has the hashes of (JA4_r); `syn` is the SYN's signature in the form of p0f; `syn_key`
+and `tls_key` are what the program counts by; `in_kernel` says that it came to `tls_key` itself.
 
 Examples:
   detector fingerprint edge.pcap
