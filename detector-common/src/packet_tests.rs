@@ -30,6 +30,42 @@ fn parsed(frame: &[u8]) -> Result<Packet, Reason> {
     parse(&SliceFrame(frame)).map(|parsed| parsed.packet)
 }
 
+#[test]
+fn headers_lie_where_the_layout_says() {
+    let frame = |bytes: &str| -> Vec<u8> {
+        (0..bytes.len() / 2).map(|i| u8::from_str_radix(&bytes[2 * i..2 * i + 2], 16).unwrap()).collect()
+    };
+    // A tag, four bytes of IPv4 options, TCP with one byte, two bytes of padding.
+    let tagged = frame(concat!(
+        "020000000001020000000002",
+        "8100",
+        "0007",
+        "0800",
+        "4600002d",
+        "12340000",
+        "40060000",
+        "0a010203",
+        "cb00710a",
+        "01010101",
+        "9c4001bb",
+        "00000001",
+        "00000000",
+        "5010ffff",
+        "00000000",
+        "aa",
+        "0000",
+    ));
+    let layout = Layout { network: 18, transport: 42, end: 63 };
+    assert_eq!(parse(&SliceFrame(&tagged)).map(|parsed| parsed.layout), Ok(layout));
+    assert_eq!(Layout::unpack(layout.pack()), layout);
+    let far = Layout { network: 22, transport: (1 << 17) - 1, end: (1 << 17) - 1 };
+    assert_eq!(Layout::unpack(far.pack() | 1 << Layout::BITS), far);
+    // The first of several fragments: its end is in another packet.
+    let mut fragment = tagged;
+    fragment[24] = 0x20;
+    assert_eq!(parse(&SliceFrame(&fragment)).map(|parsed| parsed.layout), Ok(Layout::default()));
+}
+
 /// What a frame is made of; every combination is a whole frame.
 #[derive(Clone, Debug)]
 struct Parts {
@@ -256,7 +292,7 @@ proptest! {
     fn a_first_buffer_that_ends_early_never_makes_a_cheaper_packet(frame in damaged(), first in 0_usize..200) {
         let whole = parsed(&frame);
         let in_first = &frame[..first.min(frame.len())];
-        match parse(&InBuffers { first: SliceFrame(in_first), length: frame.len() }) {
+        match parse(&InBuffers { first: SliceFrame(in_first), length: frame.len() }).map(|parsed| parsed.packet) {
             Err(Reason::Truncated) => {}
             Ok(packet) if packet.notes & notes::SPLIT_HEADERS != 0 => {
                 prop_assert!(packet.connection);

@@ -204,7 +204,7 @@ mod tests {
         };
         assert_eq!(
             refused("SOURCES"),
-            "cannot make the map SOURCES for --sources 50000000, 9412 MB: Cannot allocate memory (os error 12); ask for \
+            "cannot make the map SOURCES for --sources 50000000, 6244 MB: Cannot allocate memory (os error 12); ask for \
              fewer sources, or free memory"
         );
         assert!(refused("PARENTS").contains("--sources 50000000"), "{}", refused("PARENTS"));
