@@ -5,12 +5,14 @@ use anyhow::Result;
 use bytes::BytesMut;
 use detector_common::limits::SOURCES_DEFAULT;
 use detector_tests::packet::{ether_type, flags, tcp, udp};
-use detector_user::kernel::load::Clock;
 
 use crate::{drive::Driver, report::Decision, sampling::in_turn, say, subject::Subject};
 
 /// The product, as the report names it.
 pub(crate) const DETECTOR: &str = "detector";
+
+/// The product as if nobody followed handshakes, as the report names it.
+pub(crate) const WITHOUT_HANDSHAKES: &str = "detector without handshakes";
 
 /// References, by the names of their programs.
 const REFERENCES: [&str; 6] = ["empty", "array_read", "array_wait", "table_wait", "array_add", "lru"];
@@ -18,15 +20,18 @@ const REFERENCES: [&str; 6] = ["empty", "array_read", "array_wait", "table_wait"
 /// Sources that most parts of the report are about.
 const SOURCES: u32 = 1 << 20;
 
-/// What frames are, and whether they are IPv6.
-fn traffic() -> [(&'static str, bool, BytesMut); 5] {
+/// What frames are called, whether they are IPv6, and one of them.
+type Traffic = (&'static str, bool, BytesMut);
+
+/// All kinds.
+fn traffic() -> [Traffic; 5] {
     let v4 = |flags| tcp("10.0.0.1:4000", "203.0.113.10:443", flags);
     let v6 = tcp("[2001:db8:a:b::7]:4000", "[2001:db8::10]:443", flags::ACK);
     [
         ("udp4", false, udp("10.0.0.1:4000", "203.0.113.10:443").frame()),
         ("tcp4 data", false, v4(flags::ACK).payload(1000).frame()),
         ("tcp4 syn", false, v4(flags::SYN).frame()),
-        // The size of a browser's, with post-quantum key share; not looked into by this version.
+        // The size of a browser's, with post-quantum key share, but no ClientHello: outside of a handshake.
         ("tcp4 client hello", false, v4(flags::ACK).payload(1446).frame()),
         ("tcp6 in a vlan", true, v6.tag(ether_type::VLAN).frame()),
     ]
@@ -63,6 +68,15 @@ pub(crate) fn measure(quick: bool) -> Result<Vec<Decision>> {
         say(format_args!("decision, {}", traffic.0));
         decisions.extend(compare(traffic, SOURCES, &[0], &["empty", "array_read", "lru"], quick)?);
     }
+    for (traffic, sources) in [(&udp4, 1), (&others[0], 1), (&others[0], 1024), (&others[0], SOURCES)] {
+        say(format_args!("decision, {} outside of handshakes, {sources} sources", traffic.0));
+        let both = [(DETECTOR, 0, true), (WITHOUT_HANDSHAKES, 0, false)];
+        let both = compare_subjects(traffic, sources, &both, &[], quick)?;
+        // The first one is there already, from another run.
+        decisions.extend(
+            both.into_iter().map(|row| Decision { traffic: format!("{} beside", row.traffic), ..row }),
+        );
+    }
     let rules: &[u32] = if quick { &[10, 10_000] } else { &[10, 10_000, 1_000_000] };
     say("decision, by number of rules");
     decisions.extend(compare(&udp4, SOURCES, rules, &[], quick)?);
@@ -71,16 +85,28 @@ pub(crate) fn measure(quick: bool) -> Result<Vec<Decision>> {
 
 /// The product under policies of so many rules, and references, in turn.
 fn compare(
-    (name, is_ipv6, frame): &(&str, bool, BytesMut),
+    traffic: &Traffic,
     sources: u32,
     rules: &[u32],
     references: &[&str],
     quick: bool,
 ) -> Result<Vec<Decision>> {
+    let subjects: Vec<_> = rules.iter().map(|&rules| (DETECTOR, rules, true)).collect();
+    compare_subjects(traffic, sources, &subjects, references, quick)
+}
+
+/// The product in forms of a name, a number of rules and whether handshakes are followed, and references, in turn.
+fn compare_subjects(
+    (name, is_ipv6, frame): &Traffic,
+    sources: u32,
+    forms: &[(&'static str, u32, bool)],
+    references: &[&str],
+    quick: bool,
+) -> Result<Vec<Decision>> {
     let mut driver = Driver::new(sources, *is_ipv6)?;
-    let mut subjects = rules
+    let mut subjects = forms
         .iter()
-        .map(|&rules| Subject::worn(sources.max(SOURCES_DEFAULT), Clock::Kernel, &policy(rules)))
+        .map(|&(_, rules, follows)| Subject::worn(sources.max(SOURCES_DEFAULT), follows, &policy(rules)))
         .collect::<Result<Vec<_>>>()?;
     let rounds = if quick { 3 } else { 9 };
     let packets = (2 * sources).max(2_000_000);
@@ -88,14 +114,14 @@ fn compare(
     let samples = in_turn(things, rounds, |thing| {
         match subjects.get_mut(thing) {
             Some(subject) => driver.put(&subject.program()?)?,
-            None => driver.put_reference(references[thing - rules.len()])?,
+            None => driver.put_reference(references[thing - forms.len()])?,
         }
         calls += 1;
         // Every program gets the packets of its round.
         driver.run(frame, packets, calls.div_ceil(things as u64))
     })?;
     let programs =
-        rules.iter().map(|&rules| (DETECTOR, rules)).chain(references.iter().map(|&name| (name, 0)));
+        forms.iter().map(|&(name, rules, _)| (name, rules)).chain(references.iter().map(|&name| (name, 0)));
     let decision = |((program, rules), samples): ((&str, u32), crate::sampling::Samples)| Decision {
         program: program.to_owned(),
         traffic: (*name).to_owned(),

@@ -29,16 +29,21 @@ pub(crate) struct Subject {
 impl Subject {
     /// Loads it for a number of sources.
     pub(crate) fn new(sources: u32, clock: Clock, policy_text: &str) -> Result<Self> {
-        let options = LoadOptions { clock, ..LoadOptions::isolated(sources) };
-        let mut subject = Self { loaded: load(&options)? };
+        Self::loaded(&LoadOptions { clock, ..LoadOptions::isolated(sources) }, policy_text)
+    }
+
+    fn loaded(options: &LoadOptions, policy_text: &str) -> Result<Self> {
+        let mut subject = Self { loaded: load(options)? };
         subject.apply(policy_text)?;
         Ok(subject)
     }
 
     /// Loads it as [`Self::new`] does, with a table that has been in use since the machine started: every way had an owner,
     /// idle since some moment.
-    pub(crate) fn worn(sources: u32, clock: Clock, policy_text: &str) -> Result<Self> {
-        let subject = Self::new(sources, clock, policy_text)?;
+    pub(crate) fn worn(sources: u32, follows_handshakes: bool, policy_text: &str) -> Result<Self> {
+        let options =
+            LoadOptions { clock: Clock::Kernel, follows_handshakes, ..LoadOptions::isolated(sources) };
+        let subject = Self::loaded(&options, policy_text)?;
         let owner = Key::new(Address::v4([255; 4]), Unit::V4Source, 1);
         let meta = Meta(0).claimed().owned(owner.tag, 1, 0).0;
         let mut random = Random::new(1);

@@ -1,6 +1,9 @@
 //! What the product is to reach, against what a run found.
 
-use crate::{decision::DETECTOR, report::Report};
+use crate::{
+    decision::{DETECTOR, WITHOUT_HANDSHAKES},
+    report::Report,
+};
 
 /// Sources of most targets: a table that no cache holds.
 const MANY: u32 = 1 << 20;
@@ -37,6 +40,7 @@ pub(crate) fn targets(report: &Report) -> Vec<Target> {
     targets.extend(pipeline(report).into_iter().flatten());
     targets.extend(exactness(report));
     targets.extend(flood(report));
+    targets.extend(outside_handshakes(report));
     targets.extend(handshakes(report));
     targets.extend(snapshot(report).into_iter().flatten());
     targets.extend(apply(report));
@@ -172,6 +176,24 @@ fn flood(report: &Report) -> Vec<Target> {
             why: planned.to_owned(),
         },
     ]
+}
+
+/// What following handshakes costs the packets outside of them.
+fn outside_handshakes(report: &Report) -> Option<Target> {
+    let of = |program: &str, like: &crate::report::Decision| {
+        let is_it = |row: &&crate::report::Decision| {
+            (row.program.as_str(), &row.traffic, row.sources) == (program, &like.traffic, like.sources)
+        };
+        report.decision.iter().find(is_it).map(|row| row.ns_median)
+    };
+    let without = report.decision.iter().filter(|row| row.program == WITHOUT_HANDSHAKES);
+    let costs = without.filter_map(|row| Some(of(DETECTOR, row)? - row.ns_median));
+    Some(Target {
+        what: "a packet outside of handshakes, ns more than if nobody followed them",
+        most: 5.0,
+        found: costs.reduce(f64::max)?,
+        why: String::new(),
+    })
 }
 
 fn handshakes(report: &Report) -> Option<Target> {

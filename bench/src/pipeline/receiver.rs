@@ -9,7 +9,6 @@ use detector_tests::{
     netns::{End, Namespace, veth},
     process,
 };
-use detector_user::kernel::load::Clock;
 
 use super::generator::Generator;
 use crate::{decision::DETECTOR, subject::Subject};
@@ -105,7 +104,7 @@ impl Receiver {
 
 /// The product's program under the kernel's clock, as the daemon attaches it.
 fn detector(far: &Namespace, sources: u32) -> Result<Subject> {
-    let mut subject = Subject::worn(sources.max(SOURCES_DEFAULT), Clock::Kernel, POLICY)?;
+    let mut subject = Subject::worn(sources.max(SOURCES_DEFAULT), true, POLICY)?;
     // What the daemon writes. Nobody reads the events here, and a full ring costs less than a sample.
     let place = offset_of!(Settings, event_interval) / size_of::<u64>();
     subject.loaded.maps.settings.write_word(0, place, EVENT_INTERVAL_TICKS);

@@ -150,6 +150,7 @@ fn load_and_attach(args: &RunArgs, prepared: &Prepared) -> Result<Filtering, Fai
         seed: settings.seed,
         pins: Some(map_pins),
         log_level: args.kernel_log,
+        follows_handshakes: true,
     };
     let mut switched = false;
     let result = load(&options).map_err(Failure::from).and_then(|mut loaded| {

@@ -49,12 +49,21 @@ pub struct LoadOptions {
     pub pins: Option<Vec<(&'static str, PathBuf)>>,
     /// Verbosity of the program's own log, 0 (off) to 5 (trace).
     pub log_level: u8,
+    /// Whether handshakes are followed. Without: to measure what that costs the packets outside of them.
+    pub follows_handshakes: bool,
 }
 
 impl LoadOptions {
     /// A program of its own, under the virtual clock: for replay and tests.
     pub fn isolated(sources: u32) -> Self {
-        Self { sources, clock: Clock::Virtual, seed: Seed::new(FIXED_SEED), pins: None, log_level: 0 }
+        Self {
+            sources,
+            clock: Clock::Virtual,
+            seed: Seed::new(FIXED_SEED),
+            pins: None,
+            log_level: 0,
+            follows_handshakes: true,
+        }
     }
 
     /// Pins of all maps in a directory.
@@ -166,6 +175,7 @@ pub fn load(options: &LoadOptions) -> Result<Loaded, LoadError> {
     let source_sets = sets_for_sources(options.sources);
     let parent_sets = sets_for_parents(options.sources);
     let is_clock_virtual = u32::from(options.clock == Clock::Virtual);
+    let follows_handshakes = u32::from(options.follows_handshakes);
     let mut loader = EbpfLoader::new();
     loader
         .override_global("IS_CLOCK_VIRTUAL", &is_clock_virtual, true)
@@ -176,6 +186,7 @@ pub fn load(options: &LoadOptions) -> Result<Loaded, LoadError> {
         .override_global("SOURCE_SETS", &source_sets, true)
         .override_global("PARENT_SETS", &parent_sets, true)
         .override_global("AYA_LOG_LEVEL", &options.log_level, true)
+        .override_global("FOLLOWS_HANDSHAKES", &follows_handshakes, true)
         .map_max_entries("SOURCES", source_sets)
         .map_max_entries("PARENTS", parent_sets);
     for (name, path) in options.pins.iter().flatten() {
