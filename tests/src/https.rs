@@ -45,6 +45,7 @@ impl Https {
              client_body_temp_path {directory}/body; proxy_temp_path {directory}/proxy;\n\
              fastcgi_temp_path {directory}/fastcgi; uwsgi_temp_path {directory}/uwsgi;\n\
              scgi_temp_path {directory}/scgi;\n\
+             ssl_protocols TLSv1.2 TLSv1.3;\n\
              ssl_certificate {directory}/certificate.pem; ssl_certificate_key {directory}/key.pem;\n\
              server {{ {listen} location / {{ return 200 \"{GREETING}\\n\"; }} }}\n\
              }}\n"

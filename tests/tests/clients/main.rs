@@ -1,0 +1,149 @@
+//! Real clients on a real link: what they say first has one key in the kernel, one stable JA4, and the label of its software.
+
+mod software;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    process::Command,
+    sync::{Mutex, PoisonError},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use detector_common::{fingerprint::Kind, hello::Transport};
+use detector_tests::{
+    daemon::{Site, answer, binary},
+    https::Https,
+    process::{PATIENCE, wait_until},
+    recorder::Recorder,
+    stage::{Net, Stage, edge_interface, outside_interface, policy},
+};
+use detector_user::{
+    capture::Reader,
+    fingerprint::{flows::follow, ja4},
+    kernel::{
+        mapped::Access,
+        maps::Maps,
+        pins::Pins,
+        read::{Fingerprint, fingerprints},
+    },
+};
+use serde_json::Value;
+use software::{Client, Place};
+
+/// Connections that each client makes, at least.
+const CONNECTIONS: usize = 10;
+
+/// No client meets it.
+const LIMIT: &str = "packets = { rate = \"100000/s\", burst = 100000 }";
+
+#[test]
+fn curl() -> Result<()> {
+    meets_the_program(&software::CURL)
+}
+
+#[test]
+fn openssl() -> Result<()> {
+    meets_the_program(&software::OPENSSL)
+}
+
+/// A client connects, with the program on the link: capture and kernel tell the same of it.
+fn meets_the_program(client: &Client) -> Result<()> {
+    if !client.is_installed() {
+        println!("skipped: {}: {} is missing, of {}", client.name, client.program, client.package);
+        return Ok(());
+    }
+    let Some(stage) = Stage::in_turn(1)? else { return Ok(()) };
+    let server = Net::v4(0).service();
+    let _https = Https::start(&stage.edge, &[server])?;
+    let site = Site::new(&stage.edge, &policy(LIMIT))?;
+    let _daemon = site.start(&[&edge_interface(0)], &[])?;
+    assert_eq!(site.status()?.1["interfaces"][0]["mode"], "native");
+    let capture = site.files().join("link.pcap");
+
+    let recorder = Recorder::start(&stage.outside, &outside_interface(0), &capture)?;
+    (client.connect)(&Place {
+        namespace: &stage.outside,
+        files: site.files(),
+        server,
+        connections: CONNECTIONS,
+    })
+    .with_context(|| format!("connecting with {}", client.name))?;
+    stage.fence(0)?;
+    recorder.stop()?;
+
+    let flows = flows(&capture)?;
+    assert!(flows.len() >= CONNECTIONS, "{flows:#?}");
+    for flow in &flows {
+        assert_eq!((&flow["transport"], &flow["in_kernel"]), (&"tcp".into(), &true.into()), "{flow:#}");
+    }
+    let told: Vec<_> = flows.iter().map(|flow| text(flow, "ja4")).collect::<Result<_>>()?;
+    let (own, stable) = hellos(&capture)?;
+    assert_eq!(told, own, "told and computed");
+    assert_eq!(stable.len(), 1, "{stable:?}");
+
+    let keys: BTreeSet<_> = flows.iter().map(|flow| text(flow, "tls_key")).collect::<Result<_>>()?;
+    let [key] = keys.iter().collect::<Vec<_>>()[..] else { panic!("several keys: {keys:?}") };
+    let variants: BTreeSet<_> = told.iter().collect();
+    println!("{}: {} flows, key {key}, stable {stable:?}, JA4 {variants:?}", client.name, flows.len());
+
+    let counted = counted(&site, flows.len())?;
+    let [counted] = &counted[..] else { panic!("several in the kernel: {counted:?}") };
+    assert_eq!((&format!("{:016x}", counted.key), counted.handshakes as usize), (key, flows.len()));
+    assert_eq!((counted.sources, counted.variants.count_ones() as usize), (1, variants.len()));
+    is_of_nobody_else(client.name, key);
+    Ok(())
+}
+
+/// What `detector fingerprint` tells of a capture.
+fn flows(capture: &Path) -> Result<Vec<Value>> {
+    let (code, out, err) = answer(Command::new(binary()?).args(["fingerprint", "--json"]).arg(capture))?;
+    ensure!((code, err.as_str()) == (0, ""), "fingerprint exits with {code}: {out}{err}");
+    out.lines().map(|line| serde_json::from_str(line).context("an object a line")).collect()
+}
+
+fn text(flow: &Value, name: &str) -> Result<String> {
+    Ok(flow[name].as_str().with_context(|| format!("no {name}: {flow:#}"))?.to_owned())
+}
+
+/// The JA4 of each ClientHello of a capture, on which another implementation agrees, and the stable ones among them.
+fn hellos(capture: &Path) -> Result<(Vec<String>, BTreeSet<String>)> {
+    let mut hellos = Vec::new();
+    let mut reader = Reader::open(capture)?;
+    follow(&mut reader, |flow| {
+        hellos.extend(flow.hello.map(|hello| (flow.number, hello, flow.transport)));
+    })?;
+    hellos.sort_by_key(|(number, ..)| *number);
+    let (mut told, mut stable) = (Vec::new(), BTreeSet::new());
+    for (_, hello, transport) in hellos {
+        let record = [&[22, 3, 1][..], &u16::try_from(hello.len())?.to_be_bytes(), &hello].concat();
+        let other = huginn_net_tls::parse_tls_client_hello_ja4(&record).context("a JA4 of another kind")?;
+        // The other implementation knows no QUIC.
+        assert_eq!(ja4(&hello, Transport::Tcp)?.to_string(), other, "another implementation");
+        let own = ja4(&hello, transport)?;
+        told.push(own.to_string());
+        stable.insert(own.stable().to_string());
+    }
+    Ok((told, stable))
+}
+
+/// What the program on the link counted of ClientHellos, when it counted so many handshakes.
+fn counted(site: &Site, handshakes: usize) -> Result<Vec<Fingerprint>> {
+    let maps = Maps::pinned(&Pins::new(site.pins()).loaded()?, Access::Read)?;
+    let read = || fingerprints(&maps).filter(|known| known.kind == Kind::Tls).collect::<Vec<_>>();
+    let what = format!("{handshakes} handshakes are counted");
+    wait_until(&what, PATIENCE, || {
+        let known = read();
+        let counted: u32 = known.iter().map(|known| known.handshakes).sum();
+        Ok((counted as usize >= handshakes).then_some(known))
+    })
+    .with_context(|| format!("counted are {:?}", read()))
+}
+
+/// Asserts that a key is of no other client of this run.
+fn is_of_nobody_else(client: &'static str, key: &str) {
+    static OWNERS: Mutex<BTreeMap<String, &str>> = Mutex::new(BTreeMap::new());
+    let mut owners = OWNERS.lock().unwrap_or_else(PoisonError::into_inner);
+    let owner = *owners.entry(key.to_owned()).or_insert(client);
+    assert_eq!(owner, client, "one key, {key}");
+}
