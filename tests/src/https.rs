@@ -19,6 +19,9 @@ use crate::{
 /// What the service answers.
 pub const GREETING: &str = "hello from the edge";
 
+/// What the certificate calls the service beside its addresses.
+pub const NAME: &str = "edge.example";
+
 /// nginx with a certificate of its own, in a temporary directory; it ends when this is dropped.
 #[derive(Debug)]
 pub struct Https {
@@ -75,6 +78,11 @@ impl Https {
         self.files.path().join("certificate.pem")
     }
 
+    /// The key of the certificate.
+    pub fn key(&self) -> PathBuf {
+        self.files.path().join("key.pem")
+    }
+
     /// curl from an address of a namespace to an address of the service: one connection, one request, the certificate
     /// checked.
     ///
@@ -119,7 +127,7 @@ impl Https {
 
 fn certificate(files: &TempDir, addresses: &[SocketAddr]) -> Result<()> {
     let names: Vec<_> = addresses.iter().map(|address| format!("IP:{}", address.ip())).collect();
-    let names = format!("subjectAltName={}", names.join(","));
+    let names = format!("subjectAltName=DNS:{NAME},{}", names.join(","));
     run(Command::new("openssl")
         .current_dir(files.path())
         .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"])

@@ -1,5 +1,6 @@
 //! Real clients on a real link: what they say first has one key in the kernel, one stable JA4, and the label of its software.
 
+mod server;
 mod software;
 
 use std::{
@@ -13,7 +14,6 @@ use anyhow::{Context as _, Result, ensure};
 use detector_common::{fingerprint::Kind, hello::Transport};
 use detector_tests::{
     daemon::{Site, answer, binary},
-    https::Https,
     process::{PATIENCE, wait_until},
     recorder::Recorder,
     stage::{Net, Stage, edge_interface, outside_interface, policy},
@@ -29,6 +29,7 @@ use detector_user::{
     },
 };
 use serde_json::Value;
+use server::Server;
 use software::{Client, Place};
 
 /// Connections that each client makes, at least.
@@ -47,51 +48,102 @@ fn openssl() -> Result<()> {
     meets_the_program(&software::OPENSSL)
 }
 
+#[test]
+fn python() -> Result<()> {
+    meets_the_program(&software::PYTHON)
+}
+
+#[test]
+fn go() -> Result<()> {
+    meets_the_program(&software::GO)
+}
+
+#[test]
+fn node() -> Result<()> {
+    meets_the_program(&software::NODE)
+}
+
+#[test]
+fn gnutls() -> Result<()> {
+    meets_the_program(&software::GNUTLS)
+}
+
+#[test]
+fn rustls() -> Result<()> {
+    meets_the_program(&software::RUSTLS)
+}
+
+#[test]
+fn chromium() -> Result<()> {
+    meets_the_program(&software::CHROMIUM)
+}
+
+#[test]
+fn aioquic() -> Result<()> {
+    meets_the_program(&software::AIOQUIC)
+}
+
 /// A client connects, with the program on the link: capture and kernel tell the same of it.
 fn meets_the_program(client: &Client) -> Result<()> {
-    if !client.is_installed() {
-        println!("skipped: {}: {} is missing, of {}", client.name, client.program, client.package);
+    if let Some(missing) = client.missing() {
+        println!("skipped: {}: {missing}", client.name);
         return Ok(());
     }
     let Some(stage) = Stage::in_turn(1)? else { return Ok(()) };
-    let server = Net::v4(0).service();
-    let _https = Https::start(&stage.edge, &[server])?;
+    let address = Net::v4(0).service();
     let site = Site::new(&stage.edge, &policy(LIMIT))?;
+    let server = Server::start(&stage.edge, address, client.transport, site.files())?;
     let _daemon = site.start(&[&edge_interface(0)], &[])?;
     assert_eq!(site.status()?.1["interfaces"][0]["mode"], "native");
     let capture = site.files().join("link.pcap");
 
     let recorder = Recorder::start(&stage.outside, &outside_interface(0), &capture)?;
-    (client.connect)(&Place {
+    let place = Place {
         namespace: &stage.outside,
         files: site.files(),
-        server,
+        server: address,
+        certificate: server.https.certificate(),
         connections: CONNECTIONS,
-    })
-    .with_context(|| format!("connecting with {}", client.name))?;
+    };
+    (client.connect)(&place).with_context(|| format!("connecting with {}", client.name))?;
     stage.fence(0)?;
     recorder.stop()?;
 
     let flows = flows(&capture)?;
     assert!(flows.len() >= CONNECTIONS, "{flows:#?}");
+    let (transport, in_kernel) = match client.transport {
+        Transport::Tcp => ("tcp", true),
+        Transport::Quic => ("quic", false),
+    };
     for flow in &flows {
-        assert_eq!((&flow["transport"], &flow["in_kernel"]), (&"tcp".into(), &true.into()), "{flow:#}");
+        assert_eq!(
+            (&flow["transport"], &flow["in_kernel"]),
+            (&transport.into(), &in_kernel.into()),
+            "{flow:#}"
+        );
     }
     let told: Vec<_> = flows.iter().map(|flow| text(flow, "ja4")).collect::<Result<_>>()?;
     let (own, stable) = hellos(&capture)?;
     assert_eq!(told, own, "told and computed");
-    assert_eq!(stable.len(), 1, "{stable:?}");
-
-    let keys: BTreeSet<_> = flows.iter().map(|flow| text(flow, "tls_key")).collect::<Result<_>>()?;
-    let [key] = keys.iter().collect::<Vec<_>>()[..] else { panic!("several keys: {keys:?}") };
     let variants: BTreeSet<_> = told.iter().collect();
-    println!("{}: {} flows, key {key}, stable {stable:?}, JA4 {variants:?}", client.name, flows.len());
-
-    let counted = counted(&site, flows.len())?;
-    let [counted] = &counted[..] else { panic!("several in the kernel: {counted:?}") };
-    assert_eq!((&format!("{:016x}", counted.key), counted.handshakes as usize), (key, flows.len()));
-    assert_eq!((counted.sources, counted.variants.count_ones() as usize), (1, variants.len()));
+    let mut keys = flows.iter().map(|flow| text(flow, "tls_key")).collect::<Result<Vec<_>>>()?;
+    keys.sort();
+    keys.dedup();
+    println!("{}: {} flows, keys {keys:?}, stable JA4 {stable:?} of {variants:?}", client.name, flows.len());
+    assert_eq!((stable.len(), keys.len()), (1, 1));
+    assert_eq!(variants.len() > 1, client.resumes);
+    let key = &keys[0];
     is_of_nobody_else(client.name, key);
+
+    let counted = counted(&site, if in_kernel { flows.len() } else { 0 })?;
+    let kernel: Vec<_> =
+        counted.iter().map(|seen| (format!("{:016x}", seen.key), seen.handshakes as usize)).collect();
+    if !in_kernel {
+        assert!(kernel.is_empty(), "QUIC is not looked into: {kernel:?}");
+        return Ok(());
+    }
+    assert_eq!(kernel, [(key.clone(), flows.len())]);
+    assert_eq!((counted[0].sources, counted[0].variants.count_ones() as usize), (1, variants.len()));
     Ok(())
 }
 
