@@ -50,7 +50,11 @@ fn openssl() -> Result<()> {
 
 #[test]
 fn python() -> Result<()> {
-    meets_the_program(&software::PYTHON)
+    let mut client = software::PYTHON;
+    if client.missing().is_none() {
+        client.label = software::label_of_python()?;
+    }
+    meets_the_program(&client)
 }
 
 #[test]
@@ -123,17 +127,26 @@ fn meets_the_program(client: &Client) -> Result<()> {
         );
     }
     let told: Vec<_> = flows.iter().map(|flow| text(flow, "ja4")).collect::<Result<_>>()?;
-    let (own, stable) = hellos(&capture)?;
-    assert_eq!(told, own, "told and computed");
-    let variants: BTreeSet<_> = told.iter().collect();
+    let hellos = hellos(&capture)?;
+    assert_eq!(told, hellos.ja4s, "told and computed");
+    let (stable, variants) = (&hellos.stable, told.iter().collect::<BTreeSet<_>>());
     let mut keys = flows.iter().map(|flow| text(flow, "tls_key")).collect::<Result<Vec<_>>>()?;
     keys.sort();
     keys.dedup();
     println!("{}: {} flows, keys {keys:?}, stable JA4 {stable:?} of {variants:?}", client.name, flows.len());
     assert_eq!((stable.len(), keys.len()), (1, 1));
     assert_eq!(variants.len() > 1, client.resumes);
+    assert_eq!(hellos.orders.len() > variants.len(), client.shuffles, "{:?}", hellos.orders);
     let key = &keys[0];
-    is_of_nobody_else(client.name, key);
+    is_of_no_other_software(client.label, key);
+    for flow in &flows {
+        assert_eq!(
+            flow["label"], client.label,
+            "{} says {stable:?}, which is not in the table, or as something else. If its version is a new one, that is no defect: add \
+             the stable JA4 to detector-user/src/fingerprint/labels.rs, which says how, and the version",
+            client.name
+        );
+    }
 
     let counted = counted(&site, if in_kernel { flows.len() } else { 0 })?;
     let kernel: Vec<_> =
@@ -158,25 +171,35 @@ fn text(flow: &Value, name: &str) -> Result<String> {
     Ok(flow[name].as_str().with_context(|| format!("no {name}: {flow:#}"))?.to_owned())
 }
 
-/// The JA4 of each ClientHello of a capture, on which another implementation agrees, and the stable ones among them.
-fn hellos(capture: &Path) -> Result<(Vec<String>, BTreeSet<String>)> {
+/// The ClientHellos of a capture.
+struct Hellos {
+    /// The JA4 of each, on which another implementation agrees.
+    ja4s: Vec<String>,
+    /// The stable ones of these.
+    stable: BTreeSet<String>,
+    /// The lists as they were sent.
+    orders: BTreeSet<String>,
+}
+
+fn hellos(capture: &Path) -> Result<Hellos> {
     let mut hellos = Vec::new();
     let mut reader = Reader::open(capture)?;
     follow(&mut reader, |flow| {
         hellos.extend(flow.hello.map(|hello| (flow.number, hello, flow.transport)));
     })?;
     hellos.sort_by_key(|(number, ..)| *number);
-    let (mut told, mut stable) = (Vec::new(), BTreeSet::new());
+    let mut found = Hellos { ja4s: Vec::new(), stable: BTreeSet::new(), orders: BTreeSet::new() };
     for (_, hello, transport) in hellos {
         let record = [&[22, 3, 1][..], &u16::try_from(hello.len())?.to_be_bytes(), &hello].concat();
         let other = huginn_net_tls::parse_tls_client_hello_ja4(&record).context("a JA4 of another kind")?;
         // The other implementation knows no QUIC.
         assert_eq!(ja4(&hello, Transport::Tcp)?.to_string(), other, "another implementation");
         let own = ja4(&hello, transport)?;
-        told.push(own.to_string());
-        stable.insert(own.stable().to_string());
+        found.ja4s.push(own.to_string());
+        found.stable.insert(own.stable().to_string());
+        found.orders.insert(own.raw_original());
     }
-    Ok((told, stable))
+    Ok(found)
 }
 
 /// What the program on the link counted of ClientHellos, when it counted so many handshakes.
@@ -192,10 +215,10 @@ fn counted(site: &Site, handshakes: usize) -> Result<Vec<Fingerprint>> {
     .with_context(|| format!("counted are {:?}", read()))
 }
 
-/// Asserts that a key is of no other client of this run.
-fn is_of_nobody_else(client: &'static str, key: &str) {
+/// Asserts that a key is not that of other software of this run.
+fn is_of_no_other_software(label: &'static str, key: &str) {
     static OWNERS: Mutex<BTreeMap<String, &str>> = Mutex::new(BTreeMap::new());
     let mut owners = OWNERS.lock().unwrap_or_else(PoisonError::into_inner);
-    let owner = *owners.entry(key.to_owned()).or_insert(client);
-    assert_eq!(owner, client, "one key, {key}");
+    let owner = *owners.entry(key.to_owned()).or_insert(label);
+    assert_eq!(owner, label, "one key, {key}");
 }

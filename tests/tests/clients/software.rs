@@ -17,7 +17,7 @@ use detector_common::hello::Transport;
 use detector_tests::{
     https::NAME,
     netns::Namespace,
-    process::{PATIENCE, Running},
+    process::{PATIENCE, Running, run},
     python,
 };
 use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject as _};
@@ -43,10 +43,14 @@ pub(crate) struct Place<'a> {
 pub(crate) struct Client {
     /// What it is.
     pub(crate) name: &'static str,
+    /// What `detector fingerprint` calls it.
+    pub(crate) label: &'static str,
     /// What carries its ClientHello.
     pub(crate) transport: Transport,
     /// Whether it resumes sessions, so that later connections have another JA4.
     pub(crate) resumes: bool,
+    /// Whether its extensions come in another order each time.
+    pub(crate) shuffles: bool,
     /// What has to be installed.
     needs: Needs,
     /// Makes the connections.
@@ -87,8 +91,10 @@ impl Client {
 /// curl, on OpenSSL.
 pub(crate) const CURL: Client = Client {
     name: "curl",
+    label: "curl/OpenSSL 3",
     transport: Transport::Tcp,
     resumes: false,
+    shuffles: false,
     needs: Program("curl", "curl"),
     connect: |place| {
         let resolve = format!("{NAME}:{}:{}", place.server.port(), place.server.ip());
@@ -104,8 +110,10 @@ pub(crate) const CURL: Client = Client {
 /// OpenSSL's own client.
 pub(crate) const OPENSSL: Client = Client {
     name: "openssl s_client",
+    label: "OpenSSL 3",
     transport: Transport::Tcp,
     resumes: false,
+    shuffles: false,
     needs: Program("openssl", "openssl"),
     connect: |place| {
         let server = place.server.to_string();
@@ -116,8 +124,10 @@ pub(crate) const OPENSSL: Client = Client {
 /// The module `ssl` of Python.
 pub(crate) const PYTHON: Client = Client {
     name: "Python ssl",
+    label: "Python ssl/OpenSSL 3",
     transport: Transport::Tcp,
     resumes: false,
+    shuffles: false,
     needs: Program("python3", "python3"),
     connect: |place| {
         let mut python = place.namespace.command("python3")?;
@@ -125,11 +135,21 @@ pub(crate) const PYTHON: Client = Client {
     },
 };
 
+/// The label of Python's client: where Python was built with the cipher list of OpenSSL, as Debian's is, it speaks like any other program
+/// on OpenSSL.
+pub(crate) fn label_of_python() -> Result<&'static str> {
+    const ASK: &str = "import sysconfig; print(sysconfig.get_config_var('CONFIG_ARGS'))";
+    let options = run(Command::new("python3").args(["-c", ASK]))?;
+    Ok(if options.contains("--with-ssl-default-suites=openssl") { OPENSSL.label } else { PYTHON.label })
+}
+
 /// crypto/tls of Go.
 pub(crate) const GO: Client = Client {
     name: "Go crypto/tls",
+    label: "Go crypto/tls",
     transport: Transport::Tcp,
     resumes: false,
+    shuffles: false,
     needs: Program("go", "golang-go"),
     connect: |place| {
         let program = place.files.join("tls-go");
@@ -146,8 +166,10 @@ pub(crate) const GO: Client = Client {
 /// Node's agent for HTTPS.
 pub(crate) const NODE: Client = Client {
     name: "Node",
+    label: "Node",
     transport: Transport::Tcp,
     resumes: true,
+    shuffles: false,
     needs: Program("node", "nodejs"),
     connect: |place| {
         let mut node = place.namespace.command("node")?;
@@ -158,8 +180,10 @@ pub(crate) const NODE: Client = Client {
 /// GnuTLS' own client.
 pub(crate) const GNUTLS: Client = Client {
     name: "GnuTLS",
+    label: "GnuTLS",
     transport: Transport::Tcp,
     resumes: false,
+    shuffles: false,
     needs: Program("gnutls-cli", "gnutls-bin"),
     connect: |place| {
         let (host, port) = (place.server.ip().to_string(), place.server.port().to_string());
@@ -170,8 +194,10 @@ pub(crate) const GNUTLS: Client = Client {
 /// rustls, as this workspace has it.
 pub(crate) const RUSTLS: Client = Client {
     name: "rustls",
+    label: "rustls",
     transport: Transport::Tcp,
     resumes: true,
+    shuffles: true,
     needs: Nothing,
     connect: |place| place.namespace.within(|| connect_with_rustls(place))?,
 };
@@ -179,8 +205,10 @@ pub(crate) const RUSTLS: Client = Client {
 /// Chromium without a window: a page with a picture of each of so many hosts.
 pub(crate) const CHROMIUM: Client = Client {
     name: "Chromium",
+    label: "Chromium",
     transport: Transport::Tcp,
     resumes: false,
+    shuffles: true,
     needs: Program("chromium", "chromium"),
     connect: |place| {
         let picture = |number| format!("<img src=https://{number}.{NAME}/>");
@@ -202,8 +230,10 @@ pub(crate) const CHROMIUM: Client = Client {
 /// aioquic, the client that speaks QUIC.
 pub(crate) const AIOQUIC: Client = Client {
     name: "aioquic",
+    label: "aioquic",
     transport: Transport::Quic,
     resumes: false,
+    shuffles: false,
     needs: Module("aioquic"),
     connect: |place| {
         let mut python = place.namespace.command(python::program("python")?)?;
