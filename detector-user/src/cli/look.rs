@@ -43,7 +43,8 @@ A flow is listed where its first ClientHello is whole: over TCP, also after a di
 proxy or STARTTLS, or in the Initials of QUIC.
 
 With --json, an object a line for each flow. What is not known is null; `ja4_raw` has the lists
-that `ja4` has the hashes of (JA4_r).
+that `ja4` has the hashes of (JA4_r), `label` is software that is known to have that JA4: others
+may use the same library, or imitate it.
 
 Examples:
   detector fingerprint edge.pcap
