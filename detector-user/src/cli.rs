@@ -122,7 +122,8 @@ pub enum Command {
     /// Run captures through the kernel program, with their own clock, and say what a policy would have done.
     #[command(after_help = look::REPLAY_NOTES)]
     Replay(ReplayArgs),
-    /// Say who the clients in captures are: the JA4 of every flow that begins with a ClientHello.
+    /// Say who the clients in captures are: the JA4 of every flow that begins with a ClientHello, and software that is
+    /// known to have it.
     #[command(after_help = look::FINGERPRINT_NOTES)]
     Fingerprint(FingerprintArgs),
     /// Detach from all interfaces and remove every pin.

@@ -19,6 +19,9 @@ use crate::{
 /// What the service answers.
 pub const GREETING: &str = "hello from the edge";
 
+/// What the certificate calls the service beside its addresses.
+pub const NAME: &str = "edge.example";
+
 /// nginx with a certificate of its own, in a temporary directory; it ends when this is dropped.
 #[derive(Debug)]
 pub struct Https {
@@ -45,6 +48,7 @@ impl Https {
              client_body_temp_path {directory}/body; proxy_temp_path {directory}/proxy;\n\
              fastcgi_temp_path {directory}/fastcgi; uwsgi_temp_path {directory}/uwsgi;\n\
              scgi_temp_path {directory}/scgi;\n\
+             ssl_protocols TLSv1.2 TLSv1.3;\n\
              ssl_certificate {directory}/certificate.pem; ssl_certificate_key {directory}/key.pem;\n\
              server {{ {listen} location / {{ return 200 \"{GREETING}\\n\"; }} }}\n\
              }}\n"
@@ -72,6 +76,11 @@ impl Https {
     /// The certificate that clients trust.
     pub fn certificate(&self) -> PathBuf {
         self.files.path().join("certificate.pem")
+    }
+
+    /// The key of the certificate.
+    pub fn key(&self) -> PathBuf {
+        self.files.path().join("key.pem")
     }
 
     /// curl from an address of a namespace to an address of the service: one connection, one request, the certificate
@@ -118,7 +127,7 @@ impl Https {
 
 fn certificate(files: &TempDir, addresses: &[SocketAddr]) -> Result<()> {
     let names: Vec<_> = addresses.iter().map(|address| format!("IP:{}", address.ip())).collect();
-    let names = format!("subjectAltName={}", names.join(","));
+    let names = format!("subjectAltName=DNS:{NAME},{}", names.join(","));
     run(Command::new("openssl")
         .current_dir(files.path())
         .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"])

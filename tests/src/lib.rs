@@ -13,6 +13,7 @@ pub mod packet;
 pub mod process;
 pub mod python;
 pub mod random;
+pub mod recorder;
 pub mod rows;
 pub mod snapshot;
 pub mod ssh;

@@ -73,7 +73,7 @@ enum Habit {
 
 fn main() -> ExitCode {
     let done = match Cli::parse().habit {
-        Habit::Setup => setup::setup().and_then(|()| setup::python()),
+        Habit::Setup => setup::with_clients(),
         Habit::Run { args } => run::run(&args),
         Habit::Test { args } => test::test(&args),
         Habit::Kernels(options) => kernels::kernels(&options),

@@ -19,6 +19,8 @@ pub(crate) enum Part {
     Linker,
     /// The tests, the lab and the bench.
     Tests,
+    /// The clients that tests take fingerprints of.
+    Clients,
     /// The engine of the fuzzing.
     Fuzz,
 }
@@ -67,7 +69,7 @@ pub(crate) const PACKAGES: &[Package] = &[
     package(Part::Tests, "bpftool", Program("bpftool"), "looking at programs and maps from outside"),
     package(Part::Tests, "curl", Program("curl"), "a real client"),
     package(Part::Tests, "nginx", Program("nginx"), "a real HTTPS service (installed, not started)"),
-    package(Part::Tests, "openssl", Program("openssl"), "the certificate of that service"),
+    package(Part::Tests, "openssl", Program("openssl"), "the certificate of that service, and a client"),
     package(
         Part::Tests,
         "openssh-server",
@@ -84,6 +86,10 @@ pub(crate) const PACKAGES: &[Package] = &[
     package(Part::Tests, "xz-utils", Program("xz"), "unpacking modules of the booted kernel"),
     package(Part::Tests, "nftables", Program("nft"), "what the bench compares with: dynamic sets"),
     package(Part::Tests, "iptables", Program("iptables"), "what the bench compares with: hashlimit"),
+    package(Part::Clients, "golang-go", Program("go"), "a client on Go's own TLS"),
+    package(Part::Clients, "nodejs", Program("node"), "a client on Node"),
+    package(Part::Clients, "gnutls-bin", Program("gnutls-cli"), "a client on GnuTLS"),
+    package(Part::Clients, "chromium", Program("chromium"), "a browser, without a window"),
     package(Part::Fuzz, "g++", Program("c++"), "compiling libFuzzer"),
 ];
 

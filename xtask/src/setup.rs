@@ -15,8 +15,15 @@ use crate::paths;
 pub(crate) fn setup() -> Result<()> {
     let toolchain = toolchain()?;
     linker(&toolchain)?;
-    for_tests()?;
+    debian_packages(Part::Tests, "packages for tests, lab and bench")?;
     bpf_file_system()
+}
+
+/// The same with what only tests take: clients that fingerprints are taken of, a browser among them, and Python programs.
+pub(crate) fn with_clients() -> Result<()> {
+    setup()?;
+    debian_packages(Part::Clients, "clients for tests")?;
+    python()
 }
 
 /// A toolchain that builds eBPF: the chosen one, `bpf`, a nightly, or Debian's. None is fetched with rustup.
@@ -115,18 +122,18 @@ fn linker(toolchain: &Toolchain) -> Result<()> {
     Ok(())
 }
 
-/// The programs of the tests, of the lab and of the bench.
-fn for_tests() -> Result<()> {
-    let missing = packages::missing(Part::Tests)?;
+/// Debian's packages of a part.
+fn debian_packages(part: Part, what: &str) -> Result<()> {
+    let missing = packages::missing(part)?;
     if missing.is_empty() {
-        there("packages for tests, lab and bench");
+        there(what);
         return Ok(());
     }
     packages::install(&missing)
 }
 
 /// The Python programs of the tests, in a place of their own beside what cargo builds.
-pub(crate) fn python() -> Result<()> {
+fn python() -> Result<()> {
     let wanted = paths::root().join("tests/python/requirements.txt");
     let wanted_text = fs::read_to_string(&wanted).context("reading tests/python/requirements.txt")?;
     let place = paths::target().join("python");
@@ -136,7 +143,7 @@ pub(crate) fn python() -> Result<()> {
         there("Python programs of the tests");
         return Ok(());
     }
-    say("setup", "installing Python programs of the tests: schemathesis, openapi-python-client");
+    say("setup", "installing Python programs of the tests: schemathesis, openapi-python-client, aioquic");
     let next = "see whether pip reaches its package index, then run `cargo xtask setup` again";
     let mut make = command("python3");
     make.args(["-m", "venv", "--clear"]).arg(&place);

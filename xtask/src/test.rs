@@ -10,7 +10,7 @@ use crate::command::{cannot_start, cargo, complain, run, say, stdout_is_terminal
 use crate::fuzz;
 use crate::kernels;
 use crate::paths;
-use crate::setup::{python, setup};
+use crate::setup::with_clients;
 use crate::tally::{Counter, Tally};
 
 /// Says to tests where the binary under test is.
@@ -32,8 +32,7 @@ const SUM_UP: &str = "mend the tests named above; `cargo xtask test -- NAME` run
 
 /// Sets up, tests, prints the closing line.
 pub(crate) fn test(args: &[OsString]) -> Result<()> {
-    setup()?;
-    python()?;
+    with_clients()?;
     let tally = everything(args)?;
     close(tally)
 }

@@ -45,7 +45,9 @@ proxy or STARTTLS, or in the Initials of QUIC.
 
 With --json, an object a line for each flow. What is not known is null. `ja4_raw` has the lists
 that `ja4` has the hashes of (JA4_r); `syn` is the SYN's signature in the form of p0f; `syn_key`
-and `tls_key` are what the program counts by; `in_kernel` says that it came to `tls_key` itself.
+and `tls_key` are what the program counts by; `in_kernel` says that it came to `tls_key` itself;
+`label` is software that is known to have that JA4: others may use the same library, or
+imitate it.
 
 Examples:
   detector fingerprint edge.pcap

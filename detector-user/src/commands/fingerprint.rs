@@ -16,6 +16,7 @@ use crate::{
     fingerprint::{
         self,
         flows::{Flow, Flows},
+        labels,
         program::{Keys, Program},
     },
 };
@@ -52,8 +53,8 @@ pub struct ClientFlow {
     pub tls_key: Option<String>,
     /// Whether the kernel's program came to that key by the packets of the flow.
     pub in_kernel: bool,
-    /// What is known to have such a fingerprint.
-    pub label: Option<String>,
+    /// What software is known to have such a JA4.
+    pub label: Option<&'static str>,
 }
 
 /// Tells the client flows of captures.
@@ -122,6 +123,7 @@ fn of(capture: &Path, flow: &Flow, program: &mut Option<Program>) -> Result<Clie
     let hello = flow.hello.as_deref();
     let ja4 = hello.map(|hello| fingerprint::ja4(hello, flow.transport)).transpose();
     let ja4 = ja4.map_err(|error| failed(error.to_string()))?;
+    let label = ja4.as_ref().and_then(|ja4| labels::label(&ja4.stable().to_string()));
     let tls_key = hello.and_then(|hello| fingerprint::key(hello, flow.transport));
     let in_kernel = match (program, flow.transport) {
         (Some(program), Transport::Tcp) => program.keys(flow.source, flow.destination),
@@ -154,7 +156,7 @@ fn of(capture: &Path, flow: &Flow, program: &mut Option<Program>) -> Result<Clie
         syn_key: syn_key.map(hex),
         tls_key: tls_key.map(hex),
         in_kernel: in_kernel.tls != 0,
-        label: None,
+        label,
     })
 }
 
@@ -165,11 +167,15 @@ fn text(answer: &Answer, captures: usize, all: bool) -> String {
             false => "no client flow with a whole ClientHello; --all lists other TCP flows".to_owned(),
         };
     }
-    let or_dash = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
+    let or_dash = |text: Option<&str>| text.unwrap_or("-").to_owned();
     let rows = answer.flows.iter().map(|flow| {
         let capture = (captures > 1).then(|| flow.capture.clone());
         let ends = [flow.source.to_string(), flow.destination.to_string()];
-        capture.into_iter().chain(ends).chain([&flow.ja4, &flow.syn, &flow.label].map(or_dash)).collect()
+        capture
+            .into_iter()
+            .chain(ends)
+            .chain([flow.ja4.as_deref(), flow.syn.as_deref(), flow.label].map(or_dash))
+            .collect()
     });
     let header = ["CAPTURE", "SOURCE", "DESTINATION", "JA4", "SYN", "LABEL"];
     table(&header[usize::from(captures == 1)..], &[], rows)

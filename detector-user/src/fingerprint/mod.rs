@@ -4,12 +4,14 @@
 //! |---|---|
 //! | where in a client's bytes is its ClientHello? | [`hello`] |
 //! | which client flows are in a capture? | [`flows`], and below it `tcp` and `packet` |
+//! | what software is known to say such? | [`labels`] |
 //! | what does the kernel's program make of them? | [`program`] |
 //!
 //! What a ClientHello says and its JA4 are in [`detector_common`]; QUIC's packets are opened in [`crate::quic`].
 
 pub mod flows;
 pub mod hello;
+pub mod labels;
 mod packet;
 pub mod program;
 mod tcp;
