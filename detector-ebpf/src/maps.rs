@@ -183,7 +183,7 @@ pub(crate) static VERDICTS: PerCpuArray<ServiceCounters, { SERVICES_MAX }> = Per
 pub(crate) static RULE_DROPS: PerCpuArray<RuleDrops, { RULE_COUNTERS }> = PerCpuArray::new();
 
 /// Writer: program, each CPU its own. Reader: daemon, commands.
-/// Size: 17 words a CPU. Full: cannot be. Error: none.
+/// Size: 30 words a CPU. Full: cannot be. Error: none.
 #[btf_map]
 pub(crate) static COUNTERS: PerCpuArray<u64, { COUNTERS_LEN }> = PerCpuArray::new();
 

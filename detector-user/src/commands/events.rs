@@ -163,6 +163,7 @@ fn need_text(what: Need, subject: &str) -> String {
     match what {
         Need::InterfaceLost => format!("interface {subject} is limited no more"),
         Need::TableFull => format!("the table of {subject} is full"),
+        Need::HandshakesUnseen => format!("there is no room for all {subject}"),
     }
 }
 

@@ -143,6 +143,8 @@ pub enum Need {
     InterfaceLost,
     /// A table holds more entries that are being limited than it is sized for: newcomers share budgets.
     TableFull,
+    /// There is no room to follow handshakes, or to count fingerprints: some are not known.
+    HandshakesUnseen,
 }
 
 /// A dropped packet.

@@ -12,7 +12,7 @@ use axum::{
 use aya::maps::MapError;
 use detector_common::{
     budget::ticks,
-    counters::{FRAME_KINDS, TABLE_EVENTS, table_event_slot},
+    counters::{FRAME_KINDS, HANDSHAKE_EVENTS, TABLE_EVENTS, handshake_event_slot, table_event_slot},
     limits::INCIDENT_RULES_MAX,
     verdict::{COUNTER_SLOTS, Verdict, slot_reason},
 };
@@ -59,9 +59,12 @@ families! {
     BYTES "detector_bytes" "counter" "service, verdict, reason" "Bytes of frames by service, verdict and reason."
     FRAMES "detector_frames" "counter" "kind" "Frames that are handled on purpose, by kind."
     EVENTS "detector_table_events" "counter" "event" "What happens inside the tables."
+    HANDSHAKES "detector_handshake_events" "counter" "event" "What becomes of handshakes that are followed."
     WAYS "detector_table_ways" "gauge" "table" "Entries that a table has room for."
     OCCUPIED "detector_table_occupied" "gauge" "table" "Entries that have an owner."
     BUSY "detector_table_busy" "gauge" "table" "Entries whose budgets are not full: they cannot be taken over."
+    FINGERPRINTS "detector_fingerprints" "gauge" "" "Fingerprints of clients that are counted, each at a service."
+    FINGERPRINTS_ROOM "detector_fingerprints_max" "gauge" "" "Fingerprints that there is room for."
     GENERATION "detector_policy_generation" "gauge" "" "Epoch of the active policy, as `status` tells it."
     INCIDENTS "detector_incident_rules" "gauge" "" "Incident rules in force."
     INCIDENT_DROPS "detector_incident_drops" "counter" "id, action" "Packets dropped by each incident rule in force."
@@ -129,6 +132,7 @@ struct Snapshot {
     incidents: Vec<InForce>,
     counters: [u64; detector_common::counters::COUNTERS],
     fills: [(&'static str, read::Fill); 2],
+    fingerprints: read::Fill,
     epoch: u32,
     tick_ns: u64,
     interfaces: Vec<(String, &'static str, bool)>,
@@ -158,6 +162,7 @@ impl Snapshot {
             incidents,
             counters: read::counters(maps)?,
             fills: [("sources", read::fill(&maps.sources, now)), ("parents", read::fill(&maps.parents, now))],
+            fingerprints: read::fill(&maps.fingerprints, now),
             epoch,
             tick_ns: read::settings(maps).clock_tick_ns,
             interfaces,
@@ -231,12 +236,18 @@ impl Collector for Snapshot {
             (vec![("event", name)], self.counters[table_event_slot(event) as usize])
         });
         counter(encoder, &EVENTS, events)?;
+        let handshakes = HANDSHAKE_EVENTS.iter().map(|&(event, name, _)| {
+            (vec![("event", name)], self.counters[handshake_event_slot(event) as usize])
+        });
+        counter(encoder, &HANDSHAKES, handshakes)?;
         let fill = |value: fn(&read::Fill) -> u64| {
             self.fills.iter().map(move |(name, fill)| (vec![("table", *name)], value(fill)))
         };
         gauge(encoder, &WAYS, fill(|fill| fill.ways))?;
         gauge(encoder, &OCCUPIED, fill(|fill| fill.occupied))?;
         gauge(encoder, &BUSY, fill(|fill| fill.busy))?;
+        gauge(encoder, &FINGERPRINTS, [(Vec::new(), self.fingerprints.occupied)])?;
+        gauge(encoder, &FINGERPRINTS_ROOM, [(Vec::new(), self.fingerprints.ways)])?;
         let epoch = [(Vec::new(), u64::from(self.epoch))];
         gauge(encoder, &GENERATION, epoch)?;
         gauge(encoder, &INCIDENTS, [(Vec::new(), self.incidents.len() as u64)])?;
