@@ -1,6 +1,9 @@
 //! OpenMetrics over HTTP: every figure is read from the maps when it is asked for.
 
-use std::{fmt, sync::atomic::Ordering};
+use std::{
+    fmt,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 use axum::{
     Router,
@@ -72,6 +75,9 @@ families! {
     TICK "detector_clock_tick_seconds" "gauge" "" "Step of the clock that budgets tolerate."
     ATTACHED "detector_interface_attached" "gauge" "interface, mode" "1 for each interface, with the mode (native, generic); 0 when it was deleted or the program unloaded."
     DROP_EVENTS "detector_drop_events" "counter" "" "Sampled drops received."
+    EXEMPLARS "detector_exemplars" "counter" "result" "Bytes of fingerprints received, by result (named, torn: not of the fingerprint that was said)."
+    CONFLICTS "detector_fingerprint_conflicts" "counter" "" "ClientHellos whose stable JA4 is not the one that their key has."
+    FINGERPRINT_EVENTS "detector_fingerprint_events" "counter" "result" "Events of new fingerprints, by result (told, held: too many in a second)."
     NOTICES "detector_notices" "counter" "target, result" "Events told to hook and webhook, by result (told, failed, dropped: too many waited)."
     BUILD "detector_build_info" "gauge" "version" "1, with the version."
 }
@@ -138,6 +144,9 @@ struct Snapshot {
     interfaces: Vec<(String, &'static str, bool)>,
     reloads: [(&'static str, u64); 2],
     events: u64,
+    exemplars: [(&'static str, u64); 2],
+    conflicts: u64,
+    fingerprint_events: [(&'static str, u64); 2],
     notices: Vec<Notices>,
 }
 
@@ -152,6 +161,7 @@ impl Snapshot {
             Ok((active.policy_epoch(), judged, incidents(maps, &active.incidents()?.rules)?))
         })?;
         let now = ticks(clock::kernel_ns());
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let mut interfaces = Vec::new();
         for attachment in &running.attachments {
             let is_attached = running.is_attached(attachment)?;
@@ -171,6 +181,12 @@ impl Snapshot {
                 ("failed", running.reloads.failed.load(Ordering::Relaxed)),
             ],
             events: running.events.load(Ordering::Relaxed),
+            exemplars: [("named", count(&running.exemplars.named)), ("torn", count(&running.exemplars.torn))],
+            conflicts: count(&running.exemplars.conflicts),
+            fingerprint_events: [
+                ("told", count(&running.exemplars.told)),
+                ("held", count(&running.exemplars.held)),
+            ],
             notices: running.notices.all(),
         })
     }
@@ -264,6 +280,12 @@ impl Collector for Snapshot {
         });
         gauge(encoder, &ATTACHED, interfaces)?;
         counter(encoder, &DROP_EVENTS, [(Vec::new(), self.events)])?;
+        let by_result = |counts: [(&'static str, u64); 2]| {
+            counts.map(|(result, count)| (vec![("result", result)], count))
+        };
+        counter(encoder, &EXEMPLARS, by_result(self.exemplars))?;
+        counter(encoder, &CONFLICTS, [(Vec::new(), self.conflicts)])?;
+        counter(encoder, &FINGERPRINT_EVENTS, by_result(self.fingerprint_events))?;
         let notices = self
             .notices
             .iter()

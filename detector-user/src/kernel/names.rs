@@ -24,6 +24,33 @@ pub fn number_of(maps: &Maps, kind: Kind, key: u64, service: u16) -> Option<u32>
     Some((set_number * WAYS + way) as u32)
 }
 
+/// A fingerprint without a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unnamed {
+    /// The number of its way.
+    pub number: u32,
+    /// What it is taken from.
+    pub kind: Kind,
+    /// Its key.
+    pub key: u64,
+    /// Number of the service.
+    pub service: u16,
+}
+
+/// Every fingerprint of the table that has no name.
+pub fn unnamed(maps: &Maps) -> impl Iterator<Item = Unnamed> {
+    read::numbered_entries(&maps.fingerprints).filter_map(|(number, way)| {
+        let (kind, key, service) = (way.meta().kind()?, way.prefix, way.meta().service());
+        read(maps, number, kind, key).is_none().then_some(Unnamed { number, kind, key, service })
+    })
+}
+
+/// Every name, also of fingerprints that have gone.
+pub fn all(maps: &Maps) -> impl Iterator<Item = Name> {
+    let names = &maps.fingerprint_names;
+    (0..names.len()).map(|number| names.read(number)).filter(|name| name.key != 0)
+}
+
 /// Gives a name to the fingerprint of a way.
 pub fn write(maps: &Maps, number: u32, name: &Name) {
     let names = &maps.fingerprint_names;
