@@ -86,6 +86,11 @@ fn help() -> String {
     for command in cli.get_subcommands_mut().filter(|command| command.get_name() != "help") {
         let help = command.render_long_help();
         text += &format!("\n### {}\n\n```text\n{help}```\n", command.get_name());
+        let name = command.get_name().to_owned();
+        for command in command.get_subcommands_mut() {
+            let help = command.render_long_help();
+            text += &format!("\n### {name} {}\n\n```text\n{help}```\n", command.get_name());
+        }
     }
     text + "\n"
 }
