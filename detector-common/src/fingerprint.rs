@@ -1,6 +1,6 @@
 //! Fingerprints of clients: what the program counts of each, and the exemplars that it sends of new ones.
 
-use crate::abi_struct;
+use crate::{abi_struct, syn::Syn};
 
 /// What a fingerprint is taken from. The numbers are those of units of a key's tag that no prefix has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -71,7 +71,8 @@ abi_struct! {
     pub struct Profile: 464 {
         /// The key that this is of. It changes hands with the entry, a moment later.
         pub key: u64,
-        /// Sets of extensions that come and go, [`crate::hello::Hello::variant`], that were seen: bit *v* for set *v*.
+        /// Sets of extensions that come and go, [`crate::hello::Hello::variant`], of which an exemplar was sent: bit *v* for set *v*.
+        /// Of a SYN: 1 once one was. The daemon clears it to be sent exemplars again.
         pub variants: u64,
         /// Distinct sources: HyperLogLog, a register a byte.
         pub sources: [u8; REGISTERS],
@@ -82,6 +83,57 @@ abi_struct! {
         /// From the ClientHello to what the client says next: a round trip to the client and the server's time.
         pub finish_delay: [u32; TIME_BINS],
     }
+}
+
+/// Bytes of a JA4.
+pub const JA4_BYTES: usize = 36;
+
+abi_struct! {
+    /// What a fingerprint is called. The program does not read it.
+    pub struct Name: 168 {
+        /// The key that this is the name of; 0: none.
+        pub key: u64,
+        /// The JA4 of a ClientHello without the extensions that come and go; zeros behind its end.
+        pub stable_ja4: [u8; 40],
+        /// The JA4 of the last exemplar.
+        pub ja4: [u8; 40],
+        /// The signature of a SYN.
+        pub syn: Syn,
+        /// Exemplars of the key that had another stable JA4.
+        pub conflicts: u32,
+        /// A [`Kind`].
+        pub kind: u8,
+        /// 0.
+        pub reserved: [u8; 3],
+    }
+}
+
+const _: () = assert!(JA4_BYTES <= 40);
+
+impl Name {
+    /// No name.
+    pub const NONE: Self = Self {
+        key: 0,
+        stable_ja4: [0; 40],
+        ja4: [0; 40],
+        syn: Syn::EMPTY,
+        conflicts: 0,
+        kind: 0,
+        reserved: [0; 3],
+    };
+}
+
+/// A JA4 as it stands in a [`Name`]; what is too long is cut.
+pub fn ja4_bytes(text: &str) -> [u8; 40] {
+    let mut bytes = [0; 40];
+    bytes.iter_mut().zip(text.bytes()).for_each(|(to, byte)| *to = byte);
+    bytes
+}
+
+/// The JA4 that stands so in a [`Name`]; `None`: there is none.
+pub fn ja4_text(bytes: &[u8; 40]) -> Option<&str> {
+    let end = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());
+    core::str::from_utf8(&bytes[..end]).ok().filter(|text| !text.is_empty())
 }
 
 /// The register of a source's hash, and what it is raised to.

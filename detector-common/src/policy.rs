@@ -123,8 +123,12 @@ abi_struct! {
         pub seed: crate::hash::Seed,
         /// Theoretical arrival time of the budget of exemplars, ticks. Written by the program.
         pub exemplar_tat: u64,
+        /// When the daemon last saw that there was no room to follow a handshake, kernel time in ns; 0: never.
+        pub flows_full_ns: u64,
+        /// … no room for a fingerprint.
+        pub fingerprints_full_ns: u64,
         /// 0.
-        pub reserved_cold: [u64; 3],
+        pub reserved_cold: u64,
     }
 }
 

@@ -331,6 +331,12 @@ impl Syn {
     }
 }
 
+impl Default for Syn {
+    fn default() -> Self {
+        Self::EMPTY
+    }
+}
+
 impl fmt::Display for Syn {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(out, "{}:{}:{}:{}:", self.version, self.initial_ttl, self.ip_options_bytes, self.mss)?;

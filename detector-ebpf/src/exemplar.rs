@@ -13,12 +13,14 @@ use detector_common::{
     flow::Scratch,
     hello::SEGMENT_BYTES_MAX,
     limits::{EXEMPLARS_PER_SECOND, GATHERED},
+    syn::Syn,
 };
 
 use crate::{
     account,
     atomic::{self, word},
     frame::Segment,
+    hello,
     judge::Packed,
     maps::{EXEMPLARS, GATHERED_HELLOS, SETTINGS},
 };
@@ -71,6 +73,16 @@ pub(crate) fn send(scratch: *mut Scratch, kind: Kind, key: u64, syn_key: u64) {
     room.exemplar.bytes = bytes as u32;
     let bytes = (bytes.wrapping_sub(1) & (SEGMENT_BYTES_MAX as u64 - 1)) + 1;
     output((&raw mut room.exemplar).cast(), bytes);
+}
+
+/// Sends a signature, over the bytes of the segment in the scratch.
+#[inline(always)]
+pub(crate) fn send_syn(scratch: *mut Scratch, syn: *const Syn, key: u64) {
+    // SAFETY: see `handshake::hand_over`.
+    let room = unsafe { &mut *scratch };
+    hello::copy_syn(syn, room.segment.bytes.as_mut_ptr().cast());
+    room.segment.end = size_of::<Syn>() as u64;
+    send(scratch, Kind::Syn, key, 0);
 }
 
 /// Sends the bytes that were gathered of a connection; whether there were any.

@@ -14,7 +14,7 @@ use crate::{
     account,
     atomic::{self, word},
     clock, exemplar,
-    fingerprint::{self, NOT_KNOWN, Sighting, bin_between},
+    fingerprint::{self, Sighting, bin_between},
     frame::{ACK, FIN, RST, Segment},
     hello,
     judge::Packed,
@@ -34,7 +34,7 @@ pub(crate) struct Followed {
 pub(crate) struct Start {
     /// Number of the client's next byte.
     pub(crate) next_sequence: u32,
-    /// Key of the SYN; 0: it was not seen.
+    /// Key of the SYN, which is in the scratch; 0: it was not seen.
     pub(crate) syn_key: u64,
     /// When it came.
     pub(crate) syn_ns: u64,
@@ -82,7 +82,15 @@ pub(crate) fn find(place: &Place, key: &Key) -> Option<Followed> {
 
 /// Begins to follow a connection of a source, whose entry is `way`, or begins anew.
 #[inline(always)]
-pub(crate) fn open(place: &Place, key: &Key, way: *mut Way, now: u64, start: &Start) -> Option<Followed> {
+pub(crate) fn open(
+    place: &Place,
+    key: &Key,
+    way: *mut Way,
+    scratch: *mut Scratch,
+    start: &Start,
+) -> Option<Followed> {
+    // SAFETY: see `handshake::hand_over`.
+    let now = unsafe { (*scratch).now };
     let known = source::attempt_in(Table::Flows, key);
     let attempt = match known {
         Some(attempt) => attempt,
@@ -108,6 +116,10 @@ pub(crate) fn open(place: &Place, key: &Key, way: *mut Way, now: u64, start: &St
     atomic::store(word!(flow.state, hello_ns), 0);
     atomic::store(word!(flow.state, tls_key), 0);
     state.syn_key = start.syn_key;
+    if start.syn_key != 0 {
+        // SAFETY: see `handshake::hand_over`.
+        hello::copy_syn(unsafe { &raw const (*scratch).syn }, &raw mut state.syn);
+    }
     hello::start(&mut state.hello);
     state.next_sequence = start.next_sequence;
     state.stage = Stage::Hello as u8;
@@ -200,18 +212,22 @@ fn tell(scratch: *mut Scratch, flow: &Followed, read: &Read) {
     let service = Packed::unpack(room.decision).service;
     let Read { tls_key, syn_key, sighting, is_gathered } = *read;
     let is_new = fingerprint::note(Kind::Tls, tls_key, service, room.source_hash, room.now, sighting);
-    if syn_key != 0 {
-        let sighting = Sighting { variant: NOT_KNOWN, ..sighting };
-        fingerprint::note(Kind::Syn, syn_key, service, room.source_hash, room.now, sighting);
-    }
     let is_sample = flow.owner >> 32 & (EXEMPLAR_SAMPLE - 1) == 0;
-    if !is_new && !is_sample {
+    if is_new || is_sample {
+        if is_gathered {
+            exemplar::send_gathered(scratch, flow.owner, tls_key, syn_key);
+        } else {
+            exemplar::send(scratch, Kind::Tls, tls_key, syn_key);
+        }
+    }
+    if syn_key == 0 {
         return;
     }
-    if is_gathered {
-        exemplar::send_gathered(scratch, flow.owner, tls_key, syn_key);
-    } else {
-        exemplar::send(scratch, Kind::Tls, tls_key, syn_key);
+    let sighting = Sighting { variant: 0, ..sighting };
+    if fingerprint::note(Kind::Syn, syn_key, service, room.source_hash, room.now, sighting) {
+        // SAFETY: an element of the map. Where another CPU begins the connection anew meanwhile, the signature does not have
+        // the key that is said here: the daemon looks.
+        exemplar::send_syn(scratch, unsafe { &raw const (*flow.state).syn }, syn_key);
     }
 }
 

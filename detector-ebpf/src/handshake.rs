@@ -117,7 +117,7 @@ fn watch(ctx: &XdpContext, scratch: *mut Scratch, way: *mut Way) -> Learned {
         charge::stamp_connection(way, now);
         let start =
             Start { next_sequence: segment.sequence.wrapping_add(1), syn_key, syn_ns: clock::precise_ns() };
-        flows::open(&place, &key, way, now, &start);
+        flows::open(&place, &key, way, scratch, &start);
         return Learned { syn_key, tls_key: 0 };
     }
     let flow = match flows::find(&place, &key) {
@@ -125,7 +125,7 @@ fn watch(ctx: &XdpContext, scratch: *mut Scratch, way: *mut Way) -> Learned {
         // The first packet of a source may be a ClientHello whose SYN came before there was a program.
         None if atomic::load(word!(way, traffic)) == 0 && frame::begins_hello(ctx, &segment) => {
             let start = Start { next_sequence: segment.sequence, syn_key: 0, syn_ns: 0 };
-            match flows::open(&place, &key, way, now, &start) {
+            match flows::open(&place, &key, way, scratch, &start) {
                 Some(flow) => flow,
                 None => return NOTHING,
             }

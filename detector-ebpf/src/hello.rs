@@ -44,7 +44,18 @@ pub(crate) fn start(hello: &mut Hello) {
 
 #[inline(always)]
 fn copy(from: &Hello, to: &mut Hello) {
-    let (from, to) = (core::ptr::from_ref(from).cast::<u64>(), core::ptr::from_mut(to).cast::<u64>());
+    copy_words(core::ptr::from_ref(from).cast(), core::ptr::from_mut(to).cast());
+}
+
+/// Copies a signature.
+#[inline(always)]
+pub(crate) fn copy_syn(from: *const Syn, to: *mut Syn) {
+    copy_words(from.cast(), to.cast());
+}
+
+/// Copies a struct of [`WORDS`] words.
+#[inline(always)]
+fn copy_words(from: *const u64, to: *mut u64) {
     for word in 0..WORDS {
         // SAFETY: one of the words of either.
         atomic::store(unsafe { to.add(word) }, atomic::load(unsafe { from.add(word) }));

@@ -9,7 +9,7 @@ use aya_ebpf::{
 };
 use detector_common::{
     counters::COUNTERS as COUNTERS_LEN,
-    fingerprint::{ExemplarHeader, Gathered, Profile},
+    fingerprint::{ExemplarHeader, Gathered, Name, Profile},
     flow::{Flow, Scratch},
     limits::{
         CELLS_MAX, CLASSES_MAX, DESTINATION_SLOTS, EVENTS_BYTES, EXEMPLARS_BYTES,
@@ -73,7 +73,7 @@ pub(crate) static PARENTS: Array<Set, 1, MAPPABLE> = Array::new();
 pub(crate) static FLOWS: Array<Set, { FLOWS_LEN / WAYS }, MAPPABLE> = Array::new();
 
 /// Writer: program, the CPU that holds the state's lock. Reader: program.
-/// Size: a state of 128 bytes for each way of `FLOWS`. Full: cannot be. Error: of two packets of one handshake that two CPUs
+/// Size: a state of 200 bytes for each way of `FLOWS`. Full: cannot be. Error: of two packets of one handshake that two CPUs
 /// have at once, one is not looked at.
 #[btf_map]
 pub(crate) static FLOW_STATES: Array<Flow, { FLOWS_LEN }> = Array::new();
@@ -84,11 +84,17 @@ pub(crate) static FLOW_STATES: Array<Flow, { FLOWS_LEN }> = Array::new();
 #[btf_map]
 pub(crate) static FINGERPRINTS: Array<Set, { FINGERPRINTS_LEN / WAYS }, MAPPABLE> = Array::new();
 
-/// Writer: program. Reader: program, daemon and commands through a mapping.
+/// Writer: program; daemon, to be sent exemplars again. Reader: program, daemon and commands through a mapping.
 /// Size: a profile of 464 bytes for each way of `FINGERPRINTS`. Full: cannot be. Error: distinct sources by 6.5 %; of two
 /// CPUs that count a time at once one may be lost.
 #[btf_map]
 pub(crate) static FINGERPRINT_PROFILES: Array<Profile, { FINGERPRINTS_LEN }, MAPPABLE> = Array::new();
+
+/// Writer: daemon. Reader: commands, the next daemon. The program does not read it.
+/// Size: a name of 168 bytes for each way of `FINGERPRINTS`. Full: cannot be. Error: a reader takes a name only if its key is
+/// the entry's; a new fingerprint has none until its exemplar came.
+#[btf_map]
+pub(crate) static FINGERPRINT_NAMES: Array<Name, { FINGERPRINTS_LEN }, MAPPABLE> = Array::new();
 
 /// Writer: program, bytes of new fingerprints and of one ClientHello in 1,024. Reader: daemon.
 /// Size: 1 MiB, some 500 ClientHellos. Full: the exemplar is lost, counter `exemplars_lost`. Error: a sample.
@@ -183,7 +189,7 @@ pub(crate) static VERDICTS: PerCpuArray<ServiceCounters, { SERVICES_MAX }> = Per
 pub(crate) static RULE_DROPS: PerCpuArray<RuleDrops, { RULE_COUNTERS }> = PerCpuArray::new();
 
 /// Writer: program, each CPU its own. Reader: daemon, commands.
-/// Size: 17 words a CPU. Full: cannot be. Error: none.
+/// Size: 30 words a CPU. Full: cannot be. Error: none.
 #[btf_map]
 pub(crate) static COUNTERS: PerCpuArray<u64, { COUNTERS_LEN }> = PerCpuArray::new();
 

@@ -19,7 +19,7 @@ use crate::{
 pub use api::{ApiArgs, ApiPath, DEFAULT_SOCKET, EventsArgs, NoticeArgs, TcpArgs, TokenArgs, WebhookUrl};
 pub use guard::{GuardArgs, PlanArgs, TrafficArgs, VictimsArgs};
 pub use incident::{IncidentArgs, ThrottleArgs, UndoArgs};
-pub use look::{ExplainArgs, FingerprintArgs, ReplayArgs, TopArgs};
+pub use look::{ExplainArgs, FingerprintArgs, ReplayArgs, TopArgs, TopFingerprintsArgs, TopOf};
 pub use policy::{ApplyArgs, CheckArgs, HistoryArgs, RollbackArgs, ShowArgs};
 pub use run::{MetricsAddress, RunArgs};
 pub use shell::{CompletionsArgs, ManArgs, Shell};
@@ -152,7 +152,10 @@ impl Command {
             Self::Rules(args) => args.json,
             Self::Status(args) => args.json,
             Self::Explain(args) => args.read.json,
-            Self::Top(args) => args.read.json,
+            Self::Top(args) => match &args.of {
+                None => args.read.json,
+                Some(TopOf::Fingerprints(args)) => args.read.json,
+            },
             Self::Events(args) => args.json,
             Self::Token(args) => args.json,
             Self::Replay(args) => args.json,

@@ -4,7 +4,7 @@ use std::{env, fs, path::PathBuf};
 
 use clap::CommandFactory as _;
 use detector_common::{
-    counters::{FRAME_KINDS, TABLE_EVENTS},
+    counters::{FRAME_KINDS, HANDSHAKE_EVENTS, TABLE_EVENTS},
     verdict::Reason,
 };
 use detector_user::{api, cli::Cli, daemon::metrics::FAMILIES, kernel::maps, policy};
@@ -61,6 +61,9 @@ fn the_documentation_says_what_the_code_does() {
     hold("docs/reference.md", "frames", &table(&["kind", "meaning"], frames));
     let events = TABLE_EVENTS.iter().map(|(_, name, help)| vec![format!("`{name}`"), (*help).to_owned()]);
     hold("docs/reference.md", "events", &table(&["event", "meaning"], events));
+    let handshakes =
+        HANDSHAKE_EVENTS.iter().map(|(_, name, help)| vec![format!("`{name}`"), (*help).to_owned()]);
+    hold("docs/reference.md", "handshakes", &table(&["event", "meaning"], handshakes));
     let metrics = FAMILIES.iter().map(|family| {
         let row =
             [format!("`{}`", family.name), family.kind.into(), family.labels.into(), family.help.into()];
@@ -83,6 +86,11 @@ fn help() -> String {
     for command in cli.get_subcommands_mut().filter(|command| command.get_name() != "help") {
         let help = command.render_long_help();
         text += &format!("\n### {}\n\n```text\n{help}```\n", command.get_name());
+        let name = command.get_name().to_owned();
+        for command in command.get_subcommands_mut() {
+            let help = command.render_long_help();
+            text += &format!("\n### {name} {}\n\n```text\n{help}```\n", command.get_name());
+        }
     }
     text + "\n"
 }

@@ -13,7 +13,11 @@ use detector_tests::{
     random::Random,
     rows::Rig,
 };
-use detector_user::kernel::read::{Fingerprint, fingerprints};
+use detector_user::kernel::{
+    exemplar::Exemplar,
+    names::ask_again,
+    read::{Fingerprint, fingerprints},
+};
 
 const OPEN: &str = "version = 1\n[[service]]\nname = \"web\"\naddresses = [\"192.0.2.1\", \"2001:db8::1\"]\n";
 
@@ -79,6 +83,11 @@ fn known(rig: &Rig, kind: Kind) -> Vec<Fingerprint> {
     fingerprints(&rig.bench().loaded.maps).filter(|known| known.kind == kind).collect()
 }
 
+/// The exemplars of a kind that were sent.
+fn sent(rig: &mut Rig, kind: Kind) -> Vec<Exemplar> {
+    rig.take_exemplars().into_iter().filter(|exemplar| exemplar.header.kind == kind as u8).collect()
+}
+
 #[test]
 fn a_handshake_is_followed_from_its_syn_to_what_comes_after_the_hello() {
     for source in ["198.51.100.7:40000", "[2001:db8:7::1]:40000"] {
@@ -113,10 +122,13 @@ fn a_handshake_is_followed_from_its_syn_to_what_comes_after_the_hello() {
             (1, 1),
             "300 ms: 268 to 537"
         );
-        let [exemplar] = &rig.take_exemplars()[..] else { panic!("one exemplar") };
+        let [exemplar, of_syn] = &rig.take_exemplars()[..] else { panic!("two exemplars") };
         assert_eq!((exemplar.header.key, exemplar.header.syn_key), (tls.key, syn.key()));
         assert_eq!(exemplar.header.source_port, 40000);
         assert_eq!(exemplar.bytes, stream);
+        assert_eq!((of_syn.header.kind, of_syn.header.key), (Kind::Syn as u8, syn.key()));
+        assert_eq!(of_syn.syn(), Some(syn));
+        assert_eq!(exemplar.syn(), None);
     }
 }
 
@@ -135,7 +147,7 @@ fn a_hello_cut_anywhere_has_its_key_and_its_exemplar() {
             assert_eq!(client.pending(&rig), 0, "cut at {cut}");
         }
     }
-    let taken = rig.take_exemplars();
+    let taken = sent(&mut rig, Kind::Tls);
     assert!(!taken.is_empty());
     for exemplar in taken {
         assert_eq!(key_of(&exemplar.bytes), exemplar.header.key);
@@ -308,8 +320,11 @@ fn a_thousand_sources_of_one_fingerprint_are_counted() {
     let [tls] = &known(&rig, Kind::Tls)[..] else { panic!("one fingerprint") };
     assert_eq!(tls.handshakes, 1000);
     assert!((800..1200).contains(&tls.sources), "{} sources", tls.sources);
-    // The first one and a sample.
-    assert!((1..10).contains(&rig.take_exemplars().len()));
+    // The first one and a sample; of the SYN the first one.
+    let (tls, syn): (Vec<_>, Vec<_>) =
+        rig.take_exemplars().into_iter().partition(|exemplar| exemplar.header.kind == Kind::Tls as u8);
+    assert!((1..10).contains(&tls.len()), "{}", tls.len());
+    assert_eq!(syn.len(), 1);
 }
 
 #[test]
@@ -360,5 +375,27 @@ fn extensions_that_come_and_go_are_variants_of_one_key() {
     assert!(keys.iter().all(|&key| key == keys[0] && key != 0), "{keys:x?}");
     let [tls] = &known(&rig, Kind::Tls)[..] else { panic!("one fingerprint") };
     assert_eq!(tls.variants, 1 << 0 | 1 << 0b10 | 1 << 0b1 | 1 << 0b110);
-    assert_eq!(rig.take_exemplars().len(), 4, "one of each");
+    assert_eq!(sent(&mut rig, Kind::Tls).len(), 4, "one of each");
+}
+
+#[test]
+fn exemplars_that_are_asked_for_are_sent_again() {
+    let mut rig = Rig::under(OPEN);
+    let stream = Hello::browser(50).stream();
+    let exchange = |rig: &mut Rig, port: u32| {
+        let mut client = Client::new(&format!("198.51.100.7:{port}"));
+        client.connect(rig);
+        client.send(rig, &stream[..100]);
+        client.send(rig, &stream[100..]);
+        rig.take_exemplars().iter().map(|exemplar| exemplar.header.kind).collect::<Vec<_>>()
+    };
+    let both = [Kind::Tls as u8, Kind::Syn as u8];
+    assert_eq!(exchange(&mut rig, 1), both);
+    assert!(exchange(&mut rig, 2).is_empty(), "none is new");
+    let maps = &rig.bench().loaded.maps;
+    let numbers: Vec<_> = fingerprints(maps).map(|known| known.number).collect();
+    numbers.iter().for_each(|&number| ask_again(maps, number));
+    assert_eq!(exchange(&mut rig, 3), both);
+    assert!(exchange(&mut rig, 4).is_empty(), "none is new");
+    assert_eq!(rig.counter("fingerprint_created"), 2, "the same ones");
 }

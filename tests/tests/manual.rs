@@ -45,6 +45,7 @@ fn every_command_has_a_page() -> Result<()> {
     let (code, _, err) = detector(&["man", &place.to_string_lossy()])?;
     assert_eq!(code, 0, "{err}");
     let mut names: Vec<_> = commands().iter().map(|command| format!("detector-{command}.1")).collect();
+    names.push("detector-top-fingerprints.1".to_owned());
     names.push("detector.1".to_owned());
     names.sort();
     let mut found = Vec::new();

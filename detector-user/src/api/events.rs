@@ -32,7 +32,7 @@ pub(super) struct Wanted {
     /// Kinds, with commas between; all without.
     #[param(example = "drop,reload")]
     kind: Option<String>,
-    /// Of drops, only those of this service.
+    /// Of drops and fingerprints, only those of this service.
     service: Option<String>,
 }
 
@@ -58,6 +58,7 @@ fn is_wanted(entry: &Entry, kinds: &[EventKind], service: Option<&str>) -> bool 
     let is_of_kind = kinds.is_empty() || kind == EventKind::Missed || kinds.contains(&kind);
     let is_of_service = match (&entry.event, service) {
         (Event::Drop(dropped), Some(service)) => dropped.service == service,
+        (Event::Fingerprint { service: of, .. }, Some(service)) => of == service,
         _ => true,
     };
     is_of_kind && is_of_service

@@ -91,6 +91,9 @@ pub const VERSIONS_MAX: usize = 100;
 /// Rows that `sources` answers with at most.
 pub const ROWS_MAX: usize = 10_000;
 
+/// Rows that `fingerprints` answers with at most: all there may be.
+pub const FINGERPRINT_ROWS_MAX: usize = detector_common::limits::FINGERPRINTS;
+
 /// Seconds between the two looks of `sources` at most.
 pub const INTERVAL_S_MAX: u64 = 10;
 

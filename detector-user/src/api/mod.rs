@@ -112,6 +112,7 @@ fn endpoints() -> OpenApiRouter<Api> {
         .routes(routes!(reads::status))
         .routes(routes!(reads::rules))
         .routes(routes!(reads::sources))
+        .routes(routes!(reads::fingerprints))
         .routes(routes!(reads::explain))
         .routes(routes!(reads::policy))
         .routes(routes!(reads::schema))

@@ -16,7 +16,7 @@ use super::{
     caller::Caller,
     changes, document, input,
     input::Input,
-    limits::{INTERVAL_S_MAX, POLICY_BYTES_MAX, ROWS_MAX},
+    limits::{FINGERPRINT_ROWS_MAX, INTERVAL_S_MAX, POLICY_BYTES_MAX, ROWS_MAX},
     permits::{Permit, blocking_with},
     refusal::{Json, Refusal},
 };
@@ -100,6 +100,40 @@ pub(super) async fn sources(
     let Json(before) = of_maps(&app, |maps, _| Ok(top::count(maps))).await?;
     tokio::time::sleep(Duration::from_secs(interval_s)).await;
     of_maps(&app, move |maps, _| top::answer(maps, rows, Some(&before))).await
+}
+
+/// Which fingerprints to answer with.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
+pub(super) struct WantedFingerprints {
+    /// Only those of this service.
+    service: Option<String>,
+    /// Only those taken from this.
+    kind: Option<top::fingerprints::Of>,
+    /// Rows at most.
+    #[param(minimum = 1, maximum = 4096, default = 100)]
+    rows: usize,
+}
+
+impl Default for WantedFingerprints {
+    fn default() -> Self {
+        Self { service: None, kind: None, rows: 100 }
+    }
+}
+
+/// The fingerprints of clients with the most handshakes.
+#[utoipa::path(get, path = "/v1/fingerprints", params(WantedFingerprints), responses((status = OK, description = "Fingerprints.", body = top::fingerprints::Answer)))]
+pub(super) async fn fingerprints(
+    State(app): State<Api>,
+    Input(Query(wanted)): Input<Query<WantedFingerprints>>,
+) -> Answer<top::fingerprints::Answer> {
+    let WantedFingerprints { service, kind, rows } = wanted;
+    if !(1..=FINGERPRINT_ROWS_MAX).contains(&rows) {
+        return Err(Failure::invalid(format!("`rows` is from 1 to {FINGERPRINT_ROWS_MAX}")).into());
+    }
+    let wanted = top::fingerprints::Wanted { service, kind, rows };
+    of_maps(&app, move |maps, _| top::fingerprints::answer(maps, &wanted)).await
 }
 
 /// How an address stands: rule, every budget, what is left of it.

@@ -139,7 +139,7 @@ pub struct EventsArgs {
     /// Only these kinds of events.
     #[arg(long = "kind", value_name = "KIND", value_delimiter = ',')]
     pub kinds: Vec<EventKind>,
-    /// Of drops, only those of this service.
+    /// Of drops and fingerprints, only those of this service.
     #[arg(long, value_name = "NAME")]
     pub service: Option<String>,
     /// The socket of the daemon.

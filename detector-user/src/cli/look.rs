@@ -2,10 +2,11 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
-use detector_common::limits::{SOURCES_DEFAULT, SOURCES_MAX};
+use clap::{Args, Subcommand};
+use detector_common::limits::{FINGERPRINTS, SOURCES_DEFAULT, SOURCES_MAX};
 
 use super::ReadArgs;
+use crate::commands::top::fingerprints::Of;
 
 pub(super) const STATUS_NOTES: &str = "\
 Exit codes: 0 enforcing, 10 not enforcing (shadow, limits nothing, not loaded), 11 degraded (needs a hand),
@@ -24,7 +25,17 @@ affected.
 
 Examples:
   detector top                            # a table every second, until Ctrl-C
-  detector top --once --rows 5 --json";
+  detector top --once --rows 5 --json
+  detector top fingerprints               # clients by their software";
+
+const TOP_FINGERPRINTS_NOTES: &str = "\
+A fingerprint is counted at each service from its first whole ClientHello on. Times are medians of
+histograms whose parts double. The daemon gives the names: a fingerprint has none until an exemplar
+of it came, and those that were given stay without a daemon.
+
+Examples:
+  detector top fingerprints --kind tls
+  detector top fingerprints --service api --json | jq -r '.top[] | [.stable_ja4, .handshakes] | @tsv'";
 
 pub(super) const REPLAY_NOTES: &str = "\
 Needs root for the kernel program, and touches no interface and nothing that is loaded.
@@ -66,7 +77,11 @@ pub struct ExplainArgs {
 
 /// `top`.
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, disable_help_subcommand = true)]
 pub struct TopArgs {
+    /// What instead of sources.
+    #[command(subcommand)]
+    pub of: Option<TopOf>,
     /// Print one table and end.
     #[arg(long)]
     pub once: bool,
@@ -76,6 +91,31 @@ pub struct TopArgs {
     /// Seconds between two looks, for rates; with `--once`, 0 shows totals only.
     #[arg(long, value_name = "SECONDS", default_value_t = 1, value_parser = clap::value_parser!(u64).range(0..=3600))]
     pub interval: u64,
+    /// Where the maps are, and how to answer.
+    #[command(flatten)]
+    pub read: ReadArgs,
+}
+
+/// What `top` shows instead of sources.
+#[derive(Debug, Subcommand)]
+pub enum TopOf {
+    /// Show the fingerprints of clients with the most handshakes.
+    #[command(after_help = TOP_FINGERPRINTS_NOTES)]
+    Fingerprints(TopFingerprintsArgs),
+}
+
+/// `top fingerprints`.
+#[derive(Debug, Args)]
+pub struct TopFingerprintsArgs {
+    /// Only those of this service.
+    #[arg(long, value_name = "NAME")]
+    pub service: Option<String>,
+    /// Only those taken from this.
+    #[arg(long)]
+    pub kind: Option<Of>,
+    /// Rows.
+    #[arg(long, value_name = "N", default_value_t = FINGERPRINTS)]
+    pub rows: usize,
     /// Where the maps are, and how to answer.
     #[command(flatten)]
     pub read: ReadArgs,

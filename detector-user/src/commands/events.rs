@@ -152,6 +152,11 @@ fn text(entry: &Entry) -> String {
             format!("incident rule {id} by {by}: {action} {target}{more}: {reason}")
         }
         Event::IncidentUndone { id } => format!("incident rule {id} was undone"),
+        Event::Fingerprint { service, stable_ja4, key, .. } => {
+            format!(
+                "fingerprint {key} is new at service {service}: JA4 {stable_ja4} but for what comes and goes"
+            )
+        }
         Event::Degraded { what, subject, reason } => format!("{}: {reason}", need_text(*what, subject)),
         Event::Recovered { what, subject } => format!("no more: {}", need_text(*what, subject)),
         Event::Missed { events } => format!("{events} events were missed: this follower is too slow"),
@@ -163,6 +168,7 @@ fn need_text(what: Need, subject: &str) -> String {
     match what {
         Need::InterfaceLost => format!("interface {subject} is limited no more"),
         Need::TableFull => format!("the table of {subject} is full"),
+        Need::HandshakesUnseen => format!("there is no room for all {subject}"),
     }
 }
 

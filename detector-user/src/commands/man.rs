@@ -45,7 +45,8 @@ fn pages() -> Result<Vec<Page>, Failure> {
     let mut cli = Cli::command().disable_help_subcommand(true);
     // Gives each command the name of both, for its page, and what is typed, for its synopsis.
     cli.build();
-    let commands = iter::once(&cli).chain(cli.get_subcommands());
+    let of_command = |command| iter::once(command).chain(Command::get_subcommands(command));
+    let commands = iter::once(&cli).chain(cli.get_subcommands().flat_map(of_command));
     commands
         .map(page)
         .collect::<Result<_, _>>()

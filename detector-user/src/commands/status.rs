@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use detector_common::{
     budget::ticks,
-    counters::{TABLE_EVENTS, table_event_slot},
+    counters::{HANDSHAKE_EVENTS, TABLE_EVENTS, handshake_event_slot, table_event_slot},
     limits::CLASSES_MAX,
-    policy::NO_RULE,
+    policy::{NO_RULE, Settings},
     verdict::{COUNTER_SLOTS, Verdict, slot_reason},
 };
 use serde::Serialize;
@@ -73,6 +73,9 @@ pub struct Answer {
     /// What happened inside the tables.
     #[schema(value_type = BTreeMap<String, u64>)]
     pub events: BTreeMap<&'static str, u64>,
+    /// What became of handshakes that were followed.
+    #[schema(value_type = BTreeMap<String, u64>)]
+    pub handshakes: BTreeMap<&'static str, u64>,
 }
 
 /// An interface that the program is attached to.
@@ -192,6 +195,7 @@ fn unloaded() -> Answer {
         reasons: BTreeMap::new(),
         tables: BTreeMap::new(),
         events: BTreeMap::new(),
+        handshakes: BTreeMap::new(),
     }
 }
 
@@ -209,17 +213,22 @@ fn loaded(pins: &Pins, maps: &Maps) -> Result<Answer, Failure> {
     })?;
     let is_detached = interfaces.iter().all(|interface| interface.place == GONE);
     let state = if is_detached { State::Detached } else { attached };
-    let now = ticks(clock::kernel_ns());
+    let now_ns = clock::kernel_ns();
     let tables = [("sources", &maps.sources), ("parents", &maps.parents)].map(|(name, table)| {
-        let fill = read::fill(table, now);
+        let fill = read::fill(table, ticks(now_ns));
         let read::Fill { ways, occupied, busy } = fill;
         (name, Fill { ways, occupied, busy, busy_max: fill.busy_max() })
     });
     let counters = read::counters(maps)?;
     let events =
         TABLE_EVENTS.iter().map(|&(event, name, _)| (name, counters[table_event_slot(event) as usize]));
+    let handshakes = HANDSHAKE_EVENTS.iter();
+    let handshakes =
+        handshakes.map(|&(event, name, _)| (name, counters[handshake_event_slot(event) as usize]));
+    let mut degraded = degraded(daemon, &interfaces, &tables);
+    degraded.extend(unseen_handshakes(&read::settings(maps), now_ns));
     Ok(Answer {
-        degraded: degraded(daemon, &interfaces, &tables),
+        degraded,
         state,
         daemon,
         interfaces,
@@ -228,6 +237,7 @@ fn loaded(pins: &Pins, maps: &Maps) -> Result<Answer, Failure> {
         reasons,
         tables: tables.into_iter().collect(),
         events: events.collect(),
+        handshakes: handshakes.collect(),
     })
 }
 
@@ -300,6 +310,25 @@ pub fn table_full(name: &str, busy: u64, busy_max: u64) -> String {
          lasts, restart `detector run` with more --sources"
     )
 }
+
+/// How long a lack of room for handshakes counts as one, ns.
+pub const UNSEEN_NS: u64 = 60_000_000_000;
+
+/// What lacks room for handshakes, by what the daemon saw in the last minute.
+fn unseen_handshakes(settings: &Settings, now_ns: u64) -> impl Iterator<Item = String> {
+    let is_recent = move |at_ns: u64| at_ns != 0 && now_ns.saturating_sub(at_ns) < UNSEEN_NS;
+    let flows = is_recent(settings.flows_full_ns).then_some(FLOWS_FULL);
+    let fingerprints = is_recent(settings.fingerprints_full_ns).then_some(FINGERPRINTS_FULL);
+    flows.into_iter().chain(fingerprints).map(str::to_owned)
+}
+
+/// Connections without room to follow their handshake.
+pub const FLOWS_FULL: &str = "more connections are in their handshake than are followed (16,384): the others have no fingerprint, limits \
+     hold; look at `connections` budgets, as of a flood of SYNs";
+
+/// Fingerprints without room in the table.
+pub const FINGERPRINTS_FULL: &str = "more fingerprints are seen at once than are counted (4,096): the others are not, limits hold; look at \
+     `detector top fingerprints` for clients that vary theirs";
 
 type ByService = BTreeMap<String, Packets>;
 type ByReason = BTreeMap<&'static str, u64>;
@@ -413,4 +442,21 @@ fn text(answer: &Answer) -> String {
     });
     lines.push(format!("\n{}", table(&["TABLE", "WAYS", "OCCUPIED", "BUSY"], &[1, 2, 3], tables)));
     lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn handshakes_without_room_need_a_hand_for_a_minute() {
+        let told = |flows_full_ns, fingerprints_full_ns| {
+            let settings = Settings { flows_full_ns, fingerprints_full_ns, ..Settings::default() };
+            unseen_handshakes(&settings, 100 * UNSEEN_NS).collect::<Vec<_>>()
+        };
+        assert!(told(0, 0).is_empty(), "never");
+        assert!(told(99 * UNSEEN_NS, 98 * UNSEEN_NS).is_empty(), "long ago");
+        assert_eq!(told(99 * UNSEEN_NS + 1, 0), [FLOWS_FULL]);
+        assert_eq!(told(100 * UNSEEN_NS, 100 * UNSEEN_NS), [FLOWS_FULL, FINGERPRINTS_FULL]);
+    }
 }

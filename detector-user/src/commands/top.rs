@@ -1,5 +1,7 @@
 //! `detector top`: the sources with the most packets; from the pinned maps alone.
 
+pub mod fingerprints;
+
 use std::{
     collections::HashMap,
     io::IsTerminal as _,
@@ -18,7 +20,7 @@ use utoipa::ToSchema;
 
 use super::{EXIT_DONE, Failure, print_json, print_line, table};
 use crate::{
-    cli::TopArgs,
+    cli::{TopArgs, TopOf},
     clock,
     kernel::{
         mapped::Access,
@@ -81,6 +83,9 @@ pub struct Counted {
 
 /// Shows the top sources, once or until interrupted.
 pub fn top(args: &TopArgs) -> Result<u8, Failure> {
+    if let Some(TopOf::Fingerprints(args)) = &args.of {
+        return fingerprints::fingerprints(args);
+    }
     probe()?;
     let maps = Maps::pinned(&Pins::new(&args.read.pins).loaded()?, Access::Read)?;
     let interval = Duration::from_secs(if args.once { args.interval } else { args.interval.max(1) });

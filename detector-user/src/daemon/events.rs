@@ -42,14 +42,14 @@ impl Events {
 
 /// Names of services, read anew when the policy has changed.
 #[derive(Default)]
-struct Names {
+pub(super) struct Names {
     epoch: u32,
     manifest: Manifest,
 }
 
 impl Names {
     /// Those of the active policy. Numbers stay with their names, so those of the last one will do where it cannot be read.
-    fn refresh(&mut self, maps: &Maps) {
+    pub(super) fn refresh(&mut self, maps: &Maps) {
         if read::epoch(maps) == self.epoch {
             return;
         }
@@ -57,8 +57,14 @@ impl Names {
             Ok((epoch, manifest)) => {
                 *self = Self { epoch, manifest: manifest.unwrap_or_default() };
             }
-            Err(error) => tracing::warn!("sampled drops may name services of an earlier policy: {error}"),
+            Err(error) => tracing::warn!("events may name services of an earlier policy: {error}"),
         }
+    }
+}
+
+impl Names {
+    pub(super) fn service_name(&self, number: u16) -> &str {
+        self.manifest.service_name(number)
     }
 }
 

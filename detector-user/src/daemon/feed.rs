@@ -28,6 +28,8 @@ pub enum EventKind {
     IncidentAdded,
     /// A responder took a rule back.
     IncidentUndone,
+    /// Clients of a service show a fingerprint that is new there.
+    Fingerprint,
     /// Something needs a hand, see `detector status`.
     Degraded,
     /// It needs none any more.
@@ -47,6 +49,7 @@ impl EventKind {
             Self::RuleEnded => "rule_ended",
             Self::IncidentAdded => "incident_added",
             Self::IncidentUndone => "incident_undone",
+            Self::Fingerprint => "fingerprint",
             Self::Degraded => "degraded",
             Self::Recovered => "recovered",
             Self::Missed => "missed",
@@ -112,6 +115,17 @@ pub enum Event {
         /// Its number.
         id: u64,
     },
+    /// Clients of a service show a fingerprint that is new there. At most ten a second are told.
+    Fingerprint {
+        /// The service.
+        service: String,
+        /// Its key, hexadecimal, see `detector top fingerprints`.
+        key: String,
+        /// The JA4 of its ClientHello without the extensions that come and go.
+        stable_ja4: String,
+        /// The JA4 with them.
+        ja4: String,
+    },
     /// Something needs a hand.
     Degraded {
         /// What.
@@ -143,6 +157,8 @@ pub enum Need {
     InterfaceLost,
     /// A table holds more entries that are being limited than it is sized for: newcomers share budgets.
     TableFull,
+    /// There is no room to follow handshakes, or to count fingerprints: some are not known.
+    HandshakesUnseen,
 }
 
 /// A dropped packet.
@@ -183,6 +199,7 @@ impl Event {
             Self::RuleEnded { .. } => EventKind::RuleEnded,
             Self::IncidentAdded { .. } => EventKind::IncidentAdded,
             Self::IncidentUndone { .. } => EventKind::IncidentUndone,
+            Self::Fingerprint { .. } => EventKind::Fingerprint,
             Self::Degraded { .. } => EventKind::Degraded,
             Self::Recovered { .. } => EventKind::Recovered,
             Self::Missed { .. } => EventKind::Missed,

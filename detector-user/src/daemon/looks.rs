@@ -1,8 +1,12 @@
 //! What the daemon looks at every second: the interfaces, the clocks, and the policy that others may have changed.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, mem::offset_of};
 
-use detector_common::budget::ticks;
+use detector_common::{
+    budget::ticks,
+    counters::{HandshakeEvent, handshake_event_slot},
+    policy::Settings,
+};
 
 use super::{
     Running,
@@ -12,7 +16,7 @@ use super::{
 use crate::{
     change::{clocks, note_ends},
     clock,
-    commands::status::table_full,
+    commands::status::{FINGERPRINTS_FULL, FLOWS_FULL, UNSEEN_NS, table_full},
     kernel::{
         apply::{is_trial_over, retime},
         incidents::change,
@@ -28,8 +32,18 @@ pub(super) struct Looks {
     needs: BTreeSet<(Need, String)>,
     /// When the tables were looked at.
     tables_ns: Option<u64>,
+    unseen: [Unseen; 2],
     kept: Kept,
     watch: Watch,
+}
+
+/// Handshakes that there was no room for, of one kind.
+#[derive(Debug, Clone, Copy, Default)]
+struct Unseen {
+    /// How many at the last look.
+    count: Option<u64>,
+    /// When there were more than at the look before.
+    at_ns: u64,
 }
 
 /// For which policy, and with how many nanoseconds between the two clocks, the ends of rules were looked at.
@@ -81,6 +95,7 @@ impl Looks {
             return;
         }
         self.tables_ns = Some(now_ns);
+        self.look_at_handshakes(running, now_ns);
         for (name, table) in [("sources", &running.maps.sources), ("parents", &running.maps.parents)] {
             let fill = read::fill(table, ticks(now_ns));
             let busy_max = fill.busy_max();
@@ -88,6 +103,33 @@ impl Looks {
                 self.need(running, Need::TableFull, name, &table_full(name, fill.busy, busy_max));
             } else if fill.busy <= busy_max - busy_max / 10 {
                 self.need_no_more(running, Need::TableFull, name, "the table has room again");
+            }
+        }
+    }
+
+    /// Says once that handshakes have no room, and once that for a while they had. It is written down for `status`.
+    fn look_at_handshakes(&mut self, running: &Running, now_ns: u64) {
+        // What cannot be read now can at the next look.
+        let Ok(counters) = read::counters(&running.maps) else { return };
+        let kinds = [
+            (HandshakeEvent::FlowsFull, offset_of!(Settings, flows_full_ns), "handshakes", FLOWS_FULL),
+            (
+                HandshakeEvent::FingerprintsFull,
+                offset_of!(Settings, fingerprints_full_ns),
+                "fingerprints",
+                FINGERPRINTS_FULL,
+            ),
+        ];
+        for (place, (event, offset, subject, reason)) in kinds.into_iter().enumerate() {
+            let count = counters[handshake_event_slot(event) as usize];
+            let unseen = &mut self.unseen[place];
+            let has_grown = unseen.count.replace(count).is_some_and(|before| count > before);
+            if has_grown {
+                unseen.at_ns = now_ns;
+                running.maps.settings.write_word(0, offset / size_of::<u64>(), now_ns);
+                self.need(running, Need::HandshakesUnseen, subject, reason);
+            } else if now_ns.saturating_sub(unseen.at_ns) > UNSEEN_NS {
+                self.need_no_more(running, Need::HandshakesUnseen, subject, "there is room again");
             }
         }
     }

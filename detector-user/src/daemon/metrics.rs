@@ -1,6 +1,9 @@
 //! OpenMetrics over HTTP: every figure is read from the maps when it is asked for.
 
-use std::{fmt, sync::atomic::Ordering};
+use std::{
+    fmt,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 use axum::{
     Router,
@@ -12,7 +15,7 @@ use axum::{
 use aya::maps::MapError;
 use detector_common::{
     budget::ticks,
-    counters::{FRAME_KINDS, TABLE_EVENTS, table_event_slot},
+    counters::{FRAME_KINDS, HANDSHAKE_EVENTS, TABLE_EVENTS, handshake_event_slot, table_event_slot},
     limits::INCIDENT_RULES_MAX,
     verdict::{COUNTER_SLOTS, Verdict, slot_reason},
 };
@@ -59,9 +62,12 @@ families! {
     BYTES "detector_bytes" "counter" "service, verdict, reason" "Bytes of frames by service, verdict and reason."
     FRAMES "detector_frames" "counter" "kind" "Frames that are handled on purpose, by kind."
     EVENTS "detector_table_events" "counter" "event" "What happens inside the tables."
+    HANDSHAKES "detector_handshake_events" "counter" "event" "What becomes of handshakes that are followed."
     WAYS "detector_table_ways" "gauge" "table" "Entries that a table has room for."
     OCCUPIED "detector_table_occupied" "gauge" "table" "Entries that have an owner."
     BUSY "detector_table_busy" "gauge" "table" "Entries whose budgets are not full: they cannot be taken over."
+    FINGERPRINTS "detector_fingerprints" "gauge" "" "Fingerprints of clients that are counted, each at a service."
+    FINGERPRINTS_ROOM "detector_fingerprints_max" "gauge" "" "Fingerprints that there is room for."
     GENERATION "detector_policy_generation" "gauge" "" "Epoch of the active policy, as `status` tells it."
     INCIDENTS "detector_incident_rules" "gauge" "" "Incident rules in force."
     INCIDENT_DROPS "detector_incident_drops" "counter" "id, action" "Packets dropped by each incident rule in force."
@@ -69,6 +75,9 @@ families! {
     TICK "detector_clock_tick_seconds" "gauge" "" "Step of the clock that budgets tolerate."
     ATTACHED "detector_interface_attached" "gauge" "interface, mode" "1 for each interface, with the mode (native, generic); 0 when it was deleted or the program unloaded."
     DROP_EVENTS "detector_drop_events" "counter" "" "Sampled drops received."
+    EXEMPLARS "detector_exemplars" "counter" "result" "Bytes of fingerprints received, by result (named, torn: not of the fingerprint that was said)."
+    CONFLICTS "detector_fingerprint_conflicts" "counter" "" "ClientHellos whose stable JA4 is not the one that their key has."
+    FINGERPRINT_EVENTS "detector_fingerprint_events" "counter" "result" "Events of new fingerprints, by result (told, held: too many in a second)."
     NOTICES "detector_notices" "counter" "target, result" "Events told to hook and webhook, by result (told, failed, dropped: too many waited)."
     BUILD "detector_build_info" "gauge" "version" "1, with the version."
 }
@@ -129,11 +138,15 @@ struct Snapshot {
     incidents: Vec<InForce>,
     counters: [u64; detector_common::counters::COUNTERS],
     fills: [(&'static str, read::Fill); 2],
+    fingerprints: read::Fill,
     epoch: u32,
     tick_ns: u64,
     interfaces: Vec<(String, &'static str, bool)>,
     reloads: [(&'static str, u64); 2],
     events: u64,
+    exemplars: [(&'static str, u64); 2],
+    conflicts: u64,
+    fingerprint_events: [(&'static str, u64); 2],
     notices: Vec<Notices>,
 }
 
@@ -148,6 +161,7 @@ impl Snapshot {
             Ok((active.policy_epoch(), judged, incidents(maps, &active.incidents()?.rules)?))
         })?;
         let now = ticks(clock::kernel_ns());
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let mut interfaces = Vec::new();
         for attachment in &running.attachments {
             let is_attached = running.is_attached(attachment)?;
@@ -158,6 +172,7 @@ impl Snapshot {
             incidents,
             counters: read::counters(maps)?,
             fills: [("sources", read::fill(&maps.sources, now)), ("parents", read::fill(&maps.parents, now))],
+            fingerprints: read::fill(&maps.fingerprints, now),
             epoch,
             tick_ns: read::settings(maps).clock_tick_ns,
             interfaces,
@@ -166,6 +181,12 @@ impl Snapshot {
                 ("failed", running.reloads.failed.load(Ordering::Relaxed)),
             ],
             events: running.events.load(Ordering::Relaxed),
+            exemplars: [("named", count(&running.exemplars.named)), ("torn", count(&running.exemplars.torn))],
+            conflicts: count(&running.exemplars.conflicts),
+            fingerprint_events: [
+                ("told", count(&running.exemplars.told)),
+                ("held", count(&running.exemplars.held)),
+            ],
             notices: running.notices.all(),
         })
     }
@@ -231,12 +252,18 @@ impl Collector for Snapshot {
             (vec![("event", name)], self.counters[table_event_slot(event) as usize])
         });
         counter(encoder, &EVENTS, events)?;
+        let handshakes = HANDSHAKE_EVENTS.iter().map(|&(event, name, _)| {
+            (vec![("event", name)], self.counters[handshake_event_slot(event) as usize])
+        });
+        counter(encoder, &HANDSHAKES, handshakes)?;
         let fill = |value: fn(&read::Fill) -> u64| {
             self.fills.iter().map(move |(name, fill)| (vec![("table", *name)], value(fill)))
         };
         gauge(encoder, &WAYS, fill(|fill| fill.ways))?;
         gauge(encoder, &OCCUPIED, fill(|fill| fill.occupied))?;
         gauge(encoder, &BUSY, fill(|fill| fill.busy))?;
+        gauge(encoder, &FINGERPRINTS, [(Vec::new(), self.fingerprints.occupied)])?;
+        gauge(encoder, &FINGERPRINTS_ROOM, [(Vec::new(), self.fingerprints.ways)])?;
         let epoch = [(Vec::new(), u64::from(self.epoch))];
         gauge(encoder, &GENERATION, epoch)?;
         gauge(encoder, &INCIDENTS, [(Vec::new(), self.incidents.len() as u64)])?;
@@ -253,6 +280,12 @@ impl Collector for Snapshot {
         });
         gauge(encoder, &ATTACHED, interfaces)?;
         counter(encoder, &DROP_EVENTS, [(Vec::new(), self.events)])?;
+        let by_result = |counts: [(&'static str, u64); 2]| {
+            counts.map(|(result, count)| (vec![("result", result)], count))
+        };
+        counter(encoder, &EXEMPLARS, by_result(self.exemplars))?;
+        counter(encoder, &CONFLICTS, [(Vec::new(), self.conflicts)])?;
+        counter(encoder, &FINGERPRINT_EVENTS, by_result(self.fingerprint_events))?;
         let notices = self
             .notices
             .iter()

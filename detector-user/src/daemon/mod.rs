@@ -1,6 +1,7 @@
 //! `detector run`: load or adopt, apply, attach, serve, and end cleanly.
 
 mod events;
+mod exemplars;
 pub mod feed;
 mod looks;
 pub mod metrics;
@@ -71,6 +72,7 @@ pub(crate) struct Running {
     lock: Lock,
     reloads: Reloads,
     events: AtomicU64,
+    exemplars: exemplars::Counts,
     notices: Arc<notices::Counts>,
 }
 
@@ -185,6 +187,7 @@ async fn serve(args: &RunArgs) -> Result<u8, Failure> {
         lock: started.lock,
         reloads: Reloads::default(),
         events: AtomicU64::new(0),
+        exemplars: exemplars::Counts::default(),
         notices: Arc::default(),
     });
     notices::start(&args.notices, tls_client, &running);
@@ -194,6 +197,9 @@ async fn serve(args: &RunArgs) -> Result<u8, Failure> {
     let secrets = api.serve(&running);
     if let Some(events) = started.events {
         tokio::spawn(events::follow(events, running.clone()));
+    }
+    if let Some(exemplars) = started.exemplars {
+        tokio::spawn(exemplars::follow(exemplars, running.clone()));
     }
     if let Some(log) = started.log {
         tokio::spawn(log);

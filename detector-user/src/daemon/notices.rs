@@ -71,7 +71,7 @@ fn is_notice(event: &Event) -> bool {
         | Event::Degraded { .. }
         | Event::Recovered { .. } => true,
         Event::TrialEnded { confirmed, .. } => !confirmed,
-        Event::Drop(_) | Event::Reload { .. } | Event::Missed { .. } => false,
+        Event::Drop(_) | Event::Reload { .. } | Event::Fingerprint { .. } | Event::Missed { .. } => false,
     }
 }
 

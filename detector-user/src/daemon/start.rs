@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    io::Read as _,
+    io::{self, Read as _},
     mem::offset_of,
     path::{Path, PathBuf},
 };
@@ -15,7 +15,7 @@ use detector_common::{
     table::{sets_for_parents, sets_for_sources},
 };
 
-use super::{events, warnings};
+use super::{events, exemplars, warnings};
 use crate::{
     change::{Applied, Change, apply_to, clocks},
     cli::RunArgs,
@@ -46,6 +46,7 @@ pub(super) struct Started {
     pub(super) author: Author,
     pub(super) lock: Lock,
     pub(super) events: Option<events::Events>,
+    pub(super) exemplars: Option<exemplars::Exemplars>,
     pub(super) log: Option<events::ProgramLog>,
     pub(super) ebpf: aya::Ebpf,
 }
@@ -120,8 +121,8 @@ pub(super) fn start(args: &RunArgs, prepared: Prepared) -> Result<Started, Failu
     let adopted = prepared.adopted();
     let Prepared { pins, history, author, lock, .. } = prepared;
     match result {
-        Ok(Filtering { loaded: Loaded { ebpf, maps }, attachments, events, log }) => {
-            Ok(Started { maps, attachments, pins, history, author, lock, events, log, ebpf })
+        Ok(Filtering { loaded: Loaded { ebpf, maps }, attachments, events, exemplars, log }) => {
+            Ok(Started { maps, attachments, pins, history, author, lock, events, exemplars, log, ebpf })
         }
         Err(failure) => {
             if !adopted {
@@ -136,6 +137,7 @@ struct Filtering {
     loaded: Loaded,
     attachments: Vec<Attachment>,
     events: Option<events::Events>,
+    exemplars: Option<exemplars::Exemplars>,
     log: Option<events::ProgramLog>,
 }
 
@@ -158,10 +160,11 @@ fn load_and_attach(args: &RunArgs, prepared: &Prepared) -> Result<Filtering, Fai
             loaded.maps.settings.write(0, &settings);
         }
         configure(&loaded.maps, args);
-        let events = events_of(&mut loaded.ebpf)?;
+        let events = ring_of(&mut loaded.ebpf, "EVENTS", events::Events::new)?;
+        let exemplars = ring_of(&mut loaded.ebpf, "EXEMPLARS", exemplars::Exemplars::new)?;
         let log = if args.kernel_log > 0 { Some(events::program_log(&mut loaded.ebpf)?) } else { None };
         let attachments = switch(&mut loaded, args, prepared, &mut switched)?;
-        Ok(Filtering { loaded, attachments, events, log })
+        Ok(Filtering { loaded, attachments, events, exemplars, log })
     });
     finish_replacement(&replaced, switched)?;
     result
@@ -399,15 +402,19 @@ fn tell(attachment: &Attachment) {
     }
 }
 
-fn events_of(ebpf: &mut aya::Ebpf) -> Result<Option<events::Events>, Failure> {
-    let Some(map) = ebpf.take_map("EVENTS") else { return Ok(None) };
-    let ring = RingBuf::try_from(map)?;
-    let events = events::Events::new(ring).map_err(|error| {
+/// What waits at a ring buffer of the program.
+fn ring_of<R>(
+    ebpf: &mut aya::Ebpf,
+    name: &str,
+    wait: impl FnOnce(RingBuf<MapData>) -> io::Result<R>,
+) -> Result<Option<R>, Failure> {
+    let Some(map) = ebpf.take_map(name) else { return Ok(None) };
+    let ring = wait(RingBuf::try_from(map)?).map_err(|error| {
         Failure::failed(format_args!(
-            "cannot wait for the program's events: {error}; look at the limit of open files (`ulimit -n`)"
+            "cannot wait for what the program sends ({name}): {error}; look at the limit of open files (`ulimit -n`)"
         ))
     })?;
-    Ok(Some(events))
+    Ok(Some(ring))
 }
 
 /// Logs that a policy was applied.

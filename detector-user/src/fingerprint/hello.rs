@@ -74,6 +74,32 @@ pub fn search(stream: &[u8], from: usize) -> Search {
     Search::NotYet { from: at, needed: at + 1 }
 }
 
+/// The ClientHello that the bytes begin with, which the program read to its key: what it had no need to see, the end of the last
+/// extension, is made up with zeros. `None`: they begin with none.
+pub fn filled(stream: &[u8]) -> Option<Vec<u8>> {
+    let mut message = Vec::new();
+    let mut at = 0;
+    loop {
+        let length = match record_length(&stream[at..]) {
+            Ok(length) => length,
+            Err(Some(_)) => break,
+            Err(None) => return None,
+        };
+        let start = at + RECORD_HEADER_BYTES;
+        let end = start + length;
+        message.extend_from_slice(&stream[start..end.min(stream.len())]);
+        if missing_bytes(&message)? == 0 || end >= stream.len() {
+            break;
+        }
+        at = end;
+    }
+    if message.len() < HEADER_BYTES {
+        return None;
+    }
+    message.resize(message_bytes(&message), 0);
+    Some(message)
+}
+
 /// Whether the stream starts with a TLS record that comes after a ClientHello.
 fn is_begun(stream: &[u8]) -> bool {
     let [kind, 3, 0..=4, _, _, first, ..] = stream else { return false };

@@ -1,7 +1,12 @@
 use proptest::{collection::vec as many, prelude::*};
 
+use detector_common::hello::{Hello, Transport};
+
 use super::*;
-use crate::fingerprint::fixtures::{hello, records};
+use crate::fingerprint::{
+    fixtures::{hello, records},
+    ja4, key,
+};
 
 /// Searches as a stream does: whenever there are as many bytes as the last search asked for.
 fn search_stepwise(stream: &[u8], step: usize) -> Search {
@@ -103,6 +108,35 @@ fn what_only_looks_like_a_hello_is_passed_over() {
 }
 
 #[test]
+fn what_the_program_read_to_its_key_has_its_ja4_wherever_it_was_cut() {
+    let message = hello(600, 7);
+    let fingerprint_key = |message: &[u8]| key(message, Transport::Tcp);
+    let key = fingerprint_key(&message);
+    assert!(key.is_some());
+    for stream in
+        [records(&message, 1000), records(&message, 77), [records(&message, 1000), vec![0; 9]].concat()]
+    {
+        let mut had_keys = 0;
+        for cut in 0..=stream.len() {
+            let mut machine = Hello::start();
+            machine.read(&stream[..cut]);
+            let Some(of_machine) = machine.key(Transport::Tcp) else { continue };
+            had_keys += 1;
+            let filled = filled(&stream[..cut]).expect("a ClientHello");
+            assert_eq!((filled.len(), Some(of_machine)), (message.len(), key), "cut at {cut}");
+            assert_eq!(fingerprint_key(&filled), key, "cut at {cut}");
+            let names =
+                [&filled, &message].map(|message| ja4(message, Transport::Tcp).expect("a ClientHello"));
+            assert_eq!(names[0], names[1], "cut at {cut}");
+        }
+        assert!(had_keys > 400, "{had_keys} pieces have the key");
+    }
+    for none in [&b""[..], b"hello", &[22, 3, 1], &[22, 3, 1, 0, 9, 2, 0], &[22, 3, 1, 0xff, 0xff, 1]] {
+        assert_eq!(filled(none), None, "{none:?}");
+    }
+}
+
+#[test]
 fn a_dialogue_has_an_end() {
     let late = [vec![b'.'; DIALOGUE_BYTES_MAX], records(&hello(200, 7), 500)].concat();
     assert_eq!(search(&late, 0), Search::Never);
@@ -115,6 +149,7 @@ proptest! {
     fn no_bytes_make_it_panic(bytes in many(prop_oneof![Just(22_u8), Just(3), Just(1), Just(0), any::<u8>()], 0..200)) {
         let whole = search(&bytes, 0);
         let stepwise = search_stepwise(&bytes, 1);
+        filled(&bytes);
         match whole {
             Search::NotYet { .. } => prop_assert!(matches!(stepwise, Search::NotYet { .. }), "{stepwise:?}"),
             _ => prop_assert_eq!(stepwise, whole),

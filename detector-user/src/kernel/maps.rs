@@ -10,7 +10,7 @@ use aya::{
     maps::{ArrayOfMaps, Map, MapData, MapError, PerCpuArray},
 };
 use detector_common::{
-    fingerprint::Profile,
+    fingerprint::{Name, Profile},
     policy::{Cell, Class, ParentClass, PolicyHeader, RuleDrops, Settings, Trace},
     service::{DestinationSlot, PortSlot},
     table::Set,
@@ -31,6 +31,7 @@ pub const NAMES: &[&str] = &[
     "FLOW_STATES",
     "FINGERPRINTS",
     "FINGERPRINT_PROFILES",
+    "FINGERPRINT_NAMES",
     "EXEMPLARS",
     "GATHERED_HELLOS",
     "PROGRAMS",
@@ -63,6 +64,7 @@ pub struct Maps {
     pub flows: Mapped<Set>,
     pub fingerprints: Mapped<Set>,
     pub fingerprint_profiles: Mapped<Profile>,
+    pub fingerprint_names: Mapped<Name>,
     pub policies: Mapped<PolicyHeader>,
     pub destinations: Mapped<DestinationSlot>,
     pub ports: Mapped<PortSlot>,
@@ -141,6 +143,7 @@ impl Maps {
             flows: mapped("FLOWS", access, &mut open)?,
             fingerprints: mapped("FINGERPRINTS", access, &mut open)?,
             fingerprint_profiles: mapped("FINGERPRINT_PROFILES", access, &mut open)?,
+            fingerprint_names: mapped("FINGERPRINT_NAMES", access, &mut open)?,
             policies: mapped("POLICIES", access, &mut open)?,
             destinations: mapped("DESTINATIONS", access, &mut open)?,
             ports: mapped("PORTS", access, &mut open)?,

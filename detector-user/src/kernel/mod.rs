@@ -6,6 +6,7 @@
 //! | where are the pins, and who holds them? | [`pins`] |
 //! | how is the program loaded? | [`load`] |
 //! | what is in its maps? | [`maps`], [`mapped`], [`read`], [`services`] |
+//! | what are fingerprints, and what are they called? | [`exemplar`], [`names`] |
 //! | how does a policy get in? | [`apply`] |
 //! | how do incident rules get in? | [`incidents`] |
 //! | how is it attached, and where? | [`attach`], [`links`] |
@@ -18,6 +19,7 @@ pub mod links;
 pub mod load;
 pub mod mapped;
 pub mod maps;
+pub mod names;
 pub mod pins;
 pub mod probe;
 pub mod read;

@@ -2,15 +2,17 @@
 
 use detector_common::{
     budget::TICKS_PER_NS,
-    fingerprint::{Kind, REGISTERS, TIME_BINS},
+    fingerprint::{Kind, Name, REGISTERS, TIME_BINS},
 };
 
 use super::entries::numbered_entries;
-use crate::kernel::maps::Maps;
+use crate::kernel::{maps::Maps, names};
 
 /// A fingerprint at a service.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fingerprint {
+    /// The number of its way.
+    pub number: u32,
     /// What it is taken from.
     pub kind: Kind,
     /// Its key.
@@ -21,7 +23,10 @@ pub struct Fingerprint {
     pub handshakes: u32,
     /// Distinct sources that showed it, to 6.5 %.
     pub sources: u64,
-    /// Sets of extensions that come and go, a bit for each; see [`detector_common::hello::Hello::variant`].
+    /// What it is called; `None`: no exemplar of it came yet.
+    pub name: Option<Name>,
+    /// Sets of extensions that come and go of which an exemplar was sent, a bit for each; see
+    /// [`detector_common::hello::Hello::variant`].
     pub variants: u64,
     /// When it was seen last, kernel time in ns.
     pub last_ns: u64,
@@ -42,9 +47,12 @@ pub fn fingerprints(maps: &Maps) -> impl Iterator<Item = Fingerprint> {
         if profile.key != way.prefix {
             return None;
         }
+        let kind = meta.kind()?;
         Some(Fingerprint {
-            kind: meta.kind()?,
+            number,
+            kind,
             key: profile.key,
+            name: names::read(maps, number, kind, profile.key),
             service: meta.service(),
             handshakes: way.packets(),
             sources: distinct(&profile.sources),

@@ -1,0 +1,83 @@
+//! Names of fingerprints, beside the ways of their table: written by the daemon, read by whoever opens the maps.
+
+use std::{
+    mem::offset_of,
+    sync::atomic::{Ordering, fence},
+};
+
+use detector_common::{
+    fingerprint::{Kind, Name, Profile},
+    limits::WAYS,
+    table::{Key, set_of},
+};
+
+use super::{maps::Maps, read};
+
+const KEY_WORD: usize = offset_of!(Name, key) / size_of::<u64>();
+
+/// The number of the way of a fingerprint at a service; `None`: it has none.
+pub fn number_of(maps: &Maps, kind: Kind, key: u64, service: u16) -> Option<u32> {
+    let key = Key::of_fingerprint(kind, key, service);
+    let (set, hash) = read::set(maps, &maps.fingerprints, &key);
+    let way = set.ways.iter().position(|way| way.prefix == key.prefix && way.meta().has_tag(key.tag))?;
+    let set_number = set_of(hash, maps.fingerprints.len() as u32) as usize;
+    Some((set_number * WAYS + way) as u32)
+}
+
+/// A fingerprint without a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unnamed {
+    /// The number of its way.
+    pub number: u32,
+    /// What it is taken from.
+    pub kind: Kind,
+    /// Its key.
+    pub key: u64,
+    /// Number of the service.
+    pub service: u16,
+}
+
+/// Every fingerprint of the table that has no name.
+pub fn unnamed(maps: &Maps) -> impl Iterator<Item = Unnamed> {
+    read::numbered_entries(&maps.fingerprints).filter_map(|(number, way)| {
+        let (kind, key, service) = (way.meta().kind()?, way.prefix, way.meta().service());
+        read(maps, number, kind, key).is_none().then_some(Unnamed { number, kind, key, service })
+    })
+}
+
+/// Every name, also of fingerprints that have gone.
+pub fn all(maps: &Maps) -> impl Iterator<Item = Name> {
+    let names = &maps.fingerprint_names;
+    (0..names.len()).map(|number| names.read(number)).filter(|name| name.key != 0)
+}
+
+/// Gives a name to the fingerprint of a way.
+pub fn write(maps: &Maps, number: u32, name: &Name) {
+    let names = &maps.fingerprint_names;
+    // A reader that meets a key before and after it has read sees none but whole names.
+    names.write_word(number as usize, KEY_WORD, 0);
+    fence(Ordering::SeqCst);
+    let words = Name { key: 0, ..*name };
+    names.write(number as usize, &words);
+    fence(Ordering::SeqCst);
+    names.write_word(number as usize, KEY_WORD, name.key);
+}
+
+/// The name of the fingerprint of a way, if it is of this kind and key.
+pub fn read(maps: &Maps, number: u32, kind: Kind, key: u64) -> Option<Name> {
+    let names = &maps.fingerprint_names;
+    let is_named = || names.read_part::<u64>(number as usize, KEY_WORD) == key;
+    if !is_named() {
+        return None;
+    }
+    fence(Ordering::SeqCst);
+    let name = names.read(number as usize);
+    fence(Ordering::SeqCst);
+    (is_named() && name.key == key && name.kind == kind as u8).then_some(name)
+}
+
+/// Has the program send exemplars of the fingerprint of a way again, when it is seen again.
+pub fn ask_again(maps: &Maps, number: u32) {
+    let word = offset_of!(Profile, variants) / size_of::<u64>();
+    maps.fingerprint_profiles.write_word(number as usize, word, 0);
+}
