@@ -68,7 +68,7 @@ pub const fn time_bin(ns: u64) -> u32 {
 
 abi_struct! {
     /// What is kept of a fingerprint at a service beside its entry in the table.
-    pub struct Profile: 464 {
+    pub struct Sightings: 464 {
         /// The key that this is of. It changes hands with the entry, a moment later.
         pub key: u64,
         /// Sets of extensions that come and go, [`crate::hello::Hello::variant`], of which an exemplar was sent: bit *v* for set *v*.

@@ -3,7 +3,7 @@
 use detector_common::{
     branchless::bounded,
     counters::HandshakeEvent,
-    fingerprint::{Kind, Profile, REGISTERS, TIME_BINS, register_of, time_bin},
+    fingerprint::{Kind, REGISTERS, Sightings, TIME_BINS, register_of, time_bin},
     table::{Key, Way},
 };
 
@@ -11,18 +11,18 @@ use crate::{
     account,
     atomic::{self, word},
     charge,
-    maps::FINGERPRINT_PROFILES,
+    maps::SIGHTINGS,
     source::{self, Created, Table},
 };
 
 /// What one packet tells of a fingerprint: times in bins, and the set of extensions that come and go.
 #[derive(Clone, Copy)]
 pub(crate) struct Sighting {
-    /// A [`time_bin`] of [`Profile::round_trip`], or [`NOT_KNOWN`].
+    /// A [`time_bin`] of [`Sightings::round_trip`], or [`NOT_KNOWN`].
     pub(crate) round_trip: u8,
-    /// … of [`Profile::hello_delay`].
+    /// … of [`Sightings::hello_delay`].
     pub(crate) hello_delay: u8,
-    /// … of [`Profile::finish_delay`].
+    /// … of [`Sightings::finish_delay`].
     pub(crate) finish_delay: u8,
     /// [`detector_common::hello::Hello::variant`], or [`NOT_KNOWN`].
     pub(crate) variant: u8,
@@ -103,7 +103,7 @@ extern "C" fn note_fingerprint(prefix: u64, tag: u64, source_hash: u64, now: u64
             }
         },
     };
-    let Some(profile) = FINGERPRINT_PROFILES.get_ptr_mut(source::number_of(&place, attempt)) else {
+    let Some(profile) = SIGHTINGS.get_ptr_mut(source::number_of(&place, attempt)) else {
         return 0;
     };
     let entry = source::way(&place, attempt);
@@ -147,8 +147,8 @@ fn count(bins: &mut [u32; TIME_BINS], bin: u8) {
 
 /// Fills a profile with 0, word by word: the compiler would call a loop over bytes.
 #[inline(always)]
-fn clear(profile: &mut Profile) {
-    const WORDS: usize = size_of::<Profile>() / size_of::<u64>();
+fn clear(profile: &mut Sightings) {
+    const WORDS: usize = size_of::<Sightings>() / size_of::<u64>();
     let words = core::ptr::from_mut(profile).cast::<u64>();
     for word in 0..WORDS {
         // SAFETY: one of the words.

@@ -9,7 +9,7 @@ use aya_ebpf::{
 };
 use detector_common::{
     counters::COUNTERS as COUNTERS_LEN,
-    fingerprint::{ExemplarHeader, Gathered, Name, Profile},
+    fingerprint::{ExemplarHeader, Gathered, Name, Sightings},
     flow::{Flow, Scratch},
     limits::{
         CELLS_MAX, CLASSES_MAX, DESTINATION_SLOTS, EVENTS_BYTES, EXEMPLARS_BYTES,
@@ -85,16 +85,16 @@ pub(crate) static FLOW_STATES: Array<Flow, { FLOWS_LEN }> = Array::new();
 pub(crate) static FINGERPRINTS: Array<Set, { FINGERPRINTS_LEN / WAYS }, MAPPABLE> = Array::new();
 
 /// Writer: program; daemon, to be sent exemplars again. Reader: program, daemon and commands through a mapping.
-/// Size: a profile of 464 bytes for each way of `FINGERPRINTS`. Full: cannot be. Error: distinct sources by 6.5 %; of two
+/// Size: 464 bytes for each way of `FINGERPRINTS`. Full: cannot be. Error: distinct sources by 6.5 %; of two
 /// CPUs that count a time at once one may be lost.
 #[btf_map]
-pub(crate) static FINGERPRINT_PROFILES: Array<Profile, { FINGERPRINTS_LEN }, MAPPABLE> = Array::new();
+pub(crate) static SIGHTINGS: Array<Sightings, { FINGERPRINTS_LEN }, MAPPABLE> = Array::new();
 
 /// Writer: daemon. Reader: commands, the next daemon. The program does not read it.
 /// Size: a name of 168 bytes for each way of `FINGERPRINTS`. Full: cannot be. Error: a reader takes a name only if its key is
 /// the entry's; a new fingerprint has none until its exemplar came.
 #[btf_map]
-pub(crate) static FINGERPRINT_NAMES: Array<Name, { FINGERPRINTS_LEN }, MAPPABLE> = Array::new();
+pub(crate) static CLIENT_NAMES: Array<Name, { FINGERPRINTS_LEN }, MAPPABLE> = Array::new();
 
 /// Writer: program, bytes of new fingerprints and of one ClientHello in 1,024. Reader: daemon.
 /// Size: 1 MiB, some 500 ClientHellos. Full: the exemplar is lost, counter `exemplars_lost`. Error: a sample.

@@ -6,7 +6,7 @@ use std::{
 };
 
 use detector_common::{
-    fingerprint::{Kind, Name, Profile},
+    fingerprint::{Kind, Name, Sightings},
     limits::WAYS,
     table::{Key, set_of},
 };
@@ -47,13 +47,13 @@ pub fn unnamed(maps: &Maps) -> impl Iterator<Item = Unnamed> {
 
 /// Every name, also of fingerprints that have gone.
 pub fn all(maps: &Maps) -> impl Iterator<Item = Name> {
-    let names = &maps.fingerprint_names;
+    let names = &maps.client_names;
     (0..names.len()).map(|number| names.read(number)).filter(|name| name.key != 0)
 }
 
 /// Gives a name to the fingerprint of a way.
 pub fn write(maps: &Maps, number: u32, name: &Name) {
-    let names = &maps.fingerprint_names;
+    let names = &maps.client_names;
     // A reader that meets a key before and after it has read sees none but whole names.
     names.write_word(number as usize, KEY_WORD, 0);
     fence(Ordering::SeqCst);
@@ -65,7 +65,7 @@ pub fn write(maps: &Maps, number: u32, name: &Name) {
 
 /// The name of the fingerprint of a way, if it is of this kind and key.
 pub fn read(maps: &Maps, number: u32, kind: Kind, key: u64) -> Option<Name> {
-    let names = &maps.fingerprint_names;
+    let names = &maps.client_names;
     let is_named = || names.read_part::<u64>(number as usize, KEY_WORD) == key;
     if !is_named() {
         return None;
@@ -78,6 +78,6 @@ pub fn read(maps: &Maps, number: u32, kind: Kind, key: u64) -> Option<Name> {
 
 /// Has the program send exemplars of the fingerprint of a way again, when it is seen again.
 pub fn ask_again(maps: &Maps, number: u32) {
-    let word = offset_of!(Profile, variants) / size_of::<u64>();
-    maps.fingerprint_profiles.write_word(number as usize, word, 0);
+    let word = offset_of!(Sightings, variants) / size_of::<u64>();
+    maps.sightings.write_word(number as usize, word, 0);
 }

@@ -41,7 +41,7 @@ pub struct Fingerprint {
 /// Every fingerprint of the table, in the order of its ways.
 pub fn fingerprints(maps: &Maps) -> impl Iterator<Item = Fingerprint> {
     numbered_entries(&maps.fingerprints).filter_map(|(number, way)| {
-        let profile = maps.fingerprint_profiles.read(number as usize);
+        let profile = maps.sightings.read(number as usize);
         let meta = way.meta();
         // The profile follows its entry a moment later.
         if profile.key != way.prefix {
@@ -65,7 +65,7 @@ pub fn fingerprints(maps: &Maps) -> impl Iterator<Item = Fingerprint> {
     })
 }
 
-/// Distinct sources of the registers of a [`detector_common::fingerprint::Profile`] (Flajolet, Fusy, Gandouet & Meunier 2007,
+/// Distinct sources of the registers of a [`detector_common::fingerprint::Sightings`] (Flajolet, Fusy, Gandouet & Meunier 2007,
 /// figure 3; 56 bits of hash need no correction for many).
 fn distinct(registers: &[u8; REGISTERS]) -> u64 {
     const M: f64 = REGISTERS as f64;
