@@ -22,6 +22,7 @@ const KNOWN: &[(&str, &str)] = &[
     ("t13?29????_723694b0fccc_a03b17b91aa0", "GnuTLS"),
     ("t13?10????_61a7ad8aa9b6_6a7d638fc319", "rustls"),
     ("t13?15????_8daaf6152771_22db41f7518f", "Chromium"),
+    ("q13?03????_55b375c5d22e_178839b6cec1", "Chromium"),
     ("q13?03????_55b375c5d22e_1cecd519fee8", "aioquic"),
 ];
 

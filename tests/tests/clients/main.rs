@@ -83,6 +83,11 @@ fn chromium() -> Result<()> {
 }
 
 #[test]
+fn chromium_over_quic() -> Result<()> {
+    meets_the_program(&software::CHROMIUM_QUIC)
+}
+
+#[test]
 fn aioquic() -> Result<()> {
     meets_the_program(&software::AIOQUIC)
 }
@@ -113,51 +118,60 @@ fn meets_the_program(client: &Client) -> Result<()> {
     stage.fence(0)?;
     recorder.stop()?;
 
-    let flows = flows(&capture)?;
+    let seen = seen_in(&capture, client)?;
+    match client.transport {
+        Transport::Tcp => assert_counted(&site, &seen),
+        // QUIC is not looked into.
+        Transport::Quic => Ok(assert_eq!(fingerprints_of(&site)?, [])),
+    }
+}
+
+/// A client in a capture of the link.
+struct Seen {
+    /// The key of its ClientHellos.
+    key: String,
+    /// How many there are.
+    flows: usize,
+    /// How many JA4s these have.
+    variants: usize,
+}
+
+/// Asserts what a capture has of a client: its flows and no others, with the JA4s, the key and the label that they should have.
+fn seen_in(capture: &Path, client: &Client) -> Result<Seen> {
+    let flows = flows(capture)?;
     assert!(flows.len() >= CONNECTIONS, "{flows:#?}");
-    let (transport, in_kernel) = match client.transport {
+    let expected = match client.transport {
         Transport::Tcp => ("tcp", true),
         Transport::Quic => ("quic", false),
     };
     for flow in &flows {
+        let (transport, in_kernel) = (&flow["transport"], &flow["in_kernel"]);
         assert_eq!(
-            (&flow["transport"], &flow["in_kernel"]),
-            (&transport.into(), &in_kernel.into()),
+            (transport.as_str(), in_kernel.as_bool()),
+            (Some(expected.0), Some(expected.1)),
             "{flow:#}"
         );
     }
     let told: Vec<_> = flows.iter().map(|flow| text(flow, "ja4")).collect::<Result<_>>()?;
-    let hellos = hellos(&capture)?;
+    let hellos = hellos(capture)?;
     assert_eq!(told, hellos.ja4s, "told and computed");
     let (stable, variants) = (&hellos.stable, told.iter().collect::<BTreeSet<_>>());
-    let mut keys = flows.iter().map(|flow| text(flow, "tls_key")).collect::<Result<Vec<_>>>()?;
-    keys.sort();
-    keys.dedup();
-    println!("{}: {} flows, keys {keys:?}, stable JA4 {stable:?} of {variants:?}", client.name, flows.len());
+    let keys = flows.iter().map(|flow| text(flow, "tls_key")).collect::<Result<BTreeSet<_>>>()?;
+    println!("{}: {} flows, key {keys:?}, stable JA4 {stable:?} of {variants:?}", client.name, flows.len());
     assert_eq!((stable.len(), keys.len()), (1, 1));
     assert_eq!(variants.len() > 1, client.resumes);
     assert_eq!(hellos.orders.len() > variants.len(), client.shuffles, "{:?}", hellos.orders);
-    let key = &keys[0];
-    is_of_no_other_software(client.label, key);
     for flow in &flows {
         assert_eq!(
             flow["label"], client.label,
-            "{} says {stable:?}, which is not in the table, or as something else. If its version is a new one, that is no defect: add \
-             the stable JA4 to detector-user/src/fingerprint/labels.rs, which says how, and the version",
+            "{} says {stable:?}, which the table does not have, or has as something else. If its version is a new one, that is no \
+             defect: add the stable JA4 to detector-user/src/fingerprint/labels.rs, which says how, with the version",
             client.name
         );
     }
-
-    let counted = counted(&site, if in_kernel { flows.len() } else { 0 })?;
-    let kernel: Vec<_> =
-        counted.iter().map(|seen| (format!("{:016x}", seen.key), seen.handshakes as usize)).collect();
-    if !in_kernel {
-        assert!(kernel.is_empty(), "QUIC is not looked into: {kernel:?}");
-        return Ok(());
-    }
-    assert_eq!(kernel, [(key.clone(), flows.len())]);
-    assert_eq!((counted[0].sources, counted[0].variants.count_ones() as usize), (1, variants.len()));
-    Ok(())
+    let key = keys.into_iter().next().context("one key")?;
+    assert_is_of_no_other_software(client.label, &key);
+    Ok(Seen { key, flows: flows.len(), variants: variants.len() })
 }
 
 /// What `detector fingerprint` tells of a capture.
@@ -202,21 +216,32 @@ fn hellos(capture: &Path) -> Result<Hellos> {
     Ok(found)
 }
 
-/// What the program on the link counted of ClientHellos, when it counted so many handshakes.
-fn counted(site: &Site, handshakes: usize) -> Result<Vec<Fingerprint>> {
-    let maps = Maps::pinned(&Pins::new(site.pins()).loaded()?, Access::Read)?;
-    let read = || fingerprints(&maps).filter(|known| known.kind == Kind::Tls).collect::<Vec<_>>();
-    let what = format!("{handshakes} handshakes are counted");
-    wait_until(&what, PATIENCE, || {
-        let known = read();
-        let counted: u32 = known.iter().map(|known| known.handshakes).sum();
-        Ok((counted as usize >= handshakes).then_some(known))
+/// Asserts that the program on the link counted what a capture of the link has.
+fn assert_counted(site: &Site, seen: &Seen) -> Result<()> {
+    let what = format!("{} handshakes are counted", seen.flows);
+    let counted = wait_until(&what, PATIENCE, || {
+        let known = fingerprints_of(site)?;
+        let handshakes: u32 = known.iter().map(|known| known.handshakes).sum();
+        Ok((handshakes as usize >= seen.flows).then_some(known))
     })
-    .with_context(|| format!("counted are {:?}", read()))
+    .with_context(|| format!("counted are {:?}", fingerprints_of(site)))?;
+    let [counted] = &counted[..] else { panic!("several in the kernel: {counted:?}") };
+    assert_eq!(
+        (format!("{:016x}", counted.key), counted.handshakes as usize),
+        (seen.key.clone(), seen.flows)
+    );
+    assert_eq!((counted.sources, counted.variants.count_ones() as usize), (1, seen.variants));
+    Ok(())
+}
+
+/// The ClientHellos that the program on the link counted.
+fn fingerprints_of(site: &Site) -> Result<Vec<Fingerprint>> {
+    let maps = Maps::pinned(&Pins::new(site.pins()).loaded()?, Access::Read)?;
+    Ok(fingerprints(&maps).filter(|known| known.kind == Kind::Tls).collect())
 }
 
 /// Asserts that a key is not that of other software of this run.
-fn is_of_no_other_software(label: &'static str, key: &str) {
+fn assert_is_of_no_other_software(label: &'static str, key: &str) {
     static OWNERS: Mutex<BTreeMap<String, &str>> = Mutex::new(BTreeMap::new());
     let mut owners = OWNERS.lock().unwrap_or_else(PoisonError::into_inner);
     let owner = *owners.entry(key.to_owned()).or_insert(label);

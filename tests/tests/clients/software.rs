@@ -202,7 +202,7 @@ pub(crate) const RUSTLS: Client = Client {
     connect: |place| place.namespace.within(|| connect_with_rustls(place))?,
 };
 
-/// Chromium without a window: a page with a picture of each of so many hosts.
+/// Chromium over TCP.
 pub(crate) const CHROMIUM: Client = Client {
     name: "Chromium",
     label: "Chromium",
@@ -210,20 +210,22 @@ pub(crate) const CHROMIUM: Client = Client {
     resumes: false,
     shuffles: true,
     needs: Program("chromium", "chromium"),
+    connect: |place| open_with_chromium(place, &["--disable-quic", "--ignore-certificate-errors"]),
+};
+
+/// Chromium over QUIC, for which it wants to know the key of the certificate that it is to trust.
+pub(crate) const CHROMIUM_QUIC: Client = Client {
+    name: "Chromium over QUIC",
+    label: "Chromium",
+    transport: Transport::Quic,
+    resumes: false,
+    shuffles: true,
+    needs: Program("chromium", "chromium"),
     connect: |place| {
-        let picture = |number| format!("<img src=https://{number}.{NAME}/>");
-        let page = place.files.join("page.html");
-        fs::write(&page, (0..place.connections).map(picture).collect::<String>())
-            .context("writing a page")?;
-        let mut chromium = place.namespace.command("chromium")?;
-        chromium
-            .args(["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync"])
-            .args(["--disable-background-networking", "--disable-component-update", "--disable-quic"])
-            .args(["--ignore-certificate-errors", "--dump-dom"])
-            .arg(format!("--user-data-dir={}", place.files.join("chromium").display()))
-            .arg(format!("--host-resolver-rules=MAP * {}", place.server.ip()))
-            .arg(page);
-        finish(place, &mut chromium)
+        let origins: Vec<_> = hosts(place).map(|host| format!("{host}:{}", place.server.port())).collect();
+        let trust = format!("--ignore-certificate-errors-spki-list={}", public_key_hash(place)?);
+        let quic = format!("--origin-to-force-quic-on={}", origins.join(","));
+        open_with_chromium(place, &["--enable-quic", &quic, &trust])
     },
 };
 
@@ -284,6 +286,37 @@ fn connect_with_rustls(place: &Place) -> Result<()> {
         stream.read_to_string(&mut answer).context("reading the answer")?;
     }
     Ok(())
+}
+
+/// Opens a page with a picture of each of so many hosts, without a window.
+fn open_with_chromium(place: &Place, options: &[&str]) -> Result<()> {
+    let page = place.files.join("page.html");
+    let pictures: String = hosts(place).map(|host| format!("<img src=https://{host}/>")).collect();
+    fs::write(&page, pictures).context("writing a page")?;
+    let mut chromium = place.namespace.command("chromium")?;
+    chromium
+        .args(["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync"])
+        .args(["--disable-background-networking", "--disable-component-update", "--dump-dom"])
+        .arg(format!("--user-data-dir={}", place.files.join("chromium").display()))
+        // It asks for more than the page: that there is not.
+        .arg(format!("--host-resolver-rules=MAP *.{NAME} {}, MAP * ~NOTFOUND", place.server.ip()))
+        .args(options)
+        .arg(page);
+    finish(place, &mut chromium)
+}
+
+/// A host for each connection: a browser makes one to each.
+fn hosts(place: &Place) -> impl Iterator<Item = String> {
+    (0..place.connections).map(|number| format!("{number}.{NAME}"))
+}
+
+/// SHA-256 of the public key of the server's certificate, in base64.
+fn public_key_hash(place: &Place) -> Result<String> {
+    const HASH: &str = "openssl x509 -in \"$1\" -noout -pubkey | openssl pkey -pubin -outform der \
+                        | openssl dgst -sha256 -binary | openssl base64";
+    let mut shell = Command::new("sh");
+    let hash = run(shell.args(["-c", HASH, "public-key-hash"]).arg(&place.certificate))?;
+    Ok(hash.trim().to_owned())
 }
 
 /// Where a program is.
