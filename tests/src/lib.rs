@@ -18,4 +18,5 @@ pub mod rows;
 pub mod snapshot;
 pub mod ssh;
 pub mod stage;
+pub mod tap;
 pub mod traffic;
