@@ -52,40 +52,45 @@ pub(crate) struct Client {
     /// Whether its extensions come in another order each time.
     pub(crate) shuffles: bool,
     /// What has to be installed.
-    needs: Needs,
+    needs: &'static [Need],
     /// Makes the connections.
     pub(crate) connect: fn(&Place) -> Result<()>,
 }
 
 #[derive(Debug)]
-enum Needs {
-    /// It is in this test.
-    Nothing,
+enum Need {
     /// A program and the Debian package that brings it.
     Program(&'static str, &'static str),
-    /// A package in the Python environment of the tests.
+    /// A module in the Python environment of the tests.
     Module(&'static str),
 }
-use Needs::{Module, Nothing, Program};
+use Need::{Module, Program};
 
 impl Client {
     /// What is missing, and who brings it.
     pub(crate) fn missing(&self) -> Option<String> {
-        match self.needs {
-            Nothing => None,
+        self.needs.iter().find_map(Need::missing)
+    }
+}
+
+impl Need {
+    fn missing(&self) -> Option<String> {
+        match self {
             Program(program, package) => {
                 find(program).is_none().then(|| format!("no {program}: Debian's package {package} brings it"))
             }
-            Module(module) => {
-                let python = python::program("python").ok();
-                let import = |python| Command::new(python).args(["-c", &format!("import {module}")]).output();
-                let is_there =
-                    python.map(import).is_some_and(|output| output.is_ok_and(|it| it.status.success()));
-                (!is_there)
-                    .then(|| format!("no {module} in the Python environment of the tests: cargo xtask test"))
-            }
+            Module(module) => (!has_module(module)).then(|| {
+                format!("no {module} in the Python environment of the tests: `cargo xtask setup` installs it")
+            }),
         }
     }
+}
+
+/// Whether a module is in the Python environment of the tests.
+fn has_module(module: &str) -> bool {
+    let Ok(python) = python::program("python") else { return false };
+    let import = Command::new(python).args(["-c", &format!("import {module}")]).output();
+    import.is_ok_and(|import| import.status.success())
 }
 
 /// curl, on OpenSSL.
@@ -95,7 +100,7 @@ pub(crate) const CURL: Client = Client {
     transport: Transport::Tcp,
     resumes: false,
     shuffles: false,
-    needs: Program("curl", "curl"),
+    needs: &[Program("curl", "curl")],
     connect: |place| {
         let resolve = format!("{NAME}:{}:{}", place.server.port(), place.server.ip());
         let url = format!("https://{NAME}/");
@@ -114,7 +119,7 @@ pub(crate) const OPENSSL: Client = Client {
     transport: Transport::Tcp,
     resumes: false,
     shuffles: false,
-    needs: Program("openssl", "openssl"),
+    needs: &[Program("openssl", "openssl")],
     connect: |place| {
         let server = place.server.to_string();
         each(place, "openssl", &["s_client", "-brief", "-connect", &server, "-servername", NAME])
@@ -128,7 +133,7 @@ pub(crate) const PYTHON: Client = Client {
     transport: Transport::Tcp,
     resumes: false,
     shuffles: false,
-    needs: Program("python3", "python3"),
+    needs: &[Program("python3", "python3")],
     connect: |place| {
         let mut python = place.namespace.command("python3")?;
         finish(place, python.arg(script("tls.py")).args(numbers(place)))
@@ -150,7 +155,7 @@ pub(crate) const GO: Client = Client {
     transport: Transport::Tcp,
     resumes: false,
     shuffles: false,
-    needs: Program("go", "golang-go"),
+    needs: &[Program("go", "golang-go")],
     connect: |place| {
         let program = place.files.join("tls-go");
         let mut build = Command::new("go");
@@ -170,7 +175,7 @@ pub(crate) const NODE: Client = Client {
     transport: Transport::Tcp,
     resumes: true,
     shuffles: false,
-    needs: Program("node", "nodejs"),
+    needs: &[Program("node", "nodejs")],
     connect: |place| {
         let mut node = place.namespace.command("node")?;
         finish(place, node.arg(script("tls.js")).args(numbers(place)))
@@ -184,7 +189,7 @@ pub(crate) const GNUTLS: Client = Client {
     transport: Transport::Tcp,
     resumes: false,
     shuffles: false,
-    needs: Program("gnutls-cli", "gnutls-bin"),
+    needs: &[Program("gnutls-cli", "gnutls-bin")],
     connect: |place| {
         let (host, port) = (place.server.ip().to_string(), place.server.port().to_string());
         each(place, "gnutls-cli", &["--insecure", "--sni-hostname", NAME, "--port", &port, &host])
@@ -198,7 +203,7 @@ pub(crate) const RUSTLS: Client = Client {
     transport: Transport::Tcp,
     resumes: true,
     shuffles: true,
-    needs: Nothing,
+    needs: &[],
     connect: |place| place.namespace.within(|| connect_with_rustls(place))?,
 };
 
@@ -209,7 +214,7 @@ pub(crate) const CHROMIUM: Client = Client {
     transport: Transport::Tcp,
     resumes: false,
     shuffles: true,
-    needs: Program("chromium", "chromium"),
+    needs: &[Program("chromium", "chromium")],
     connect: |place| open_with_chromium(place, &["--disable-quic", "--ignore-certificate-errors"]),
 };
 
@@ -220,7 +225,7 @@ pub(crate) const CHROMIUM_QUIC: Client = Client {
     transport: Transport::Quic,
     resumes: false,
     shuffles: true,
-    needs: Program("chromium", "chromium"),
+    needs: &[Program("chromium", "chromium"), Module("aioquic")],
     connect: |place| {
         let origins: Vec<_> = hosts(place).map(|host| format!("{host}:{}", place.server.port())).collect();
         let trust = format!("--ignore-certificate-errors-spki-list={}", public_key_hash(place)?);
@@ -236,7 +241,7 @@ pub(crate) const AIOQUIC: Client = Client {
     transport: Transport::Quic,
     resumes: false,
     shuffles: false,
-    needs: Module("aioquic"),
+    needs: &[Module("aioquic")],
     connect: |place| {
         let mut python = place.namespace.command(python::program("python")?)?;
         finish(place, python.arg(script("quic_client.py")).args(numbers(place)))
