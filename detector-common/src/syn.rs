@@ -211,7 +211,7 @@ pub fn step(syn: &mut Syn, headers: &Segment) -> bool {
         MSS => length == 4,
         SCALE => length == 3,
         SACK_PERMITTED => length == 2,
-        SACK => length >= 10 && length <= 34,
+        SACK => (10..=34).contains(&length),
         TIMESTAMPS => length == 10,
         _ => length >= 2,
     };
