@@ -211,7 +211,7 @@ pub fn step(syn: &mut Syn, headers: &Segment) -> bool {
         MSS => length == 4,
         SCALE => length == 3,
         SACK_PERMITTED => length == 2,
-        SACK => (10..=34).contains(&length),
+        SACK => matches!(length, 10..=34),
         TIMESTAMPS => length == 10,
         _ => length >= 2,
     };
