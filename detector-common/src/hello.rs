@@ -23,7 +23,7 @@ abi_struct! {
         pub position: u64,
         /// Where the bytes end, at most [`SEGMENT_BYTES_MAX`].
         pub end: u64,
-        /// The bytes; [`SPARE_BYTES`] more than are used, so that a read of a word need not ask where they end.
+        /// The bytes; eight more than are used, so that a read of a word need not ask where they end.
         pub bytes: [u8; SEGMENT_BYTES_MAX + SPARE_BYTES],
     }
 }

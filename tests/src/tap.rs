@@ -31,12 +31,11 @@ impl Tap {
             let kind = libc::SOCK_RAW | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
             // SAFETY: no precondition.
             let socket = unsafe { libc::socket(libc::AF_PACKET, kind, protocol) };
-            // SAFETY: a descriptor that nobody else owns.
             if socket < 0 {
-                Err(io::Error::last_os_error())
-            } else {
-                Ok(unsafe { OwnedFd::from_raw_fd(socket) })
+                return Err(io::Error::last_os_error());
             }
+            // SAFETY: a descriptor that nobody else owns.
+            Ok(unsafe { OwnedFd::from_raw_fd(socket) })
         };
         Ok(Self { socket: namespace.within(open)?.context("opening a packet socket")? })
     }

@@ -2,10 +2,12 @@
 
 use std::{
     fs,
+    net::Ipv4Addr,
     time::{Duration, SystemTime},
 };
 
 use anyhow::{Context as _, Result};
+use detector_common::limits::WAYS;
 use detector_tests::{
     daemon::{Site, answer},
     netns::may_run,
@@ -125,10 +127,13 @@ fn a_table_that_is_too_small_is_told() -> Result<()> {
     let site = Site::new(&stage.edge, &policy(LIMIT))?;
     let _daemon = site.start(&["edge0"], &["--sources", "1"])?;
     let all = Follower::start(&site, &["--kind", "degraded,recovered", "--json"])?;
-    let sources = [Net::v4(0), Net::v6(0)]
-        .into_iter()
-        .flat_map(|net| [Who::Client, Who::Offender].map(|who| net.flow(who).datagram()));
-    let floods = sources
+    // The smallest table has one set, which is planned for half as many sources as it has ways.
+    let frames = (0..3 * WAYS as u8 / 4).map(|number| {
+        let mut flow = Net::v4(0).flow(Who::Client);
+        flow.from.set_ip(Ipv4Addr::new(198, 18, 0, number).into());
+        flow.datagram()
+    });
+    let floods = frames
         .map(|frame| Flood::start(&stage.outside, &outside_interface(0), frame, Pace::per_second(2000)));
     let floods = floods.collect::<Result<Vec<_>>>()?;
     let full = json!({ "kind": "degraded", "what": "table_full", "subject": "sources" });
