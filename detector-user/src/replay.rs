@@ -1,5 +1,7 @@
 //! Captures through the loaded program, with the captures' own clock: what would this policy have done?
 
+pub mod keys;
+
 use std::{collections::BTreeMap, io, path::Path};
 
 use aya::programs::{ProgramError, TestRun as _, TestRunOptions};

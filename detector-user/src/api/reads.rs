@@ -110,6 +110,7 @@ pub(super) struct WantedFingerprints {
     /// Only those of this service.
     service: Option<String>,
     /// Only those taken from this.
+    #[param(inline)]
     kind: Option<top::fingerprints::Of>,
     /// Rows at most.
     #[param(minimum = 1, maximum = 4096, default = 100)]

@@ -17,8 +17,8 @@ use crate::{
         self,
         flows::{Flow, Flows},
         labels,
-        program::{Keys, Program},
     },
+    replay::keys::{Keys, Program},
 };
 
 /// What `fingerprint` answers.

@@ -5,7 +5,6 @@
 //! | where in a client's bytes is its ClientHello? | [`hello`] |
 //! | which client flows are in a capture? | [`flows`], and below it `tcp` and `packet` |
 //! | what software is known to say such? | [`labels`] |
-//! | what does the kernel's program make of them? | [`program`] |
 //!
 //! What a ClientHello says and its JA4 are in [`detector_common`]; QUIC's packets are opened in [`crate::quic`].
 
@@ -13,11 +12,12 @@ pub mod flows;
 pub mod hello;
 pub mod labels;
 mod packet;
-pub mod program;
 mod tcp;
 
 #[cfg(test)]
 pub(crate) mod fixtures;
+
+use std::net::SocketAddr;
 
 use detector_common::{
     client_hello::{ClientHello, HelloError},
@@ -39,4 +39,10 @@ pub fn key(handshake_message: &[u8], transport: Transport) -> Option<u64> {
     let mut hello = Hello::start_of_message();
     hello.read(handshake_message);
     hello.key(transport)
+}
+
+/// Who sends a frame to whom, if it is a whole segment or datagram.
+pub fn ends_of(frame: &[u8]) -> Option<(SocketAddr, SocketAddr)> {
+    let segment = packet::read(frame, frame.len())?;
+    Some((segment.source, segment.destination))
 }

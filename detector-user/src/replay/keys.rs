@@ -2,12 +2,12 @@
 
 use std::net::SocketAddr;
 
-use super::packet;
+use super::{Bench, ReplayError, Time};
 use crate::{
     capture::Frame,
+    fingerprint::ends_of,
     policy,
     recent::{Bounds, Held, Recent},
-    replay::{Bench, ReplayError, Time},
 };
 
 /// Every destination is a service.
@@ -80,8 +80,8 @@ impl Program {
         if trace.syn_key == 0 && trace.tls_key == 0 {
             return Ok(());
         }
-        let Some(segment) = packet::read(&frame.data, frame.captured_bytes) else { return Ok(()) };
-        self.keys.with(&(segment.source, segment.destination), |keys| match trace.syn_key {
+        let Some(ends) = ends_of(&frame.data) else { return Ok(()) };
+        self.keys.with(&ends, |keys| match trace.syn_key {
             0 => keys.tls = trace.tls_key,
             syn => *keys = Keys { syn, tls: 0 },
         });
