@@ -36,7 +36,7 @@ pub(crate) fn now() -> u64 {
 #[inline(always)]
 pub(crate) fn precise_ns() -> u64 {
     if is_virtual() {
-        return VIRTUAL_CLOCK.get_ptr(0).map_or(0, |now| atomic::load(now));
+        return VIRTUAL_CLOCK.get_ptr(0).map_or(0, atomic::load);
     }
     // SAFETY: the helper has no precondition.
     unsafe { bpf_ktime_get_ns() }

@@ -41,7 +41,8 @@ fn may_send(now: u64) -> bool {
 #[inline(always)]
 fn describe(header: &mut ExemplarHeader, scratch: *const Scratch, kind: Kind, key: u64, syn_key: u64) {
     // SAFETY: see `handshake::hand_over`.
-    let (packet, decision, now) = unsafe { (&(*scratch).packet, (*scratch).decision, (*scratch).now) };
+    let handed = unsafe { &*scratch };
+    let (packet, decision, now) = (&handed.packet, handed.decision, handed.now);
     header.key = key;
     header.syn_key = syn_key;
     header.source[0] = packet.source.high;

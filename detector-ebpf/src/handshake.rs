@@ -107,8 +107,8 @@ pub(crate) fn follow(ctx: &XdpContext) -> u32 {
 #[inline(always)]
 fn watch(ctx: &XdpContext, scratch: *mut Scratch, way: *mut Way) -> Learned {
     // SAFETY: see `hand_over`.
-    let (packet, layout, now) =
-        unsafe { (&(*scratch).packet, Layout::unpack((*scratch).layout), (*scratch).now) };
+    let handed = unsafe { &*scratch };
+    let (packet, layout, now) = (&handed.packet, Layout::unpack(handed.layout), handed.now);
     let Some(segment) = frame::tcp_segment(ctx, layout) else { return NOTHING };
     let key = Key::of_flow(flow::hash(&source::seed(), packet));
     let Some(place) = source::place_in(Table::Flows, &key) else { return NOTHING };

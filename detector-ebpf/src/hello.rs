@@ -100,8 +100,10 @@ pub(crate) fn read(
 }
 
 unsafe extern "C" fn hello_step(_: u64, context: *mut c_void) -> i64 {
-    // SAFETY: `read` passes it.
-    let scratch = unsafe { &mut **context.cast::<*mut Scratch>() };
+    // SAFETY: `read` passes its address.
+    let scratch = unsafe { *context.cast::<*mut Scratch>() };
+    // SAFETY: see `handshake::hand_over`.
+    let scratch = unsafe { &mut *scratch };
     !hello::step(&mut scratch.hello, &mut scratch.segment) as i64
 }
 
@@ -125,7 +127,9 @@ pub(crate) fn read_syn(ctx: *mut xdp_md, scratch: *mut Scratch, layout: Layout, 
 }
 
 unsafe extern "C" fn syn_step(_: u64, context: *mut c_void) -> i64 {
-    // SAFETY: `read_syn` passes it.
-    let scratch = unsafe { &mut **context.cast::<*mut Scratch>() };
+    // SAFETY: `read_syn` passes its address.
+    let scratch = unsafe { *context.cast::<*mut Scratch>() };
+    // SAFETY: see `handshake::hand_over`.
+    let scratch = unsafe { &mut *scratch };
     !syn::step(&mut scratch.syn, &scratch.segment) as i64
 }
