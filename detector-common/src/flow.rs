@@ -47,12 +47,18 @@ abi_struct! {
         pub other_segments: u8,
         /// Segments that did not follow the ones before.
         pub strayed_segments: u8,
-        /// 1: segments of the ClientHello are gathered for an exemplar.
-        pub is_gathered: u8,
+        /// [`GATHERED`], [`CHARGED`].
+        pub notes: u8,
         /// The SYN's signature, where its key is known.
         pub syn: Syn,
     }
 }
+
+/// Note of a [`Flow`]: segments of its ClientHello are gathered for an exemplar.
+pub const GATHERED: u8 = 1;
+
+/// Note of a [`Flow`]: its handshake has been charged to its source.
+pub const CHARGED: u8 = 2;
 
 /// The hash by which a connection is known, under the secret of the tables.
 #[inline(always)]
@@ -117,6 +123,8 @@ pub struct Scratch {
     pub bytes: u64,
     /// Now, ticks.
     pub now: u64,
+    /// The [`crate::policy::Generation`] that it was judged by.
+    pub generation: u64,
     /// The keyed hash of the source at the service.
     pub source_hash: u64,
     /// Working copy of a ClientHello.

@@ -23,6 +23,12 @@ pub const SOURCES_PER_PARENT: u32 = 50;
 /// Parent prefixes that even the smallest table has room for.
 pub const PARENTS_MIN: u32 = 1024;
 
+/// One budget of handshakes is planned for every so many sources. Where there is no room for one, the handshake passes and is counted.
+pub const SOURCES_PER_CLIENT_BUDGET: u32 = 8;
+
+/// Budgets of handshakes that even the smallest table has room for.
+pub const CLIENT_BUDGETS_MIN: u32 = 1024;
+
 /// Services of a policy, and the first number that is none. Service 0 stands for "no service".
 pub const SERVICES_MAX: usize = 256;
 
@@ -116,6 +122,12 @@ pub const INCIDENT_OVERFLOW_BUDGETS: usize = 1024;
 /// that fills all sets left well-behaved newcomers too little, and with that of fewer than come to a set while an entry is busy
 /// ([`SOURCES_PER_SET_HUNDREDTHS`]) it would be spent for as long as the set is full.
 pub const OVERFLOW_SOURCES: u64 = WAYS as u64;
+
+/// Fingerprints that rules are about, of all policies and incident rules, each at a service.
+pub const CLIENT_RULES_MAX: usize = 65_536;
+
+/// Rules of a policy, or of a set of incident rules, that name a SYN and a ClientHello: a bit for each.
+pub const PAIRS_MAX: usize = 64;
 
 /// Connections in their handshake that are followed at a time.
 pub const FLOWS: usize = 16_384;

@@ -11,8 +11,8 @@ use crate::{
     abi_struct,
     budget::Budget,
     limits::{
-        CELLS_MAX, CLASSES_MAX, INCIDENT_CELLS_MAX, INCIDENT_CLASSES_MAX, INCIDENT_SLOTS, POLICY_SLOTS,
-        PREFIX_LENGTHS_MAX,
+        CELLS_MAX, CLASSES_MAX, INCIDENT_CELLS_MAX, INCIDENT_CLASSES_MAX, INCIDENT_SLOTS, PAIRS_MAX,
+        POLICY_SLOTS, PREFIX_LENGTHS_MAX,
     },
     table::EPOCH_MAX,
 };
@@ -157,7 +157,7 @@ pub const NO_LENGTH: u8 = 255;
 
 abi_struct! {
     /// The first thing read of a policy.
-    pub struct PolicyHeader: 40 {
+    pub struct PolicyHeader: 48 {
         /// Epoch of this policy: for whoever looks at the maps from outside.
         pub epoch: u64,
         /// Seed for which every key of the hashes of destinations and ports is found in few probes.
@@ -170,6 +170,10 @@ abi_struct! {
         pub rules_v4: u32,
         /// Whether there are source prefixes of IPv6: 0 or 1.
         pub rules_v6: u32,
+        /// Whether there are rules on fingerprints: 0 or 1.
+        pub client_rules: u32,
+        /// 0.
+        pub reserved: u32,
     }
 }
 
@@ -223,16 +227,18 @@ abi_struct! {
         pub next: u16,
         /// Where its drops are counted by rule, see [`RuleDrops`]; 0: the class has no rule.
         pub rule_counter: u16,
-        /// 0.
-        pub reserved: u32,
+        /// 1: of a rule on fingerprints, whose budgets all clients share that it is about; 0: each source has its own.
+        pub is_shared: u32,
         /// Budget of packets.
         pub packets: Budget,
         /// Budget of bytes of frames.
         pub bytes: Budget,
         /// Budget of new connections.
         pub connections: Budget,
+        /// Budget of TLS handshakes.
+        pub handshakes: Budget,
         /// 0.
-        pub reserved_cold: [u64; 6],
+        pub reserved_cold: [u64; 4],
     }
 }
 
@@ -272,6 +278,7 @@ impl Class {
         self.packets.is_within(&other.packets)
             && self.bytes.is_within(&other.bytes)
             && self.connections.is_within(&other.connections)
+            && self.handshakes.is_within(&other.handshakes)
             && (!has_parents || self.lineage == other.lineage)
     }
 }
@@ -355,6 +362,60 @@ impl RuleValue {
     pub const fn is_cached(self) -> bool {
         self.0 & UNCACHED == 0
     }
+}
+
+/// What a rule on fingerprints names, at a handshake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Trait {
+    /// The key of the SYN.
+    Syn = 0,
+    /// The key of the ClientHello.
+    Tls = 1,
+}
+
+abi_struct! {
+    /// Which fingerprint at which service a [`ClientRule`] is about, by which policy or set of incident rules.
+    #[derive(Hash)]
+    pub struct ClientRuleKey: 16 {
+        /// The fingerprint's key.
+        pub key: u64,
+        /// See [`Self::new`].
+        pub place: u64,
+    }
+}
+
+impl ClientRuleKey {
+    /// That of a key at a service. `tree`: the slot of a policy, or the number of the [`incident_tree`] of incident rules.
+    #[inline(always)]
+    pub const fn new(tree: u32, service: u16, of: Trait, key: u64) -> Self {
+        Self { key, place: of as u64 | (service as u64) << 8 | (tree as u64) << 32 }
+    }
+
+    /// The tree.
+    pub const fn tree(&self) -> u32 {
+        (self.place >> 32) as u32
+    }
+}
+
+abi_struct! {
+    /// What rules say of a client with a fingerprint.
+    #[derive(Default)]
+    pub struct ClientRule: 16 {
+        /// Rules that name a SYN and a ClientHello, one of which is this: bit *n* for rule *n* of them, the first of which that
+        /// both keys of a client have decides.
+        pub pairs: u64,
+        /// The class of the rule that names nothing but this; 0: there is none.
+        pub class: u32,
+        /// 0.
+        pub reserved: u32,
+    }
+}
+
+/// Place of the class of a rule that names both, among those of all policies and incident rules.
+#[inline(always)]
+pub const fn pair_place(tree: u32, number: u32) -> u32 {
+    tree * PAIRS_MAX as u32 + number
 }
 
 /// The first cell of the selector of sources that no prefix matches.

@@ -13,7 +13,10 @@ use crate::{
     budget::TICKS_PER_NS,
     fingerprint::Kind,
     hash::{Seed, keyed, place},
-    limits::{PARENTS_MIN, SOURCES_PER_PARENT, SOURCES_PER_SET_HUNDREDTHS, WAYS},
+    limits::{
+        CLIENT_BUDGETS_MIN, PARENTS_MIN, SOURCES_PER_CLIENT_BUDGET, SOURCES_PER_PARENT,
+        SOURCES_PER_SET_HUNDREDTHS, WAYS,
+    },
     verdict::{FIRST_DROP, REASONS, Reason},
 };
 
@@ -118,6 +121,13 @@ impl Key {
     #[inline(always)]
     pub const fn of_flow(hash: u64) -> Self {
         Self { prefix: hash & !1, tag: OCCUPIED }
+    }
+
+    /// The entry of a budget of handshakes of a source, by the source's hash. `scope`: 0 for the budget of the source's class,
+    /// else the number of the counter of the rule whose budget it is.
+    #[inline(always)]
+    pub const fn of_client_budget(seed: &Seed, source_hash: u64, scope: u16) -> Self {
+        Self { prefix: keyed(seed, source_hash, scope as u64), tag: OCCUPIED }
     }
 
     /// The entry of a fingerprint at a service.
@@ -459,6 +469,12 @@ pub const fn sources_for_sets(sets: u64) -> u64 {
 pub const fn sets_for_parents(sources: u32) -> u32 {
     let parents = sources / SOURCES_PER_PARENT;
     sets_for_sources(if parents < PARENTS_MIN { PARENTS_MIN } else { parents })
+}
+
+/// Sets of the table of budgets of handshakes beside a table for so many active sources.
+pub const fn sets_for_client_budgets(sources: u32) -> u32 {
+    let budgets = sources / SOURCES_PER_CLIENT_BUDGET;
+    sets_for_sources(if budgets < CLIENT_BUDGETS_MIN { CLIENT_BUDGETS_MIN } else { budgets })
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use aya_ebpf::bindings::xdp_md;
 use detector_common::{
     counters::HandshakeEvent,
     fingerprint::Kind,
-    flow::{self, Flow, Order, Scratch, Stage},
+    flow::{self, CHARGED, Flow, GATHERED, Order, Scratch, Stage},
     hello::{Phase, SEGMENT_BYTES_MAX, Transport},
     limits::{EXEMPLAR_SAMPLE, OTHER_SEGMENTS_MAX, STRAYED_SEGMENTS_MAX},
     table::{Key, Way},
@@ -12,6 +12,7 @@ use detector_common::{
 
 use crate::{
     account,
+    admission::{self, Asked},
     atomic::{self, word},
     clock, exemplar,
     fingerprint::{self, Sighting, bin_between},
@@ -125,7 +126,7 @@ pub(crate) fn open(
     state.stage = Stage::Hello as u8;
     state.other_segments = 0;
     state.strayed_segments = 0;
-    state.is_gathered = 0;
+    state.notes = 0;
     flow.unlock();
     flow.keep(now);
     if known.is_none() {
@@ -147,6 +148,8 @@ enum Outcome {
         /// See [`Sighting`].
         finish_delay: u8,
     },
+    /// It may not go on: it is as if the segment had not come.
+    Refused,
     /// It is over.
     Over,
     /// It is over, and its ClientHello has no key.
@@ -183,7 +186,7 @@ pub(crate) fn advance(
     let room = unsafe { &*scratch };
     let service = Packed::unpack(room.decision).service;
     match outcome {
-        Outcome::GoOn => flow.keep(room.now),
+        Outcome::GoOn | Outcome::Refused => flow.keep(room.now),
         Outcome::Read(read) => {
             flow.keep(room.now);
             account::handshake_event(HandshakeEvent::HelloRead);
@@ -258,8 +261,12 @@ fn take(ctx: *mut xdp_md, scratch: *mut Scratch, owner: u64, state: &mut Flow, s
         match order {
             Order::Next => return read(ctx, scratch, owner, state, segment),
             Order::Again => {}
-            Order::Overlapping => return Outcome::Unknown(HandshakeEvent::HelloStrayed),
+            Order::Overlapping => return unknown(state, HandshakeEvent::HelloStrayed),
             Order::Ahead => {
+                // Where it is the rest of a ClientHello, this program does not see when the server has all of it.
+                if !admits(state, 0) {
+                    return Outcome::Refused;
+                }
                 state.strayed_segments += 1;
                 if state.strayed_segments > STRAYED_SEGMENTS_MAX {
                     return Outcome::Unknown(HandshakeEvent::HelloStrayed);
@@ -268,6 +275,23 @@ fn take(ctx: *mut xdp_md, scratch: *mut Scratch, owner: u64, state: &mut Flow, s
         }
     }
     end_of(state, segment)
+}
+
+/// Whether a handshake may go on, whose ClientHello has this key; 0: it has none. It is charged once.
+#[inline(always)]
+fn admits(state: &mut Flow, tls_key: u64) -> bool {
+    let is_charged = state.notes & CHARGED != 0;
+    let goes_on = admission::admits(Asked::Handshake { syn_key: state.syn_key, tls_key, is_charged });
+    if goes_on {
+        state.notes |= CHARGED;
+    }
+    goes_on
+}
+
+/// A handshake whose ClientHello cannot be read. It is charged as others are: else it would be a way around the budget.
+#[inline(always)]
+fn unknown(state: &mut Flow, event: HandshakeEvent) -> Outcome {
+    if admits(state, 0) { Outcome::Unknown(event) } else { Outcome::Refused }
 }
 
 /// Whether a segment ends its connection.
@@ -283,18 +307,36 @@ fn end_of(state: &Flow, segment: &Segment) -> Outcome {
 /// Reads a segment that brings the client's next byte.
 #[inline(always)]
 fn read(ctx: *mut xdp_md, scratch: *mut Scratch, owner: u64, state: &mut Flow, segment: &Segment) -> Outcome {
-    let Some(rest) = hello::read(ctx, scratch, &mut state.hello, segment) else {
-        return Outcome::Unknown(HandshakeEvent::HelloTooLong);
+    let Some(rest) = hello::read(ctx, scratch, &state.hello, segment) else {
+        return unknown(state, HandshakeEvent::HelloTooLong);
     };
+    // SAFETY: see `handshake::hand_over`.
+    let hello = unsafe { &(*scratch).hello };
+    let phase = hello.phase();
+    let unread = match phase {
+        Phase::Malformed => Some(HandshakeEvent::HelloMalformed),
+        Phase::TooLong => Some(HandshakeEvent::HelloTooLong),
+        Phase::Complete | Phase::NotHello => None,
+        _ if segment.payload as usize > SEGMENT_BYTES_MAX => Some(HandshakeEvent::HelloTooLong),
+        _ => None,
+    };
+    // Before anything is kept: what is refused is sent again, and asked again.
+    if let Some(event) = unread {
+        return unknown(state, event);
+    }
+    if matches!(phase, Phase::Complete) && !admits(state, hello.key(Transport::Tcp).unwrap_or(0)) {
+        return Outcome::Refused;
+    }
+    hello::copy(hello, &mut state.hello);
     let end = segment.sequence.wrapping_add(segment.payload);
-    match state.hello.phase() {
+    match phase {
         Phase::Complete => {
             state.stage = Stage::Finish as u8;
             // What is left of the message may still come; what comes behind it is the client's answer to the server.
             state.next_sequence = end.wrapping_sub(rest).wrapping_add(state.hello.message_left);
             state.hello_ns = clock::precise_ns();
             state.tls_key = state.hello.key(Transport::Tcp).unwrap_or(0);
-            let is_gathered = state.is_gathered != 0;
+            let is_gathered = state.notes & GATHERED != 0;
             if is_gathered {
                 exemplar::gather(ctx, owner, segment, false);
             }
@@ -315,16 +357,11 @@ fn read(ctx: *mut xdp_md, scratch: *mut Scratch, owner: u64, state: &mut Flow, s
                 return Outcome::Over;
             }
             hello::start(&mut state.hello);
-            state.is_gathered = 0;
-        }
-        Phase::Malformed => return Outcome::Unknown(HandshakeEvent::HelloMalformed),
-        Phase::TooLong => return Outcome::Unknown(HandshakeEvent::HelloTooLong),
-        _ if segment.payload as usize > SEGMENT_BYTES_MAX => {
-            return Outcome::Unknown(HandshakeEvent::HelloTooLong);
+            state.notes &= !GATHERED;
         }
         _ => {
-            exemplar::gather(ctx, owner, segment, state.is_gathered == 0);
-            state.is_gathered = 1;
+            exemplar::gather(ctx, owner, segment, state.notes & GATHERED == 0);
+            state.notes |= GATHERED;
         }
     }
     state.next_sequence = end;

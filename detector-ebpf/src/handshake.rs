@@ -11,6 +11,7 @@ use detector_common::{
 
 use crate::{
     account,
+    admission::{self, Asked},
     atomic::{self, word},
     charge, clock,
     flows::{self, Start},
@@ -18,6 +19,7 @@ use crate::{
     hello::read_syn,
     judge::{Decision, Packed},
     maps::{PROGRAMS, SCRATCH},
+    policy::Policy,
     source::{self, Table},
 };
 
@@ -31,7 +33,14 @@ static FOLLOWS_HANDSHAKES: Global<u32> = Global::new(1);
 /// Hands a packet that may be part of a handshake to the program that follows them. That one decides and accounts for it, and
 /// nothing comes back; this returns only for the other packets, and where there is no such program.
 #[inline(always)]
-pub(crate) fn hand_over(ctx: &XdpContext, decision: &Decision<'_>, layout: u64, bytes: u32, now: u64) {
+pub(crate) fn hand_over(
+    ctx: &XdpContext,
+    policy: &Policy,
+    decision: &Decision<'_>,
+    layout: u64,
+    bytes: u32,
+    now: u64,
+) {
     if FOLLOWS_HANDSHAKES.load() == 0 {
         return;
     }
@@ -49,6 +58,7 @@ pub(crate) fn hand_over(ctx: &XdpContext, decision: &Decision<'_>, layout: u64, 
     scratch.rule_counter = decision.rule_counter as u64;
     scratch.bytes = bytes as u64;
     scratch.now = now;
+    scratch.generation = policy.generation().0;
     // SAFETY: the program behind it is of the same object, and there is nothing to drop here.
     unsafe { PROGRAMS.tail_call(ctx, HANDSHAKES) };
 }
@@ -76,7 +86,7 @@ pub(crate) fn follow(ctx: &XdpContext) -> u32 {
     // SAFETY: see `hand_over`.
     let handed = unsafe { &*scratch };
     let packet = &handed.packet;
-    let Packed { service, class, reason, shadow } = Packed::unpack(handed.decision);
+    let service = Packed::unpack(handed.decision).service;
     let key = Key::new(packet.source, Unit::of_source(packet.source.family), service);
     let Some(place) = source::place(&key) else { return xdp_action::XDP_PASS };
     let way = source::attempt_in(Table::Sources, &key).map(|attempt| source::way(&place, attempt));
@@ -87,12 +97,14 @@ pub(crate) fn follow(ctx: &XdpContext) -> u32 {
         }
         None => NOTHING,
     };
+    // What it was decided before, unless the handshake was refused.
+    let Packed { class, reason, shadow, .. } = Packed::unpack(atomic::load(word!(scratch, decision)));
     let decision = Decision {
         reason: Reason::from_number(reason).unwrap_or(Reason::Unjudged),
         shadow: shadow != 0,
         service,
         class,
-        rule_counter: handed.rule_counter as u16,
+        rule_counter: atomic::load(word!(scratch, rule_counter)) as u16,
         packet: Some(packet),
         way,
     };
@@ -115,6 +127,9 @@ fn watch(ctx: &XdpContext, scratch: *mut Scratch, way: *mut Way) -> Learned {
     if packet.connection {
         let syn_key = read_syn(ctx.ctx, scratch, layout, &segment);
         charge::stamp_connection(way, now);
+        if !admission::admits(Asked::Connection { syn_key }) {
+            return Learned { syn_key, tls_key: 0 };
+        }
         let start =
             Start { next_sequence: segment.sequence.wrapping_add(1), syn_key, syn_ns: clock::precise_ns() };
         flows::open(&place, &key, way, scratch, &start);

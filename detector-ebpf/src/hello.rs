@@ -42,8 +42,9 @@ pub(crate) fn start(hello: &mut Hello) {
     hello.need = hello::MESSAGE_HEADER_BYTES;
 }
 
+/// Copies a ClientHello.
 #[inline(always)]
-fn copy(from: &Hello, to: &mut Hello) {
+pub(crate) fn copy(from: &Hello, to: &mut Hello) {
     copy_words(core::ptr::from_ref(from).cast(), core::ptr::from_mut(to).cast());
 }
 
@@ -75,14 +76,10 @@ fn load(ctx: *mut xdp_md, scratch: *mut Scratch, start: u32, length: u32) -> boo
     unsafe { bpf_xdp_load_bytes(ctx, start, segment.bytes.as_mut_ptr().cast(), length) == 0 }
 }
 
-/// Reads a segment's bytes into a ClientHello. How many were left over when it was read; `None`: they could not be had.
+/// Reads a segment's bytes into a copy of a ClientHello, which stands in the scratch then. How many were left over when it was
+/// read; `None`: they could not be had.
 #[inline(always)]
-pub(crate) fn read(
-    ctx: *mut xdp_md,
-    scratch: *mut Scratch,
-    hello: &mut Hello,
-    segment: &Segment,
-) -> Option<u32> {
+pub(crate) fn read(ctx: *mut xdp_md, scratch: *mut Scratch, hello: &Hello, segment: &Segment) -> Option<u32> {
     let length = segment.payload.min(SEGMENT_BYTES_MAX as u32);
     if !load(ctx, scratch, segment.payload_start, length) {
         return None;
@@ -93,7 +90,6 @@ pub(crate) fn read(
     let mut context = scratch;
     // SAFETY: the callback gets what it expects: a pointer to the scratch's address.
     unsafe { bpf_loop(STEPS_MAX, hello_step as *mut c_void, (&raw mut context).cast(), 0) };
-    copy(working, hello);
     // SAFETY: see `handshake::hand_over`.
     let position = unsafe { (*scratch).segment.position };
     Some(segment.payload.wrapping_sub(position as u32))

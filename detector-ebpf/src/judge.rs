@@ -68,14 +68,21 @@ impl Decision<'_> {
     /// See [`Packed`].
     #[inline(always)]
     pub(crate) fn pack(&self) -> u64 {
+        let (reason, shadow) = (self.reason as u8, self.shadow as u8);
+        Packed { service: self.service, class: self.class, reason, shadow }.pack()
+    }
+}
+
+impl Packed {
+    /// The word.
+    #[inline(always)]
+    pub(crate) fn pack(&self) -> u64 {
         self.service as u64
             | (self.class as u64) << 16
             | (self.reason as u64) << 32
             | (self.shadow as u64) << 40
     }
-}
 
-impl Packed {
     /// The numbers of [`Decision::pack`].
     #[inline(always)]
     pub(crate) fn unpack(word: u64) -> Self {

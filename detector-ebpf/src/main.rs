@@ -11,6 +11,7 @@
 #![expect(internal_features, reason = "see above")]
 
 mod account;
+mod admission;
 mod atomic;
 mod charge;
 mod clock;
@@ -42,11 +43,14 @@ fn detector(ctx: XdpContext) -> u32 {
     let decision = match parsed.packet {
         Err(reason) => Decision::unjudged(reason),
         Ok(packet) => match Policy::at(now) {
-            Some(policy) => judge::judge(&ctx, &policy, packet, parsed.bytes, now),
+            Some(policy) => {
+                let decision = judge::judge(&ctx, &policy, packet, parsed.bytes, now);
+                handshake::hand_over(&ctx, &policy, &decision, parsed.layout, parsed.bytes, now);
+                decision
+            }
             None => Decision::no_policy(packet),
         },
     };
-    handshake::hand_over(&ctx, &decision, parsed.layout, parsed.bytes, now);
     account::settle(&ctx, &decision, parsed.bytes, now)
 }
 

@@ -3,8 +3,8 @@
 //! `docs/architecture.md` holds the same cards; a test compares the two.
 
 use aya_ebpf::{
-    bindings::{BPF_F_INNER_MAP, BPF_F_MMAPABLE},
-    btf_maps::{Array, ArrayOfMaps, PerCpuArray, ProgramArray, RingBuf},
+    bindings::{BPF_F_INNER_MAP, BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
+    btf_maps::{Array, ArrayOfMaps, HashMap, PerCpuArray, ProgramArray, RingBuf},
     macros::btf_map,
 };
 use detector_common::{
@@ -12,12 +12,15 @@ use detector_common::{
     fingerprint::{ExemplarHeader, Gathered, Name, Sightings},
     flow::{Flow, Scratch},
     limits::{
-        CELLS_MAX, CLASSES_MAX, DESTINATION_SLOTS, EVENTS_BYTES, EXEMPLARS_BYTES,
+        CELLS_MAX, CLASSES_MAX, CLIENT_RULES_MAX, DESTINATION_SLOTS, EVENTS_BYTES, EXEMPLARS_BYTES,
         FINGERPRINTS as FINGERPRINTS_LEN, FLOWS as FLOWS_LEN, GATHERED, INCIDENT_CELLS_MAX,
-        INCIDENT_CLASSES_MAX, INCIDENT_SLOTS, MANIFEST_BYTES, OVERFLOW_BUDGETS, PARENT_CLASSES_MAX,
-        POLICY_SLOTS, PORT_SLOTS, RULE_COUNTERS, SERVICES_MAX, WAYS,
+        INCIDENT_CLASSES_MAX, INCIDENT_SLOTS, MANIFEST_BYTES, OVERFLOW_BUDGETS, PAIRS_MAX,
+        PARENT_CLASSES_MAX, POLICY_SLOTS, PORT_SLOTS, RULE_COUNTERS, SERVICES_MAX, WAYS,
     },
-    policy::{Cell, Class, DropEvent, ParentClass, PolicyHeader, RuleDrops, Settings, Trace},
+    policy::{
+        Cell, Class, ClientRule, ClientRuleKey, DropEvent, ParentClass, PolicyHeader, RuleDrops, Settings,
+        Trace,
+    },
     ranges::{NodeV4, NodeV6},
     service::{DestinationSlot, PortSlot},
     table::Set,
@@ -25,6 +28,8 @@ use detector_common::{
 };
 
 const MAPPABLE: usize = BPF_F_MMAPABLE as usize;
+
+const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
 
 /// Trees are of different sizes and are written through a mapping.
 const RULES_FLAGS: usize = (BPF_F_INNER_MAP | BPF_F_MMAPABLE) as usize;
@@ -65,6 +70,12 @@ pub(crate) static SOURCES: Array<Set, 1, MAPPABLE> = Array::new();
 /// counter `parents_full`. Error: as for the sources.
 #[btf_map]
 pub(crate) static PARENTS: Array<Set, 1, MAPPABLE> = Array::new();
+
+/// Writer: program. Reader: program, commands through a mapping.
+/// Size: `--sources` / 8 budgets of handshakes (at least 1,024), laid out as the sources: those of sources, and those of rules on
+/// fingerprints for each source. Full: the budget is not charged, counter `client_budgets_full`. Error: as for the sources.
+#[btf_map]
+pub(crate) static CLIENT_BUDGETS: Array<Set, 1, MAPPABLE> = Array::new();
 
 /// Writer: program. Reader: program.
 /// Size: 16,384 connections in their handshake, in sets as the sources. Full: the handshake is not followed, counter
@@ -178,8 +189,26 @@ pub(crate) static CLASSES: Array<
 pub(crate) static PARENT_CLASSES: Array<ParentClass, { POLICY_SLOTS * PARENT_CLASSES_MAX }, MAPPABLE> =
     Array::new();
 
+/// Writer: daemon, for the policy or the incident rules that are to come, and when a fingerprint appears that a rule is about.
+/// Reader: program, at a handshake; commands. Size: 65,536 fingerprints, each of a service and of a policy or a set of incident
+/// rules; memory for those that there are. Full: the policy or incident rule is refused; a fingerprint that appears later is not
+/// acted on, counter `client_rules_full` of the daemon. Error: a fingerprint is acted on once its exemplar has been named.
+#[btf_map]
+pub(crate) static CLIENT_RULES: HashMap<ClientRuleKey, ClientRule, { CLIENT_RULES_MAX }, NO_PREALLOC> =
+    HashMap::new();
+
+/// Writer: daemon, the slot that is not active. Reader: program, at a handshake.
+/// Size: 64 classes for each policy and set of incident rules. Full: the policy or the incident rule is refused. Error: none.
+#[btf_map]
+pub(crate) static PAIR_CLASSES: Array<u64, { TREES * PAIRS_MAX }, MAPPABLE> = Array::new();
+
+/// Writer: program; daemon, when a number is given to another name. Reader: program, commands.
+/// Size: a theoretical arrival time for each rule that drops are counted for. Full: cannot be. Error: none.
+#[btf_map]
+pub(crate) static RULE_BUDGETS: Array<u64, { RULE_COUNTERS }, MAPPABLE> = Array::new();
+
 /// Writer: program, each CPU its own; daemon, when a service number is given to another name. Reader: daemon, commands.
-/// Size: 256 services × 30 decisions a CPU. Full: cannot be. Error: none; a reader sums CPUs one after the other.
+/// Size: 256 services × 36 decisions a CPU. Full: cannot be. Error: none; a reader sums CPUs one after the other.
 #[btf_map]
 pub(crate) static VERDICTS: PerCpuArray<ServiceCounters, { SERVICES_MAX }> = PerCpuArray::new();
 
@@ -189,7 +218,7 @@ pub(crate) static VERDICTS: PerCpuArray<ServiceCounters, { SERVICES_MAX }> = Per
 pub(crate) static RULE_DROPS: PerCpuArray<RuleDrops, { RULE_COUNTERS }> = PerCpuArray::new();
 
 /// Writer: program, each CPU its own. Reader: daemon, commands.
-/// Size: 30 words a CPU. Full: cannot be. Error: none.
+/// Size: 31 words a CPU. Full: cannot be. Error: none.
 #[btf_map]
 pub(crate) static COUNTERS: PerCpuArray<u64, { COUNTERS_LEN }> = PerCpuArray::new();
 

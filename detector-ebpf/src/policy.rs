@@ -86,6 +86,12 @@ impl Policy {
         class_of(self.generation, number)
     }
 
+    /// Which it is.
+    #[inline(always)]
+    pub(crate) fn generation(&self) -> Generation {
+        self.generation
+    }
+
     /// The slot of the policy.
     #[inline(always)]
     pub(crate) fn slot(&self) -> u32 {
@@ -102,8 +108,9 @@ impl Policy {
     }
 }
 
+/// The class of a number.
 #[inline(always)]
-fn class_of(generation: Generation, number: u16) -> Option<&'static Class> {
+pub(crate) fn class_of(generation: Generation, number: u16) -> Option<&'static Class> {
     CLASSES.get(generation.class_place(number as u32))
 }
 

@@ -14,7 +14,7 @@ use crate::{
     account,
     atomic::{self, word},
     charge,
-    maps::{FINGERPRINTS, FLOWS, PARENTS, SOURCES},
+    maps::{CLIENT_BUDGETS, FINGERPRINTS, FLOWS, PARENTS, SOURCES},
 };
 
 /// The tables of ways.
@@ -29,6 +29,8 @@ pub(crate) enum Table {
     Flows = 2,
     /// [`FINGERPRINTS`].
     Fingerprints = 3,
+    /// [`CLIENT_BUDGETS`]. Its ways have one budget, in the place of that of packets.
+    ClientBudgets = 4,
 }
 
 impl Table {
@@ -39,7 +41,8 @@ impl Table {
             0 => Self::Sources,
             1 => Self::Parents,
             2 => Self::Flows,
-            _ => Self::Fingerprints,
+            3 => Self::Fingerprints,
+            _ => Self::ClientBudgets,
         }
     }
 }
@@ -70,6 +73,10 @@ static SOURCE_SETS: Global<u32> = Global::new(1);
 /// Sets of [`PARENTS`].
 #[unsafe(no_mangle)]
 static PARENT_SETS: Global<u32> = Global::new(1);
+
+/// Sets of [`CLIENT_BUDGETS`].
+#[unsafe(no_mangle)]
+static CLIENT_BUDGET_SETS: Global<u32> = Global::new(1);
 
 /// Sets of [`FLOWS`].
 const FLOW_SETS: u32 = (limits::FLOWS / WAYS) as u32;
@@ -120,6 +127,10 @@ fn place_of(table: Table, hash: u64) -> Option<Place> {
         Table::Fingerprints => {
             let number = set_of(hash, FINGERPRINT_SETS);
             (number, FINGERPRINTS.get_ptr_mut(number)?)
+        }
+        Table::ClientBudgets => {
+            let number = set_of(hash, CLIENT_BUDGET_SETS.load());
+            (number, CLIENT_BUDGETS.get_ptr_mut(number)?)
         }
     };
     Some(Place { hash, set_number, set })
@@ -427,6 +438,7 @@ pub(crate) fn release(way: *mut Way, seen: Meta) {
 fn count_creation(table: Table, replaced: bool) {
     match table {
         Table::Sources => {}
+        Table::ClientBudgets => return,
         Table::Parents => return account::table_event(TableEvent::ParentCreated),
         Table::Flows => return account::handshake_event(HandshakeEvent::Followed),
         Table::Fingerprints => return account::handshake_event(HandshakeEvent::FingerprintCreated),

@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod bpf;
+pub mod client;
 pub mod cpus;
 pub mod daemon;
 pub mod hello;

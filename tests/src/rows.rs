@@ -22,7 +22,7 @@ use detector_common::{
     limits::{RULE_COUNTERS, SERVICES_MAX},
     policy::{RuleDrops, Settings},
     table::Way,
-    verdict::{Counter, Reason, ServiceCounters, Verdict},
+    verdict::{Counter, Reason, ServiceCounters, Verdict, counter_slot},
 };
 use detector_user::{
     kernel::{
@@ -267,6 +267,27 @@ impl Rig {
     pub fn counted(&self, service: &str, reason: Reason) -> Counter {
         let number = self.service(service);
         read::verdicts(self.maps(), number).expect("counters").slots[reason as usize]
+    }
+
+    /// What would have been dropped for a reason at a service, had the mode been `enforce`.
+    ///
+    /// # Panics
+    ///
+    /// The counters cannot be read.
+    pub fn shadowed(&self, service: &str, reason: Reason) -> Counter {
+        let number = self.service(service);
+        read::verdicts(self.maps(), number).expect("counters").slots[counter_slot(reason, true)]
+    }
+
+    /// What a rule of the policy refused.
+    ///
+    /// # Panics
+    ///
+    /// There is no such rule, or the counters cannot be read.
+    pub fn rule_drops(&self, name: &str) -> RuleDrops {
+        let rule = self.bench().manifest.rules.iter().find(|rule| rule.name == name);
+        let rule = rule.unwrap_or_else(|| panic!("there is no rule {name}"));
+        read::rule_drops(self.maps(), rule.counter).expect("counters")
     }
 
     /// A counter that is no verdict, by its name.

@@ -7,12 +7,7 @@ use detector_common::{
     syn::Syn,
     table::PENDING_MAX,
 };
-use detector_tests::{
-    hello::Hello,
-    packet::{Packet, flags, tcp},
-    random::Random,
-    rows::Rig,
-};
+use detector_tests::{client::Client, hello::Hello, packet::flags, random::Random, rows::Rig};
 use detector_user::kernel::{
     exemplar::Exemplar,
     names::ask_again,
@@ -21,57 +16,7 @@ use detector_user::kernel::{
 
 const OPEN: &str = "version = 1\n[[service]]\nname = \"web\"\naddresses = [\"192.0.2.1\", \"2001:db8::1\"]\n";
 
-const SERVER: &str = "192.0.2.1:443";
 const MS: u64 = 1_000_000;
-
-/// A client's side of a connection.
-struct Client {
-    source: String,
-    sequence: u32,
-}
-
-impl Client {
-    fn new(source: &str) -> Self {
-        Self { source: source.to_owned(), sequence: u32::MAX - 700 }
-    }
-
-    fn packet(&self, flags: u8) -> Packet {
-        let server = if self.source.starts_with('[') { "[2001:db8::1]:443" } else { SERVER };
-        tcp(&self.source, server, flags).sequence(self.sequence)
-    }
-
-    fn syn(&self) -> Packet {
-        self.packet(flags::SYN).tcp_options(&[2, 4, 5, 0xb4, 4, 2, 8, 10, 0, 0, 0, 7, 0, 0, 0, 0, 1, 3, 3, 7])
-    }
-
-    /// SYN and the answer to the server's.
-    fn connect(&mut self, rig: &mut Rig) -> u64 {
-        let key = rig.send(&self.syn().frame()).trace.syn_key;
-        self.sequence = self.sequence.wrapping_add(1);
-        rig.advance(20 * MS);
-        self.send(rig, &[]);
-        key
-    }
-
-    /// The next bytes of the stream. The key of the ClientHello that they complete.
-    fn send(&mut self, rig: &mut Rig, bytes: &[u8]) -> u64 {
-        let key = self.send_at(rig, 0, bytes);
-        self.sequence = self.sequence.wrapping_add(bytes.len() as u32);
-        key
-    }
-
-    /// Bytes that stand so far behind the next ones.
-    fn send_at(&self, rig: &mut Rig, offset: i32, bytes: &[u8]) -> u64 {
-        let packet = self.packet(flags::ACK).sequence(self.sequence.wrapping_add_signed(offset));
-        rig.send(&packet.content(bytes).frame()).trace.tls_key
-    }
-
-    fn pending(&self, rig: &Rig) -> u32 {
-        let address = self.source.rsplit_once(':').expect("a port").0;
-        let address = address.trim_matches(['[', ']']);
-        rig.entry(address, "web").expect("an entry").meta().pending()
-    }
-}
 
 fn key_of(stream: &[u8]) -> u64 {
     let mut machine = Machine::start();

@@ -190,6 +190,8 @@ pub(super) struct AddIncident {
     bytes: Option<String>,
     /// Of a throttle: new connections of each source, like `5/s`.
     connections: Option<String>,
+    /// Of a throttle: TLS handshakes of each source, like `2/s`.
+    handshakes: Option<String>,
     /// Add also what is refused because it is about nearly everyone or has no effect.
     #[serde(default)]
     force: bool,
@@ -214,13 +216,16 @@ impl AddIncident {
             burst: self.burst,
             bytes: self.bytes.as_deref(),
             connections: self.connections.as_deref(),
+            handshakes: self.handshakes.as_deref(),
         })?;
         let action = match (self.action, budgets) {
             (IncidentKind::Block, None) => IncidentAction::Block,
             (IncidentKind::Allow, None) => IncidentAction::Allow,
             (IncidentKind::Throttle, Some(budgets)) => IncidentAction::Throttle(budgets),
             (IncidentKind::Throttle, None) => {
-                return Err(Failure::invalid("a throttle needs `rate`, `bytes` or `connections`"));
+                return Err(Failure::invalid(
+                    "a throttle needs `rate`, `bytes`, `connections` or `handshakes`",
+                ));
             }
             (_, Some(_)) => return Err(Failure::invalid("only a throttle has rates")),
         };

@@ -77,7 +77,7 @@ pub struct IncidentArgs {
 #[derive(Debug, Args)]
 pub struct ThrottleArgs {
     /// Packets of each source, like 100/s or 600/min.
-    #[arg(long, value_name = "RATE", required_unless_present_any = ["bytes", "connections"])]
+    #[arg(long, value_name = "RATE", required_unless_present_any = ["bytes", "connections", "handshakes"])]
     pub rate: Option<String>,
     /// Packets that a source may send at once after a pause; without it, those of a second.
     #[arg(long, value_name = "N", requires = "rate")]
@@ -88,6 +88,9 @@ pub struct ThrottleArgs {
     /// New connections of each source, like 5/s.
     #[arg(long, value_name = "RATE")]
     pub connections: Option<String>,
+    /// TLS handshakes of each source, like 2/s.
+    #[arg(long, value_name = "RATE")]
+    pub handshakes: Option<String>,
     /// Whom, for how long, and why.
     #[command(flatten)]
     pub incident: IncidentArgs,

@@ -179,6 +179,7 @@ fn budgets(active: &Active<'_>, class: &Class) -> Result<Vec<EffectiveBudget>, F
         budget("source", "packets", &class.packets, Quantity::Units),
         budget("source", "bytes", &class.bytes, Quantity::Bytes),
         budget("source", "connections", &class.connections, Quantity::Units),
+        budget("source", "handshakes", &class.handshakes, Quantity::Units),
     ]
     .into_iter()
     .flatten()

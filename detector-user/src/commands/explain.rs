@@ -181,6 +181,7 @@ fn standing(
     let now = ticks(clock::kernel_ns());
     let way = read::source(maps, address, number);
     let parents = parents(maps, active, &class, address, number)?;
+    let handshakes_tat = read::handshakes_tat(maps, address, number, 0);
     let newcomer = || newcomer(&parents, read::is_full(maps, address, number, now), now);
     let enforced = is_enforced(read::hash(maps, address, number), class.enforced_percent);
     Ok(Some(Standing {
@@ -204,7 +205,7 @@ fn standing(
             connections: way.connections(),
         }),
         newcomer: way.is_none().then(newcomer),
-        budgets: budgets(&class, &way.unwrap_or_default(), &parents, address, now),
+        budgets: budgets(&class, &way.unwrap_or_default(), handshakes_tat, &parents, address, now),
     }))
 }
 
@@ -255,12 +256,20 @@ fn newcomer(parents: &[Parent], is_full: bool, now: u64) -> Newcomer {
     }
 }
 
-fn budgets(class: &Class, way: &Way, parents: &[Parent], address: Address, now: u64) -> Vec<BudgetState> {
+fn budgets(
+    class: &Class,
+    way: &Way,
+    handshakes_tat: u64,
+    parents: &[Parent],
+    address: Address,
+    now: u64,
+) -> Vec<BudgetState> {
     let source = source_prefix(Unit::of_source(address.family), address.high).to_string();
     let mut states: Vec<_> = [
         state(&source, "packets", &class.packets, way.packets_tat, now, 0),
         state(&source, "bytes", &class.bytes, way.bytes_tat, now, BYTE_INTERVAL_FRACTION_BITS),
         state(&source, "connections", &class.connections, way.connections_tat, now, 0),
+        state(&source, "handshakes", &class.handshakes, handshakes_tat, now, 0),
     ]
     .into_iter()
     .flatten()

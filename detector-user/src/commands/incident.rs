@@ -19,7 +19,10 @@ use crate::{
     kernel::{mapped::Access, maps::Maps, probe::probe},
     policy::{
         Budget, Budgets,
-        incident::{self, IncidentAction, throttle_of_bytes, throttle_of_connections, throttle_of_packets},
+        incident::{
+            self, IncidentAction, throttle_of_bytes, throttle_of_connections, throttle_of_handshakes,
+            throttle_of_packets,
+        },
     },
 };
 
@@ -50,6 +53,8 @@ pub struct Rates<'a> {
     pub bytes: Option<&'a str>,
     /// New connections.
     pub connections: Option<&'a str>,
+    /// TLS handshakes.
+    pub handshakes: Option<&'a str>,
 }
 
 /// The budgets of a throttle; `None`: nothing is limited.
@@ -69,6 +74,7 @@ pub fn budgets(rates: &Rates<'_>) -> Result<Option<Budgets>, Failure> {
         packets: read("rate", rates.rate, &|rate| throttle_of_packets(rate, rates.burst))?,
         bytes: read("bytes", rates.bytes, &throttle_of_bytes)?,
         connections: read("connections", rates.connections, &throttle_of_connections)?,
+        handshakes: read("handshakes", rates.handshakes, &throttle_of_handshakes)?,
     };
     if rates.burst.is_some() && rates.rate.is_none() {
         return Err(Failure::invalid("a burst needs the rate of packets that it belongs to"));
@@ -78,9 +84,15 @@ pub fn budgets(rates: &Rates<'_>) -> Result<Option<Budgets>, Failure> {
 
 /// Throttles targets.
 pub fn throttle(args: &ThrottleArgs) -> Result<u8, Failure> {
-    let ThrottleArgs { rate, burst, bytes, connections, incident } = args;
-    let (rate, bytes, connections) = (rate.as_deref(), bytes.as_deref(), connections.as_deref());
-    let budgets = budgets(&Rates { rate, burst: *burst, bytes, connections })?;
+    let ThrottleArgs { rate, burst, bytes, connections, handshakes, incident } = args;
+    let rates = Rates {
+        rate: rate.as_deref(),
+        burst: *burst,
+        bytes: bytes.as_deref(),
+        connections: connections.as_deref(),
+        handshakes: handshakes.as_deref(),
+    };
+    let budgets = budgets(&rates)?;
     add_and_tell(incident, IncidentAction::Throttle(budgets.unwrap_or_default()))
 }
 

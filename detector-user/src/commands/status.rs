@@ -214,7 +214,7 @@ fn loaded(pins: &Pins, maps: &Maps) -> Result<Answer, Failure> {
     let is_detached = interfaces.iter().all(|interface| interface.place == GONE);
     let state = if is_detached { State::Detached } else { attached };
     let now_ns = clock::kernel_ns();
-    let tables = [("sources", &maps.sources), ("parents", &maps.parents)].map(|(name, table)| {
+    let tables = read::budget_tables(maps).map(|(name, table)| {
         let fill = read::fill(table, ticks(now_ns));
         let read::Fill { ways, occupied, busy } = fill;
         (name, Fill { ways, occupied, busy, busy_max: fill.busy_max() })

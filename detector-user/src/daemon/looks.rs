@@ -96,7 +96,7 @@ impl Looks {
         }
         self.tables_ns = Some(now_ns);
         self.look_at_handshakes(running, now_ns);
-        for (name, table) in [("sources", &running.maps.sources), ("parents", &running.maps.parents)] {
+        for (name, table) in read::budget_tables(&running.maps) {
             let fill = read::fill(table, ticks(now_ns));
             let busy_max = fill.busy_max();
             if fill.busy > busy_max {

@@ -12,7 +12,7 @@ use detector_common::{
     budget::{TICKS_PER_NS, ticks},
     hash::Seed,
     policy::Settings,
-    table::{sets_for_parents, sets_for_sources},
+    table::{sets_for_client_budgets, sets_for_parents, sets_for_sources},
 };
 
 use super::{events, exemplars, warnings};
@@ -309,7 +309,11 @@ fn map_pins(sources: u32, directory: &Path, adopted: bool) -> Result<(MapPins, V
     if !adopted {
         return Ok((pins, replaced));
     }
-    let sizes = [("SOURCES", sets_for_sources(sources)), ("PARENTS", sets_for_parents(sources))];
+    let sizes = [
+        ("SOURCES", sets_for_sources(sources)),
+        ("PARENTS", sets_for_parents(sources)),
+        ("CLIENT_BUDGETS", sets_for_client_budgets(sources)),
+    ];
     for (name, path) in &mut pins {
         let Some((_, wanted)) = sizes.iter().find(|(sized, _)| sized == name) else { continue };
         let found = MapData::from_pin(&*path)?.info()?.max_entries();

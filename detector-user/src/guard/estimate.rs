@@ -85,15 +85,23 @@ fn passing(demand: &Demand, judged: Option<&Judged<'_>>) -> f64 {
     match judged.map(|judged| (judged.class.action, judged.class)) {
         Some((action, _)) if action == Action::Deny as u8 => 0.0,
         Some((action, class)) if action == Action::Limit as u8 => {
-            passing_budgets(demand, &class.packets, &class.bytes, &class.connections)
+            // A connection has at most one handshake, and most services see one in each.
+            let handshakes = given(&class.handshakes, 0);
+            passing_budgets(
+                demand,
+                &class.packets,
+                &class.bytes,
+                given(&class.connections, 0).min(handshakes),
+            )
         }
         _ => 1.0,
     }
 }
 
-fn passing_budgets(demand: &Demand, packets: &Budget, bytes: &Budget, connections: &Budget) -> f64 {
+/// `connections`: how many may be begun.
+fn passing_budgets(demand: &Demand, packets: &Budget, bytes: &Budget, connections: f64) -> f64 {
     let share = |asked: f64, given: f64| if asked > given { given / asked } else { 1.0 };
-    let refused_connections = (demand.connections - given(connections, 0)).max(0.0);
+    let refused_connections = (demand.connections - connections).max(0.0);
     let shares = [
         share(demand.packets, given(packets, 0)),
         share(demand.bytes, given(bytes, BYTE_INTERVAL_FRACTION_BITS)),
@@ -160,7 +168,7 @@ impl Sum {
     }
 
     fn passing(&self, class: &ParentClass) -> f64 {
-        passing_budgets(&self.0, &class.packets, &class.bytes, &class.connections)
+        passing_budgets(&self.0, &class.packets, &class.bytes, given(&class.connections, 0))
     }
 }
 

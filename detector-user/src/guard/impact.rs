@@ -169,10 +169,10 @@ fn is_changed(
         || parents(before, from.class) != parents(after, to.class)
 }
 
-type Own = [detector_common::budget::Budget; 3];
+type Own = [detector_common::budget::Budget; 4];
 
 fn own(class: &Class) -> Own {
-    [class.packets, class.bytes, class.connections]
+    [class.packets, class.bytes, class.connections, class.handshakes]
 }
 
 fn parents<'p>(judge: &Judge<'p>, class: &Class) -> [Option<&'p ParentClass>; 3] {

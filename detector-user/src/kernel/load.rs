@@ -12,7 +12,7 @@ use aya::{
 };
 use detector_common::{
     hash::Seed,
-    table::{Set, sets_for_parents, sets_for_sources},
+    table::{Set, sets_for_client_budgets, sets_for_parents, sets_for_sources},
 };
 use thiserror::Error;
 
@@ -160,6 +160,7 @@ fn not_loaded(error: EbpfError, sources: u32) -> LoadError {
     let sets_of = |map: &str| match map {
         "SOURCES" => Some(sets_for_sources(sources)),
         "PARENTS" => Some(sets_for_parents(sources)),
+        "CLIENT_BUDGETS" => Some(sets_for_client_budgets(sources)),
         _ => None,
     };
     let EbpfError::MapError(MapError::CreateError { name, io_error }) = error else { return error.into() };
@@ -174,6 +175,7 @@ fn not_loaded(error: EbpfError, sources: u32) -> LoadError {
 pub fn load(options: &LoadOptions) -> Result<Loaded, LoadError> {
     let source_sets = sets_for_sources(options.sources);
     let parent_sets = sets_for_parents(options.sources);
+    let client_budget_sets = sets_for_client_budgets(options.sources);
     let is_clock_virtual = u32::from(options.clock == Clock::Virtual);
     let follows_handshakes = u32::from(options.follows_handshakes);
     let mut loader = EbpfLoader::new();
@@ -185,10 +187,12 @@ pub fn load(options: &LoadOptions) -> Result<Loaded, LoadError> {
         .override_global("SEED_MULTIPLIER_1", &options.seed.multipliers[1], true)
         .override_global("SOURCE_SETS", &source_sets, true)
         .override_global("PARENT_SETS", &parent_sets, true)
+        .override_global("CLIENT_BUDGET_SETS", &client_budget_sets, true)
         .override_global("AYA_LOG_LEVEL", &options.log_level, true)
         .override_global("FOLLOWS_HANDSHAKES", &follows_handshakes, true)
         .map_max_entries("SOURCES", source_sets)
-        .map_max_entries("PARENTS", parent_sets);
+        .map_max_entries("PARENTS", parent_sets)
+        .map_max_entries("CLIENT_BUDGETS", client_budget_sets);
     for (name, path) in options.pins.iter().flatten() {
         loader.map_pin_path(name, path.clone());
     }

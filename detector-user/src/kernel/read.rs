@@ -20,7 +20,9 @@ use crate::clock;
 pub use active::{
     Active, RuleOfClass, Rules, Standing, can_refuse, consistently, incidents, tables_before_trial,
 };
-pub use entries::{Fill, entries, fill, hash, is_full, numbered_entries, parent, set, source};
+pub use entries::{
+    Fill, budget_tables, entries, fill, handshakes_tat, hash, is_full, numbered_entries, parent, set, source,
+};
 pub use fingerprints::{Fingerprint, fingerprints};
 
 /// Looks at the active policy before giving up: each is spoiled only by a policy that is applied meanwhile.

@@ -24,8 +24,8 @@ const LONG_BURST_NS: u64 = 3_600 * NS_PER_S;
 
 pub(super) const PROFILE: Schema = Schema {
     what: "a profile",
-    known: &["packets", "bytes", "connections", "parents"],
-    later: &["handshakes"],
+    known: &["packets", "bytes", "connections", "handshakes", "parents"],
+    later: &[],
 };
 pub(super) const PARENTS: Schema =
     Schema { what: "a profile's parents", known: &["v4_24", "v6_56", "v6_48"], later: &[] };
@@ -39,7 +39,8 @@ pub(super) const BUDGET: Schema = Schema { what: "a budget", known: &["rate", "b
 /// Reads a `[profile.NAME]`.
 pub(super) fn profile(field: Field<'_, '_>, report: &mut Report<'_>) -> Option<Profile> {
     let fields = field.table(&PROFILE, report)?;
-    let budgets = budgets(&fields, report);
+    let handshakes = optional(&fields, Quantity::Handshakes, report);
+    let budgets = Budgets { handshakes, ..budgets(&fields, report) };
     let parents = fields.field("parents").and_then(|parents| parents.table(&PARENTS, report));
     let parents = parents.map(|fields| Parents {
         v4_24: fields.field("v4_24").and_then(|field| parent(field, report)),
@@ -61,6 +62,7 @@ fn budgets(fields: &Fields<'_, '_>, report: &mut Report<'_>) -> Budgets {
         packets: optional(fields, Quantity::Packets, report),
         bytes: optional(fields, Quantity::Bytes, report),
         connections: optional(fields, Quantity::Connections, report),
+        handshakes: None,
     }
 }
 

@@ -73,8 +73,12 @@ impl fmt::Display for IncidentAction {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(self.name())?;
         let Self::Throttle(budgets) = self else { return Ok(()) };
-        let limits =
-            [("packets", budgets.packets), ("bytes", budgets.bytes), ("connections", budgets.connections)];
+        let limits = [
+            ("packets", budgets.packets),
+            ("bytes", budgets.bytes),
+            ("connections", budgets.connections),
+            ("handshakes", budgets.handshakes),
+        ];
         for (name, budget) in limits {
             if let Some(Budget { rate, burst }) = budget {
                 write!(formatter, " {name} {rate} burst {burst}")?;
@@ -107,6 +111,15 @@ pub fn throttle_of_packets(rate: &str, burst: Option<u64>) -> Result<Budget, Str
 /// As there.
 pub fn throttle_of_connections(rate: &str) -> Result<Budget, String> {
     throttle(rate, None, Quantity::Connections)
+}
+
+/// As [`throttle_of_packets`], of TLS handshakes.
+///
+/// # Errors
+///
+/// As there.
+pub fn throttle_of_handshakes(rate: &str) -> Result<Budget, String> {
+    throttle(rate, None, Quantity::Handshakes)
 }
 
 /// As [`throttle_of_packets`], of bytes: a rate such as `1MB/s`.

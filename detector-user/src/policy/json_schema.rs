@@ -143,6 +143,7 @@ fn profile() -> Table {
             "packets": budget(Quantity::Packets, "Packets."),
             "bytes": budget(Quantity::Bytes, "Bytes of whole frames, Ethernet header included."),
             "connections": budget(Quantity::Connections, "TCP segments with SYN and without ACK."),
+            "handshakes": budget(Quantity::Handshakes, "TLS handshakes over TCP: the segment that completes a ClientHello."),
             "parents": reference("parents"),
         }),
         required: json!([]),

@@ -143,6 +143,9 @@ pub struct Budgets {
     pub bytes: Option<Budget>,
     /// New connections.
     pub connections: Option<Budget>,
+    /// TLS handshakes over TCP; a prefix around sources has no such budget.
+    #[serde(default)]
+    pub handshakes: Option<Budget>,
 }
 
 impl Budgets {

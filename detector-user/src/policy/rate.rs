@@ -19,6 +19,7 @@ pub(super) enum Quantity {
     Packets,
     Bytes,
     Connections,
+    Handshakes,
     NewSources,
 }
 
@@ -29,6 +30,7 @@ impl Quantity {
             Self::Packets => "packets",
             Self::Bytes => "bytes",
             Self::Connections => "connections",
+            Self::Handshakes => "handshakes",
             Self::NewSources => "new_sources",
         }
     }
@@ -47,7 +49,7 @@ impl Quantity {
     pub(super) fn rate_expected(self) -> &'static str {
         match self {
             Self::Bytes => "a rate such as \"8MB/s\", \"500kB/s\", \"8MiB/s\" or \"100Mbit/s\"",
-            Self::Packets | Self::Connections | Self::NewSources => {
+            Self::Packets | Self::Connections | Self::Handshakes | Self::NewSources => {
                 "a rate such as \"2000/s\", \"1.5M/s\", \"100/min\", \"10/h\" or \"10/d\""
             }
         }
@@ -67,7 +69,7 @@ impl Quantity {
             Self::Bytes => {
                 "`B`, `kB`, `MB`, `GB`, `TB`, `KiB`, `MiB`, `GiB`, `TiB`, `bit`, `kbit`, `Mbit`, `Gbit` or `Tbit`"
             }
-            Self::Packets | Self::Connections | Self::NewSources => {
+            Self::Packets | Self::Connections | Self::Handshakes | Self::NewSources => {
                 "a plain number, or one with `k`, `M` or `G`"
             }
         }
@@ -220,9 +222,7 @@ fn amount(text: &str, quantity: Quantity) -> Result<Amount, Issue> {
         // `Mb` may be meant as either, and a guess would be wrong by a factor of eight.
         let help = match quantity {
             Quantity::Bytes => Some("bytes end in `B`, bits in `bit`".to_owned()),
-            Quantity::Packets | Quantity::Connections | Quantity::NewSources => {
-                did_you_mean(unit_text, names)
-            }
+            _ => did_you_mean(unit_text, names),
         };
         return Err(Issue::new(wrong, quantity.unit_expected()).help(help));
     };

@@ -256,7 +256,7 @@ impl<'a> Active<'a> {
 
 /// Whether a class can refuse a packet, or could in another mode.
 pub fn can_refuse(class: &Class) -> bool {
-    let budgets = [class.packets, class.bytes, class.connections];
+    let budgets = [class.packets, class.bytes, class.connections, class.handshakes];
     let is_limited = budgets.iter().any(Budget::is_limited);
     let has_parents = [class.v4_24, class.v6_56, class.v6_48].iter().any(|&number| number != 0);
     class.action == Action::Deny as u8 || class.action == Action::Limit as u8 && (is_limited || has_parents)

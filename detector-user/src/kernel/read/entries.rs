@@ -23,6 +23,14 @@ pub fn parent(maps: &Maps, address: Address, unit: Unit, service: u16, lineage: 
     entry(maps, &maps.parents, &SourceKey::of_parent(address, unit, service, lineage))
 }
 
+/// The theoretical arrival time of a source's budget of handshakes at a service, ticks; 0: it has not been charged for long.
+/// `scope`: see [`SourceKey::of_client_budget`].
+pub fn handshakes_tat(maps: &Maps, address: Address, service: u16, scope: u16) -> u64 {
+    let hash = hash(maps, address, service);
+    let key = SourceKey::of_client_budget(&maps.settings.read(0).seed, hash, scope);
+    entry(maps, &maps.client_budgets, &key).map_or(0, |way| way.packets_tat)
+}
+
 /// Whether a source without an entry at a service gets none: every way of its set is limiting its owner or changing hands
 /// at `now`, in ticks.
 pub fn is_full(maps: &Maps, address: Address, service: u16, now: u64) -> bool {
@@ -98,6 +106,11 @@ impl Fill {
     pub fn busy_max(&self) -> u64 {
         sources_for_sets(self.ways / WAYS as u64)
     }
+}
+
+/// The tables whose entries hold budgets, with their names.
+pub fn budget_tables(maps: &Maps) -> [(&'static str, &Mapped<Set>); 3] {
+    [("sources", &maps.sources), ("parents", &maps.parents), ("client_budgets", &maps.client_budgets)]
 }
 
 /// How full a table is at `now`, in ticks.

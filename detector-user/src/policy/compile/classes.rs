@@ -98,6 +98,7 @@ impl<'a> Classes<'a> {
         class.packets = units(budgets.packets, self.clocks.tick_ns);
         class.bytes = bytes(budgets.bytes, self.clocks.tick_ns);
         class.connections = units(budgets.connections, self.clocks.tick_ns);
+        class.handshakes = units(budgets.handshakes, self.clocks.tick_ns);
     }
 
     /// Everything that was asked for.

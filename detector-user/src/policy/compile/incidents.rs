@@ -214,6 +214,7 @@ impl IncidentClasses<'_> {
         class.packets = units(class.packets, budgets.packets);
         class.bytes = class.bytes.tightest(bytes, |_| ticks(2 * tick_ns).max(1));
         class.connections = units(class.connections, budgets.connections);
+        class.handshakes = units(class.handshakes, budgets.handshakes);
         class
     }
 }
@@ -232,10 +233,8 @@ mod tests {
     }
 
     fn budgets() -> impl Strategy<Value = Budgets> {
-        (budget(), budget(), budget()).prop_map(|(packets, bytes, connections)| Budgets {
-            packets,
-            bytes,
-            connections,
+        (budget(), budget(), budget(), budget()).prop_map(|(packets, bytes, connections, handshakes)| {
+            Budgets { packets, bytes, connections, handshakes }
         })
     }
 
@@ -246,6 +245,7 @@ mod tests {
             packets: classes::units(budgets.packets, tick_ns),
             bytes: classes::bytes(budgets.bytes, tick_ns),
             connections: classes::units(budgets.connections, tick_ns),
+            handshakes: classes::units(budgets.handshakes, tick_ns),
             ..Class::default()
         }
     }

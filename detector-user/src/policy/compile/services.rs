@@ -69,7 +69,16 @@ pub(super) fn compile(policy: &Policy, numbers: &BTreeMap<String, u16>) -> Resul
             return Err(ports_error(policy, &prefixes, "too many ports", expected));
         }
     }
-    let header = PolicyHeader { epoch: 0, service_seed: 0, lengths_v4, lengths_v6, rules_v4: 0, rules_v6: 0 };
+    let header = PolicyHeader {
+        epoch: 0,
+        service_seed: 0,
+        lengths_v4,
+        lengths_v6,
+        rules_v4: 0,
+        rules_v6: 0,
+        client_rules: 0,
+        reserved: 0,
+    };
     arrange(header, &destinations, &ports).ok_or_else(|| {
         let expected =
             format!("a policy for which one of {SEEDS_MAX} arrangements suits the kernel's hashes");

@@ -150,6 +150,7 @@ fn budgets(tables: &Tables, class: &Class) -> Attributes {
         ("packets", units(&class.packets)),
         ("bytes", bytes(&class.bytes)),
         ("connections", units(&class.connections)),
+        ("handshakes", units(&class.handshakes)),
     ];
     let levels: [(u16, [&'static str; 4]); 3] = [
         (class.v4_24, names!("parents.v4_24")),

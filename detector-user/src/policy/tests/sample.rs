@@ -56,6 +56,7 @@ fn profiles() {
             packets: per_s(2_000, 4_000),
             bytes: per_s(8_000_000, 16_000_000),
             connections: per_s(20, 20),
+            handshakes: None,
         },
         parents: Parents {
             v4_24: Some(ParentBudgets {
@@ -63,6 +64,7 @@ fn profiles() {
                     packets: per_s(50_000, 50_000),
                     bytes: per_s(12_500_000, 12_500_000),
                     connections: None,
+                    handshakes: None,
                 },
                 new_sources: None,
             }),

@@ -70,7 +70,7 @@ fn broken_policies() {
         ("name = \"api\"", "name = \"none\""),
         ("name = \"api\"", "name = \"a b\""),
         ("[profile.strict]", "[profile.\"a b\"]"),
-        ("[profile.strict]", "[profile.strict]\nhandshakes = \"9/s\""),
+        ("[profile.strict]", "[profile.strict]\nhandshakes = \"9\""),
         ("packets.rate = \"0.5k/s\"", "packets.rate = \"0.5kB/s\""),
         ("packets.rate = \"0.5k/s\"", "packets.rate = 500"),
         ("packets.rate = \"0.5k/s\"", ""),

@@ -75,13 +75,12 @@ size = 3
 "# => [
         "4:1: error: unknown field in `fleets`: found `size`, expected `mode`",
     ];
-    handshakes_are_for_later: r#"version = 1
+    prefixes_have_no_handshakes: r#"version = 1
 [profile.p]
 handshakes = "10/s"
 [profile.p.parents]
 v6_56 = { handshakes = "10/s" }
 "# => [
-        "3:1: error: `handshakes` is not supported by this version: found `handshakes`, expected `packets`, `bytes`, `connections` or `parents` [remove `handshakes`]",
         "5:11: error: `handshakes` is not supported by this version: found `handshakes`, expected `packets`, `bytes`, `connections` or `new_sources` [remove `handshakes`]",
     ];
     fleets_are_for_later: r#"version = 1
@@ -120,7 +119,7 @@ service = [5]
     one_profile_not_a_table: r#"version = 1
 profile.p = "9/s"
 "# => [
-        r#"2:13: error: wrong type for `p`: found the text "9/s", expected a table with `packets`, `bytes`, `connections` or `parents`"#,
+        r#"2:13: error: wrong type for `p`: found the text "9/s", expected a table with `packets`, `bytes`, `connections`, `handshakes` or `parents`"#,
     ];
     defaults_not_a_table: "version = 1
 defaults = true

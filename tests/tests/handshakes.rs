@@ -1,0 +1,199 @@
+//! Budgets of handshakes, through the real program: charged where a ClientHello ends, once a connection, and no way around.
+
+use detector_common::verdict::Reason;
+use detector_tests::{client::Client, hello::Hello, packet::flags, rows::Rig};
+
+const MS: u64 = 1_000_000;
+
+fn policy(profile: &str) -> String {
+    format!(
+        "version = 1\n[[service]]\nname = \"web\"\naddresses = [\"192.0.2.1\", \"2001:db8::1\"]\nprofile = \"p\"\n[profile.p]\n{profile}\n"
+    )
+}
+
+/// Two at once, then one in ten seconds.
+const TWO: &str = "handshakes = { rate = \"6/min\", burst = 2 }";
+
+fn two() -> Rig {
+    Rig::under(&policy(TWO))
+}
+
+/// The reason of a whole ClientHello on a new connection.
+fn shake(rig: &mut Rig, source: &str) -> Reason {
+    let mut client = Client::new(source);
+    client.connect(rig);
+    client.reason(rig, 0, &Hello::browser(200).stream())
+}
+
+#[test]
+fn handshakes_are_charged_where_the_hello_ends_and_given_back_over_time() {
+    for address in ["198.51.100.7", "[2001:db8:7::1]"] {
+        let mut rig = two();
+        let reasons = |rig: &mut Rig, ports: std::ops::Range<u16>| -> Vec<Reason> {
+            ports.map(|port| shake(rig, &format!("{address}:{port}"))).collect()
+        };
+        assert_eq!(
+            reasons(&mut rig, 1000..1004),
+            [Reason::Conforming, Reason::Conforming, Reason::Handshakes, Reason::Handshakes]
+        );
+        rig.advance(10_000 * MS);
+        assert_eq!(reasons(&mut rig, 1004..1006), [Reason::Conforming, Reason::Handshakes]);
+        // Others have their own, and so has the same source elsewhere.
+        assert_eq!(shake(&mut rig, "198.51.100.8:1000"), Reason::Conforming);
+    }
+}
+
+#[test]
+fn packets_that_are_no_handshake_cost_none() {
+    let mut rig = two();
+    for port in 1000..1100 {
+        let mut client = Client::new(&format!("198.51.100.7:{port}"));
+        client.connect(&mut rig);
+        assert_eq!(client.reason(&mut rig, 0, b"GET / HTTP/1.1\r\n\r\n"), Reason::Conforming);
+    }
+    assert_eq!(shake(&mut rig, "198.51.100.7:2000"), Reason::Conforming);
+}
+
+#[test]
+fn a_refused_hello_is_asked_again_when_it_is_sent_again_and_costs_nothing_until_then() {
+    let mut rig = two();
+    shake(&mut rig, "198.51.100.7:1000");
+    shake(&mut rig, "198.51.100.7:1001");
+    let stream = Hello::browser(700).stream();
+    let (first, second) = stream.split_at(500);
+    let mut client = Client::new("198.51.100.7:1002");
+    client.connect(&mut rig);
+    client.send(&mut rig, first);
+    for _ in 0..3 {
+        assert_eq!(client.reason(&mut rig, 0, second), Reason::Handshakes);
+        assert_eq!(client.send_at(&mut rig, 0, second), 0, "no key of what did not pass");
+        rig.advance(1_000 * MS);
+    }
+    // The first segment too: it passed, and passes again.
+    assert_eq!(client.reason(&mut rig, -500, first), Reason::Conforming);
+    rig.advance(7_000 * MS);
+    assert_ne!(client.send(&mut rig, second), 0);
+    // Sent again after it passed: free.
+    assert_eq!(client.reason(&mut rig, -(second.len() as i32), second), Reason::Conforming);
+    assert_eq!(client.reason(&mut rig, 0, b"finished"), Reason::Conforming);
+    assert_eq!(shake(&mut rig, "198.51.100.7:1003"), Reason::Handshakes, "one was charged, not two");
+    rig.advance(10_000 * MS);
+    assert_eq!(shake(&mut rig, "198.51.100.7:1004"), Reason::Conforming);
+}
+
+#[test]
+fn hellos_that_are_not_read_are_charged_too() {
+    let stream = Hello::browser(700).stream();
+    let (first, second) = stream.split_at(500);
+    // Each ends in what the program does not read; the reason of its last segment.
+    type Trick = fn(&mut Client, &mut Rig, &[u8], &[u8]) -> Reason;
+    let tricks: [(&str, Trick); 4] = [
+        ("the second segment first", |client, rig, _, second| client.reason(rig, 500, second)),
+        ("overlapping segments", |client, rig, first, second| {
+            client.send(rig, first);
+            let over: Vec<u8> = first[490..].iter().chain(second).copied().collect();
+            client.reason(rig, -10, &over)
+        }),
+        ("damaged", |client, rig, first, _| {
+            let mut damaged = first.to_vec();
+            // The session id of a ClientHello has at most 32 bytes.
+            damaged[43] = 255;
+            client.reason(rig, 0, &damaged)
+        }),
+        ("a segment that is too long", |client, rig, first, _| {
+            let long: Vec<u8> = first.iter().copied().chain(std::iter::repeat_n(0, 5000)).collect();
+            client.reason(rig, 0, &long)
+        }),
+    ];
+    for (name, trick) in tricks {
+        let mut rig = two();
+        let mut reason = |port: u16| {
+            let mut client = Client::new(&format!("198.51.100.7:{port}"));
+            client.connect(&mut rig);
+            trick(&mut client, &mut rig, first, second)
+        };
+        assert_eq!(
+            [reason(1000), reason(1001), reason(1002), reason(1003)],
+            [Reason::Conforming, Reason::Conforming, Reason::Handshakes, Reason::Handshakes],
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn a_hello_out_of_order_is_charged_once() {
+    let mut rig = two();
+    let stream = Hello::browser(700).stream();
+    let (first, second) = stream.split_at(500);
+    let mut client = Client::new("198.51.100.7:1000");
+    client.connect(&mut rig);
+    assert_eq!(client.reason(&mut rig, 500, second), Reason::Conforming);
+    client.send(&mut rig, first);
+    assert_ne!(client.send(&mut rig, second), 0, "read after all");
+    assert_eq!(shake(&mut rig, "198.51.100.7:1001"), Reason::Conforming);
+    assert_eq!(shake(&mut rig, "198.51.100.7:1002"), Reason::Handshakes);
+}
+
+#[test]
+fn modes_and_rules_hold_for_handshakes() {
+    // Shadow: all pass, and are counted.
+    let mut rig = Rig::under(&policy(TWO).replace("version = 1", "version = 1\ndefaults.mode = \"shadow\""));
+    for port in 1000..1004 {
+        let mut client = Client::new(&format!("198.51.100.7:{port}"));
+        client.connect(&mut rig);
+        assert_ne!(client.send(&mut rig, &Hello::browser(200).stream()), 0, "it is read all the same");
+    }
+    assert_eq!(rig.shadowed("web", Reason::Handshakes).packets, 2);
+    assert_eq!(rig.counted("web", Reason::Handshakes).packets, 0);
+    assert_eq!(rig.entry("198.51.100.7", "web").expect("an entry").refused(), 2);
+
+    // A rule that allows the source.
+    let allow = "[[rule]]\nname = \"partner\"\nsource = [\"198.51.100.7\"]\naction = \"allow\"\n";
+    let mut rig = Rig::under(&(policy(TWO) + allow));
+    for port in 1000..1004 {
+        assert_eq!(shake(&mut rig, &format!("198.51.100.7:{port}")), Reason::Allowed);
+    }
+    // A rule with a profile of its own, whose drops it counts.
+    let limit = "[profile.one]\nhandshakes = { rate = \"1/min\", burst = 1 }\n[[rule]]\nname = \"slow\"\nsource = [\"198.51.100.7\"]\naction = { limit = \"one\" }\n";
+    let mut rig = Rig::under(&(policy(TWO) + limit));
+    assert_eq!(shake(&mut rig, "198.51.100.7:1000"), Reason::Conforming);
+    assert_eq!(shake(&mut rig, "198.51.100.7:1001"), Reason::Handshakes);
+    assert_eq!(rig.rule_drops("slow").dropped, 1);
+}
+
+#[test]
+fn a_policy_keeps_what_was_charged_under_the_one_before() {
+    let mut rig = two();
+    shake(&mut rig, "198.51.100.7:1000");
+    shake(&mut rig, "198.51.100.7:1001");
+    rig.apply(&policy(TWO));
+    assert_eq!(shake(&mut rig, "198.51.100.7:1002"), Reason::Handshakes);
+}
+
+#[test]
+fn where_there_is_no_room_for_budgets_handshakes_pass_and_are_counted() {
+    let mut rig = Rig::under(&policy("handshakes = { rate = \"1/h\", burst = 1 }"));
+    let mut full = 0;
+    // More sources than there is room for, all within a budget's time.
+    for number in 0..4000_u32 {
+        let source = format!("198.18.{}.{}:1000", number >> 8, number & 255);
+        shake(&mut rig, &source);
+        full = rig.counter("client_budgets_full");
+        if full > 10 {
+            break;
+        }
+    }
+    assert!(full > 10, "there is room for all");
+    assert_eq!(rig.counted("web", Reason::Handshakes).packets, 0);
+}
+
+#[test]
+fn a_connection_that_ends_gives_no_handshake_back_and_a_reset_costs_none() {
+    let mut rig = two();
+    for port in 1000..1010 {
+        let mut client = Client::new(&format!("198.51.100.7:{port}"));
+        client.connect(&mut rig);
+        rig.send(&client.packet(flags::RST | flags::ACK).frame());
+    }
+    assert_eq!(shake(&mut rig, "198.51.100.7:2000"), Reason::Conforming);
+}
