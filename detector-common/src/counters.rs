@@ -39,6 +39,7 @@ counters! {
         ParentCreated "parent_created" "A parent prefix was given a way."
         ParentsFull "parents_full" "No way for a parent prefix: its budgets were not charged."
         ClientBudgetsFull "client_budgets_full" "No way for a budget of handshakes: it was not charged."
+        ClientsFull "clients_full" "No way for a client: it is not counted."
         Contended "contended" "A budget changed under four attempts to charge it; the wait-free way was taken."
         EventsLost "events_lost" "A sampled event found the ring buffer full."
     }

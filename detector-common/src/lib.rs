@@ -29,6 +29,7 @@ pub mod abi;
 pub mod address;
 pub mod branchless;
 pub mod budget;
+pub mod client;
 #[cfg(feature = "fingerprint")]
 pub mod client_hello;
 pub mod counters;

@@ -13,8 +13,8 @@ pub const SOURCES_PER_SET_HUNDREDTHS: u64 = 820;
 /// Sources that a table may be sized for: 13 GB, far beyond what an edge node gives.
 pub const SOURCES_MAX: u32 = 100_000_000;
 
-/// Sources that the table is sized for when nothing is asked for; with it all maps stay under 70 MB on four CPUs. Each CPU
-/// more adds 0.18 MB of counters and scratch.
+/// Sources that the table is sized for when nothing is asked for; with it all maps stay under 97 MB on four CPUs. Each CPU
+/// more adds 0.2 MB of counters and scratch.
 pub const SOURCES_DEFAULT: u32 = 500_000;
 
 /// One parent prefix is planned for every so many sources. A full set of parents passes and is counted.
@@ -28,6 +28,12 @@ pub const SOURCES_PER_CLIENT_BUDGET: u32 = 8;
 
 /// Budgets of handshakes that even the smallest table has room for.
 pub const CLIENT_BUDGETS_MIN: u32 = 1024;
+
+/// One client, see [`crate::client`], is planned for every so many sources. The one that was not heard of for longest gives way.
+pub const SOURCES_PER_CLIENT: u32 = 20;
+
+/// Clients that even the smallest table has room for.
+pub const CLIENTS_MIN: u32 = 1024;
 
 /// Services of a policy, and the first number that is none. Service 0 stands for "no service".
 pub const SERVICES_MAX: usize = 256;

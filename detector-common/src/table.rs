@@ -14,8 +14,8 @@ use crate::{
     fingerprint::Kind,
     hash::{Seed, keyed, place},
     limits::{
-        CLIENT_BUDGETS_MIN, PARENTS_MIN, SOURCES_PER_CLIENT_BUDGET, SOURCES_PER_PARENT,
-        SOURCES_PER_SET_HUNDREDTHS, WAYS,
+        CLIENT_BUDGETS_MIN, CLIENTS_MIN, PARENTS_MIN, SOURCES_PER_CLIENT, SOURCES_PER_CLIENT_BUDGET,
+        SOURCES_PER_PARENT, SOURCES_PER_SET_HUNDREDTHS, WAYS,
     },
     verdict::{FIRST_DROP, REASONS, Reason},
 };
@@ -128,6 +128,12 @@ impl Key {
     #[inline(always)]
     pub const fn of_client_budget(seed: &Seed, source_hash: u64, scope: u16) -> Self {
         Self { prefix: keyed(seed, source_hash, scope as u64), tag: OCCUPIED }
+    }
+
+    /// The entry of a client: a source, by its hash, under a pair of fingerprints.
+    #[inline(always)]
+    pub const fn of_client(seed: &Seed, source_hash: u64, syn_key: u64, tls_key: u64) -> Self {
+        Self { prefix: keyed(seed, keyed(seed, source_hash, syn_key), tls_key), tag: OCCUPIED }
     }
 
     /// The entry of a fingerprint at a service.
@@ -469,6 +475,12 @@ pub const fn sources_for_sets(sets: u64) -> u64 {
 pub const fn sets_for_parents(sources: u32) -> u32 {
     let parents = sources / SOURCES_PER_PARENT;
     sets_for_sources(if parents < PARENTS_MIN { PARENTS_MIN } else { parents })
+}
+
+/// Sets of the table of clients beside a table for so many active sources.
+pub const fn sets_for_clients(sources: u32) -> u32 {
+    let clients = sources / SOURCES_PER_CLIENT;
+    sets_for_sources(if clients < CLIENTS_MIN { CLIENTS_MIN } else { clients })
 }
 
 /// Sets of the table of budgets of handshakes beside a table for so many active sources.

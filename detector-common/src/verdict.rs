@@ -101,9 +101,6 @@ pub const FIRST_DROP: usize = Reason::Denied as usize;
 /// let pass.
 pub const COUNTER_SLOTS: usize = REASONS + (REASONS - FIRST_DROP);
 
-/// Room for them: a power of two, so that one mask bounds a slot.
-pub const COUNTER_SLOTS_ROOM: usize = COUNTER_SLOTS.next_power_of_two();
-
 const _: () = {
     let mut number = 0;
     while number < REASONS {
@@ -145,12 +142,12 @@ abi_struct! {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ServiceCounters {
     /// Indexed by [`counter_slot`].
-    pub slots: [Counter; COUNTER_SLOTS_ROOM],
+    pub slots: [Counter; COUNTER_SLOTS],
 }
 
 impl Default for ServiceCounters {
     fn default() -> Self {
-        Self { slots: [Counter::default(); COUNTER_SLOTS_ROOM] }
+        Self { slots: [Counter::default(); COUNTER_SLOTS] }
     }
 }
 

@@ -7,7 +7,7 @@ use detector_common::{
     packet::Packet,
     policy::Trace,
     table::{Refusal, Unit, outcomes_of, traffic_of},
-    verdict::{COUNTER_SLOTS_ROOM, Counter, FIRST_DROP, counter_slot},
+    verdict::{COUNTER_SLOTS, Counter, FIRST_DROP, counter_slot},
 };
 
 use crate::{
@@ -53,8 +53,14 @@ pub(crate) fn settle(ctx: &XdpContext, decision: &Decision<'_>, bytes: u32, now:
 #[inline(always)]
 fn count(decision: &Decision<'_>, bytes: u32) {
     let Some(counters) = VERDICTS.get_ptr_mut(decision.service as u32) else { return };
-    // The verifier does not know what the compiler does: that every slot is below the room.
-    let slot = bounded::<{ COUNTER_SLOTS_ROOM - 1 }>(counter_slot(decision.reason, decision.shadow) as u64);
+    // The verifier does not know what the compiler does: that every decision has a slot.
+    let slot = bounded::<{ COUNTER_SLOTS.next_power_of_two() - 1 }>(counter_slot(
+        decision.reason,
+        decision.shadow,
+    ) as u64);
+    if slot >= COUNTER_SLOTS {
+        return;
+    }
     let first = counters.cast::<Counter>();
     // SAFETY: the slot is inside the counters.
     let counter = unsafe { first.add(slot) };

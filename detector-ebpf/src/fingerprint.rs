@@ -53,7 +53,7 @@ impl Sighting {
     }
 
     #[inline(always)]
-    const fn unpack(word: u64) -> Self {
+    pub(crate) const fn unpack(word: u64) -> Self {
         Self {
             round_trip: word as u8,
             hello_delay: (word >> 8) as u8,

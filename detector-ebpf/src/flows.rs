@@ -14,7 +14,7 @@ use crate::{
     account,
     admission::{self, Asked},
     atomic::{self, word},
-    clock, exemplar,
+    client, clock, exemplar,
     fingerprint::{self, Sighting, bin_between},
     frame::{ACK, FIN, RST, Segment},
     hello,
@@ -143,6 +143,8 @@ enum Outcome {
     Read(Read),
     /// It is over, with the client's first bytes after the ClientHello.
     Finished {
+        /// Key of the SYN; 0: it was not seen.
+        syn_key: u64,
         /// Key of the ClientHello.
         tls_key: u64,
         /// See [`Sighting`].
@@ -193,9 +195,10 @@ pub(crate) fn advance(
             tell(scratch, flow, &read);
             return read.tls_key;
         }
-        Outcome::Finished { tls_key, finish_delay } => {
+        Outcome::Finished { syn_key, tls_key, finish_delay } => {
             let sighting = Sighting { finish_delay, ..Sighting::EMPTY };
             fingerprint::note(Kind::Tls, tls_key, service, room.source_hash, room.now, sighting);
+            client::note(syn_key, tls_key, sighting);
             close(flow, way);
         }
         Outcome::Over => close(flow, way),
@@ -214,6 +217,7 @@ fn tell(scratch: *mut Scratch, flow: &Followed, read: &Read) {
     let room = unsafe { &*scratch };
     let service = Packed::unpack(room.decision).service;
     let Read { tls_key, syn_key, sighting, is_gathered } = *read;
+    client::note(syn_key, tls_key, sighting);
     let is_new = fingerprint::note(Kind::Tls, tls_key, service, room.source_hash, room.now, sighting);
     let is_sample = flow.owner >> 32 & (EXEMPLAR_SAMPLE - 1) == 0;
     if is_new || is_sample {
@@ -256,7 +260,7 @@ fn take(ctx: *mut xdp_md, scratch: *mut Scratch, owner: u64, state: &mut Flow, s
                 return end_of(state, segment);
             }
             let finish_delay = bin_between(state.hello_ns, clock::precise_ns());
-            return Outcome::Finished { tls_key: state.tls_key, finish_delay };
+            return Outcome::Finished { syn_key: state.syn_key, tls_key: state.tls_key, finish_delay };
         }
         match order {
             Order::Next => return read(ctx, scratch, owner, state, segment),

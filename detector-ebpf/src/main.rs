@@ -14,6 +14,7 @@ mod account;
 mod admission;
 mod atomic;
 mod charge;
+mod client;
 mod clock;
 mod event;
 mod exemplar;

@@ -8,6 +8,7 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use detector_common::{
+    client::Client,
     counters::COUNTERS as COUNTERS_LEN,
     fingerprint::{ExemplarHeader, Gathered, Name, Sightings},
     flow::{Flow, Scratch},
@@ -106,6 +107,18 @@ pub(crate) static SIGHTINGS: Array<Sightings, { FINGERPRINTS_LEN }, MAPPABLE> = 
 /// the entry's; a new fingerprint has none until its exemplar came.
 #[btf_map]
 pub(crate) static CLIENT_NAMES: Array<Name, { FINGERPRINTS_LEN }, MAPPABLE> = Array::new();
+
+/// Writer: program. Reader: program, daemon and commands through a mapping.
+/// Size: `--sources` / 20 clients (at least 1,024), each a source at a service under a pair of fingerprints, in sets as the sources.
+/// Full: the client is not counted, counter `clients_full`; one that is idle gives way. Error: its counters end when its way is
+/// taken.
+#[btf_map]
+pub(crate) static CLIENTS: Array<Set, 1, MAPPABLE> = Array::new();
+
+/// Writer: program. Reader: program, daemon and commands through a mapping.
+/// Size: 184 bytes for each way of `CLIENTS`. Full: cannot be. Error: of two CPUs that count a time at once one may be lost.
+#[btf_map]
+pub(crate) static CLIENT_COUNTS: Array<Client, 1, MAPPABLE> = Array::new();
 
 /// Writer: program, bytes of new fingerprints and of one ClientHello in 1,024. Reader: daemon.
 /// Size: 1 MiB, some 500 ClientHellos. Full: the exemplar is lost, counter `exemplars_lost`. Error: a sample.
@@ -218,7 +231,7 @@ pub(crate) static VERDICTS: PerCpuArray<ServiceCounters, { SERVICES_MAX }> = Per
 pub(crate) static RULE_DROPS: PerCpuArray<RuleDrops, { RULE_COUNTERS }> = PerCpuArray::new();
 
 /// Writer: program, each CPU its own. Reader: daemon, commands.
-/// Size: 31 words a CPU. Full: cannot be. Error: none.
+/// Size: 32 words a CPU. Full: cannot be. Error: none.
 #[btf_map]
 pub(crate) static COUNTERS: PerCpuArray<u64, { COUNTERS_LEN }> = PerCpuArray::new();
 

@@ -14,7 +14,7 @@ use crate::{
     account,
     atomic::{self, word},
     charge,
-    maps::{CLIENT_BUDGETS, FINGERPRINTS, FLOWS, PARENTS, SOURCES},
+    maps::{CLIENT_BUDGETS, CLIENTS, FINGERPRINTS, FLOWS, PARENTS, SOURCES},
 };
 
 /// The tables of ways.
@@ -31,6 +31,8 @@ pub(crate) enum Table {
     Fingerprints = 3,
     /// [`CLIENT_BUDGETS`]. Its ways have one budget, in the place of that of packets.
     ClientBudgets = 4,
+    /// [`CLIENTS`].
+    Clients = 5,
 }
 
 impl Table {
@@ -42,7 +44,8 @@ impl Table {
             1 => Self::Parents,
             2 => Self::Flows,
             3 => Self::Fingerprints,
-            _ => Self::ClientBudgets,
+            4 => Self::ClientBudgets,
+            _ => Self::Clients,
         }
     }
 }
@@ -77,6 +80,10 @@ static PARENT_SETS: Global<u32> = Global::new(1);
 /// Sets of [`CLIENT_BUDGETS`].
 #[unsafe(no_mangle)]
 static CLIENT_BUDGET_SETS: Global<u32> = Global::new(1);
+
+/// Sets of [`CLIENTS`].
+#[unsafe(no_mangle)]
+static CLIENT_SETS: Global<u32> = Global::new(1);
 
 /// Sets of [`FLOWS`].
 const FLOW_SETS: u32 = (limits::FLOWS / WAYS) as u32;
@@ -131,6 +138,10 @@ fn place_of(table: Table, hash: u64) -> Option<Place> {
         Table::ClientBudgets => {
             let number = set_of(hash, CLIENT_BUDGET_SETS.load());
             (number, CLIENT_BUDGETS.get_ptr_mut(number)?)
+        }
+        Table::Clients => {
+            let number = set_of(hash, CLIENT_SETS.load());
+            (number, CLIENTS.get_ptr_mut(number)?)
         }
     };
     Some(Place { hash, set_number, set })
@@ -438,7 +449,7 @@ pub(crate) fn release(way: *mut Way, seen: Meta) {
 fn count_creation(table: Table, replaced: bool) {
     match table {
         Table::Sources => {}
-        Table::ClientBudgets => return,
+        Table::ClientBudgets | Table::Clients => return,
         Table::Parents => return account::table_event(TableEvent::ParentCreated),
         Table::Flows => return account::handshake_event(HandshakeEvent::Followed),
         Table::Fingerprints => return account::handshake_event(HandshakeEvent::FingerprintCreated),

@@ -221,7 +221,14 @@ impl Bench {
     /// Empties the tables of sources, parents, handshakes and fingerprints.
     pub fn forget(&self) {
         let maps = &self.loaded.maps;
-        for table in [&maps.sources, &maps.parents, &maps.client_budgets, &maps.flows, &maps.fingerprints] {
+        for table in [
+            &maps.sources,
+            &maps.parents,
+            &maps.client_budgets,
+            &maps.flows,
+            &maps.fingerprints,
+            &maps.clients,
+        ] {
             (0..table.len()).for_each(|set| table.write(set, &Set::default()));
         }
     }

@@ -11,7 +11,7 @@ use detector_tests::{client::Client, hello::Hello, packet::flags, random::Random
 use detector_user::kernel::{
     exemplar::Exemplar,
     names::ask_again,
-    read::{Fingerprint, fingerprints},
+    read::{Fingerprint, clients, fingerprints},
 };
 
 const OPEN: &str = "version = 1\n[[service]]\nname = \"web\"\naddresses = [\"192.0.2.1\", \"2001:db8::1\"]\n";
@@ -74,6 +74,62 @@ fn a_handshake_is_followed_from_its_syn_to_what_comes_after_the_hello() {
         assert_eq!((of_syn.header.kind, of_syn.header.key), (Kind::Syn as u8, syn.key()));
         assert_eq!(of_syn.syn(), Some(syn));
         assert_eq!(exemplar.syn(), None);
+    }
+}
+
+#[test]
+fn clients_are_counted_by_source_and_pair_of_fingerprints() {
+    let mut rig = Rig::under(OPEN);
+    let (one, other) = (Hello::browser(400).stream(), {
+        let mut hello = Hello::browser(400);
+        hello.ciphers.push(0xc030);
+        hello.stream()
+    });
+    let visits = [
+        ("198.51.100.7:1000", &one),
+        ("198.51.100.7:1001", &one),
+        ("198.51.100.7:1002", &other),
+        ("198.51.100.8:1000", &one),
+        ("[2001:db8:7::1]:1000", &one),
+        ("[2001:db8:7::2]:1000", &one),
+    ];
+    for (source, stream) in visits {
+        let mut client = Client::new(source);
+        client.connect(&mut rig);
+        rig.advance(100 * MS);
+        client.send(&mut rig, stream);
+        rig.advance(300 * MS);
+        client.send(&mut rig, b"finished");
+    }
+    let mut seen: Vec<_> = clients(&rig.bench().loaded.maps).collect();
+    seen.sort_by_key(|client| (client.source.high, client.handshakes));
+    let told: Vec<_> = seen
+        .iter()
+        .map(|client| (client.source.to_ip().to_string(), client.counts.tls_key, client.handshakes))
+        .collect();
+    let (one, other) = (key_of(&one), key_of(&other));
+    assert_eq!(
+        told,
+        [
+            ("2001:db8:7::".to_owned(), one, 2),
+            ("198.51.100.7".to_owned(), other, 1),
+            ("198.51.100.7".to_owned(), one, 2),
+            ("198.51.100.8".to_owned(), one, 1),
+        ]
+    );
+    for client in &seen {
+        let counts = &client.counts;
+        assert_ne!(counts.syn_key, 0);
+        assert_eq!((client.service, counts.exchanges), (rig.service("web"), 0));
+        let handshakes = client.handshakes as u16;
+        // 20 ms: 16 to 32; 100 ms: 64 to 128; 300 ms: 256 to 512.
+        assert_eq!(
+            (counts.round_trip[6], counts.hello_delay[8], counts.finish_delay[10]),
+            (handshakes, handshakes, handshakes)
+        );
+        let counted =
+            [counts.round_trip, counts.hello_delay, counts.finish_delay].as_flattened().iter().sum::<u16>();
+        assert_eq!(counted, 3 * handshakes);
     }
 }
 

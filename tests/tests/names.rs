@@ -127,6 +127,24 @@ fn real_clients_have_the_names_that_their_capture_has() -> Result<()> {
     assert_eq!(api.get("/v1/fingerprints?rows=4097")?.status, 422);
     assert_eq!(api.get("/v1/fingerprints?kind=quic")?.status, 400);
 
+    // The two clients of the IPv4 source, by what they are called: curl twice, OpenSSL once.
+    let (_, explained) = site.ask_json(&["explain", &net.source(Who::Client).to_string()])?;
+    let clients = explained["services"][0]["clients"].as_array().context("clients")?;
+    let mut seen: Vec<_> = clients.iter().filter_map(|client| client["handshakes"].as_u64()).collect();
+    seen.sort_unstable();
+    assert_eq!(seen, [1, 2], "{clients:#?}");
+    for client in clients {
+        for (key, name) in [("tls_key", "ja4"), ("syn_key", "syn")] {
+            let text = |field: &str| client[field].as_str().expect("a text").to_owned();
+            assert_eq!(expected.get(&text(key)), Some(&text(name)), "{client:#}");
+        }
+        for times in ["round_trip_ms", "hello_delay_ms"] {
+            assert!(client[times]["from"].is_number(), "{client:#}");
+        }
+    }
+    let (_, text, _) = site.ask(&["explain", &net.source(Who::Client).to_string()])?;
+    assert!(clients.iter().all(|client| text.contains(client["ja4"].as_str().expect("a text"))), "{text}");
+
     let metrics = site.metrics()?;
     assert_eq!(metrics.sum("detector_fingerprints", &[]), 5);
     assert_eq!(metrics.sum("detector_handshake_events_total", &[("event", "hello_read")]), 4);

@@ -1,5 +1,7 @@
 //! `detector explain ADDRESS`: one screen on how a source stands; from the pinned maps alone.
 
+mod clients;
+
 use std::net::IpAddr;
 
 use detector_common::{
@@ -25,6 +27,7 @@ use crate::{
     },
     replay::source_prefix,
 };
+pub use clients::{ClientRow, Range};
 
 /// What `explain` answers.
 #[derive(Debug, Serialize, ToSchema)]
@@ -68,6 +71,8 @@ pub struct Standing {
     pub newcomer: Option<Newcomer>,
     /// Every budget that it is charged to.
     pub budgets: Vec<BudgetState>,
+    /// The clients that made handshakes from it, those seen last first.
+    pub clients: Vec<ClientRow>,
 }
 
 /// What was seen of a source, each modulo 2^32.
@@ -149,6 +154,8 @@ pub fn explain(args: &ExplainArgs) -> Result<u8, Failure> {
 pub fn answer(maps: &Maps, address: IpAddr) -> Result<Answer, Failure> {
     let asked = address;
     let address = Address::from(asked);
+    let (clients, names) = (clients::of_address(maps, address), clients::Names::of(maps));
+    let now_ns = clock::kernel_ns();
     let (policy, version, services) = read::consistently(maps, |active| -> Result<_, Failure> {
         if active.epoch() == 0 {
             return Err(Failure::unavailable("no policy is applied: `detector apply FILE`"));
@@ -156,7 +163,9 @@ pub fn answer(maps: &Maps, address: IpAddr) -> Result<Answer, Failure> {
         let rules = active.rules()?;
         let mut services = Vec::new();
         for (name, &number) in &rules.manifest.services {
-            services.extend(standing(maps, active, &rules, address, name, number)?);
+            let standing = standing(maps, active, &rules, address, name, number)?;
+            let clients = clients::rows(&clients, &names, number, now_ns);
+            services.extend(standing.map(|standing| Standing { clients, ..standing }));
         }
         Ok((active.policy_epoch(), rules.manifest.version, services))
     })?;
@@ -206,6 +215,7 @@ fn standing(
         }),
         newcomer: way.is_none().then(newcomer),
         budgets: budgets(&class, &way.unwrap_or_default(), handshakes_tat, &parents, address, now),
+        clients: Vec::new(),
     }))
 }
 
@@ -390,6 +400,9 @@ fn text(answer: &Answer) -> String {
                 &[2, 3, 4, 5],
                 rows,
             ));
+        }
+        if !standing.clients.is_empty() {
+            lines.push(clients::text(&standing.clients));
         }
     }
     lines.join("\n")

@@ -11,8 +11,9 @@ use aya::maps::{MapData, RingBuf};
 use detector_common::{
     budget::{TICKS_PER_NS, ticks},
     hash::Seed,
+    limits::WAYS,
     policy::Settings,
-    table::{sets_for_client_budgets, sets_for_parents, sets_for_sources},
+    table::{sets_for_client_budgets, sets_for_clients, sets_for_parents, sets_for_sources},
 };
 
 use super::{events, exemplars, warnings};
@@ -313,6 +314,8 @@ fn map_pins(sources: u32, directory: &Path, adopted: bool) -> Result<(MapPins, V
         ("SOURCES", sets_for_sources(sources)),
         ("PARENTS", sets_for_parents(sources)),
         ("CLIENT_BUDGETS", sets_for_client_budgets(sources)),
+        ("CLIENTS", sets_for_clients(sources)),
+        ("CLIENT_COUNTS", sets_for_clients(sources) * WAYS as u32),
     ];
     for (name, path) in &mut pins {
         let Some((_, wanted)) = sizes.iter().find(|(sized, _)| sized == name) else { continue };

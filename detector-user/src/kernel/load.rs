@@ -12,7 +12,8 @@ use aya::{
 };
 use detector_common::{
     hash::Seed,
-    table::{Set, sets_for_client_budgets, sets_for_parents, sets_for_sources},
+    limits::WAYS,
+    table::{Set, sets_for_client_budgets, sets_for_clients, sets_for_parents, sets_for_sources},
 };
 use thiserror::Error;
 
@@ -160,6 +161,7 @@ fn not_loaded(error: EbpfError, sources: u32) -> LoadError {
     let sets_of = |map: &str| match map {
         "SOURCES" => Some(sets_for_sources(sources)),
         "PARENTS" => Some(sets_for_parents(sources)),
+        "CLIENTS" => Some(sets_for_clients(sources)),
         "CLIENT_BUDGETS" => Some(sets_for_client_budgets(sources)),
         _ => None,
     };
@@ -175,6 +177,7 @@ fn not_loaded(error: EbpfError, sources: u32) -> LoadError {
 pub fn load(options: &LoadOptions) -> Result<Loaded, LoadError> {
     let source_sets = sets_for_sources(options.sources);
     let parent_sets = sets_for_parents(options.sources);
+    let client_sets = sets_for_clients(options.sources);
     let client_budget_sets = sets_for_client_budgets(options.sources);
     let is_clock_virtual = u32::from(options.clock == Clock::Virtual);
     let follows_handshakes = u32::from(options.follows_handshakes);
@@ -187,12 +190,15 @@ pub fn load(options: &LoadOptions) -> Result<Loaded, LoadError> {
         .override_global("SEED_MULTIPLIER_1", &options.seed.multipliers[1], true)
         .override_global("SOURCE_SETS", &source_sets, true)
         .override_global("PARENT_SETS", &parent_sets, true)
+        .override_global("CLIENT_SETS", &client_sets, true)
         .override_global("CLIENT_BUDGET_SETS", &client_budget_sets, true)
         .override_global("AYA_LOG_LEVEL", &options.log_level, true)
         .override_global("FOLLOWS_HANDSHAKES", &follows_handshakes, true)
         .map_max_entries("SOURCES", source_sets)
         .map_max_entries("PARENTS", parent_sets)
-        .map_max_entries("CLIENT_BUDGETS", client_budget_sets);
+        .map_max_entries("CLIENT_BUDGETS", client_budget_sets)
+        .map_max_entries("CLIENTS", client_sets)
+        .map_max_entries("CLIENT_COUNTS", client_sets * WAYS as u32);
     for (name, path) in options.pins.iter().flatten() {
         loader.map_pin_path(name, path.clone());
     }

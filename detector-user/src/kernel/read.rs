@@ -1,6 +1,7 @@
 //! Reading the maps: what is active, what was counted, what a source has left.
 
 mod active;
+mod clients;
 mod entries;
 mod fingerprints;
 mod tables;
@@ -20,6 +21,7 @@ use crate::clock;
 pub use active::{
     Active, RuleOfClass, Rules, Standing, can_refuse, consistently, incidents, tables_before_trial,
 };
+pub use clients::{Client, clients};
 pub use entries::{
     Fill, budget_tables, entries, fill, handshakes_tat, hash, is_full, numbered_entries, parent, set, source,
 };
