@@ -50,6 +50,8 @@ counters! {
     HANDSHAKE_EVENTS HandshakeEvent {
         Followed "followed" "A connection was given room to follow its handshake."
         FlowsFull "flows_full" "… and this one was not: all room was taken."
+        FlowReplaced "flow_replaced" "A connection that said nothing after its SYN gave way to another one."
+        SynsSkipped "syns_skipped" "A SYN was not followed: there are more than there is room for, and it is not in the sample."
         FlowRaced "flow_raced" "Two CPUs had packets of one handshake at once; one of them was not looked at."
         HelloRead "hello_read" "A ClientHello was read to its key."
         HelloMalformed "hello_malformed" "A ClientHello contradicts itself: no key."

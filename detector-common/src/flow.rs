@@ -24,7 +24,7 @@ pub enum Stage {
 abi_struct! {
     /// The state of a connection in its handshake.
     #[derive(Default)]
-    pub struct Flow: 200 {
+    pub struct Flow: 128 {
         /// The ClientHello as far as it has come.
         pub hello: Hello,
         /// Key of the entry that the state belongs to; its lowest bit is 1 while a CPU is at work here.
@@ -49,8 +49,6 @@ abi_struct! {
         pub strayed_segments: u8,
         /// [`GATHERED`], [`CHARGED`].
         pub notes: u8,
-        /// The SYN's signature, where its key is known.
-        pub syn: Syn,
     }
 }
 

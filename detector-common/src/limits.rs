@@ -141,6 +141,16 @@ pub const FLOWS: usize = 16_384;
 /// So long is a handshake followed that nothing is heard of.
 pub const HANDSHAKE_NS_MAX: u64 = 10_000_000_000;
 
+/// A connection whose SYN was answered by nothing for so long has waited long enough: where those give way to others that have
+/// waited less, there are more SYNs than there is room for.
+pub const HALF_OPEN_NS_MIN: u64 = 2_000_000_000;
+
+/// So long after that one SYN in [`SYN_SAMPLE`] is followed.
+pub const SYN_FLOOD_NS: u64 = 1_000_000_000;
+
+/// See [`SYN_FLOOD_NS`]; a power of two.
+pub const SYN_SAMPLE: u64 = 16;
+
 /// Segments before a ClientHello that are read: more than the dialogue with a proxy has.
 pub const OTHER_SEGMENTS_MAX: u8 = 8;
 
@@ -156,8 +166,11 @@ pub const GATHERED: usize = 64;
 /// Bytes of the ring buffer of exemplars.
 pub const EXEMPLARS_BYTES: usize = 1024 * 1024;
 
-/// Exemplars in a second; so many at once.
+/// Exemplars of ClientHellos in a second; so many at once.
 pub const EXEMPLARS_PER_SECOND: u64 = 500;
+
+/// Exemplars of SYNs in a second; so many at once. Those are easily made up.
+pub const SYN_EXEMPLARS_PER_SECOND: u64 = 100;
 
 /// Of so many ClientHellos of a known fingerprint one is an exemplar, a power of two.
 pub const EXEMPLAR_SAMPLE: u64 = 1024;

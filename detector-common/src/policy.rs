@@ -102,7 +102,7 @@ abi_struct! {
     /// What changes while the program runs: written by the daemon through its mapping, word by word. The first line is
     /// what packets read.
     #[derive(Default)]
-    pub struct Settings: 128 {
+    pub struct Settings: 144 {
         /// The [`Generation`] that packets are judged by, until the deadline.
         pub active: u64,
         /// When a policy that was to be confirmed is taken back, ticks; 0: it is not.
@@ -127,6 +127,11 @@ abi_struct! {
         pub flows_full_ns: u64,
         /// … no room for a fingerprint.
         pub fingerprints_full_ns: u64,
+        /// Theoretical arrival time of the budget of exemplars of SYNs, ticks. Written by the program.
+        pub syn_exemplar_tat: u64,
+        /// Until when one SYN in [`crate::limits::SYN_SAMPLE`] is followed, ticks: there are more than there is room for. Written by the
+        /// program.
+        pub syn_flood_until: u64,
         /// 0.
         pub reserved_cold: u64,
     }

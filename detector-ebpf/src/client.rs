@@ -11,7 +11,7 @@ use crate::{
     account,
     atomic::{self, word},
     charge,
-    fingerprint::{NOT_KNOWN, Sighting},
+    fingerprint::{HANDSHAKE, NOT_KNOWN, Sighting},
     judge::Packed,
     maps::{CLIENT_COUNTS, SCRATCH},
     source::{self, Created, Table},
@@ -38,7 +38,7 @@ extern "C" fn note_client(syn_key: u64, tls_key: u64, sighting: u64) -> u64 {
     let attempt = match source::attempt_in(Table::Clients, &key) {
         Some(attempt) => attempt,
         // More of a handshake whose client has given way.
-        None if !sighting.is_handshake => return 0,
+        None if sighting.counts == 0 => return 0,
         None => match source::create(Table::Clients, &key, now, 0, 0) {
             Created::Made(attempt) | Created::Met(attempt) => attempt,
             Created::Full => {
@@ -61,7 +61,7 @@ extern "C" fn note_client(syn_key: u64, tls_key: u64, sighting: u64) -> u64 {
         client.tls_key = tls_key;
     }
     charge::stamp(entry, now);
-    if sighting.is_handshake {
+    if sighting.counts == HANDSHAKE {
         atomic::add(word!(entry, traffic), 1);
     }
     count(&mut client.round_trip, sighting.round_trip);

@@ -12,7 +12,7 @@ use detector_common::{
     fingerprint::{EXEMPLAR_CONTENT_START, ExemplarHeader, Gathered, Kind},
     flow::Scratch,
     hello::SEGMENT_BYTES_MAX,
-    limits::{EXEMPLARS_PER_SECOND, GATHERED},
+    limits::{EXEMPLARS_PER_SECOND, GATHERED, SYN_EXEMPLARS_PER_SECOND},
     syn::Syn,
 };
 
@@ -26,14 +26,18 @@ use crate::{
 };
 
 const INTERVAL: u64 = ticks(1_000_000_000 / EXEMPLARS_PER_SECOND);
+const SYN_INTERVAL: u64 = ticks(1_000_000_000 / SYN_EXEMPLARS_PER_SECOND);
 
-/// Whether the budget of exemplars has one left.
+/// Whether the budget of exemplars of a kind has one left.
 #[inline(always)]
-fn may_send(now: u64) -> bool {
+fn may_send(kind: Kind, now: u64) -> bool {
     let Some(settings) = SETTINGS.get_ptr_mut(0) else { return false };
-    let tat = word!(settings, exemplar_tat);
+    let (tat, interval) = match kind {
+        Kind::Tls => (word!(settings, exemplar_tat), INTERVAL),
+        Kind::Syn => (word!(settings, syn_exemplar_tat), SYN_INTERVAL),
+    };
     let seen = atomic::load(tat);
-    let Ok(new) = take(seen, now, INTERVAL, ticks(1_000_000_000)) else { return false };
+    let Ok(new) = take(seen, now, interval, ticks(1_000_000_000)) else { return false };
     atomic::swap(tat, seen, new).is_ok()
 }
 
@@ -66,7 +70,7 @@ fn describe(header: &mut ExemplarHeader, scratch: *const Scratch, kind: Kind, ke
 pub(crate) fn send(scratch: *mut Scratch, kind: Kind, key: u64, syn_key: u64) {
     // SAFETY: see `handshake::hand_over`.
     let room = unsafe { &mut *scratch };
-    if !may_send(room.now) {
+    if !may_send(kind, room.now) {
         return account::handshake_event(HandshakeEvent::ExemplarsHeld);
     }
     describe(&mut room.exemplar, scratch, kind, key, syn_key);
@@ -76,12 +80,12 @@ pub(crate) fn send(scratch: *mut Scratch, kind: Kind, key: u64, syn_key: u64) {
     output((&raw mut room.exemplar).cast(), bytes);
 }
 
-/// Sends a signature, over the bytes of the segment in the scratch.
+/// Sends the signature in the scratch, over the bytes of the segment there.
 #[inline(always)]
-pub(crate) fn send_syn(scratch: *mut Scratch, syn: *const Syn, key: u64) {
+pub(crate) fn send_syn(scratch: *mut Scratch, key: u64) {
     // SAFETY: see `handshake::hand_over`.
     let room = unsafe { &mut *scratch };
-    hello::copy_syn(syn, room.segment.bytes.as_mut_ptr().cast());
+    hello::copy_syn(&raw const room.syn, room.segment.bytes.as_mut_ptr().cast());
     room.segment.end = size_of::<Syn>() as u64;
     send(scratch, Kind::Syn, key, 0);
 }
@@ -97,7 +101,7 @@ pub(crate) fn send_gathered(scratch: *mut Scratch, flow: u64, key: u64, syn_key:
         return false;
     }
     // SAFETY: see `handshake::hand_over`.
-    if !may_send(unsafe { (*scratch).now }) {
+    if !may_send(Kind::Tls, unsafe { (*scratch).now }) {
         account::handshake_event(HandshakeEvent::ExemplarsHeld);
         return true;
     }

@@ -4,7 +4,7 @@ use detector_common::{
     branchless::bounded,
     counters::HandshakeEvent,
     fingerprint::{Kind, REGISTERS, Sightings, TIME_BINS, register_of, time_bin},
-    table::{Key, Way},
+    table::{Key, Way, outcomes_of},
 };
 
 use crate::{
@@ -26,9 +26,13 @@ pub(crate) struct Sighting {
     pub(crate) finish_delay: u8,
     /// [`detector_common::hello::Hello::variant`], or [`NOT_KNOWN`].
     pub(crate) variant: u8,
-    /// Whether it is another handshake: else it is more of one that was counted.
-    pub(crate) is_handshake: bool,
+    /// [`CONNECTION`] or [`HANDSHAKE`] where it is another one, else 0: it is more of one that was counted.
+    pub(crate) counts: u8,
 }
+
+/// See [`Sighting::counts`].
+pub(crate) const CONNECTION: u8 = 1;
+pub(crate) const HANDSHAKE: u8 = 2;
 
 /// Stands in a [`Sighting`] for what it does not tell.
 pub(crate) const NOT_KNOWN: u8 = 0xff;
@@ -40,7 +44,7 @@ impl Sighting {
         hello_delay: NOT_KNOWN,
         finish_delay: NOT_KNOWN,
         variant: NOT_KNOWN,
-        is_handshake: false,
+        counts: 0,
     };
 
     #[inline(always)]
@@ -49,7 +53,7 @@ impl Sighting {
             | (self.hello_delay as u64) << 8
             | (self.finish_delay as u64) << 16
             | (self.variant as u64) << 24
-            | (self.is_handshake as u64) << 32
+            | (self.counts as u64) << 32
     }
 
     #[inline(always)]
@@ -59,7 +63,7 @@ impl Sighting {
             hello_delay: (word >> 8) as u8,
             finish_delay: (word >> 16) as u8,
             variant: (word >> 24) as u8,
-            is_handshake: word >> 32 & 1 != 0,
+            counts: (word >> 32) as u8,
         }
     }
 }
@@ -94,7 +98,7 @@ extern "C" fn note_fingerprint(prefix: u64, tag: u64, source_hash: u64, now: u64
     let attempt = match source::attempt_in(Table::Fingerprints, &key) {
         Some(attempt) => attempt,
         // More of a handshake that is counted no longer.
-        None if !sighting.is_handshake => return 0,
+        None if sighting.counts == 0 => return 0,
         None => match source::create(Table::Fingerprints, &key, now, 0, 0) {
             Created::Made(attempt) | Created::Met(attempt) => attempt,
             Created::Full => {
@@ -115,8 +119,13 @@ extern "C" fn note_fingerprint(prefix: u64, tag: u64, source_hash: u64, now: u64
         profile.key = prefix;
     }
     charge::stamp(entry, now);
-    if sighting.is_handshake {
+    if sighting.counts == HANDSHAKE {
         atomic::add(word!(entry, traffic), 1);
+    }
+    if sighting.counts == CONNECTION {
+        atomic::add(word!(entry, outcomes), outcomes_of(false, true));
+    }
+    if sighting.counts != 0 {
         let (place, raised) = register_of(source_hash);
         let register = &mut profile.sources[bounded::<{ REGISTERS - 1 }>(place as u64)];
         if *register < raised {
@@ -132,10 +141,10 @@ extern "C" fn note_fingerprint(prefix: u64, tag: u64, source_hash: u64, now: u64
     is_new as u64
 }
 
-/// Whether no handshake has been counted in an entry.
+/// Whether nothing has been counted in an entry.
 #[inline(always)]
 fn entry_is_empty(entry: *mut Way) -> bool {
-    atomic::load(word!(entry, traffic)) == 0
+    atomic::load(word!(entry, traffic)) | atomic::load(word!(entry, outcomes)) == 0
 }
 
 #[inline(always)]

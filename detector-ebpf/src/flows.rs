@@ -15,7 +15,7 @@ use crate::{
     admission::{self, Asked},
     atomic::{self, word},
     client, clock, exemplar,
-    fingerprint::{self, Sighting, bin_between},
+    fingerprint::{self, HANDSHAKE, NOT_KNOWN, Sighting, bin_between},
     frame::{ACK, FIN, RST, Segment},
     hello,
     judge::Packed,
@@ -71,6 +71,7 @@ impl Followed {
     #[inline(always)]
     fn keep(&self, now: u64) {
         atomic::store(word!(self.entry, packets_tat), flow::deadline(now));
+        atomic::store(word!(self.entry, traffic), 1);
     }
 }
 
@@ -117,10 +118,6 @@ pub(crate) fn open(
     atomic::store(word!(flow.state, hello_ns), 0);
     atomic::store(word!(flow.state, tls_key), 0);
     state.syn_key = start.syn_key;
-    if start.syn_key != 0 {
-        // SAFETY: see `handshake::hand_over`.
-        hello::copy_syn(unsafe { &raw const (*scratch).syn }, &raw mut state.syn);
-    }
     hello::start(&mut state.hello);
     state.next_sequence = start.next_sequence;
     state.stage = Stage::Hello as u8;
@@ -128,7 +125,12 @@ pub(crate) fn open(
     state.strayed_segments = 0;
     state.notes = 0;
     flow.unlock();
-    flow.keep(now);
+    if start.syn_ns == 0 {
+        flow.keep(now);
+    } else {
+        // Only a SYN so far: it gives way to those that come after it.
+        atomic::store(word!(flow.entry, packets_tat), now);
+    }
     if known.is_none() {
         source::count_pending(way, true);
     }
@@ -230,12 +232,8 @@ fn tell(scratch: *mut Scratch, flow: &Followed, read: &Read) {
     if syn_key == 0 {
         return;
     }
-    let sighting = Sighting { variant: 0, ..sighting };
-    if fingerprint::note(Kind::Syn, syn_key, service, room.source_hash, room.now, sighting) {
-        // SAFETY: an element of the map. Where another CPU begins the connection anew meanwhile, the signature does not have
-        // the key that is said here: the daemon looks.
-        exemplar::send_syn(scratch, unsafe { &raw const (*flow.state).syn }, syn_key);
-    }
+    let sighting = Sighting { variant: NOT_KNOWN, ..sighting };
+    fingerprint::note(Kind::Syn, syn_key, service, room.source_hash, room.now, sighting);
 }
 
 #[inline(always)]
@@ -348,7 +346,7 @@ fn read(ctx: *mut xdp_md, scratch: *mut Scratch, owner: u64, state: &mut Flow, s
                 round_trip: bin_between(state.syn_ns, state.ack_ns),
                 hello_delay: bin_between(state.ack_ns, state.hello_ns),
                 variant: state.hello.variant & 0xf,
-                is_handshake: true,
+                counts: HANDSHAKE,
                 ..Sighting::EMPTY
             };
             let (tls_key, syn_key) = (state.tls_key, state.syn_key);

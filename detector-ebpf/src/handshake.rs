@@ -3,7 +3,10 @@
 
 use aya_ebpf::{Global, bindings::xdp_action, programs::XdpContext};
 use detector_common::{
+    counters::HandshakeEvent,
+    fingerprint::Kind,
     flow::{self, Scratch},
+    limits::SYN_SAMPLE,
     packet::{Layout, Packet, TCP},
     table::{Key, Unit, Way},
     verdict::{FIRST_DROP, Reason},
@@ -13,12 +16,13 @@ use crate::{
     account,
     admission::{self, Asked},
     atomic::{self, word},
-    charge, clock,
+    charge, clock, exemplar,
+    fingerprint::{self, CONNECTION, Sighting},
     flows::{self, Start},
     frame,
     hello::read_syn,
     judge::{Decision, Packed},
-    maps::{PROGRAMS, SCRATCH},
+    maps::{PROGRAMS, SCRATCH, SETTINGS},
     policy::Policy,
     source::{self, Table},
 };
@@ -49,6 +53,11 @@ pub(crate) fn hand_over(
     if is_dropped || layout == 0 || !is_part(packet, way) {
         return;
     }
+    // A rule may be about it all the same.
+    if packet.connection && !policy.has_client_rules() && is_flooded(now) && !is_sampled(packet) {
+        source::expect_hello(way, now);
+        return account::handshake_event(HandshakeEvent::SynsSkipped);
+    }
     let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return };
     // SAFETY: this CPU's scratch, which nobody else uses until this packet is done with.
     let scratch = unsafe { &mut *scratch };
@@ -69,6 +78,18 @@ pub(crate) fn hand_over(
 fn is_part(packet: &Packet, way: *mut Way) -> bool {
     packet.protocol == TCP
         && (packet.connection || source::meta(way).pending() != 0 || atomic::load(word!(way, traffic)) == 0)
+}
+
+/// Whether there are more SYNs than there is room for.
+#[inline(always)]
+fn is_flooded(now: u64) -> bool {
+    SETTINGS.get_ptr_mut(0).is_some_and(|settings| now < atomic::load(word!(settings, syn_flood_until)))
+}
+
+/// Whether a SYN is followed also then: by its port, which clients choose at random (RFC 6056) and keep when they send the SYN again.
+#[inline(always)]
+fn is_sampled(packet: &Packet) -> bool {
+    (packet.source_port as u64 ^ source::seed().offsets[0]) & (SYN_SAMPLE - 1) == 0
 }
 
 /// What was learned of a client by one packet: keys, 0 where there is none.
@@ -127,7 +148,20 @@ fn watch(ctx: &XdpContext, scratch: *mut Scratch, way: *mut Way) -> Learned {
     if packet.connection {
         let syn_key = read_syn(ctx.ctx, scratch, layout, &segment);
         charge::stamp_connection(way, now);
-        if !admission::admits(Asked::Connection { syn_key }) {
+        let is_followed = !is_flooded(now) || is_sampled(packet);
+        if is_followed && syn_key != 0 {
+            let sighting = Sighting { variant: 0, counts: CONNECTION, ..Sighting::EMPTY };
+            let service = Packed::unpack(handed.decision).service;
+            if fingerprint::note(Kind::Syn, syn_key, service, handed.source_hash, now, sighting) {
+                exemplar::send_syn(scratch, syn_key);
+            }
+        }
+        let goes_on = admission::admits(Asked::Connection { syn_key });
+        if !goes_on || !is_followed {
+            if goes_on {
+                source::expect_hello(way, now);
+                account::handshake_event(HandshakeEvent::SynsSkipped);
+            }
             return Learned { syn_key, tls_key: 0 };
         }
         let start =
@@ -137,8 +171,8 @@ fn watch(ctx: &XdpContext, scratch: *mut Scratch, way: *mut Way) -> Learned {
     }
     let flow = match flows::find(&place, &key) {
         Some(flow) => flow,
-        // The first packet of a source may be a ClientHello whose SYN came before there was a program.
-        None if atomic::load(word!(way, traffic)) == 0 && frame::begins_hello(ctx, &segment) => {
+        // The SYN came before there was a program, or among too many others.
+        None if frame::begins_hello(ctx, &segment) => {
             let start = Start { next_sequence: segment.sequence, syn_key: 0, syn_ns: 0 };
             match flows::open(&place, &key, way, scratch, &start) {
                 Some(flow) => flow,

@@ -80,12 +80,13 @@ pub(crate) static CLIENT_BUDGETS: Array<Set, 1, MAPPABLE> = Array::new();
 
 /// Writer: program. Reader: program.
 /// Size: 16,384 connections in their handshake, in sets as the sources. Full: the handshake is not followed, counter
-/// `flows_full`. Error: its fingerprint and times are not known.
+/// `flows_full`; one that said nothing after its SYN gives way before, counter `flow_replaced`. Error: its fingerprint or its times are
+/// not known.
 #[btf_map]
 pub(crate) static FLOWS: Array<Set, { FLOWS_LEN / WAYS }, MAPPABLE> = Array::new();
 
 /// Writer: program, the CPU that holds the state's lock. Reader: program.
-/// Size: a state of 200 bytes for each way of `FLOWS`. Full: cannot be. Error: of two packets of one handshake that two CPUs
+/// Size: a state of 128 bytes for each way of `FLOWS`. Full: cannot be. Error: of two packets of one handshake that two CPUs
 /// have at once, one is not looked at.
 #[btf_map]
 pub(crate) static FLOW_STATES: Array<Flow, { FLOWS_LEN }> = Array::new();
@@ -231,7 +232,7 @@ pub(crate) static VERDICTS: PerCpuArray<ServiceCounters, { SERVICES_MAX }> = Per
 pub(crate) static RULE_DROPS: PerCpuArray<RuleDrops, { RULE_COUNTERS }> = PerCpuArray::new();
 
 /// Writer: program, each CPU its own. Reader: daemon, commands.
-/// Size: 32 words a CPU. Full: cannot be. Error: none.
+/// Size: 34 words a CPU. Full: cannot be. Error: none.
 #[btf_map]
 pub(crate) static COUNTERS: PerCpuArray<u64, { COUNTERS_LEN }> = PerCpuArray::new();
 

@@ -92,6 +92,12 @@ impl Policy {
         self.generation
     }
 
+    /// Whether rules may be about fingerprints.
+    #[inline(always)]
+    pub(crate) fn has_client_rules(&self) -> bool {
+        self.header.client_rules != 0 || self.generation.incidents().is_some()
+    }
+
     /// The slot of the policy.
     #[inline(always)]
     pub(crate) fn slot(&self) -> u32 {

@@ -6,7 +6,10 @@ use detector_common::{
     budget::ticks,
     counters::{HandshakeEvent, TableEvent},
     hash::Seed,
-    limits::{self, HANDSHAKE_NS_MAX, HISTORY_PACKETS, LONG_IDLE_NS, SEARCHES_MAX, SWAP_ATTEMPTS_MAX, WAYS},
+    limits::{
+        self, HALF_OPEN_NS_MIN, HANDSHAKE_NS_MAX, HISTORY_PACKETS, LONG_IDLE_NS, SEARCHES_MAX,
+        SWAP_ATTEMPTS_MAX, SYN_FLOOD_NS, WAYS,
+    },
     table::{Key, Meta, PENDING_MAX, Set, Way, attempt_at, set_of, traffic_packets, way_of},
 };
 
@@ -14,7 +17,7 @@ use crate::{
     account,
     atomic::{self, word},
     charge,
-    maps::{CLIENT_BUDGETS, CLIENTS, FINGERPRINTS, FLOWS, PARENTS, SOURCES},
+    maps::{CLIENT_BUDGETS, CLIENTS, FINGERPRINTS, FLOWS, PARENTS, SETTINGS, SOURCES},
 };
 
 /// The tables of ways.
@@ -25,7 +28,7 @@ pub(crate) enum Table {
     Sources = 0,
     /// [`PARENTS`].
     Parents = 1,
-    /// [`FLOWS`]. Its ways have one time: until when they are kept.
+    /// [`FLOWS`]. Its ways have one time: until when they are kept; they have traffic once the client has answered.
     Flows = 2,
     /// [`FINGERPRINTS`].
     Fingerprints = 3,
@@ -330,6 +333,8 @@ extern "C" fn create_entry(prefix: u64, tag: u64, now: u64, class_and_epoch: u64
             account::table_event(TableEvent::CreationRaced);
             continue;
         }
+        let idle_since = busy_until(way);
+        let was_silent = atomic::load(word!(way, traffic)) == 0;
         fill(way, key.prefix);
         let owned = claimed.owned(key.tag, class_and_epoch as u16, (class_and_epoch >> 32) as u32);
         // Nobody else changes a claimed word. By a swap since that is a full barrier: what the entry was filled with is
@@ -339,6 +344,9 @@ extern "C" fn create_entry(prefix: u64, tag: u64, now: u64, class_and_epoch: u64
             return NO_WAY;
         }
         count_creation(table, seen.is_occupied());
+        if table == Table::Flows && seen.is_occupied() && was_silent {
+            note_replaced_flow(idle_since, now);
+        }
         let attempt =
             settle_with_others(place.hash, prefix, tag, chosen as u64, table as u64) as usize & (WAYS - 1);
         // Dated, so that it is not the next newcomer's choice before its first packet is charged.
@@ -460,6 +468,17 @@ fn count_creation(table: Table, replaced: bool) {
     }
 }
 
+/// A connection gave way that had said nothing since its SYN came. If that is not long ago, there are more than there is room for.
+#[inline(always)]
+fn note_replaced_flow(idle_since: u64, now: u64) {
+    account::handshake_event(HandshakeEvent::FlowReplaced);
+    if now.saturating_sub(idle_since) < ticks(HALF_OPEN_NS_MIN)
+        && let Some(settings) = SETTINGS.get_ptr_mut(0)
+    {
+        atomic::store(word!(settings, syn_flood_until), now + ticks(SYN_FLOOD_NS));
+    }
+}
+
 /// Counts a connection of a source that begins its handshake, or ends it.
 #[inline(always)]
 pub(crate) fn count_pending(way: *mut Way, begins: bool) {
@@ -475,6 +494,15 @@ pub(crate) fn count_pending(way: *mut Way, begins: bool) {
             return;
         }
     }
+}
+
+/// Has the next packets of a source looked at, whose SYN is not followed: its ClientHello is found without it.
+#[inline(always)]
+pub(crate) fn expect_hello(way: *mut Way, now: u64) {
+    if meta(way).pending() == 0 {
+        count_pending(way, true);
+    }
+    charge::stamp_connection(way, now);
 }
 
 /// Forgets the connections of a source that were not heard of for as long as a handshake is followed: of those whose entry went

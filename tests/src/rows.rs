@@ -135,6 +135,8 @@ impl Rig {
                 last_epoch: 0,
                 last_incident: 0,
                 exemplar_tat: 0,
+                syn_exemplar_tat: 0,
+                syn_flood_until: 0,
                 ..settings
             },
         );

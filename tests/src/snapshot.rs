@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fmt::Write as _};
 
 use detector_common::{
-    counters::{COUNTERS, FRAME_KINDS, HANDSHAKE_EVENTS, TABLE_EVENTS},
+    counters::{FRAME_KINDS, HANDSHAKE_EVENTS, TABLE_EVENTS},
     limits::SERVICES_MAX,
     table::{Set, Unit},
     verdict::{COUNTER_SLOTS, Counter, slot_reason},
@@ -18,7 +18,7 @@ use detector_user::{
 pub struct Snapshot {
     /// By service and slot.
     pub verdicts: BTreeMap<(u16, usize), Counter>,
-    counters: [u64; COUNTERS],
+    counters: Box<[u64]>,
     entries: BTreeMap<EntryKey, Entry>,
 }
 
@@ -38,7 +38,7 @@ impl Snapshot {
                 }
             }
         }
-        snapshot.counters = read::counters(maps).expect("counters");
+        snapshot.counters = Box::new(read::counters(maps).expect("counters"));
         for table in [&maps.sources, &maps.parents] {
             snapshot.add_entries(table);
         }

@@ -3,7 +3,7 @@
 use detector_common::{
     fingerprint::Kind,
     hello::{Hello as Machine, Transport},
-    limits::{FLOWS, HANDSHAKE_NS_MAX},
+    limits::{FLOWS, HALF_OPEN_NS_MIN, HANDSHAKE_NS_MAX, SYN_FLOOD_NS, SYN_SAMPLE},
     syn::Syn,
     table::PENDING_MAX,
 };
@@ -58,6 +58,7 @@ fn a_handshake_is_followed_from_its_syn_to_what_comes_after_the_hello() {
         assert_eq!((tls.key, of_syn.key), (key_of(&stream), syn.key()));
         for seen in [tls, of_syn] {
             assert_eq!((seen.handshakes, seen.sources, seen.service), (1, 1, rig.service("web")));
+            assert_eq!(seen.connections, u32::from(seen.kind == Kind::Syn));
             // 20 ms: 16.8 to 33.6; 100 ms: 67 to 134.
             assert_eq!((seen.round_trip[8], seen.round_trip.iter().sum::<u32>()), (1, 1));
             assert_eq!((seen.hello_delay[10], seen.hello_delay.iter().sum::<u32>()), (1, 1));
@@ -67,7 +68,7 @@ fn a_handshake_is_followed_from_its_syn_to_what_comes_after_the_hello() {
             (1, 1),
             "300 ms: 268 to 537"
         );
-        let [exemplar, of_syn] = &rig.take_exemplars()[..] else { panic!("two exemplars") };
+        let [of_syn, exemplar] = &rig.take_exemplars()[..] else { panic!("two exemplars") };
         assert_eq!((exemplar.header.key, exemplar.header.syn_key), (tls.key, syn.key()));
         assert_eq!(exemplar.header.source_port, 40000);
         assert_eq!(exemplar.bytes, stream);
@@ -342,22 +343,65 @@ fn handshakes_that_end_make_room_for_others() {
     assert_eq!(rig.counter("flows_full"), 0);
 }
 
+/// SYNs of a flood, each of another connection.
+fn flood(rig: &mut Rig, numbers: std::ops::Range<usize>) {
+    for number in numbers {
+        let source = format!("10.0.{}.9:{}", number % 200, 1024 + number / 200);
+        rig.send(&Client::new(&source).syn().frame());
+    }
+}
+
 #[test]
-fn connections_that_are_not_heard_of_make_room_for_others() {
+fn a_flood_of_syns_leaves_room_for_handshakes() {
     let mut rig = Rig::under(OPEN);
-    let syn = |number: usize| {
-        Client::new(&format!("10.0.{}.9:{}", number % 200, 1024 + number / 200)).syn().frame()
-    };
-    for number in 0..2 * FLOWS {
-        rig.send(&syn(number));
+    let stream = Hello::browser(700).stream();
+    let mut early = Client::new("198.51.100.1:40000");
+    early.connect(&mut rig);
+    flood(&mut rig, 0..2 * FLOWS);
+    let (followed, skipped) = (rig.counter("followed"), rig.counter("syns_skipped"));
+    assert_eq!(followed + skipped, 1 + 2 * FLOWS as u64);
+    assert!(skipped > 0 && rig.counter("flow_replaced") > 0 && rig.counter("flows_full") == 0);
+
+    // The one that had answered was not pushed out, and knows its SYN.
+    assert_eq!(early.send(&mut rig, &stream), key_of(&stream));
+    let told: Vec<_> = clients(&rig.bench().loaded.maps).map(|client| client.counts.syn_key).collect();
+    assert!(matches!(told[..], [key] if key != 0), "{told:x?}");
+    // In the midst of the flood: whether its SYN was followed or not, the ClientHello is read.
+    for port in 40_000..40_064 {
+        let mut client = Client::new(&format!("198.51.100.7:{port}"));
+        client.connect(&mut rig);
+        assert_eq!(client.send(&mut rig, &stream), key_of(&stream), "port {port}");
+        client.send(&mut rig, b"finished");
     }
-    let (followed, full) = (rig.counter("followed"), rig.counter("flows_full"));
-    assert_eq!((followed, followed + full), (FLOWS as u64, 2 * FLOWS as u64));
+    let of_syns = clients(&rig.bench().loaded.maps).filter(|client| client.counts.syn_key != 0);
+    assert_eq!(of_syns.map(|client| client.handshakes).sum::<u32>(), 1 + 64 / SYN_SAMPLE as u32);
+
+    // Afterwards every SYN is followed again; those of the flood give way.
+    rig.advance(HALF_OPEN_NS_MIN.max(SYN_FLOOD_NS) + MS);
+    let (followed, skipped) = (rig.counter("followed"), rig.counter("syns_skipped"));
+    flood(&mut rig, 2 * FLOWS..2 * FLOWS + FLOWS / 4);
+    assert_eq!(
+        (rig.counter("followed"), rig.counter("syns_skipped")),
+        (followed + FLOWS as u64 / 4, skipped)
+    );
+}
+
+#[test]
+fn connections_that_answered_are_waited_for_and_then_make_room() {
+    let mut rig = Rig::under(OPEN);
+    let mut connected = 0;
+    while rig.counter("flows_full") == 0 {
+        let mut client = Client::new(&format!("10.0.{}.9:{}", connected % 200, 1024 + connected / 200));
+        rig.send(&client.syn().frame());
+        client.sequence = client.sequence.wrapping_add(1);
+        client.send(&mut rig, &[]);
+        connected += 1;
+        assert!(connected < 2 * FLOWS, "there is room for all");
+    }
     rig.advance(HANDSHAKE_NS_MAX + MS);
-    for number in 2 * FLOWS..2 * FLOWS + FLOWS / 8 {
-        rig.send(&syn(number));
-    }
-    assert_eq!(rig.counter("followed"), followed + FLOWS as u64 / 8);
+    let followed = rig.counter("followed");
+    flood(&mut rig, connected..connected + FLOWS / 4);
+    assert_eq!(rig.counter("followed"), followed + FLOWS as u64 / 4);
 }
 
 #[test]
@@ -390,7 +434,7 @@ fn exemplars_that_are_asked_for_are_sent_again() {
         client.send(rig, &stream[100..]);
         rig.take_exemplars().iter().map(|exemplar| exemplar.header.kind).collect::<Vec<_>>()
     };
-    let both = [Kind::Tls as u8, Kind::Syn as u8];
+    let both = [Kind::Syn as u8, Kind::Tls as u8];
     assert_eq!(exchange(&mut rig, 1), both);
     assert!(exchange(&mut rig, 2).is_empty(), "none is new");
     let maps = &rig.bench().loaded.maps;

@@ -91,6 +91,8 @@ pub struct Row {
     pub conflicts: u32,
     /// The service.
     pub service: String,
+    /// SYNs that showed it, modulo 2^32; of a ClientHello 0.
+    pub connections: u32,
     /// Handshakes that showed it, modulo 2^32.
     pub handshakes: u32,
     /// Distinct sources that showed it, to 6.5 %.
@@ -169,6 +171,7 @@ fn row(known: &Fingerprint, manifest: &Manifest, now_ns: u64) -> Row {
         syn: name.filter(|_| known.kind == Kind::Syn).map(|name| name.syn.to_string()),
         conflicts: name.map_or(0, |name| name.conflicts),
         service: manifest.service_name(known.service).to_owned(),
+        connections: known.connections,
         handshakes: known.handshakes,
         sources: known.sources,
         last_seen_s: clock::unix_s().saturating_sub(idle_s),
@@ -225,6 +228,7 @@ fn text(answer: &Answer, now_s: u64) -> String {
         "KIND",
         "JA4 OR SYN",
         "SERVICE",
+        "SYNS",
         "HANDSHAKES",
         "SOURCES",
         "LAST SEEN",
@@ -242,6 +246,7 @@ fn text(answer: &Answer, now_s: u64) -> String {
                 format!("{name} and others ({} conflicts)", row.conflicts)
             },
             row.service.clone(),
+            row.connections.to_string(),
             row.handshakes.to_string(),
             row.sources.to_string(),
             format!("{} ago", duration(now_s.saturating_sub(row.last_seen_s))),
@@ -252,7 +257,7 @@ fn text(answer: &Answer, now_s: u64) -> String {
     format!(
         "{} fingerprints known; times are medians\n\n{}",
         answer.fingerprints,
-        table(&header, &[4, 5, 6, 7, 8], rows)
+        table(&header, &[4, 5, 6, 7, 8, 9], rows)
     )
 }
 

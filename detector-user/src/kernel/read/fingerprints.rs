@@ -19,6 +19,8 @@ pub struct Fingerprint {
     pub key: u64,
     /// Number of the service.
     pub service: u16,
+    /// SYNs that showed it, modulo 2^32; of a ClientHello 0.
+    pub connections: u32,
     /// Handshakes that showed it, modulo 2^32.
     pub handshakes: u32,
     /// Distinct sources that showed it, to 6.5 %.
@@ -54,6 +56,7 @@ pub fn fingerprints(maps: &Maps) -> impl Iterator<Item = Fingerprint> {
             key: profile.key,
             name: names::read(maps, number, kind, profile.key),
             service: meta.service(),
+            connections: way.connections(),
             handshakes: way.packets(),
             sources: distinct(&profile.sources),
             variants: profile.variants,
