@@ -29,6 +29,7 @@ pub mod incident;
 mod json_schema;
 mod mode;
 mod model;
+pub mod patterns;
 mod ports;
 mod prefix;
 mod rate;
