@@ -102,7 +102,8 @@ fn other_spellings(text: &str) -> impl Iterator<Item = String> {
 
 fn read(text: &str) -> Result<Ja4Pattern, Issue> {
     if text.len() == JA3_DIGITS && text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        let help = "JA3 is another fingerprint: `detector top` shows the JA4 of clients".to_owned();
+        let help =
+            "JA3 is another fingerprint: `detector top fingerprints` shows the JA4 of clients".to_owned();
         return Err(Issue::new("a JA3 hash, not a JA4", EXPECTED).help(help));
     }
     if text.contains(',') {
