@@ -139,3 +139,118 @@ pub(super) fn class(rule: usize, rule_counter: u16, until: Option<Option<u64>>, 
         ..Class::default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use detector_common::{
+        budget::ticks,
+        limits::{CLASSES_MAX, INCIDENT_CLASSES_MAX},
+        policy::Action as ClassAction,
+    };
+
+    use super::*;
+    use crate::policy::{
+        Budget, Matches, Rate,
+        compile::{Beside, Clocks, IncidentTables, Standard},
+        incident::IncidentAction,
+        target::{matches, target},
+    };
+
+    const CLOCKS: Clocks = Clocks { tick_ns: 4_000_000, kernel_ns: 0, unix_ns: 100_000_000_000 };
+
+    fn incident(action: IncidentAction, whom: &str, service: Option<&str>, until_s: Option<u64>) -> Incident {
+        let text = |text: &str| text.to_owned();
+        Incident {
+            id: 1,
+            action,
+            matches: matches(vec![target(whom).unwrap()]).unwrap(),
+            service: service.map(text),
+            until_s,
+            reason: text("test"),
+            by: text("nobody"),
+            at_s: 1,
+            counter: 7,
+        }
+    }
+
+    fn budgets() -> Budgets {
+        let budget = Some(Budget { rate: Rate { count: 5, per_ns: 1_000_000_000 }, burst: 5 });
+        Budgets { packets: None, bytes: None, connections: budget, handshakes: budget }
+    }
+
+    /// Beside services 3 and 4, without profiles.
+    fn tables(rules: Vec<Incident>) -> IncidentTables {
+        let service = |name: &str, number| (name.to_owned(), (number, Class::default()));
+        let standard = Standard(BTreeMap::from([service("api", 3), service("web", 4)]));
+        Beside::new(Incidents { rules }, &standard, CLOCKS).unwrap().unwrap().tables
+    }
+
+    #[test]
+    fn incident_rules_have_their_classes_before_those_of_sources() {
+        let shared = IncidentAction::ThrottleShared(budgets());
+        let rules = vec![
+            incident(IncidentAction::Block, "192.0.2.0/24", None, None),
+            incident(IncidentAction::Block, "ja4:t13*_*_*", Some("web"), None),
+            incident(IncidentAction::Allow, "ja4:t12*_*_*", None, Some(50)),
+            incident(shared, "ja4:t*_*_*+syn:4:*:*:*:*:*:*:*", None, Some(160)),
+            incident(IncidentAction::Throttle(budgets()), "syn:4:*:*:*:*:*:*:*", Some("gone"), None),
+        ];
+        let tables = tables(rules.clone());
+        let class = |rule: &FingerprintRule| tables.classes[usize::from(rule.class) - CLASSES_MAX];
+        let told: Vec<_> =
+            tables.fingerprint_rules.iter().map(|rule| (rule.rule, rule.service, rule.is_shared)).collect();
+        // Of equally specific ones the last; one about a service that is not there is nowhere.
+        assert_eq!(told, [(3, None, true), (2, None, false), (1, Some(4), false)]);
+        let [pair, allow, block] = &tables.fingerprint_rules[..] else { panic!() };
+        assert_eq!(
+            [pair.class, allow.class, block.class].map(usize::from),
+            [2, 1, 0].map(|place| CLASSES_MAX + place)
+        );
+        let pair = class(pair);
+        let limited =
+            [pair.packets, pair.bytes, pair.connections, pair.handshakes].map(|budget| budget.is_limited());
+        assert_eq!(
+            (limited, pair.is_shared, pair.rule, pair.rule_counter),
+            ([false, false, false, true], 1, 3, 7)
+        );
+        assert_eq!((pair.until, class(allow).until, class(block).until), (ticks(60_000_000_000), 1, 0));
+        assert_eq!(
+            [class(allow).action, class(block).action],
+            [ClassAction::Allow as u8, ClassAction::Deny as u8]
+        );
+        assert!(tables.cells.iter().all(|cell| cell.class == 0 || cell.class as usize > CLASSES_MAX + 3));
+        // Another policy gives them the same classes.
+        let services = BTreeMap::from([("web".to_owned(), 9)]);
+        let again = incident_fingerprint_rules(&Incidents { rules }, &services);
+        assert_eq!(again.iter().map(|rule| (rule.rule, rule.class)).collect::<Vec<_>>(), {
+            tables.fingerprint_rules.iter().map(|rule| (rule.rule, rule.class)).collect::<Vec<_>>()
+        });
+    }
+
+    #[test]
+    fn all_incident_rules_may_be_about_fingerprints_but_few_about_both() {
+        let block = |whom: &str, count| vec![incident(IncidentAction::Block, whom, None, None); count];
+        assert_eq!(tables(block("ja4:t13*_*_*", 256)).classes.len(), 256);
+        const { assert!(256 <= INCIDENT_CLASSES_MAX) };
+        let pairs = block("ja4:t13*_*_*+syn:4:*:*:*:*:*:*:*", PAIRS_MAX + 1);
+        let error = Beside::new(Incidents { rules: pairs }, &Standard::default(), CLOCKS).unwrap_err();
+        assert!(error.to_string().contains("too many rules with both"), "{error}");
+    }
+
+    /// Rules that are kept in the history, or by another daemon, are read as they were written.
+    #[test]
+    fn incident_rules_are_kept_as_json() {
+        let sources = incident(IncidentAction::Block, "192.0.2.0/24", None, None);
+        let json = serde_json::to_value(&sources).unwrap();
+        assert_eq!(json["sources"], serde_json::json!(["192.0.2.0/24"]));
+        assert!(json.get("matches").is_none() && json.get("fingerprints").is_none());
+        for action in [IncidentAction::Throttle(budgets()), IncidentAction::ThrottleShared(budgets())] {
+            let rule = incident(action, "ja4:t13*_*_*", None, None);
+            let json = serde_json::to_string(&rule).unwrap();
+            assert!(json.contains(r#""fingerprints":{"ja4":["t13*_*_*"]}"#), "{json}");
+            assert_eq!(serde_json::from_str::<Incident>(&json).unwrap(), rule);
+        }
+        assert_eq!(serde_json::from_value::<Incident>(json).unwrap().matches, sources.matches);
+        assert!(matches!(sources.matches, Matches::Sources(_)));
+    }
+}
