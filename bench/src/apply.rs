@@ -126,9 +126,11 @@ fn ten_prefixes_more(maps: &mut Maps) -> Result<f64> {
     let rule = Incident {
         id: 0,
         action: IncidentAction::Block,
-        sources: (0..10)
-            .map(|number| Ipv4Net::new_assert(Ipv4Addr::new(192, 0, 2, 16 * number), 28).into())
-            .collect(),
+        matches: policy::Matches::Sources(
+            (0..10)
+                .map(|number| Ipv4Net::new_assert(Ipv4Addr::new(192, 0, 2, 16 * number), 28).into())
+                .collect(),
+        ),
         service: None,
         until_s: Some(clock::unix_s() + 3600),
         reason: "bench".to_owned(),

@@ -7,12 +7,14 @@ use ipnet::IpNet;
 
 use crate::input::Input;
 use crate::policy::{
-    Action, BURST_BYTES_MIN, BYTES_PER_S_MAX, BYTES_PER_S_MIN, Budget, Budgets, COUNT_PER_S_MAX, Checked,
-    Context, Diagnostic, NAME_CHARS_MAX, NAME_RESERVED, PROFILES_MAX, Policy, Profile, REFILL_NS_MAX,
+    BURST_BYTES_MIN, BYTES_PER_S_MAX, BYTES_PER_S_MIN, Budget, Budgets, COUNT_PER_S_MAX, Checked, Context,
+    Diagnostic, Matches, NAME_CHARS_MAX, NAME_RESERVED, PROFILES_MAX, Policy, Profile, REFILL_NS_MAX,
     RULES_MAX, SERVICES_MAX, Severity,
     compile::{Clocks, Manifest, Tables, compile},
     difference::{Difference, difference},
-    in_file, parse_in, render,
+    in_file, parse_in,
+    patterns::{Moment, PATTERNS_MAX, Patterns},
+    render, target,
 };
 
 /// Between the ends of rules in the seeds: 2026-06-01T00:00:00Z.
@@ -103,17 +105,48 @@ fn assert_promised(policy: &Policy) {
         assert_prefixes(&service.addresses);
     }
     for rule in rules {
-        assert!(!rule.sources.is_empty(), "{rule:?}");
+        match &rule.matches {
+            Matches::Sources(sources) => assert!(!sources.is_empty(), "{rule:?}"),
+            Matches::Fingerprints(patterns) => assert_patterns(patterns),
+        }
         assert!(
             rule.service.iter().all(|name| services.iter().any(|service| service.name == *name)),
             "{rule:?}"
         );
-        if let Action::Limit(name) = &rule.action {
-            assert!(profiles.contains_key(name), "{rule:?}");
+        if let Some(name) = rule.action.profile() {
+            let profile = profiles.get(name).unwrap_or_else(|| panic!("{rule:?}"));
+            if let Some(patterns) = rule.matches.patterns() {
+                assert!(charged(&profile.budgets, patterns).is_some(), "{rule:?}");
+            }
         }
-        assert_prefixes(&rule.sources);
+        assert!(!rule.action.is_shared() || rule.matches.patterns().is_some(), "{rule:?}");
+        assert_prefixes(rule.matches.sources());
     }
     profiles.values().for_each(assert_bounded);
+}
+
+/// The budget that a limit of a rule about fingerprints charges.
+fn charged<'a>(budgets: &'a Budgets, patterns: &Patterns) -> Option<&'a Budget> {
+    match patterns.acts_at() {
+        Moment::Syn => budgets.connections.as_ref(),
+        Moment::ClientHello => budgets.handshakes.as_ref(),
+    }
+}
+
+/// Each is told as what is read as the same.
+fn assert_patterns(patterns: &Patterns) {
+    assert!(!patterns.is_empty());
+    assert!(patterns.ja4.len() <= PATTERNS_MAX && patterns.syn.len() <= PATTERNS_MAX);
+    for pattern in &patterns.ja4 {
+        assert_eq!(pattern.to_string().parse().as_ref(), Ok(pattern));
+    }
+    for pattern in &patterns.syn {
+        assert_eq!(pattern.to_string().parse().as_ref(), Ok(pattern));
+    }
+    for target in patterns.targets() {
+        let read = target.contains('|') || target::target(&target).is_ok();
+        assert!(read, "{target} is no target");
+    }
 }
 
 fn assert_names<'a>(names: impl Iterator<Item = &'a str>) {
@@ -145,8 +178,9 @@ fn assert_bounded(profile: &Profile) {
         assert!(refill_ns <= u128::from(REFILL_NS_MAX), "{budget:?}");
     };
     let assert_budgets = |budgets: &Budgets| {
-        let Budgets { packets, bytes, connections } = budgets;
-        packets.iter().chain(connections).for_each(|budget| assert_budget(budget, COUNT_PER_S_MAX));
+        let Budgets { packets, bytes, connections, handshakes } = budgets;
+        let counts = packets.iter().chain(connections).chain(handshakes);
+        counts.for_each(|budget| assert_budget(budget, COUNT_PER_S_MAX));
         if let Some(budget) = bytes {
             assert_budget(budget, BYTES_PER_S_MAX);
             assert!(budget.burst >= BURST_BYTES_MIN, "{budget:?}");

@@ -33,7 +33,8 @@ use crate::{
     kernel::{maps::Maps, read},
     policy::{
         REASON_CHARS_MAX,
-        incident::{self as rules, IncidentAction, target},
+        incident::{self as rules, IncidentAction},
+        target,
     },
 };
 use detector_common::limits::INCIDENT_RULES_MAX;
@@ -167,7 +168,8 @@ pub(super) async fn rollback(
 pub(super) struct AddIncident {
     /// What happens.
     action: IncidentKind,
-    /// Addresses or prefixes.
+    /// Addresses or prefixes; or patterns of fingerprints, `ja4:PATTERN`, `syn:PATTERN`, or `ja4:PATTERN+syn:PATTERN` of clients that
+    /// match both.
     #[schema(min_items = 1, max_items = 100_000, example = json!(["198.51.100.7", "2001:db8:1::/48"]))]
     targets: Vec<String>,
     /// Only at this service of the policy.
@@ -188,10 +190,13 @@ pub(super) struct AddIncident {
     burst: Option<u64>,
     /// Of a throttle: bytes of each source, like `1MB/s`.
     bytes: Option<String>,
-    /// Of a throttle: new connections of each source, like `5/s`.
+    /// Of a throttle: new connections of each source, like `5/s`; what `syn:PATTERN` is limited by.
     connections: Option<String>,
-    /// Of a throttle: TLS handshakes of each source, like `2/s`.
+    /// Of a throttle: TLS handshakes of each source, like `2/s`; what `ja4:PATTERN` is limited by.
     handshakes: Option<String>,
+    /// Of a throttle: one budget for all clients that match the fingerprints, instead of one for each source.
+    #[serde(default)]
+    shared: bool,
     /// Add also what is refused because it is about nearly everyone or has no effect.
     #[serde(default)]
     force: bool,
@@ -218,9 +223,13 @@ impl AddIncident {
             connections: self.connections.as_deref(),
             handshakes: self.handshakes.as_deref(),
         })?;
+        if self.shared && self.action != IncidentKind::Throttle {
+            return Err(Failure::invalid("only a throttle is `shared`"));
+        }
         let action = match (self.action, budgets) {
             (IncidentKind::Block, None) => IncidentAction::Block,
             (IncidentKind::Allow, None) => IncidentAction::Allow,
+            (IncidentKind::Throttle, Some(budgets)) if self.shared => IncidentAction::ThrottleShared(budgets),
             (IncidentKind::Throttle, Some(budgets)) => IncidentAction::Throttle(budgets),
             (IncidentKind::Throttle, None) => {
                 return Err(Failure::invalid(
@@ -242,11 +251,12 @@ impl AddIncident {
             }
         };
         let target = |text: &String| {
-            target(text).map_err(|wrong| Failure::invalid(format_args!("target {text:?}: {wrong}")))
+            target::target(text).map_err(|wrong| Failure::invalid(format_args!("target {text:?}: {wrong}")))
         };
+        let targets = self.targets.iter().map(target).collect::<Result<_, _>>()?;
         Ok(incidents::Request {
             action,
-            targets: self.targets.iter().map(target).collect::<Result<_, _>>()?,
+            matches: target::matches(targets).map_err(Failure::invalid)?,
             service: self.service,
             time,
             reason: rules::reason(&self.reason)
@@ -268,7 +278,7 @@ pub(super) async fn incidents(
     let (body, permit) = input::large::<AddIncident, _>(&app, request, INCIDENT_BYTES_MAX, permit).await?;
     let guard = app.running.guard.clone();
     let (request, permit) = blocking(move || Ok((body.request(guard)?, permit))).await?;
-    let target = targets_text(&request.targets);
+    let target = targets_text(&request.matches);
     let wanted = Wanted { what: request.action.name(), target, reason: Some(request.reason.clone()) };
     change(app, operator, wanted, move |running, maps, caller| {
         let _permit = permit;

@@ -24,8 +24,9 @@ use crate::{
         read::{self, Active, ReadError},
     },
     policy::{
-        SOURCE_BITS_V6,
+        Matches, SOURCE_BITS_V6,
         incident::{Incident, IncidentAction, is_broad},
+        target,
     },
     traffic::Look,
 };
@@ -35,8 +36,8 @@ use crate::{
 pub struct Request {
     /// What happens.
     pub action: IncidentAction,
-    /// To whom, at least one.
-    pub targets: Vec<IpNet>,
+    /// To whom.
+    pub matches: Matches,
     /// Only at this service.
     pub service: Option<String>,
     /// For how long; `None`: until it is undone.
@@ -119,7 +120,7 @@ struct Asked<'a> {
 pub fn add(maps: &mut Maps, pins: &Pins, record: &Record<'_>, request: &Request) -> Result<Answer, Failure> {
     let asked = Asked {
         action: request.action.name(),
-        target: targets_text(&request.targets),
+        target: targets_text(&request.matches),
         reason: Some(&request.reason),
         gone: &[],
         if_not_kept: "it ends when the program is loaded anew",
@@ -128,19 +129,20 @@ pub fn add(maps: &mut Maps, pins: &Pins, record: &Record<'_>, request: &Request)
 }
 
 fn add_now(maps: &mut Maps, request: &Request, by: &str, look: Option<&Look>) -> Result<Answer, Stop> {
-    if request.targets.is_empty() || request.targets.len() > TARGETS_MAX {
+    let count = request.matches.count();
+    if count == 0 || count > TARGETS_MAX {
         return Err(Failure::invalid(format_args!(
-            "{} targets: expected 1 to {TARGETS_MAX} addresses or prefixes",
-            request.targets.len()
+            "{count} targets: expected 1 to {TARGETS_MAX} addresses or prefixes"
         ))
         .into());
     }
+    target::check_action(&request.action, &request.matches).map_err(Failure::invalid)?;
     let mut warnings = check(maps, request)?;
     let clocks = clocks(maps);
     let incident = Incident {
         id: 0,
         action: request.action.clone(),
-        sources: request.targets.clone(),
+        matches: request.matches.clone(),
         service: request.service.clone(),
         until_s: request.time.map(|time| clock::unix_s().saturating_add(time.as_secs())),
         reason: request.reason.clone(),
@@ -169,7 +171,7 @@ fn without_effect(maps: &Maps, added: &[Incident]) -> Vec<String> {
         let rules = active.rules()?;
         let mut told = Vec::new();
         for incident in added {
-            for &target in incident.sources.iter().take(TARGETS_ASKED) {
+            for &target in incident.matches.sources().iter().take(TARGETS_ASKED) {
                 let is_meant =
                     |name: &&String| incident.service.as_ref().is_none_or(|service| service == *name);
                 for (name, &number) in rules.manifest.services.iter().filter(|(name, _)| is_meant(name)) {
@@ -203,9 +205,9 @@ fn refuse(refusal: Refusal, what: &str) -> Result<(), Failure> {
 }
 
 /// The first of some targets, and how many more there are.
-pub fn targets_text(targets: &[IpNet]) -> String {
-    let first = targets.first().map(ToString::to_string).unwrap_or_default();
-    match targets.len() {
+pub fn targets_text(matches: &Matches) -> String {
+    let first = matches.targets(1).concat();
+    match matches.count() {
         0 | 1 => first,
         count => format!("{first} and {} more", count - 1),
     }
@@ -269,10 +271,10 @@ fn remove_now(
 /// Refuses what is likely to hurt nearly everyone or has no effect, unless it is forced; then, or where it has some effect,
 /// it is a warning.
 fn check(maps: &Maps, request: &Request) -> Result<Vec<String>, Failure> {
+    let targets = request.matches.sources();
     let mut refused = Vec::new();
     refused.extend(
-        request
-            .targets
+        targets
             .iter()
             .copied()
             .filter(|&target| is_broad(target))
@@ -280,7 +282,7 @@ fn check(maps: &Maps, request: &Request) -> Result<Vec<String>, Failure> {
     );
     let is_throttle = matches!(request.action, IncidentAction::Throttle(_));
     let is_part = |target: &&IpNet| target.addr().is_ipv6() && target.prefix_len() > SOURCE_BITS_V6;
-    if let Some(part) = request.targets.iter().find(is_part).filter(|_| is_throttle) {
+    if let Some(part) = targets.iter().find(is_part).filter(|_| is_throttle) {
         let source = Address::from(part.addr()).prefix(SOURCE_BITS_V6).to_ip();
         return Err(Failure::invalid(format_args!(
             "{part} is a part of one source, {source}/{SOURCE_BITS_V6}, which has one budget: throttle that, or block the part"
@@ -303,7 +305,7 @@ fn check(maps: &Maps, request: &Request) -> Result<Vec<String>, Failure> {
             warnings.push("the policy has no service, so every packet passes".to_owned());
         }
         let services: Vec<_> = manifest.services.values().copied().collect();
-        for &target in &request.targets {
+        for &target in targets {
             if is_always_allowed(active, target, &services)? {
                 allowed
                     .push(format!("{target} is in defaults.allow, which comes before every rule: it passes"));
@@ -311,10 +313,12 @@ fn check(maps: &Maps, request: &Request) -> Result<Vec<String>, Failure> {
         }
         Ok(())
     })?;
-    if request.action != IncidentAction::Allow && allowed.len() == request.targets.len() {
+    let is_all = !targets.is_empty() && allowed.len() == targets.len();
+    if request.action != IncidentAction::Allow && is_all {
         refused.append(&mut allowed);
     }
     warnings.append(&mut allowed);
+    warnings.extend(target::without_effect(&request.matches));
     if !refused.is_empty() && !request.force {
         return Err(Failure::invalid(format_args!(
             "{}\nnot added: if it is meant, add --force",

@@ -2,14 +2,15 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use clap::Args;
-use ipnet::IpNet;
-
 use super::{ChangeArgs, time_within};
 use crate::{
     change::INCIDENT_TIME_MAX,
-    policy::incident::{reason, target},
+    policy::{
+        incident::reason,
+        target::{Target, target},
+    },
 };
+use clap::Args;
 
 pub(super) const RULES_NOTES: &str = "\
 DROPPED and WOULD DROP count the packets that a rule refused since it came, by its name.
@@ -26,14 +27,18 @@ it newly drops too much of the traffic; addresses named one by one are meant. Ex
 
 pub(super) const THROTTLE_NOTES: &str = "\
 Each source of TARGET is limited by itself. What the policy limits besides goes on, and where it is stricter
-already it stays so.
+already it stays so. Clients with a fingerprint are limited where their handshakes are: ja4:PATTERN, parts with `*`, by
+--handshakes at the ClientHello, syn:PATTERN, fields with `*`, by --connections at the SYN. `detector top fingerprints`
+shows those of the clients there are.
 
-Example:
-  detector throttle 198.51.100.0/24 --rate 100/s --for 30min --reason 'INC-4711: scraper'";
+Examples:
+  detector throttle 198.51.100.0/24 --rate 100/s --for 30min --reason 'INC-4711: scraper'
+  detector throttle 'ja4:t13d1516h2_8daaf6152771_*' --handshakes 20/s --shared --for 1h --reason 'INC-4711: its library'";
 
 pub(super) const BLOCK_NOTES: &str = "\
-Example:
-  detector block 198.51.100.7 2001:db8:1::/48 --for 1h --reason 'INC-4711: credential stuffing'";
+Examples:
+  detector block 198.51.100.7 2001:db8:1::/48 --for 1h --reason 'INC-4711: credential stuffing'
+  detector block 'syn:4:128:0:1460:*:*:*:0' --service api --for 1h --reason 'INC-4711: its stack'";
 
 pub(super) const ALLOW_NOTES: &str = "\
 Example:
@@ -50,9 +55,9 @@ Example:
 /// `block`, `allow`, and what `throttle` has in common with them.
 #[derive(Debug, Args)]
 pub struct IncidentArgs {
-    /// Addresses or prefixes.
+    /// Addresses or prefixes; or ja4:PATTERN, syn:PATTERN, or ja4:PATTERN+syn:PATTERN of clients that match both.
     #[arg(value_name = "TARGET", required_unless_present = "targets_file", value_parser = target)]
-    pub targets: Vec<IpNet>,
+    pub targets: Vec<Target>,
     /// A file with more of them, one a line, `#` before comments.
     #[arg(long = "targets", value_name = "FILE")]
     pub targets_file: Option<PathBuf>,
@@ -85,12 +90,15 @@ pub struct ThrottleArgs {
     /// Bytes of each source, like 1MB/s or 10Mbit/s.
     #[arg(long, value_name = "RATE")]
     pub bytes: Option<String>,
-    /// New connections of each source, like 5/s.
+    /// New connections of each source, like 5/s; what syn:PATTERN is limited by.
     #[arg(long, value_name = "RATE")]
     pub connections: Option<String>,
-    /// TLS handshakes of each source, like 2/s.
+    /// TLS handshakes of each source, like 2/s; what ja4:PATTERN is limited by.
     #[arg(long, value_name = "RATE")]
     pub handshakes: Option<String>,
+    /// One budget for all clients that match the fingerprints, instead of one for each source.
+    #[arg(long)]
+    pub shared: bool,
     /// Whom, for how long, and why.
     #[command(flatten)]
     pub incident: IncidentArgs,

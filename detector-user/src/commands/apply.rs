@@ -100,7 +100,7 @@ pub fn answer(
         epoch,
         services: policy.services.len(),
         rules: policy.rules.len(),
-        source_prefixes: policy.rules.iter().map(|rule| rule.sources.len()).sum(),
+        source_prefixes: policy.rules.iter().map(|rule| rule.matches.sources().len()).sum(),
         confirm_in_s: confirm.map(|time| time.as_secs()),
         warnings: in_file(&file.name, file.checked.warnings.clone()),
         idle_incidents,

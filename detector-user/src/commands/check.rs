@@ -75,7 +75,7 @@ pub fn answer(file: &str, text: &str, source_files: SourceFiles<'_>) -> Answer {
         .partition(|placed| placed.diagnostic.severity == Severity::Error);
     let valid = policy.is_some();
     let (services, rules) = policy.map_or((0, Vec::new()), |policy| (policy.services.len(), policy.rules));
-    let source_prefixes = rules.iter().map(|rule| rule.sources.len()).sum();
+    let source_prefixes = rules.iter().map(|rule| rule.matches.sources().len()).sum();
     Answer { valid, file: file.to_owned(), services, rules: rules.len(), source_prefixes, errors, warnings }
 }
 

@@ -11,7 +11,7 @@ use super::{
     Failure,
     amount::{Amount, Quantity},
     mode_name,
-    rules::{IncidentRule, Rule, beside, ends, incident_table, of_policy},
+    rules::{IncidentRule, Rule, beside, clients, ends, incident_table, of_policy},
     table, time, version_name,
 };
 use crate::{
@@ -20,10 +20,7 @@ use crate::{
         read::{self, Active},
         services::{self, Destination},
     },
-    policy::{
-        Ports,
-        compile::{Manifest, ManifestRule},
-    },
+    policy::{Ports, compile::Manifest},
 };
 
 /// The answer.
@@ -92,9 +89,9 @@ pub struct LimitingRule {
 /// A budget of a profile.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct EffectiveBudget {
-    /// Whose: `source`, or the prefix around it: `v4_24`, `v6_56`, `v6_48`.
+    /// Whose: `source`, or the prefix around it: `v4_24`, `v6_56`, `v6_48`; or `shared`, of all clients of a rule.
     pub of: &'static str,
-    /// `packets`, `bytes`, `connections` or `new_sources`.
+    /// `packets`, `bytes`, `connections`, `handshakes` or `new_sources`.
     pub budget: &'static str,
     /// How much.
     #[serde(flatten)]
@@ -117,7 +114,7 @@ pub fn answer(maps: &Maps) -> Result<Answer, Failure> {
             service(active, &manifest, name, number, destinations)
         });
         let services = services.collect::<Result<_, Failure>>()?;
-        let rules = manifest.rules.iter().map(|of| rule(maps, active, &manifest, of));
+        let rules = (0..manifest.rules.len()).map(|number| rule(maps, active, &manifest, number));
         let incidents = active.incidents()?;
         let incidents = incidents.rules.iter().map(|incident| beside(maps, &manifest, incident));
         Ok(Answer {
@@ -166,20 +163,22 @@ fn rule(
     maps: &Maps,
     active: &Active<'_>,
     manifest: &Manifest,
-    rule: &ManifestRule,
+    number: usize,
 ) -> Result<LimitingRule, Failure> {
+    let rule = &manifest.rules[number];
     // All classes of a rule afford the same; they differ in what comes when it ends.
     let class = active.classes().find(|(_, class)| class.rule_counter == rule.counter);
     let budgets = class.map_or(Ok(Vec::new()), |(_, class)| budgets(active, &class))?;
-    Ok(LimitingRule { rule: of_policy(maps, manifest, rule)?, budgets })
+    Ok(LimitingRule { rule: of_policy(maps, manifest, number)?, budgets })
 }
 
 fn budgets(active: &Active<'_>, class: &Class) -> Result<Vec<EffectiveBudget>, Failure> {
+    let of = if class.is_shared == 0 { "source" } else { "shared" };
     let mut budgets: Vec<_> = [
-        budget("source", "packets", &class.packets, Quantity::Units),
-        budget("source", "bytes", &class.bytes, Quantity::Bytes),
-        budget("source", "connections", &class.connections, Quantity::Units),
-        budget("source", "handshakes", &class.handshakes, Quantity::Units),
+        budget(of, "packets", &class.packets, Quantity::Units),
+        budget(of, "bytes", &class.bytes, Quantity::Bytes),
+        budget(of, "connections", &class.connections, Quantity::Units),
+        budget(of, "handshakes", &class.handshakes, Quantity::Units),
     ]
     .into_iter()
     .flatten()
@@ -244,9 +243,10 @@ pub fn text(answer: &Answer) -> String {
         lines.push(format!("\nincident rules\n{}", incident_table(&answer.incidents)));
     }
     if !answer.rules.is_empty() {
-        let header = ["RULE", "ACTION", "MODE", "BUDGETS", "DROPPED", "WOULD DROP", "ENDS", "REASON"];
+        let header =
+            ["RULE", "CLIENTS", "ACTION", "MODE", "BUDGETS", "DROPPED", "WOULD DROP", "ENDS", "REASON"];
         let rows = answer.rules.iter().map(rule_row);
-        lines.push(format!("\n{}", table(&header, &[4, 5], rows)));
+        lines.push(format!("\n{}", table(&header, &[5, 6], rows)));
     }
     lines.join("\n")
 }
@@ -269,6 +269,7 @@ fn rule_row(LimitingRule { rule, budgets }: &LimitingRule) -> Vec<String> {
     let budgets = budgets.iter().map(budget).collect::<Vec<_>>().join(", ");
     vec![
         rule.name.clone(),
+        clients(rule),
         rule.action.clone(),
         rule.mode.clone(),
         if budgets.is_empty() { "-".to_owned() } else { budgets },

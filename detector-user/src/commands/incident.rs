@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use ipnet::IpNet;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -20,9 +19,10 @@ use crate::{
     policy::{
         Budget, Budgets,
         incident::{
-            self, IncidentAction, throttle_of_bytes, throttle_of_connections, throttle_of_handshakes,
+            IncidentAction, throttle_of_bytes, throttle_of_connections, throttle_of_handshakes,
             throttle_of_packets,
         },
+        target,
     },
 };
 
@@ -84,7 +84,7 @@ pub fn budgets(rates: &Rates<'_>) -> Result<Option<Budgets>, Failure> {
 
 /// Throttles targets.
 pub fn throttle(args: &ThrottleArgs) -> Result<u8, Failure> {
-    let ThrottleArgs { rate, burst, bytes, connections, handshakes, incident } = args;
+    let ThrottleArgs { rate, burst, bytes, connections, handshakes, shared, incident } = args;
     let rates = Rates {
         rate: rate.as_deref(),
         burst: *burst,
@@ -92,8 +92,9 @@ pub fn throttle(args: &ThrottleArgs) -> Result<u8, Failure> {
         connections: connections.as_deref(),
         handshakes: handshakes.as_deref(),
     };
-    let budgets = budgets(&rates)?;
-    add_and_tell(incident, IncidentAction::Throttle(budgets.unwrap_or_default()))
+    let budgets = budgets(&rates)?.unwrap_or_default();
+    let action = if *shared { IncidentAction::ThrottleShared } else { IncidentAction::Throttle };
+    add_and_tell(incident, action(budgets))
 }
 
 /// Blocks targets.
@@ -129,11 +130,11 @@ pub fn undo(args: &UndoArgs) -> Result<u8, Failure> {
 fn add_and_tell(args: &IncidentArgs, action: IncidentAction) -> Result<u8, Failure> {
     let mut targets = args.targets.clone();
     if let Some(path) = &args.targets_file {
-        targets.extend(targets_of(path)?);
+        targets.extend(targets_of(path, target::target)?);
     }
     let request = Request {
         action,
-        targets,
+        matches: target::matches(targets).map_err(Failure::invalid)?,
         service: args.service.clone(),
         time: args.time,
         reason: args.reason.clone(),
@@ -167,8 +168,11 @@ fn tell_unrecorded(answer: &Answer) {
     }
 }
 
-/// The addresses and prefixes of a file, one a line.
-pub(super) fn targets_of(path: &Path) -> Result<Vec<IpNet>, Failure> {
+/// The targets of a file, one a line.
+pub(super) fn targets_of<T>(
+    path: &Path,
+    read: impl Fn(&str) -> Result<T, String>,
+) -> Result<Vec<T>, Failure> {
     let text = std::fs::read_to_string(path).map_err(|error| {
         Failure::invalid(format_args!(
             "cannot read {}: {error}; name a text file with an address or prefix a line",
@@ -180,7 +184,7 @@ pub(super) fn targets_of(path: &Path) -> Result<Vec<IpNet>, Failure> {
         let place = number + 1;
         let wrong =
             |error| Failure::invalid(format_args!("{}:{place}: found {entry:?}: {error}", path.display()));
-        (!entry.is_empty()).then(|| incident::target(entry).map_err(wrong))
+        (!entry.is_empty()).then(|| read(entry).map_err(wrong))
     };
     text.lines().enumerate().filter_map(line).collect()
 }

@@ -15,6 +15,7 @@ use super::{
 use crate::{
     cli::ReplayArgs,
     kernel::probe::probe,
+    policy::target::source,
     replay::{Expected, ReplayError, Report, SourceReport, replay as run},
 };
 
@@ -68,7 +69,7 @@ pub fn replay(args: &ReplayArgs) -> Result<u8, Failure> {
 
 /// The prefixes that should pass.
 fn expected_of(path: &Path) -> Result<Vec<IpNet>, Failure> {
-    let prefixes = targets_of(path)?;
+    let prefixes = targets_of(path, source)?;
     if prefixes.is_empty() {
         return Err(Failure::invalid(format_args!(
             "{}: found no address or prefix, expected at least one, one a line: add those that should pass, or leave \

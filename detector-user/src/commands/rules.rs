@@ -12,8 +12,10 @@ use crate::{
     clock,
     kernel::{mapped::Access, maps::Maps, pins::Pins, probe::probe, read},
     policy::{
-        compile::{Manifest, ManifestRule},
+        Matches,
+        compile::Manifest,
         incident::{Incident, Incidents},
+        patterns::Patterns,
     },
 };
 
@@ -38,7 +40,7 @@ pub struct IncidentRule {
     pub id: u64,
     /// `allow`, `block`, or `throttle` with its rates.
     pub action: String,
-    /// The first of its targets, addresses or prefixes.
+    /// The first of its targets: addresses, prefixes, or patterns of fingerprints as `throttle` takes them.
     pub targets: Vec<String>,
     /// How many there are.
     pub target_count: usize,
@@ -65,8 +67,11 @@ pub struct IncidentRule {
 pub struct Rule {
     /// Its name.
     pub name: String,
-    /// `allow`, `drop`, or `limit NAME`.
+    /// `allow`, `drop`, `limit NAME`, or `limit NAME shared`.
     pub action: String,
+    /// The fingerprints that it is about; none: it is about sources.
+    #[schema(required)]
+    pub fingerprints: Option<Patterns>,
     /// `enforce`, `shadow`, or `enforce N %`.
     pub mode: String,
     /// Packets dropped since the rule came.
@@ -102,7 +107,7 @@ pub fn rules(args: &ReadArgs) -> Result<u8, Failure> {
 pub fn answer(maps: &Maps) -> Result<Answer, Failure> {
     read::consistently(maps, |active| {
         let manifest = active.manifest()?.unwrap_or_default();
-        let rules = manifest.rules.iter().map(|rule| of_policy(maps, &manifest, rule));
+        let rules = (0..manifest.rules.len()).map(|number| of_policy(maps, &manifest, number));
         let incidents = active.incidents()?;
         let incidents = incidents.rules.iter().map(|incident| beside(maps, &manifest, incident));
         Ok(Answer {
@@ -181,8 +186,11 @@ impl IncidentRule {
         Self {
             id: incident.id,
             action: incident.action.to_string(),
-            targets: incident.sources.iter().take(TARGETS_SHOWN).map(target_text).collect(),
-            target_count: incident.sources.len(),
+            targets: match &incident.matches {
+                Matches::Sources(sources) => sources.iter().take(TARGETS_SHOWN).map(target_text).collect(),
+                Matches::Fingerprints(_) => incident.matches.targets(TARGETS_SHOWN),
+            },
+            target_count: incident.matches.count(),
             service: incident.service.clone(),
             note: None,
             dropped,
@@ -204,16 +212,18 @@ fn target_text(target: &IpNet) -> String {
     }
 }
 
-/// A rule of the policy with what it refused so far.
+/// A rule of the policy, by its number, with what it refused so far.
 ///
 /// # Errors
 ///
 /// The maps cannot be read.
-pub fn of_policy(maps: &Maps, manifest: &Manifest, rule: &ManifestRule) -> Result<Rule, Failure> {
+pub fn of_policy(maps: &Maps, manifest: &Manifest, number: usize) -> Result<Rule, Failure> {
+    let rule = &manifest.rules[number];
     let drops = read::rule_drops(maps, rule.counter)?;
     Ok(Rule {
         name: rule.name.clone(),
         action: rule.action.clone(),
+        fingerprints: manifest.patterns_of(number).cloned(),
         mode: mode_name(rule.enforced_percent.unwrap_or(manifest.enforced_percent)),
         dropped: drops.dropped,
         would_drop: drops.shadowed,
@@ -270,10 +280,22 @@ pub fn incident_table(incidents: &[IncidentRule]) -> String {
     table(&["ID", "ACTION", "TARGET", "SERVICE", "DROPPED", "ENDS", "BY", "REASON"], &[0, 4], rows)
 }
 
+/// Whom a rule is about, for people.
+pub fn clients(rule: &Rule) -> String {
+    let Some(patterns) = &rule.fingerprints else { return "sources".to_owned() };
+    let targets = patterns.targets();
+    let more = match targets.len() {
+        0 | 1 => String::new(),
+        count => format!(" and {} more", count - 1),
+    };
+    targets.first().cloned().unwrap_or_default() + &more
+}
+
 fn rule_table(rules: &[Rule]) -> String {
     let rows = rules.iter().map(|rule| {
         vec![
             rule.name.clone(),
+            clients(rule),
             rule.action.clone(),
             rule.mode.clone(),
             rule.dropped.to_string(),
@@ -282,6 +304,6 @@ fn rule_table(rules: &[Rule]) -> String {
             rule.reason.clone().unwrap_or_default(),
         ]
     });
-    let header = ["RULE", "ACTION", "MODE", "DROPPED", "WOULD DROP", "ENDS", "REASON"];
-    table(&header, &[3, 4], rows)
+    let header = ["RULE", "CLIENTS", "ACTION", "MODE", "DROPPED", "WOULD DROP", "ENDS", "REASON"];
+    table(&header, &[4, 5], rows)
 }

@@ -173,8 +173,8 @@ fn incidents(before: &Seen, now: &Seen) -> Vec<Event> {
         events.push(Event::IncidentAdded {
             id: incident.id,
             action: incident.action.to_string(),
-            target: incident.sources.first().map(ToString::to_string).unwrap_or_default(),
-            target_count: incident.sources.len(),
+            target: incident.matches.targets(1).concat(),
+            target_count: incident.matches.count(),
             until_s: incident.until_s,
             by: incident.by.clone(),
             reason: incident.reason.clone(),
@@ -186,7 +186,7 @@ fn incidents(before: &Seen, now: &Seen) -> Vec<Event> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::incident::IncidentAction;
+    use crate::policy::{Matches, incident::IncidentAction};
 
     fn seen(epoch: u32, confirm_in_s: Option<u64>, at_s: u64) -> Seen {
         let ends = vec![("INC-1".to_owned(), 100), ("INC-2".to_owned(), 200)];
@@ -208,7 +208,7 @@ mod tests {
         let incident = |&(id, until_s): &(u64, Option<u64>)| Incident {
             id,
             action: IncidentAction::Block,
-            sources: vec!["192.0.2.1/32".parse().unwrap()],
+            matches: Matches::Sources(vec!["192.0.2.1/32".parse().unwrap()]),
             service: None,
             until_s,
             reason: "test".to_owned(),

@@ -31,7 +31,7 @@ use crate::{
         read::{self, ReadError},
     },
     policy::{
-        SOURCE_BITS_V6,
+        Matches, SOURCE_BITS_V6,
         compile::{Beside, Judge, Standard, Tables},
         incident::{Incident, Incidents},
     },
@@ -248,8 +248,8 @@ impl Guard {
         let lockouts = peers_locked_out(&self.host, Some(&before), &loaded.judge_by(&after));
         let is_wide = |source: &IpNet| source.prefix_len() < source_bits(source);
         let wide = |incident: &Incident| {
-            let sources: Vec<_> = incident.sources.iter().copied().filter(is_wide).collect();
-            (!sources.is_empty()).then(|| Incident { sources, ..incident.clone() })
+            let sources: Vec<_> = incident.matches.sources().iter().copied().filter(is_wide).collect();
+            (!sources.is_empty()).then(|| Incident { matches: Matches::Sources(sources), ..incident.clone() })
         };
         let wide = added.and_then(wide);
         if wide.is_none() && undone.is_empty() {

@@ -50,7 +50,7 @@ fn can_refuse(raw: &RawPolicy, rule: &RawRule) -> bool {
     }
     match rule.action.as_ref().map(|action| &action.value) {
         Some(Action::Drop) => true,
-        Some(Action::Limit(profile)) => limits(raw, profile),
+        Some(Action::Limit(profile) | Action::LimitShared(profile)) => limits(raw, profile),
         Some(Action::Allow) | None => false,
     }
 }

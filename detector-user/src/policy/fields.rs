@@ -55,6 +55,11 @@ impl<'d, 'i> Fields<'d, 'i> {
         Some(Field { name, value: self.table.get(name)? })
     }
 
+    /// Whether a field that is not known was probably meant to be one of these.
+    pub(super) fn is_misspelt(&self, names: &[&'static str]) -> bool {
+        self.misspelt.iter().any(|meant| names.contains(meant))
+    }
+
     /// A field that must be there. Reports that it is not, unless its name has been taken for misspelt.
     pub(super) fn required(
         &self,
@@ -168,6 +173,28 @@ impl<'d, 'i> Field<'d, 'i> {
         };
         let elements = array.iter().map(|value| Field { name: self.name, value });
         elements.filter_map(|element| element.parsed(expected, &parse, report)).collect()
+    }
+
+    /// A string, or the strings of an array that is not empty, each read by `parse`; without those it refuses.
+    pub(super) fn parsed_one_or_each<T>(
+        &self,
+        expected: &str,
+        parse: impl Fn(&str) -> Result<T, Issue>,
+        report: &mut Report<'_>,
+    ) -> Vec<At<T>> {
+        match self.value.get_ref() {
+            DeValue::Array(_) => self.parsed_each(expected, parse, report),
+            _ => self.parsed(expected, parse, report).into_iter().collect(),
+        }
+    }
+
+    /// A boolean.
+    pub(super) fn boolean(&self, report: &mut Report<'_>) -> Option<At<bool>> {
+        let DeValue::Boolean(value) = self.value.get_ref() else {
+            self.wrong_type("true or false", report);
+            return None;
+        };
+        Some(At { value: *value, span: self.span() })
     }
 
     /// An integer from 0.

@@ -2,7 +2,8 @@
 //!
 //! They come before the rules of the policy, whatever the length of their prefixes, and after `defaults.allow`. A limit
 //! of theirs never makes a source faster than the policy does: where the policy drops or is slower already, it stays in
-//! force. Among themselves the most specific source prefix decides, and at equal prefixes the rule that came last.
+//! force. Among themselves the most specific source prefix decides, and at equal prefixes the rule that came last. Those about fingerprints act on
+//! handshakes, beside those about sources.
 
 use std::fmt;
 
@@ -10,7 +11,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    BURST_BYTES_DEFAULT_MIN, Budget, Budgets, REASON_CHARS_MAX, REFILL_NS_MAX, Rate, prefix,
+    BURST_BYTES_DEFAULT_MIN, Budget, Budgets, Matches, REASON_CHARS_MAX, REFILL_NS_MAX, Rate,
     rate::{self, Quantity},
     warnings::broad_bits,
 };
@@ -29,8 +30,9 @@ pub struct Incident {
     pub id: u64,
     /// What happens.
     pub action: IncidentAction,
-    /// Source prefixes, at least one.
-    pub sources: Vec<IpNet>,
+    /// Whom it is about.
+    #[serde(flatten)]
+    pub matches: Matches,
     /// The service it is about; every service without one.
     pub service: Option<String>,
     /// When it ends, seconds since the Unix epoch; `None`: it stays until it is undone.
@@ -55,6 +57,8 @@ pub enum IncidentAction {
     Block,
     /// Let no more through of each source than these budgets, and what the policy limits besides.
     Throttle(Budgets),
+    /// Let no more handshakes or connections through than these budgets, of all clients together. Only of a rule about fingerprints.
+    ThrottleShared(Budgets),
 }
 
 impl IncidentAction {
@@ -63,8 +67,21 @@ impl IncidentAction {
         match self {
             Self::Allow => "allow",
             Self::Block => "block",
-            Self::Throttle(_) => "throttle",
+            Self::Throttle(_) | Self::ThrottleShared(_) => "throttle",
         }
+    }
+
+    /// The budgets of a throttle.
+    pub fn budgets(&self) -> Option<&Budgets> {
+        match self {
+            Self::Allow | Self::Block => None,
+            Self::Throttle(budgets) | Self::ThrottleShared(budgets) => Some(budgets),
+        }
+    }
+
+    /// Whether it is a throttle of all clients together.
+    pub fn is_shared(&self) -> bool {
+        matches!(self, Self::ThrottleShared(_))
     }
 }
 
@@ -72,7 +89,7 @@ impl IncidentAction {
 impl fmt::Display for IncidentAction {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(self.name())?;
-        let Self::Throttle(budgets) = self else { return Ok(()) };
+        let Some(budgets) = self.budgets() else { return Ok(()) };
         let limits = [
             ("packets", budgets.packets),
             ("bytes", budgets.bytes),
@@ -83,6 +100,9 @@ impl fmt::Display for IncidentAction {
             if let Some(Budget { rate, burst }) = budget {
                 write!(formatter, " {name} {rate} burst {burst}")?;
             }
+        }
+        if self.is_shared() {
+            formatter.write_str(" shared")?;
         }
         Ok(())
     }
@@ -149,15 +169,6 @@ fn throttle(rate: &str, burst: Option<u64>, quantity: Quantity) -> Result<Budget
 
 const NS_PER_S: u64 = 1_000_000_000;
 
-/// Reads a target: an address, or a prefix.
-///
-/// # Errors
-///
-/// What is wrong with it.
-pub fn target(text: &str) -> Result<IpNet, String> {
-    prefix::parse(text).map_err(|issue| issue.one_line())
-}
-
 /// Reads a reason.
 ///
 /// # Errors
@@ -216,14 +227,10 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_throttle_and_no_target_is_refused_with_what_was_expected() {
+    fn what_is_no_throttle_is_refused_with_what_was_expected() {
         for (rate, burst) in [("100", None), ("fast", None), ("100/s", Some(0)), ("1/d", Some(1000))] {
             let error = throttle_of_packets(rate, burst).unwrap_err();
             assert!(error.contains("expected"), "{error}");
         }
-        for text in ["", "198.51.100.7/24", "fleet-3", "::ffff:192.0.2.1", "192.0.2.0/33"] {
-            assert!(target(text).unwrap_err().contains("expected"), "{text}");
-        }
-        assert_eq!(target("192.0.2.1").unwrap().to_string(), "192.0.2.1/32");
     }
 }

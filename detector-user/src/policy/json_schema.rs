@@ -6,6 +6,7 @@
 use serde_json::{Value, json};
 
 use super::fields::Schema;
+use super::patterns::PATTERNS_MAX;
 use super::rate::Quantity;
 use super::{
     NAME_CHARS_MAX, NAME_RESERVED, PROFILES_MAX, REASON_CHARS_MAX, RULES_MAX, SERVICES_MAX, VERSION, budgets,
@@ -48,9 +49,11 @@ impl Table {
             "required": self.required,
             "properties": properties,
         });
-        // The sources of a rule may stand in the policy, in a file, or in both.
+        // The sources of a rule may stand in the policy, in a file, or in both; or it is about fingerprints, of either kind or both.
         if self.name == "rule" {
-            value["anyOf"] = json!([{ "required": ["source"] }, { "required": ["source_file"] }]);
+            let either =
+                |one: &str, other: &str| json!({ "anyOf": [{ "required": [one] }, { "required": [other] }] });
+            value["oneOf"] = json!([either("source", "source_file"), either("ja4", "syn")]);
         }
         value
     }
@@ -80,7 +83,7 @@ pub(super) fn root() -> Table {
                 "propertyNames": name("The name of a profile."),
                 "additionalProperties": reference("profile"),
             },
-            "rule": tables("rule", "Exceptions by source. The one with the most specific prefix decides.", RULES_MAX),
+            "rule": tables("rule", "Exceptions by source, of which the one with the most specific prefix decides, or by fingerprint.", RULES_MAX),
             "fleets": reference("fleets"),
         }),
         required: json!(["version"]),
@@ -185,7 +188,7 @@ fn rule() -> Table {
     Table {
         name: "rule",
         schema: &raw::RULE,
-        description: "What happens to packets from some prefixes.",
+        description: "What happens to packets from some prefixes, or to handshakes of clients with some fingerprints.",
         properties: json!({
             "name": name("Unique among rules."),
             "service": name("The service it is about; every service without."),
@@ -196,6 +199,16 @@ fn rule() -> Table {
                 "minLength": 1,
                 "examples": ["partner.txt"],
             },
+            "ja4": patterns(
+                "JA4s of the clients that it is about, instead of sources: parts with `*`. With `syn`, clients that match both.",
+                r"^[^_,]+_[^_,]+_[^_,]+$",
+                "t13d1516h2_8daaf6152771_*",
+            ),
+            "syn": patterns(
+                "SYNs of the clients that it is about, instead of sources, as p0f writes them: fields with `*`.",
+                r"^(\*|[46])(:[^:]*){7}$",
+                "4:64:0:1460:*:mss,sok,ts,nop,ws:*:0",
+            ),
             "action": {
                 "description": "Let everything through, let nothing through, or let through what a profile affords.",
                 "anyOf": [{ "enum": ["allow", "drop"] }, reference("limit")],
@@ -223,7 +236,14 @@ fn limit() -> Table {
         name: "limit",
         schema: &raw::LIMIT,
         description: "Let through what a profile affords.",
-        properties: json!({ "limit": name("The name of the profile.") }),
+        properties: json!({
+            "limit": name("The name of the profile."),
+            "shared": {
+                "description": "Of a rule about fingerprints: one budget for all clients that match, instead of one for each source.",
+                "type": "boolean",
+                "default": false,
+            },
+        }),
         required: json!(["limit"]),
     }
 }
@@ -315,6 +335,13 @@ fn prefixes(description: &str) -> Value {
         "items": { "type": "string", "pattern": format!("^({v4}|{v6})$") },
         "examples": [["192.0.2.1", "192.0.2.0/24", "2001:db8::/32"]],
     })
+}
+
+/// A pattern of fingerprints, or several.
+fn patterns(description: &str, pattern: &str, example: &str) -> Value {
+    let one = json!({ "type": "string", "pattern": pattern, "examples": [example] });
+    let several = json!({ "type": "array", "minItems": 1, "maxItems": PATTERNS_MAX, "items": one });
+    json!({ "description": description, "anyOf": [one, several] })
 }
 
 fn reference(name: &str) -> Value {

@@ -4,18 +4,18 @@
 //! pass; [`parse_in`] also reads its source files. It reads no clock, no files but through its [`Context`], and asks no kernel, so `detector check` runs anywhere. The way through is:
 //!
 //! 1. `text` turns TOML into a table with the place of every value, and collects diagnostics;
-//! 2. `raw` (with `budgets`, `rate`, `ports`, `prefix`, `mode`, `until` and `source_file` for the values) walks that table by hand, so that one
+//! 2. `raw` (with `budgets`, `rate`, `ports`, `prefix`, `patterns`, `mode`, `until` and `source_file` for the values) walks that table by hand, so that one
 //!    broken value does not hide the next;
 //! 3. `validate` resolves names and counts, and makes a [`Policy`];
-//! 4. `warnings` (with `effect` for the policy as a whole, `firing` for its rules, and `sources` for where these lie
-//!    to each other) looks for what is allowed but unlikely to be meant. It needs a policy without errors; warnings
+//! 4. `warnings` (with `effect` for the policy as a whole, `firing` for its rules, `sources` for where these lie
+//!    to each other, and `fingerprinted` for rules about fingerprints) looks for what is allowed but unlikely to be meant. It needs a policy without errors; warnings
 //!    about a single budget are given in any case.
 //!
 //! [`json_schema()`] says the language for other programs.
 //!
 //! A [`Policy`] holds these promises: names are unique within their kind and match `[A-Za-z0-9_.:-]{1,63}`, every
 //! name referred to exists, every prefix has no bit set after its length and is not an IPv4-mapped IPv6 one, lists
-//! of addresses and sources are not empty, and every number is within the bounds documented at its field.
+//! of addresses, sources and patterns are not empty, and every number is within the bounds documented at its field.
 
 mod budgets;
 pub mod compile;
@@ -24,11 +24,13 @@ mod diagnostic;
 pub mod difference;
 mod effect;
 mod fields;
+mod fingerprinted;
 mod firing;
 pub mod incident;
 mod json_schema;
 mod mode;
 mod model;
+pub mod patterns;
 mod ports;
 mod prefix;
 mod rate;
@@ -36,6 +38,7 @@ mod raw;
 mod source_file;
 mod sources;
 mod spelling;
+pub mod target;
 mod text;
 mod texts;
 mod until;
@@ -49,7 +52,8 @@ pub use context::Context;
 pub use diagnostic::{Diagnostic, FileDiagnostic, Located, Severity, SourceLine, in_file, render};
 pub use json_schema::json_schema;
 pub use model::{
-    Action, Budget, Budgets, Mode, ParentBudgets, Parents, Policy, Ports, Profile, Rate, Rule, Service,
+    Action, Budget, Budgets, Matches, Mode, ParentBudgets, Parents, Policy, Ports, Profile, Rate, Rule,
+    Service,
 };
 
 /// The version of the language this module reads, the value of the file's `version`.

@@ -6,6 +6,8 @@ use std::fmt;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use super::patterns::Patterns;
+
 /// What packets are let through, and how many.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
@@ -17,7 +19,7 @@ pub struct Policy {
     pub services: Vec<Service>,
     /// Budgets by name; at most [`PROFILES_MAX`](super::PROFILES_MAX).
     pub profiles: BTreeMap<String, Profile>,
-    /// Exceptions by source, in the order of the file; at most [`RULES_MAX`](super::RULES_MAX).
+    /// Exceptions by source or by fingerprint, in the order of the file; at most [`RULES_MAX`](super::RULES_MAX).
     pub rules: Vec<Rule>,
 }
 
@@ -220,15 +222,15 @@ impl Rate {
     }
 }
 
-/// What happens to packets from some prefixes.
+/// What happens to packets from some prefixes, or to handshakes of some clients.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rule {
     /// Unique among rules.
     pub name: String,
     /// The service it is about; every service without one.
     pub service: Option<String>,
-    /// Source prefixes, at least one.
-    pub sources: Vec<IpNet>,
+    /// Whom it is about.
+    pub matches: Matches,
     /// What happens.
     pub action: Action,
     /// Its own mode, instead of the policy's.
@@ -239,6 +241,50 @@ pub struct Rule {
     pub reason: Option<String>,
 }
 
+/// Whom a rule is about.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Matches {
+    /// Source prefixes, at least one: packets from them.
+    Sources(Vec<IpNet>),
+    /// Fingerprints, at least one pattern: handshakes of clients that have them.
+    Fingerprints(Patterns),
+}
+
+impl Matches {
+    /// Its source prefixes; none of a rule about fingerprints.
+    pub fn sources(&self) -> &[IpNet] {
+        match self {
+            Self::Sources(sources) => sources,
+            Self::Fingerprints(_) => &[],
+        }
+    }
+
+    /// How many prefixes there are, or patterns; patterns of both kinds are one.
+    pub fn count(&self) -> usize {
+        match self {
+            Self::Sources(sources) => sources.len(),
+            Self::Fingerprints(patterns) => patterns.targets().len(),
+        }
+    }
+
+    /// The first so many of them, as targets of an incident rule.
+    pub fn targets(&self, most: usize) -> Vec<String> {
+        match self {
+            Self::Sources(sources) => sources.iter().take(most).map(ToString::to_string).collect(),
+            Self::Fingerprints(patterns) => patterns.targets().into_iter().take(most).collect(),
+        }
+    }
+
+    /// Its patterns; nothing of a rule about sources.
+    pub fn patterns(&self) -> Option<&Patterns> {
+        match self {
+            Self::Sources(_) => None,
+            Self::Fingerprints(patterns) => Some(patterns),
+        }
+    }
+}
+
 /// What a rule does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
@@ -246,6 +292,32 @@ pub enum Action {
     Allow,
     /// Let nothing through.
     Drop,
-    /// Let through what the profile of this name affords.
+    /// Let through of each source what the profile of this name affords.
     Limit(String),
+    /// Let through what it affords of all clients of the rule together. Only of a rule about fingerprints.
+    LimitShared(String),
+}
+
+impl Action {
+    /// Its place in the order of deciding about the same: allow, drop, limit.
+    pub(super) fn rank(&self) -> u8 {
+        match self {
+            Self::Allow => 0,
+            Self::Drop => 1,
+            Self::Limit(_) | Self::LimitShared(_) => 2,
+        }
+    }
+
+    /// Whether it is a limit of all clients together.
+    pub fn is_shared(&self) -> bool {
+        matches!(self, Self::LimitShared(_))
+    }
+
+    /// The profile that it limits by.
+    pub fn profile(&self) -> Option<&str> {
+        match self {
+            Self::Allow | Self::Drop => None,
+            Self::Limit(profile) | Self::LimitShared(profile) => Some(profile),
+        }
+    }
 }

@@ -8,6 +8,7 @@ use toml::de::{DeTable, DeValue};
 use super::context::Context;
 use super::fields::{Field, Fields, Schema, missing, unsupported};
 use super::model::{Action, Mode, Ports, Profile};
+use super::patterns::{Ja4Pattern, PATTERNS_MAX, Patterns, SynPattern, ja4, syn};
 use super::spelling::{did_you_mean, synonym};
 use super::text::{At, Issue, Report};
 use super::{
@@ -26,10 +27,10 @@ pub(super) const SERVICE: Schema =
     Schema { what: "a service", known: &["name", "addresses", "ports", "profile"], later: &[] };
 pub(super) const RULE: Schema = Schema {
     what: "a rule",
-    known: &["name", "service", "source", "source_file", "action", "mode", "until", "reason"],
+    known: &["name", "service", "source", "source_file", "ja4", "syn", "action", "mode", "until", "reason"],
     later: &[],
 };
-pub(super) const LIMIT: Schema = Schema { what: "an action", known: &["limit"], later: &[] };
+pub(super) const LIMIT: Schema = Schema { what: "an action", known: &["limit", "shared"], later: &[] };
 pub(super) const FLEETS: Schema = Schema { what: "`fleets`", known: &["mode"], later: &[] };
 
 const ACTION_EXPECTED: &str = "\"allow\", \"drop\" or { limit = \"PROFILE\" }";
@@ -68,12 +69,17 @@ pub(super) struct RawService {
 pub(super) struct RawProfile {
     pub(super) name: At<String>,
     pub(super) profile: Profile,
+    /// What it names, also what could not be read.
+    pub(super) fields: Vec<String>,
 }
 
 pub(super) struct RawRule {
     pub(super) name: Option<At<String>>,
     pub(super) service: Option<At<String>>,
     pub(super) sources: Vec<At<IpNet>>,
+    pub(super) ja4: Vec<At<Ja4Pattern>>,
+    pub(super) syn: Vec<At<SynPattern>>,
+    /// The place is that of the profile where there is one.
     pub(super) action: Option<At<Action>>,
     pub(super) mode: Option<Mode>,
     pub(super) until: Option<At<u64>>,
@@ -81,6 +87,18 @@ pub(super) struct RawRule {
 }
 
 impl RawRule {
+    /// Whether it is about fingerprints, not about sources.
+    pub(super) fn is_about_fingerprints(&self) -> bool {
+        !self.ja4.is_empty() || !self.syn.is_empty()
+    }
+
+    /// The fingerprints that it is about; none where it is about sources.
+    pub(super) fn patterns(&self) -> Patterns {
+        let ja4 = self.ja4.iter().map(|pattern| pattern.value.clone());
+        let syn = self.syn.iter().map(|pattern| pattern.value.clone());
+        Patterns { ja4: ja4.collect(), syn: syn.collect() }
+    }
+
     /// Whether it decides about nothing any more.
     pub(super) fn has_ended(&self, now_unix_s: u64) -> bool {
         self.until.as_ref().is_some_and(|until| until.value <= now_unix_s)
@@ -178,9 +196,11 @@ fn profiles(field: Field<'_, '_>, report: &mut Report<'_>) -> Vec<RawProfile> {
             report.error(key.span(), issue);
         }
         let field = Field { name: key.get_ref(), value };
+        let fields = value.get_ref().as_table().into_iter().flat_map(|table| table.keys());
+        let fields = fields.map(|key| key.get_ref().to_string()).collect();
         // A profile that cannot be read is still one that exists: nothing that names it is wrong.
         let profile = budgets::profile(field, report).unwrap_or_default();
-        profiles.push(RawProfile { name: At { value: name, span: key.span() }, profile });
+        profiles.push(RawProfile { name: At { value: name, span: key.span() }, profile, fields });
     }
     profiles.sort_by_key(|profile| profile.name.span.start);
     profiles
@@ -189,29 +209,64 @@ fn profiles(field: Field<'_, '_>, report: &mut Report<'_>) -> Vec<RawProfile> {
 fn rule(fields: &Fields<'_, '_>, context: &Context<'_>, report: &mut Report<'_>) -> RawRule {
     let name = required_name(fields, report);
     let service = fields.field("service").and_then(|field| reference(field, "the name of a service", report));
+    let about_fingerprints = whom(fields, report);
     let source_file = fields.field("source_file");
-    let source = match source_file {
-        Some(_) => fields.field("source"),
-        None => fields.required("source", prefix::EXPECTED, report),
-    };
+    let source = fields.field("source");
     let sources = source.map(|field| field.parsed_each(prefix::EXPECTED, prefix::parse, report));
     let mut sources = sources.unwrap_or_default();
     if let Some(field) = source_file {
         source_file::read(field, context, report, &mut sources);
     }
+    let ja4 = fields.field("ja4").map(|field| field.parsed_one_or_each(ja4::EXPECTED, ja4::parse, report));
+    let syn = fields.field("syn").map(|field| field.parsed_one_or_each(syn::EXPECTED, syn::parse, report));
+    let (ja4, syn) = (ja4.unwrap_or_default(), syn.unwrap_or_default());
+    few_enough(&ja4, report);
+    few_enough(&syn, report);
     let action = fields.required("action", ACTION_EXPECTED, report);
     RawRule {
         name,
         service,
         sources,
-        action: action.and_then(|field| self::action(field, report)),
+        ja4,
+        syn,
+        action: action.and_then(|field| self::action(field, about_fingerprints, report)),
         mode: fields.field("mode").and_then(|field| mode::parse(field, report)),
         until: fields.field("until").and_then(|field| until::parse(field, report)),
         reason: fields.field("reason").and_then(|field| reason(field, report)),
     }
 }
 
-fn action(field: Field<'_, '_>, report: &mut Report<'_>) -> Option<At<Action>> {
+/// Whether a rule is about fingerprints, by the fields that it has. Reports that it is about nobody, or about both.
+fn whom(fields: &Fields<'_, '_>, report: &mut Report<'_>) -> bool {
+    const SOURCES: [&str; 2] = ["source", "source_file"];
+    const FINGERPRINTS: [&str; 2] = ["ja4", "syn"];
+    let first = |names: [&'static str; 2]| names.into_iter().find_map(|name| fields.field(name));
+    match (first(SOURCES), first(FINGERPRINTS)) {
+        (None, None) if !fields.is_misspelt(&SOURCES) && !fields.is_misspelt(&FINGERPRINTS) => {
+            let issue = missing(RULE.what, "source", prefix::EXPECTED);
+            let help =
+                "a rule names sources by `source` or `source_file`, or clients by `ja4` or `syn`".to_owned();
+            report.error(fields.span.clone(), issue.help(help));
+        }
+        (Some(source), Some(fingerprint)) => {
+            let issue = Issue::new("a rule about both sources and fingerprints", "one of them");
+            let found = format!("`{}` beside `{}`", fingerprint.name, source.name);
+            let help = "write two rules: one about sources acts on their packets, one about fingerprints on handshakes";
+            report.error(fingerprint.span(), issue.found(found).help(help.to_owned()));
+        }
+        _ => {}
+    }
+    first(FINGERPRINTS).is_some()
+}
+
+fn few_enough<T>(patterns: &[At<T>], report: &mut Report<'_>) {
+    if let Some(beyond) = patterns.get(PATTERNS_MAX) {
+        let issue = Issue::new("too many patterns in one rule", format!("at most {PATTERNS_MAX}"));
+        report.error(beyond.span.clone(), issue.found(format!("{}", patterns.len())));
+    }
+}
+
+fn action(field: Field<'_, '_>, about_fingerprints: bool, report: &mut Report<'_>) -> Option<At<Action>> {
     let parse = |text: &str| match text {
         "allow" => Ok(Action::Allow),
         "drop" => Ok(Action::Drop),
@@ -224,9 +279,17 @@ fn action(field: Field<'_, '_>, report: &mut Report<'_>) -> Option<At<Action>> {
     match field.value.get_ref() {
         DeValue::Table(_) => {
             let fields = field.table(&LIMIT, report)?;
+            let shared = fields.field("shared").and_then(|field| field.boolean(report));
+            let shared = shared.filter(|shared| shared.value);
+            if let Some(shared) = shared.as_ref().filter(|_| !about_fingerprints) {
+                let issue = Issue::new("a shared budget of sources", "no `shared` in a rule about sources");
+                let help = "the `parents` of a profile are budgets that sources share; `shared` is for rules with `ja4` or `syn`";
+                report.error(shared.span.clone(), issue.help(help.to_owned()));
+            }
             let limit = fields.required("limit", "{ limit = \"PROFILE\" }", report)?;
             let profile = reference(limit, "the name of a profile", report)?;
-            Some(At { value: Action::Limit(profile.value), span: profile.span })
+            let action = if shared.is_some() { Action::LimitShared } else { Action::Limit };
+            Some(At { value: action(profile.value), span: profile.span })
         }
         _ => field.parsed(ACTION_EXPECTED, parse, report),
     }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::model::{Action, Mode};
+use super::model::Mode;
 use super::raw::{RawPolicy, RawRule};
 use super::text::At;
 
@@ -86,7 +86,8 @@ impl<'a> Sources<'a> {
     pub(super) fn new(raw: &'a RawPolicy) -> Self {
         let mut services = HashMap::new();
         let mut rules: Vec<_> = raw.rules.iter().enumerate().collect();
-        rules.sort_by_key(|(index, rule)| (action_order(rule), *index));
+        let rank = |rule: &RawRule| rule.action.as_ref().map(|action| action.value.rank());
+        rules.sort_by_key(|(index, rule)| (rank(rule), *index));
         let ranked = rules.into_iter().map(|(index, rule)| {
             let next = services.len() + 1;
             let service = service_of(rule).map_or(0, |name| *services.entry(name).or_insert(next));
@@ -189,14 +190,6 @@ fn prefixes(entries: &[Entry]) -> Vec<Prefix> {
         first_entry += same.len() as u32;
     }
     prefixes
-}
-
-fn action_order(rule: &RawRule) -> u8 {
-    match rule.action.as_ref().map(|action| &action.value) {
-        Some(Action::Allow) => 0,
-        Some(Action::Drop) => 1,
-        Some(Action::Limit(_)) | None => 2,
-    }
 }
 
 fn service_of(rule: &RawRule) -> Option<&str> {

@@ -6,17 +6,18 @@ use std::collections::{BTreeSet, HashMap};
 use ipnet::{IpNet, Ipv6Net};
 
 use super::diagnostic::Severity;
-use super::model::{Action, Policy, Rule, Service};
+use super::model::{Action, Matches, Policy, Rule, Service};
 use super::raw::{RawPolicy, RawRule, RawService};
 use super::spelling::{did_you_mean, one_of, quoted};
 use super::text::{At, Issue, Report};
-use super::{PROFILES_MAX, RULES_MAX, SERVICES_MAX, SOURCE_BITS_V6, warnings};
+use super::{PROFILES_MAX, RULES_MAX, SERVICES_MAX, SOURCE_BITS_V6, fingerprinted, warnings};
 
 /// Makes a policy, unless there has been any error. Without one, gives its warnings.
 pub(super) fn policy(raw: RawPolicy, report: &mut Report<'_>) -> Option<Policy> {
     names(&raw, report);
     references(&raw, report);
     raw.rules.iter().for_each(|rule| limits_finer_than_a_source(rule, report));
+    fingerprinted::errors(&raw, report);
     if report.has_errors() {
         return None;
     }
@@ -42,10 +43,15 @@ fn service(raw: RawService) -> Option<Service> {
 }
 
 fn rule(raw: RawRule) -> Option<Rule> {
+    let matches = if raw.is_about_fingerprints() {
+        Matches::Fingerprints(raw.patterns())
+    } else {
+        Matches::Sources(values(raw.sources))
+    };
     Some(Rule {
         name: raw.name?.value,
         service: raw.service.map(|service| service.value),
-        sources: values(raw.sources),
+        matches,
         action: raw.action?.value,
         mode: raw.mode,
         until_s: raw.until.map(|until| until.value),
@@ -106,7 +112,9 @@ fn references(raw: &RawPolicy, report: &mut Report<'_>) {
         if let Some(service) = &rule.service {
             services.check(service, &service.value, report);
         }
-        if let Some(action @ At { value: Action::Limit(profile), .. }) = &rule.action {
+        if let Some(action) = &rule.action
+            && let Some(profile) = action.value.profile()
+        {
             profiles.check(action, profile, report);
         }
     }

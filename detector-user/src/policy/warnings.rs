@@ -10,7 +10,7 @@ use super::model::{Action, Ports};
 use super::raw::{RawPolicy, RawProfile, RawService};
 use super::sources::Sources;
 use super::text::{At, Issue, Report, Span};
-use super::{effect, firing};
+use super::{effect, fingerprinted, firing};
 
 /// A prefix of fewer bits is broad: a /8 is what a registry holds, an IPv6 /19 the largest block
 /// it gives to one network.
@@ -28,6 +28,7 @@ pub(super) fn policy(raw: &RawPolicy, report: &mut Report<'_>) {
     firing::never(raw, &sources, report);
     firing::repeated(&sources, report);
     effect::lifted(raw, &sources, report);
+    fingerprinted::warnings(raw, report);
 }
 
 /// Services that share an address and a port, each pair once.
@@ -113,12 +114,9 @@ fn width(ports: Ports) -> u8 {
 /// Profiles that nothing uses or that limit nothing.
 fn profiles(raw: &RawPolicy, report: &mut Report<'_>) {
     let of_services = raw.services.iter().filter_map(|service| service.profile.as_ref());
-    let of_rules = raw.rules.iter().filter_map(|rule| match &rule.action.as_ref()?.value {
-        Action::Limit(profile) => Some(profile.as_str()),
-        Action::Allow | Action::Drop => None,
-    });
+    let of_rules = raw.rules.iter().filter_map(|rule| rule.action.as_ref()?.value.profile());
     let used: BTreeSet<&str> = of_services.map(|profile| profile.value.as_str()).chain(of_rules).collect();
-    for RawProfile { name, profile } in &raw.profiles {
+    for RawProfile { name, profile, .. } in &raw.profiles {
         if !used.contains(name.value.as_str()) {
             let issue = Issue::remark(format!("profile `{}` is not used", name.value));
             report.warning(name.span.clone(), issue);
@@ -154,7 +152,7 @@ fn broad(raw: &RawPolicy, report: &mut Report<'_>) {
         let what = match rule.action.as_ref().map(|action| &action.value) {
             Some(Action::Drop) => "drops a very broad prefix",
             Some(Action::Allow) => "does not limit a very broad prefix",
-            Some(Action::Limit(_)) => "limits a very broad prefix",
+            Some(Action::Limit(_) | Action::LimitShared(_)) => "limits a very broad prefix",
             None => continue,
         };
         warn(what, &rule.sources);

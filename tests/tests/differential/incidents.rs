@@ -8,7 +8,7 @@ use detector_tests::{
     rows::{SECOND, START_NS},
 };
 use detector_user::policy::{
-    Budget, Budgets, Mode, Policy, Profile, Service,
+    Budget, Budgets, Matches, Mode, Policy, Profile, Service,
     incident::{Incident, IncidentAction},
 };
 
@@ -35,7 +35,9 @@ fn incident(random: &mut Random, policy: &Policy) -> Incident {
     Incident {
         id: 0,
         action,
-        sources: (0..1 + random.below(2)).map(|_| policies::net(random, policies::SOURCES)).collect(),
+        matches: Matches::Sources(
+            (0..1 + random.below(2)).map(|_| policies::net(random, policies::SOURCES)).collect(),
+        ),
         service: random.once_in(3).then(|| random.pick(&policy.services).name.clone()),
         // Among the frames.
         until_s: random.once_in(3).then(|| START_NS / SECOND + 1 + random.below(3)),
@@ -66,6 +68,7 @@ fn throttle(incident: &Incident, service: &Service, policy: &Policy) -> (String,
         packets: tighter(profile.budgets.packets, budgets.packets),
         bytes: tighter(profile.budgets.bytes, budgets.bytes),
         connections: tighter(profile.budgets.connections, budgets.connections),
+        handshakes: tighter(profile.budgets.handshakes, budgets.handshakes),
     };
     (own.unwrap_or_else(|| "-".to_owned()), Profile { budgets, ..profile })
 }
@@ -108,7 +111,7 @@ pub(crate) fn about<'a>(
         let incident = &rule.incident;
         let applies = incident.service.as_ref().is_none_or(|name| *name == service.name);
         let has_ended = incident.until_s.is_some_and(|until_s| ticks(until_s * SECOND) <= now);
-        let length = longest(&incident.sources, source).filter(|_| applies && !has_ended)?;
+        let length = longest(incident.matches.sources(), source).filter(|_| applies && !has_ended)?;
         Some(((length, index), (index, rule)))
     };
     let best = incidents.iter().enumerate().filter_map(candidate).max_by_key(|(order, _)| *order);

@@ -122,11 +122,11 @@ impl<'a> Model<'a> {
         let candidate = |(index, rule): (usize, &'a policy::Rule)| {
             let applies = rule.service.as_ref().is_none_or(|name| *name == service.name);
             let has_ended = rule.until_s.is_some_and(|until_s| ticks(until_s * 1_000_000_000) <= now);
-            let length = longest(&rule.sources, source).filter(|_| applies && !has_ended)?;
+            let length = longest(rule.matches.sources(), source).filter(|_| applies && !has_ended)?;
             let rank = match rule.action {
                 Action::Allow => 0,
                 Action::Drop => 1,
-                Action::Limit(_) => 2,
+                Action::Limit(_) | Action::LimitShared(_) => 2,
             };
             Some(((Reverse(length), rank, index), rule))
         };
@@ -136,7 +136,7 @@ impl<'a> Model<'a> {
             let (action, profile) = match &rule.action {
                 Action::Allow => (ALLOW, None),
                 Action::Drop => (DENY, None),
-                Action::Limit(name) => (LIMIT, profile(name)),
+                Action::Limit(name) | Action::LimitShared(name) => (LIMIT, profile(name)),
             };
             return Standing { action, rule: Some(rule.name.as_str().into()), profile, mode };
         }
@@ -158,7 +158,7 @@ impl<'a> Model<'a> {
         let (action, profile) = match rule.incident.action {
             IncidentAction::Allow => (ALLOW, None),
             IncidentAction::Block => (DENY, None),
-            IncidentAction::Throttle(_) => {
+            IncidentAction::Throttle(_) | IncidentAction::ThrottleShared(_) => {
                 let (name, profile) = &rule.throttled[service];
                 let is_enforced = is_enforced(self.hash(packet, service), of_policy.mode.enforced_percent());
                 let is_stricter = match of_policy.profile {

@@ -7,7 +7,8 @@ use detector_tests::{
     rows::{SECOND, START_NS},
 };
 use detector_user::policy::{
-    Action, Budget, Budgets, Mode, ParentBudgets, Parents, Policy, Ports, Profile, Rate, Rule, Service,
+    Action, Budget, Budgets, Matches, Mode, ParentBudgets, Parents, Policy, Ports, Profile, Rate, Rule,
+    Service,
 };
 use ipnet::IpNet;
 
@@ -115,7 +116,7 @@ fn rule(random: &mut Random, number: u64, services: &[Service]) -> Rule {
     Rule {
         name: format!("rule-{number}"),
         service: random.once_in(3).then(|| random.pick(services).name.clone()),
-        sources: (0..1 + random.below(3)).map(|_| net(random, SOURCES)).collect(),
+        matches: Matches::Sources((0..1 + random.below(3)).map(|_| net(random, SOURCES)).collect()),
         action,
         mode: random.once_in(3).then(|| mode(random)),
         // Before the first frame, or among the frames.
@@ -155,5 +156,7 @@ pub(crate) fn budgets(random: &mut Random, factor: u64) -> Budgets {
         packets: random.once_in(3).then(|| budget(random, 100, 2)),
         bytes: random.once_in(3).then(|| budget(random, 2000, 1514)),
         connections: random.once_in(3).then(|| budget(random, 20, 1)),
+        // Packets here are no part of a handshake that is followed.
+        handshakes: None,
     }
 }

@@ -8,9 +8,10 @@ use detector_tests::rows::{Rig, SECOND, START_NS, policy};
 use detector_user::{
     kernel::{apply, incidents, read},
     policy::{
-        Budgets,
+        Budgets, Matches,
         compile::compile,
-        incident::{Incident, IncidentAction, target, throttle_of_packets},
+        incident::{Incident, IncidentAction, throttle_of_packets},
+        target,
     },
 };
 
@@ -21,7 +22,7 @@ fn incident(action: IncidentAction, source: &str, end_s: Option<u64>) -> Inciden
     Incident {
         id: 0,
         action,
-        sources: vec![target(source).expect("a prefix")],
+        matches: Matches::Sources(vec![target::source(source).expect("a prefix")]),
         service: None,
         until_s: end_s.map(|end_s| START_NS / SECOND + end_s),
         reason: "test".to_owned(),

@@ -8,9 +8,10 @@ use detector_common::{
     policy::{Action as ClassAction, Class, NO_PROFILE, NO_RULE, ParentClass},
 };
 
-use super::{Clocks, CompileError, Manifest, Place, sources::GivesClasses};
+use super::{Clocks, CompileError, Manifest, Place, fingerprints, sources::GivesClasses};
 use crate::policy::{
     self, Action, Budgets, Mode, PROFILES_MAX, ParentBudgets, Policy, RULES_MAX, SERVICES_MAX, Service,
+    patterns::Patterns,
 };
 
 /// Names of profiles by number, classes, parent classes.
@@ -101,6 +102,31 @@ impl<'a> Classes<'a> {
         class.handshakes = units(budgets.handshakes, self.clocks.tick_ns);
     }
 
+    /// The class of a rule about fingerprints: nothing follows it, since no source is given it.
+    pub(super) fn of_fingerprints(&mut self, rule: usize, patterns: &Patterns) -> u16 {
+        let policy = self.policy;
+        let policy::Rule { action, mode, .. } = &policy.rules[rule];
+        let counter = self.manifest.rules[rule].counter;
+        let mut class = Class {
+            enforced_percent: mode.unwrap_or(policy.mode).enforced_percent(),
+            ..fingerprints::class(rule, counter, self.end_of(rule), action.is_shared())
+        };
+        class.action = match action {
+            Action::Allow => ClassAction::Allow,
+            Action::Drop => ClassAction::Deny,
+            Action::Limit(_) | Action::LimitShared(_) => ClassAction::Limit,
+        } as u8;
+        if let Some(name) = action.profile()
+            && let Ok(number) = self.profiles.binary_search_by(|known| known.as_str().cmp(name))
+        {
+            class.profile = number as u16;
+            let budgets = &policy.profiles[name].budgets;
+            fingerprints::limit(&mut class, budgets, patterns.acts_at(), self.clocks.tick_ns);
+        }
+        self.classes.push(class);
+        (self.classes.len() - 1) as u16
+    }
+
     /// Everything that was asked for.
     pub(super) fn finish(mut self) -> Result<Finished, CompileError> {
         if let Some(beyond) = self.classes.get(CLASSES_MAX) {
@@ -137,25 +163,18 @@ impl GivesClasses for Classes<'_> {
         match &policy.rules[rule].action {
             Action::Allow => self.class(number, ClassAction::Allow, None, mode, next),
             Action::Drop => self.class(number, ClassAction::Deny, None, mode, next),
-            Action::Limit(profile) => self.class(number, ClassAction::Limit, Some(profile), mode, next),
+            Action::Limit(profile) | Action::LimitShared(profile) => {
+                self.class(number, ClassAction::Limit, Some(profile), mode, next)
+            }
         }
     }
 
     fn precedence(&self, rule: usize) -> (u8, usize) {
-        (rank(&self.policy.rules[rule].action), rule)
+        (self.policy.rules[rule].action.rank(), rule)
     }
 
     fn end_of(&self, rule: usize) -> Option<Option<u64>> {
         self.policy.rules[rule].until_s.map(|until_s| self.clocks.ticks_at(until_s))
-    }
-}
-
-/// Within equal prefixes: allow, drop, limit.
-fn rank(action: &Action) -> u8 {
-    match action {
-        Action::Allow => 0,
-        Action::Drop => 1,
-        Action::Limit(_) => 2,
     }
 }
 

@@ -12,13 +12,14 @@ use detector_common::{
 };
 
 use super::{
-    Clocks, CompileError, Place, Tables, classes,
+    Clocks, CompileError, FingerprintRule, Place, Tables, classes, fingerprints, incident_fingerprint_rules,
     ranges::{nodes_v4, nodes_v6},
     sources::{self, GivesClasses},
 };
 use crate::policy::{
     Action, Mode, Policy, Rule, Service,
     incident::{Incident, IncidentAction, Incidents},
+    patterns::Patterns,
 };
 
 /// What a policy says of sources without a rule, for each of its services by name: the service's number and the class.
@@ -45,6 +46,8 @@ pub struct IncidentTables {
     pub rules_v4: Vec<NodeV4>,
     /// Source prefixes of IPv6, as ranges.
     pub rules_v6: Vec<NodeV6>,
+    /// Rules about fingerprints, in the order in which they decide.
+    pub fingerprint_rules: Vec<FingerprintRule>,
 }
 
 /// Incident rules beside a policy.
@@ -88,6 +91,11 @@ fn compile_incidents(
     let numbers = standard.0.iter().map(|(name, &(number, _))| (name.clone(), number)).collect();
     let mut classes =
         IncidentClasses { incidents, standard, clocks, numbers: BTreeMap::new(), classes: Vec::new() };
+    for (rule, incident, patterns) in fingerprints::about_fingerprints(incidents) {
+        classes.of_fingerprints(rule.into(), incident, patterns);
+    }
+    let fingerprint_rules = incident_fingerprint_rules(incidents, &numbers);
+    fingerprints::check_pairs(&fingerprint_rules)?;
     let sources =
         sources::compile(&as_policy(incidents, standard), &numbers, &mut classes, INCIDENT_CELLS_MAX)?;
     let mut classes = classes.classes;
@@ -106,6 +114,7 @@ fn compile_incidents(
         classes,
         rules_v4: nodes_v4(&sources.v4),
         rules_v6: nodes_v6(&sources.v6),
+        fingerprint_rules,
     })
 }
 
@@ -120,11 +129,12 @@ fn as_policy(incidents: &Incidents, standard: &Standard) -> Policy {
     let rule = |incident: &Incident| Rule {
         name: incident.id.to_string(),
         service: incident.service.clone(),
-        sources: incident.sources.clone(),
+        matches: incident.matches.clone(),
         action: match incident.action {
             IncidentAction::Allow => Action::Allow,
             IncidentAction::Block => Action::Drop,
             IncidentAction::Throttle(_) => Action::Limit(String::new()),
+            IncidentAction::ThrottleShared(_) => Action::LimitShared(String::new()),
         },
         mode: None,
         until_s: incident.until_s,
@@ -193,13 +203,30 @@ impl GivesClasses for IncidentClasses<'_> {
 }
 
 impl IncidentClasses<'_> {
+    /// The class of a rule about fingerprints: a throttle of these keeps nothing of a profile.
+    fn of_fingerprints(&mut self, rule: usize, incident: &Incident, patterns: &Patterns) {
+        let mut class = Class {
+            enforced_percent: 100,
+            ..fingerprints::class(rule, incident.counter, self.end_of(rule), incident.action.is_shared())
+        };
+        class.action = match &incident.action {
+            IncidentAction::Allow => ClassAction::Allow,
+            IncidentAction::Block => ClassAction::Deny,
+            IncidentAction::Throttle(budgets) | IncidentAction::ThrottleShared(budgets) => {
+                fingerprints::limit(&mut class, budgets, patterns.acts_at(), self.clocks.tick_ns);
+                ClassAction::Limit
+            }
+        } as u8;
+        self.classes.push(class);
+    }
+
     /// What an action makes of the class that a service's sources have without a rule.
     fn of_action(&self, incident: &Incident, standard: Class) -> Class {
         let bare = Class { profile: NO_PROFILE, ..Class::default() };
         let budgets = match &incident.action {
             IncidentAction::Allow => return Class { action: ClassAction::Allow as u8, ..bare },
             IncidentAction::Block => return Class { action: ClassAction::Deny as u8, ..bare },
-            IncidentAction::Throttle(budgets) => budgets,
+            IncidentAction::Throttle(budgets) | IncidentAction::ThrottleShared(budgets) => budgets,
         };
         // A service that only counts has no budgets to keep, and one in mode shadow none that are enforced.
         let is_kept = standard.action == ClassAction::Limit as u8 && standard.enforced_percent > 0;
@@ -222,7 +249,7 @@ impl IncidentClasses<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::{self, Budgets, Rate};
+    use crate::policy::{self, Budgets, Matches, Rate};
     use proptest::prelude::*;
 
     fn budget() -> impl Strategy<Value = Option<policy::Budget>> {
@@ -260,7 +287,7 @@ mod tests {
             let incident = Incident {
                 id: 1,
                 action: IncidentAction::Throttle(asked.clone()),
-                sources: vec!["192.0.2.0/24".parse().unwrap()],
+                matches: Matches::Sources(vec!["192.0.2.0/24".parse().unwrap()]),
                 service: None,
                 until_s: None,
                 reason: String::new(),

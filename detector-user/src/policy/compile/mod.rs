@@ -4,6 +4,7 @@
 
 mod classes;
 mod error;
+mod fingerprints;
 mod incidents;
 mod lookup;
 mod ranges;
@@ -13,6 +14,7 @@ mod sources;
 
 pub use error::CompileError;
 use error::Place;
+pub use fingerprints::{FingerprintRule, incident_fingerprint_rules};
 pub use incidents::{Beside, IncidentTables, Standard};
 pub use lookup::{Judge, Judged};
 pub use runs::{Piece, Run, pieces, prefixes_of_run};
@@ -28,7 +30,7 @@ use detector_common::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{Action, Mode, Policy, Profile};
+use super::{Action, Mode, Policy, Profile, patterns::Patterns};
 
 /// The tables of one policy, ready for a slot.
 #[derive(Debug, Clone)]
@@ -108,6 +110,9 @@ pub struct Manifest {
     pub profiles: Vec<String>,
     /// Rules, by number.
     pub rules: Vec<ManifestRule>,
+    /// Those of them that are about fingerprints, in the order in which they decide.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fingerprint_rules: Vec<FingerprintRule>,
     /// Numbers of the services of this policy, by name.
     pub services: BTreeMap<String, u16>,
     /// Numbers of services that earlier policies had, so that a name that comes back finds its budgets.
@@ -125,7 +130,7 @@ pub struct Manifest {
 pub struct ManifestRule {
     /// Its name.
     pub name: String,
-    /// `allow`, `drop`, or `limit NAME`.
+    /// `allow`, `drop`, `limit NAME`, or `limit NAME shared`.
     pub action: String,
     /// Number of the counter of its drops. A rule keeps it through policies, by its name.
     pub counter: u16,
@@ -146,6 +151,12 @@ impl Manifest {
         self.rules.iter().map(|rule| (rule.name.clone(), rule.counter)).collect()
     }
 
+    /// The fingerprints that a rule is about, by its number; none: it is about sources.
+    pub fn patterns_of(&self, rule: usize) -> Option<&Patterns> {
+        let mut about = self.fingerprint_rules.iter();
+        about.find(|known| usize::from(known.rule) == rule).map(|known| &known.patterns)
+    }
+
     /// The name of a service's number; `none` for packets of no service.
     pub fn service_name(&self, number: u16) -> &str {
         let found = self.services.iter().chain(&self.retired).find(|(_, known)| **known == number);
@@ -164,6 +175,8 @@ pub fn compile(
     let clocks = clocks.into();
     let mut classes = classes::Classes::new(policy, &numbers, clocks);
     let sources = sources::compile(policy, &numbers.services, &mut classes, CELLS_MAX)?;
+    let fingerprint_rules =
+        fingerprints::of_policy(policy, &numbers, |rule, patterns| classes.of_fingerprints(rule, patterns))?;
     let services = services::compile(policy, &numbers.services)?;
     let header = PolicyHeader {
         rules_v4: u32::from(!sources.v4.is_empty()),
@@ -171,7 +184,8 @@ pub fn compile(
         ..services.header
     };
     let (profiles, classes, parent_classes) = classes.finish()?;
-    let manifest = Manifest { enforced_percent: policy.mode.enforced_percent(), profiles, ..numbers };
+    let enforced_percent = policy.mode.enforced_percent();
+    let manifest = Manifest { enforced_percent, profiles, fingerprint_rules, ..numbers };
     check_manifest(&manifest)?;
     Ok(Tables {
         header,
@@ -193,6 +207,7 @@ fn manifest_rule(rule: &super::Rule, counter: u16) -> ManifestRule {
         Action::Allow => "allow".to_owned(),
         Action::Drop => "drop".to_owned(),
         Action::Limit(profile) => format!("limit {profile}"),
+        Action::LimitShared(profile) => format!("limit {profile} shared"),
     };
     ManifestRule {
         name: rule.name.clone(),
@@ -215,7 +230,11 @@ fn check_manifest(manifest: &Manifest) -> Result<(), CompileError> {
     if bytes <= bytes_max {
         return Ok(());
     }
-    let each: Vec<usize> = manifest.rules.iter().map(|rule| bytes_of(serde_json::to_vec(rule)) + 1).collect();
+    let mut each: Vec<usize> =
+        manifest.rules.iter().map(|rule| bytes_of(serde_json::to_vec(rule)) + 1).collect();
+    for rule in &manifest.fingerprint_rules {
+        each[usize::from(rule.rule)] += bytes_of(serde_json::to_vec(rule)) + 1;
+    }
     let mut taken = bytes - each.iter().sum::<usize>();
     let beyond = each.iter().position(|rule_bytes| {
         taken += rule_bytes;
@@ -223,7 +242,7 @@ fn check_manifest(manifest: &Manifest) -> Result<(), CompileError> {
     });
     Err(CompileError {
         place: Place::Rule(beyond.unwrap_or_default()),
-        message: "names and reasons of the policy take too much room",
+        message: "names, reasons and patterns of the policy take too much room",
         found: format!("{bytes} bytes, {} of them of rules", each.iter().sum::<usize>()),
         expected: format!("at most {bytes_max} bytes"),
         help: "from this rule on they do not fit: shorten reasons and names, or merge rules that do the same"

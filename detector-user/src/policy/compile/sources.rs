@@ -126,7 +126,7 @@ fn compile_family<C: GivesClasses>(family: Family, policy: &Policy, rows: &mut R
 fn named_prefixes(family: Family, policy: &Policy) -> Vec<(Address, u8, Namer)> {
     let allowed = policy.allow.iter().map(|net| (net, ALLOW));
     let rules = policy.rules.iter().zip(0..);
-    let rules = rules.flat_map(|(rule, number)| rule.sources.iter().map(move |net| (net, number)));
+    let rules = rules.flat_map(|(rule, number)| rule.matches.sources().iter().map(move |net| (net, number)));
     let named =
         allowed.chain(rules).map(|(net, namer)| (Address::from(net.network()), net.prefix_len(), namer));
     let mut named: Vec<_> = named.filter(|(address, ..)| address.family == family).collect();

@@ -47,8 +47,12 @@ fn mode(enforced_percent: u8) -> String {
 
 /// The rules.
 pub(super) fn rules(tables: &Tables) -> BTreeMap<String, Attributes> {
-    let rule = |rule: &ManifestRule| {
+    let rule = |(number, rule): (usize, &ManifestRule)| {
+        let patterns = tables.manifest.patterns_of(number).cloned().unwrap_or_default();
+        let listed = |texts: Vec<String>| (!texts.is_empty()).then(|| texts.join(" "));
         let optional = [
+            ("ja4", listed(patterns.ja4.iter().map(ToString::to_string).collect())),
+            ("syn", listed(patterns.syn.iter().map(ToString::to_string).collect())),
             ("mode", rule.enforced_percent.map(mode)),
             ("until", rule.until_s.map(until::text)),
             ("reason", rule.reason.clone()),
@@ -56,7 +60,7 @@ pub(super) fn rules(tables: &Tables) -> BTreeMap<String, Attributes> {
         let some = optional.into_iter().filter_map(|(name, value)| Some((name, value?)));
         (rule.name.clone(), some.chain([("action", rule.action.clone())]).collect())
     };
-    tables.manifest.rules.iter().map(rule).collect()
+    tables.manifest.rules.iter().enumerate().map(rule).collect()
 }
 
 /// The services.
@@ -141,8 +145,15 @@ pub(super) fn profiles(tables: &Tables) -> BTreeMap<String, Attributes> {
     // The first class is nobody's, and so are those after the last.
     let used = tables.classes.iter().skip(1);
     let used = used.filter(|class| class.profile != NO_PROFILE && **class != Class::default());
-    let profile = |class: &Class| Some((tables.profile_of(class)?.to_owned(), budgets(tables, class)));
-    used.filter_map(profile).collect()
+    let mut profiles = BTreeMap::new();
+    for class in used {
+        // A rule about fingerprints has only the budget that it charges.
+        if let Some(name) = tables.profile_of(class) {
+            let profile: &mut Attributes = profiles.entry(name.to_owned()).or_default();
+            profile.extend(budgets(tables, class));
+        }
+    }
+    profiles
 }
 
 fn budgets(tables: &Tables, class: &Class) -> Attributes {

@@ -189,6 +189,26 @@ action = { limit = "slow" }
     }
 
     #[test]
+    fn rules_about_fingerprints_are_told_with_them() {
+        let after = BEFORE.to_owned()
+            + "[profile.hello]\nhandshakes = \"10/s\"\nconnections = \"5/s\"\n\
+               [[rule]]\nname = \"library\"\nja4 = [\"t13d1516h2_*_*\", \"t12*_*_*\"]\nsyn = \"4:64:*:*:*:*:*:*\"\n\
+               action = { limit = \"hello\", shared = true }\n\
+               [[rule]]\nname = \"stack\"\nsyn = \"4:128:*:*:*:*:*:*\"\naction.limit = \"hello\"\n";
+        let (lines, sources) = told(&after);
+        assert_eq!(
+            lines,
+            [
+                "Added Profile hello: connections nothing → 5/s, burst 5; handshakes nothing → 10/s, burst 10",
+                "Added Rule library: action nothing → limit hello shared; ja4 nothing → t13d1516h2_*_* t12*_*_*; \
+                 syn nothing → 4:64:*:*:*,*:*:*:*",
+                "Added Rule stack: action nothing → limit hello; syn nothing → 4:128:*:*:*,*:*:*:*",
+            ]
+        );
+        assert!(sources.is_empty());
+    }
+
+    #[test]
     fn budgets_are_told_as_they_are_written() {
         let after = BEFORE
             .replace("rate = \"2000/s\", burst = 4000", "rate = \"1/s\", burst = 7")

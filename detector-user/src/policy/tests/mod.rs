@@ -1,5 +1,6 @@
 //! What the language takes and what it refuses, by the exact words.
 
+mod fingerprints;
 mod firing;
 mod oversized;
 mod sample;

@@ -168,7 +168,7 @@ fn names_and_reasons_have_a_bound() {
     assert_fits(&policy((0..400).map(rule)));
     assert_oversized(
         &policy((0..500).map(rule)),
-        "2268:8: error: names and reasons of the policy take too much room: found 284573 bytes, 284392 of them of \
+        "2268:8: error: names, reasons and patterns of the policy take too much room: found 284573 bytes, 284392 of them of \
          rules, expected at most 257936 bytes [from this rule on they do not fit: shorten reasons and names, or merge \
          rules that do the same]",
     );

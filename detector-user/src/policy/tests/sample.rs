@@ -2,7 +2,8 @@
 
 use super::{SAMPLE, accepted, assert_warned};
 use crate::policy::{
-    Action, Budget, Budgets, Mode, ParentBudgets, Parents, Ports, Profile, Rate, Rule, Service, parse, render,
+    Action, Budget, Budgets, Matches, Mode, ParentBudgets, Parents, Ports, Profile, Rate, Rule, Service,
+    parse, patterns::Patterns, render,
 };
 
 const NS_PER_S: u64 = 1_000_000_000;
@@ -56,7 +57,7 @@ fn profiles() {
             packets: per_s(2_000, 4_000),
             bytes: per_s(8_000_000, 16_000_000),
             connections: per_s(20, 20),
-            handshakes: None,
+            handshakes: per_s(10, 30),
         },
         parents: Parents {
             v4_24: Some(ParentBudgets {
@@ -87,7 +88,7 @@ fn rules() {
     let partner = Rule {
         name: "partner".to_owned(),
         service: Some("api".to_owned()),
-        sources: nets(&["198.51.100.0/24", "2001:db8:1::/64"]),
+        matches: Matches::Sources(nets(&["198.51.100.0/24", "2001:db8:1::/64"])),
         action: Action::Allow,
         mode: None,
         until_s: None,
@@ -96,7 +97,7 @@ fn rules() {
     let incident = Rule {
         name: "INC-4711".to_owned(),
         service: None,
-        sources: nets(&["198.18.0.0/15"]),
+        matches: Matches::Sources(nets(&["198.18.0.0/15"])),
         action: Action::Limit("strict".to_owned()),
         mode: Some(Mode::Percent(10)),
         until_s: Some(1_796_104_800),
@@ -105,13 +106,25 @@ fn rules() {
     let bogons = Rule {
         name: "bogons:2026.1".to_owned(),
         service: None,
-        sources: nets(&["240.0.0.0/8"]),
+        matches: Matches::Sources(nets(&["240.0.0.0/8"])),
         action: Action::Drop,
         mode: None,
         until_s: None,
         reason: None,
     };
-    assert_eq!(accepted(SAMPLE).policy.rules, [partner, incident, bogons]);
+    let scraper = Rule {
+        name: "scraper".to_owned(),
+        service: Some("api".to_owned()),
+        matches: Matches::Fingerprints(Patterns {
+            ja4: ["t13d1516h2_8daaf6152771_*", "t13i*_*_*"].map(|text| text.parse().unwrap()).to_vec(),
+            syn: vec!["4:64:0:*:mss*44,*:mss,sok,ts,nop,ws:*:0".parse().unwrap()],
+        }),
+        action: Action::LimitShared("customer".to_owned()),
+        mode: None,
+        until_s: None,
+        reason: None,
+    };
+    assert_eq!(accepted(SAMPLE).policy.rules, [partner, incident, bogons, scraper]);
 }
 
 #[test]

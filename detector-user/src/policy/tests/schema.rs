@@ -91,6 +91,11 @@ fn broken_policies() {
         ("action = { limit = \"strict\" }", "action = \"limit\""),
         ("reason = \"scraper wave\"", "reason = \"\"\"a\nb\"\"\""),
         ("mode = \"off\"", "mode = \"observe\""),
+        ("ja4 = [", "source = [\"::1\"]\nja4 = ["),
+        ("ja4 = [\"t13d1516h2_8daaf6152771_*\", ", "ja4 = [\"t13d1516h2_8daaf6152771\", "),
+        ("ja4 = [\"t13d1516h2_8daaf6152771_*\", \"t13i*_*_*\"]", "ja4 = []"),
+        ("syn = \"4:64:0:*:", "syn = \"4:64:0:"),
+        ("shared = true", "shared = \"yes\""),
     ] {
         let text = SAMPLE.replacen(from, to, 1);
         assert_ne!(text, SAMPLE, "the sample has {from}");
@@ -106,6 +111,19 @@ fn a_rule_has_a_list_or_a_file() {
     assert_takes(&format!("{rule}source_file = \"a.txt\""));
     assert_takes(&format!("{rule}source_file = \"a.txt\"\nsource = [\"::1\"]"));
     assert!(!errors(rule).is_empty());
+}
+
+/// … or fingerprints of either kind, or of both.
+#[test]
+fn a_rule_is_about_sources_or_about_fingerprints() {
+    let rule = "version = 1\n[[rule]]\nname = \"r\"\naction = \"drop\"\n";
+    let (ja4, syn) = ("ja4 = \"t13*_*_*\"\n", "syn = [\"4:*:*:*:*:*:*:*\"]\n");
+    for fields in [ja4.to_owned(), syn.to_owned(), format!("{ja4}{syn}")] {
+        assert_takes(&format!("{rule}{fields}"));
+        for source in ["source = [\"::1\"]", "source_file = \"a.txt\""] {
+            assert!(!errors(&format!("{rule}{fields}{source}")).is_empty());
+        }
+    }
 }
 
 #[test]

@@ -21,7 +21,7 @@ fn with_list(list: &[u8]) -> Result<Checked, Vec<Diagnostic>> {
 }
 
 fn sources(checked: &Checked) -> Vec<String> {
-    checked.policy.rules[0].sources.iter().map(ToString::to_string).collect()
+    checked.policy.rules[0].matches.sources().iter().map(ToString::to_string).collect()
 }
 
 #[track_caller]
@@ -282,7 +282,7 @@ fn a_million_prefixes_are_no_matter() {
     let start = std::time::Instant::now();
     let checked = parse_with(0, &[("etc/list.txt", list.as_bytes())], &text).unwrap();
     let took = start.elapsed();
-    assert_eq!(checked.policy.rules[0].sources.len(), 1_000_000);
+    assert_eq!(checked.policy.rules[0].matches.sources().len(), 1_000_000);
     let told = lines(&checked.warnings);
     assert!(
         told.iter().any(|line| line.contains("times from here on: rule `r` can never fire here")),

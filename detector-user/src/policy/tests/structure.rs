@@ -66,7 +66,7 @@ name = "r"
 source = ["192.0.2.1"]
 action = { limits = "p" }
 "# => [
-        "5:12: error: unknown field in an action: found `limits`, expected `limit` [did you mean `limit`?]",
+        "5:12: error: unknown field in an action: found `limits`, expected `limit` or `shared` [did you mean `limit`?]",
     ];
     unknown_field_in_fleets: r#"version = 1
 [fleets]
@@ -136,7 +136,7 @@ defaults = true
 [[rule]]
 " => [
         "2:1: error: missing field in a rule: found no `name`, expected a name of 1 to 63 letters, digits, `_`, `.`, `:` or `-`",
-        r#"2:1: error: missing field in a rule: found no `source`, expected addresses or prefixes such as "192.0.2.1", "192.0.2.0/24" or "2001:db8::/32""#,
+        r#"2:1: error: missing field in a rule: found no `source`, expected addresses or prefixes such as "192.0.2.1", "192.0.2.0/24" or "2001:db8::/32" [a rule names sources by `source` or `source_file`, or clients by `ja4` or `syn`]"#,
         r#"2:1: error: missing field in a rule: found no `action`, expected "allow", "drop" or { limit = "PROFILE" }"#,
     ];
     duplicate_service_name: r#"version = 1

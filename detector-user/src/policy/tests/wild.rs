@@ -10,7 +10,7 @@ use crate::policy::{
 };
 
 /// Pieces that together are often nearly a policy.
-const PIECES: [&str; 40] = [
+const PIECES: [&str; 45] = [
     "version = 1\n",
     "[",
     "]",
@@ -51,10 +51,15 @@ const PIECES: [&str; 40] = [
     "2026-12-01",
     "99999999999999999999",
     "[[service]]\n",
+    "ja4",
+    "syn",
+    "\"t13d1516h2_*_*\"",
+    "\"4:64:*:*:*:*:*:*\"",
+    "*",
 ];
 
 /// Strings for the values of a policy.
-const VALUES: [&str; 24] = [
+const VALUES: [&str; 30] = [
     "0",
     "-1",
     "9223372036854775807",
@@ -79,6 +84,12 @@ const VALUES: [&str; 24] = [
     "\"tcp/0-65535\"",
     "[\"*\"]",
     "true",
+    "\"t*_*_*\"",
+    "\"q*_*_*\"",
+    "[\"*_8daaf6152771_*\", \"*_8daaf6152771_*\"]",
+    "\"*:*:*:*:*:*:*:+\"",
+    "[\"6:64:0:1440:mss*44,7:mss,sok,ts,nop,ws:flow:0\"]",
+    "{ limit = \"strict\", shared = true }",
 ];
 
 fn check(text: &str) {
