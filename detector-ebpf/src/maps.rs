@@ -206,7 +206,7 @@ pub(crate) static PARENT_CLASSES: Array<ParentClass, { POLICY_SLOTS * PARENT_CLA
 /// Writer: daemon, for the policy or the incident rules that are to come, and when a fingerprint appears that a rule is about.
 /// Reader: program, at a handshake; commands. Size: 65,536 fingerprints, each of a service and of a policy or a set of incident
 /// rules; memory for those that there are. Full: the policy or incident rule is refused; a fingerprint that appears later is not
-/// acted on, counter `client_rules_full` of the daemon. Error: a fingerprint is acted on once its exemplar has been named.
+/// acted on, which the daemon tells. Error: a fingerprint is acted on once its exemplar has been named.
 #[btf_map]
 pub(crate) static CLIENT_RULES: HashMap<ClientRuleKey, ClientRule, { CLIENT_RULES_MAX }, NO_PREALLOC> =
     HashMap::new();

@@ -4,9 +4,13 @@ pub mod keys;
 
 use std::{collections::BTreeMap, io, path::Path};
 
-use aya::programs::{ProgramError, TestRun as _, TestRunOptions};
+use aya::{
+    maps::RingBuf,
+    programs::{ProgramError, TestRun as _, TestRunOptions},
+};
 use detector_common::{
     budget::{BURST_TICKS_MAX, ticks},
+    fingerprint::{Kind, Name},
     limits::FRAME_BYTES_MAX,
     policy::Trace,
     table::{Set, Unit},
@@ -20,7 +24,11 @@ use crate::{
     capture::{CaptureError, Frame, Merge, SPAN_NS_MAX},
     kernel::{
         apply::{ApplyError, apply},
+        client_rules,
+        exemplar::Exemplar,
         load::{LoadError, LoadOptions, Loaded, chain, load},
+        maps::MapsError,
+        names,
     },
     policy::{
         Policy,
@@ -35,6 +43,9 @@ const _: () = assert!(
     START_NS + SPAN_NS_MAX < u64::MAX >> 5 && ticks(START_NS + SPAN_NS_MAX) + BURST_TICKS_MAX < 1 << 63,
     "times of budgets stay below 2^63 ticks however long the captures are"
 );
+
+/// The ring buffer of exemplars.
+const EXEMPLARS: &str = "EXEMPLARS";
 
 /// A replay that could not be done.
 #[derive(Debug, Error)]
@@ -218,7 +229,7 @@ impl Bench {
         Clocks { tick_ns: 0, kernel_ns, unix_ns: self.boot_unix_ns.saturating_add(kernel_ns) }
     }
 
-    /// Empties the tables of sources, parents, handshakes and fingerprints.
+    /// Empties the tables of sources, parents, handshakes, fingerprints and clients, and forgets names.
     pub fn forget(&self) {
         let maps = &self.loaded.maps;
         for table in [
@@ -231,6 +242,34 @@ impl Bench {
         ] {
             (0..table.len()).for_each(|set| table.write(set, &Set::default()));
         }
+        (0..maps.client_names.len()).for_each(|number| maps.client_names.write(number, &Name::NONE));
+    }
+
+    /// Gives names to the fingerprints that exemplars were sent of since, and has the rules act on them, as the daemon does.
+    ///
+    /// # Errors
+    ///
+    /// The maps cannot be read or written.
+    pub fn name_fingerprints(&mut self) -> Result<(), ReplayError> {
+        let Loaded { ebpf, maps } = &mut self.loaded;
+        let missing = MapsError::Missing { name: EXEMPLARS };
+        let map = ebpf.map_mut(EXEMPLARS).ok_or(LoadError::from(missing))?;
+        let mut ring = RingBuf::try_from(map)
+            .map_err(|source| LoadError::from(MapsError::Type { name: EXEMPLARS, source }))?;
+        let mut is_new = false;
+        while let Some(record) = ring.next() {
+            let Some(exemplar) = Exemplar::of(&record) else { continue };
+            let Some(name) = exemplar.name() else { continue };
+            let Some(kind) = Kind::from_number(name.kind) else { continue };
+            if let Some(number) = names::number_of(maps, kind, name.key, exemplar.header.service) {
+                names::write(maps, number, &name);
+                is_new = true;
+            }
+        }
+        if is_new {
+            client_rules::refresh(maps)?;
+        }
+        Ok(())
     }
 
     /// Sets the virtual clock, ns since a boot that never was.
@@ -280,6 +319,10 @@ pub fn replay(
         let length = frame.data.len().min(FRAME_BYTES_MAX);
         let judged = bench.run(&frame.data[..length])?;
         tally.count(&judged);
+        // Without such rules the names are nobody's matter.
+        if !manifest.fingerprint_rules.is_empty() && judged.trace.syn_key | judged.trace.tls_key != 0 {
+            bench.name_fingerprints()?;
+        }
         if tally.packets.is_multiple_of(PROGRESS_PACKETS) {
             progress(tally.packets);
         }

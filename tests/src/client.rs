@@ -64,7 +64,8 @@ impl Client {
         rig.reason(&self.segment(offset, bytes))
     }
 
-    fn segment(&self, offset: i32, bytes: &[u8]) -> Vec<u8> {
+    /// A segment with bytes that stand so far behind the next ones.
+    pub fn segment(&self, offset: i32, bytes: &[u8]) -> Vec<u8> {
         let packet = self.packet(flags::ACK).sequence(self.sequence.wrapping_add_signed(offset));
         packet.content(bytes).frame().to_vec()
     }

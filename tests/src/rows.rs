@@ -364,6 +364,15 @@ impl Rig {
         exemplars
     }
 
+    /// Gives names to the fingerprints that exemplars were sent of, and has the rules act on them, as the daemon does.
+    ///
+    /// # Panics
+    ///
+    /// A ClientHello cannot be read, or the maps cannot be written.
+    pub fn name_fingerprints(&mut self) {
+        self.bench_mut().name_fingerprints().unwrap_or_else(|error| panic!("{error}"));
+    }
+
     /// Empties the tables of sources and parents, of handshakes and fingerprints.
     pub fn forget_sources(&mut self) {
         self.bench().forget();

@@ -10,7 +10,6 @@ use std::{
 use aya::maps::{MapData, RingBuf};
 use detector_common::{
     fingerprint::{Kind, Name, ja4_bytes, ja4_text},
-    hello::Transport,
     limits::FINGERPRINTS,
 };
 use lru::LruCache;
@@ -22,7 +21,6 @@ use tokio::{
 use super::{Shared, events, feed::Event};
 use crate::{
     clock,
-    fingerprint::{self, hello::filled},
     kernel::{
         exemplar::Exemplar,
         maps::Maps,
@@ -54,6 +52,8 @@ pub(super) struct Counts {
     pub(super) torn: AtomicU64,
     /// With another stable JA4 than their key has.
     pub(super) conflicts: AtomicU64,
+    /// Names that were given to a fingerprint, or changed.
+    pub(super) given: AtomicU64,
     /// Events that were told.
     pub(super) told: AtomicU64,
     /// Events that were not, since there were too many.
@@ -128,7 +128,7 @@ impl Namer {
         let name = Exemplar::of(record).and_then(|exemplar| {
             let name = match Kind::from_number(exemplar.header.kind)? {
                 Kind::Tls => self.of_hello(&exemplar, running)?,
-                Kind::Syn => of_syn(&exemplar)?,
+                Kind::Syn => exemplar.name()?,
             };
             Some((name, exemplar.header.service))
         });
@@ -148,11 +148,7 @@ impl Namer {
     /// The name of a ClientHello; `None`: the bytes do not have the key that is said of them.
     fn of_hello(&mut self, exemplar: &Exemplar, running: &Shared) -> Option<Name> {
         let key = exemplar.header.key;
-        let message = filled(&exemplar.bytes)?;
-        if fingerprint::key(&message, Transport::Tcp) != Some(key) {
-            return None;
-        }
-        let ja4 = fingerprint::ja4(&message, Transport::Tcp).ok()?;
+        let ja4 = exemplar.ja4()?;
         let (stable, full) = (ja4.stable().to_string(), ja4.to_string());
         let client = self.known.note(key, &stable, &full);
         match client.news {
@@ -181,6 +177,7 @@ impl Namer {
         let before = names::read(&running.maps, number, kind, name.key);
         if before.as_ref() != Some(name) {
             names::write(&running.maps, number, name);
+            running.exemplars.given.fetch_add(1, Ordering::Relaxed);
         }
         if before.is_none() && kind == Kind::Tls {
             self.tell(name, service, running);
@@ -212,11 +209,6 @@ impl Namer {
             }
         }
     }
-}
-
-fn of_syn(exemplar: &Exemplar) -> Option<Name> {
-    let syn = exemplar.syn()?;
-    Some(Name { key: exemplar.header.key, kind: Kind::Syn as u8, syn, ..Name::NONE })
 }
 
 fn hexadecimal(key: u64) -> String {

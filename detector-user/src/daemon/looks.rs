@@ -1,6 +1,6 @@
 //! What the daemon looks at every second: the interfaces, the clocks, and the policy that others may have changed.
 
-use std::{collections::BTreeSet, mem::offset_of};
+use std::{collections::BTreeSet, mem::offset_of, sync::atomic::Ordering};
 
 use detector_common::{
     budget::ticks,
@@ -19,6 +19,7 @@ use crate::{
     commands::status::{FINGERPRINTS_FULL, FLOWS_FULL, UNSEEN_NS, table_full},
     kernel::{
         apply::{is_trial_over, retime},
+        client_rules,
         incidents::change,
         read,
     },
@@ -33,6 +34,7 @@ pub(super) struct Looks {
     /// When the tables were looked at.
     tables_ns: Option<u64>,
     unseen: [Unseen; 2],
+    named: Option<Named>,
     kept: Kept,
     watch: Watch,
 }
@@ -45,6 +47,17 @@ struct Unseen {
     /// When there were more than at the look before.
     at_ns: u64,
 }
+
+/// For which policy, with how many names given, and when it was looked whom the rules about fingerprints are about.
+#[derive(Debug, Clone, Copy)]
+struct Named {
+    generation: u64,
+    given: u64,
+    at_ns: u64,
+}
+
+/// So long after a rule about fingerprints has ended the next one decides, at most, ns.
+const RULES_EVERY_NS: u64 = 10_000_000_000;
 
 /// For which policy, and with how many nanoseconds between the two clocks, the ends of rules were looked at.
 #[derive(Debug, Clone, Copy, Default)]
@@ -65,6 +78,7 @@ impl Looks {
         self.look_at_interfaces(running);
         self.look_at_tables(running);
         self.keep_time(running);
+        self.look_at_names(running);
         self.watch.look(&running.maps, &running.feed);
         if self.watch.has_ended_incidents() {
             forget_ended(running);
@@ -105,6 +119,32 @@ impl Looks {
                 self.need_no_more(running, Need::TableFull, name, "the table has room again");
             }
         }
+    }
+
+    /// Has the rules about fingerprints act on those that got a name since.
+    fn look_at_names(&mut self, running: &Running) {
+        let now = Named {
+            generation: read::settings(&running.maps).active,
+            given: running.exemplars.given.load(Ordering::Relaxed),
+            at_ns: clock::kernel_ns(),
+        };
+        let is_kept = self.named.is_some_and(|before| {
+            (before.generation, before.given) == (now.generation, now.given)
+                && now.at_ns.saturating_sub(before.at_ns) < RULES_EVERY_NS
+        });
+        if is_kept {
+            return;
+        }
+        // Who changes the policy at this moment does it for what has a name then; the rest at the next look.
+        let Ok(_lock) = running.pins.try_lock_policy() else { return };
+        let refreshed = running.maps_to_change().and_then(|mut maps| Ok(client_rules::refresh(&mut maps)?));
+        match refreshed {
+            Ok(count) => running.client_rules.store(count as u64, Ordering::Relaxed),
+            Err(failure) => {
+                tracing::error!("rules act on no further fingerprints: {}", failure.message);
+            }
+        }
+        self.named = Some(now);
     }
 
     /// Says once that handshakes have no room, and once that for a while they had. It is written down for `status`.

@@ -73,6 +73,8 @@ pub(crate) struct Running {
     reloads: Reloads,
     events: AtomicU64,
     exemplars: exemplars::Counts,
+    /// Fingerprints that rules act on, each at a service.
+    client_rules: AtomicU64,
     notices: Arc<notices::Counts>,
 }
 
@@ -188,6 +190,7 @@ async fn serve(args: &RunArgs) -> Result<u8, Failure> {
         reloads: Reloads::default(),
         events: AtomicU64::new(0),
         exemplars: exemplars::Counts::default(),
+        client_rules: AtomicU64::new(0),
         notices: Arc::default(),
     });
     notices::start(&args.notices, tls_client, &running);

@@ -7,8 +7,8 @@ use aya_obj::generated::{BPF_F_INNER_MAP, BPF_F_MMAPABLE, bpf_map_type::BPF_MAP_
 use detector_common::{
     budget::{TICKS_PER_NS_LOG2, ticks},
     limits::{
-        CELLS_MAX, CLASSES_MAX, DESTINATION_SLOTS, MANIFEST_BYTES, PARENT_CLASSES_MAX, POLICY_SLOTS,
-        PORT_SLOTS, RULE_COUNTERS, SERVICES_MAX,
+        CELLS_MAX, CLASSES_MAX, CLIENT_RULES_MAX, DESTINATION_SLOTS, MANIFEST_BYTES, PARENT_CLASSES_MAX,
+        POLICY_SLOTS, PORT_SLOTS, RULE_COUNTERS, SERVICES_MAX,
     },
     policy::{Class, Generation, PolicyHeader, RuleDrops, Settings, slot_place},
     ranges::{NodeV4, NodeV6},
@@ -19,6 +19,7 @@ use thiserror::Error;
 
 use super::incidents;
 use super::{
+    client_rules::{self, Tree},
     mapped::{Access, Mapped},
     maps::Maps,
     read::{self, ReadError},
@@ -43,6 +44,18 @@ pub enum ApplyError {
     Manifest {
         /// How many they take.
         bytes: usize,
+    },
+    /// Fingerprints that rules are about.
+    #[error(
+        "the rules about fingerprints are about {count} of them, counted for each service, and at most {CLIENT_RULES_MAX} fit: {}; name \
+         the service that a rule is about, or narrow its patterns",
+        super::load::chain(.source)
+    )]
+    ClientRules {
+        /// How many there are.
+        count: usize,
+        /// What the kernel said.
+        source: MapError,
     },
     /// Incident rules beside the policy.
     #[error("the incident rules do not fit beside the policy: {0}")]
@@ -206,6 +219,9 @@ fn put(maps: &mut Maps, tables: &Tables, confirm_ns: Option<u64>) -> Result<u32,
         None => None,
         Some(beside) => Some(incidents::fill(maps, beside, &[active])?),
     };
+    let services = tables.manifest.services.values().copied().collect();
+    let rules = tables.manifest.fingerprint_rules.iter().collect();
+    client_rules::fill(maps, &Tree { number: slot, rules, services })?;
     reset_reused_counters(maps, tables)?;
     fill(&maps.destinations, slot, DESTINATION_SLOTS, &tables.destinations);
     fill(&maps.ports, slot, PORT_SLOTS, &tables.ports);
@@ -332,6 +348,7 @@ fn reset_reused_counters(maps: &mut Maps, tables: &Tables) -> Result<(), ApplyEr
 pub(super) fn reset_rule_counter(maps: &mut Maps, number: u16) -> Result<(), ApplyError> {
     let cpus = aya::util::nr_cpus().map_err(|(_, error)| error)?;
     let zeros = aya::maps::PerCpuValues::try_from(vec![RuleDrops::default(); cpus])?;
+    maps.rule_budgets.write(number.into(), &0);
     maps.rule_drops.set(number.into(), zeros, 0).map_err(ApplyError::Counters)
 }
 

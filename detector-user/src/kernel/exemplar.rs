@@ -1,9 +1,13 @@
 //! Exemplars as they come from the program: the bytes of a fingerprint.
 
 use detector_common::{
-    fingerprint::{EXEMPLAR_CONTENT_START, ExemplarHeader, Kind},
+    fingerprint::{EXEMPLAR_CONTENT_START, ExemplarHeader, Kind, Name, ja4_bytes},
+    hello::Transport,
+    ja4::Ja4,
     syn::Syn,
 };
+
+use crate::fingerprint::{self, hello::filled};
 
 /// An exemplar.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,5 +37,28 @@ impl Exemplar {
         // SAFETY: as many bytes as a signature has, which is plain data.
         let syn = unsafe { self.bytes.as_ptr().cast::<Syn>().read_unaligned() };
         (syn.key() == self.header.key).then_some(syn)
+    }
+
+    /// The JA4 of the ClientHello that it is of; `None` if it is none, or is not of the key that is said of it.
+    pub fn ja4(&self) -> Option<Ja4> {
+        if self.header.kind != Kind::Tls as u8 {
+            return None;
+        }
+        let message = filled(&self.bytes)?;
+        let is_its_own = fingerprint::key(&message, Transport::Tcp) == Some(self.header.key);
+        fingerprint::ja4(&message, Transport::Tcp).ok().filter(|_| is_its_own)
+    }
+
+    /// What its fingerprint is called, as far as it alone tells.
+    pub fn name(&self) -> Option<Name> {
+        let name = Name { key: self.header.key, kind: self.header.kind, ..Name::NONE };
+        match Kind::from_number(self.header.kind)? {
+            Kind::Syn => Some(Name { syn: self.syn()?, ..name }),
+            Kind::Tls => {
+                let ja4 = self.ja4()?;
+                let [stable_ja4, ja4] = [ja4.stable().to_string(), ja4.to_string()];
+                Some(Name { stable_ja4: ja4_bytes(&stable_ja4), ja4: ja4_bytes(&ja4), ..name })
+            }
+        }
     }
 }

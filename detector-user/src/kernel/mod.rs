@@ -13,6 +13,7 @@
 
 pub mod apply;
 pub mod attach;
+pub mod client_rules;
 pub mod exemplar;
 pub mod incidents;
 pub mod links;

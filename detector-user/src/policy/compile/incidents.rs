@@ -48,6 +48,8 @@ pub struct IncidentTables {
     pub rules_v6: Vec<NodeV6>,
     /// Rules about fingerprints, in the order in which they decide.
     pub fingerprint_rules: Vec<FingerprintRule>,
+    /// Numbers of all services of the policy that they stand beside.
+    pub services: Vec<u16>,
 }
 
 /// Incident rules beside a policy.
@@ -115,6 +117,7 @@ fn compile_incidents(
         rules_v4: nodes_v4(&sources.v4),
         rules_v6: nodes_v6(&sources.v6),
         fingerprint_rules,
+        services: numbers.into_values().collect(),
     })
 }
 

@@ -179,6 +179,7 @@ pub fn compile(
         fingerprints::of_policy(policy, &numbers, |rule, patterns| classes.of_fingerprints(rule, patterns))?;
     let services = services::compile(policy, &numbers.services)?;
     let header = PolicyHeader {
+        client_rules: u32::from(!fingerprint_rules.is_empty()),
         rules_v4: u32::from(!sources.v4.is_empty()),
         rules_v6: u32::from(!sources.v6.is_empty()),
         ..services.header

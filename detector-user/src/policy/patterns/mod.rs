@@ -90,20 +90,20 @@ impl Patterns {
 
     /// Whether they are of a client. What is not known of it is of no pattern.
     pub fn matches(&self, names: &Names<'_>) -> bool {
-        let by_ja4 = self.ja4.is_empty()
-            || [names.ja4, names.stable_ja4].into_iter().flatten().any(|ja4| self.matches_ja4(ja4));
-        let by_syn = self.syn.is_empty() || names.syn.is_some_and(|syn| self.matches_syn(syn));
+        let by_ja4 = self.ja4.is_empty() || self.names_ja4(names);
+        let by_syn = self.syn.is_empty() || self.names_syn(names);
         !self.is_empty() && by_ja4 && by_syn
     }
 
-    /// Whether a JA4, full or stable, is one of a pattern.
-    pub fn matches_ja4(&self, ja4: &str) -> bool {
-        self.ja4.iter().any(|pattern| pattern.matches(ja4))
+    /// Whether a JA4 of a client, full or stable, is one of a pattern.
+    pub fn names_ja4(&self, names: &Names<'_>) -> bool {
+        let mut known = [names.ja4, names.stable_ja4].into_iter().flatten();
+        known.any(|ja4| self.ja4.iter().any(|pattern| pattern.matches(ja4)))
     }
 
-    /// Whether a SYN is one of a pattern.
-    pub fn matches_syn(&self, syn: &Syn) -> bool {
-        self.syn.iter().any(|pattern| pattern.matches(syn))
+    /// Whether the SYN of a client is one of a pattern.
+    pub fn names_syn(&self, names: &Names<'_>) -> bool {
+        names.syn.is_some_and(|syn| self.syn.iter().any(|pattern| pattern.matches(syn)))
     }
 
     /// How closely they say whom they are about.

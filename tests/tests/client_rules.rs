@@ -1,0 +1,189 @@
+//! Rules about fingerprints, through the real program: whom they are about, what they charge, and what comes before what.
+
+use detector_common::verdict::{Reason, Verdict};
+use detector_tests::{
+    client::Client,
+    hello::Hello,
+    packet::{flags, tcp},
+    rows::Rig,
+};
+
+const SERVICE: &str = "version = 1\n[[service]]\nname = \"web\"\naddresses = [\"192.0.2.1\", \"2001:db8::1\"]\nprofile = \"p\"\n";
+const PROFILES: &str = "[profile.p]\npackets = \"1000000/s\"\n[profile.two]\nhandshakes = { rate = \"6/min\", burst = 2 }\nconnections = { rate = \"6/min\", burst = 2 }\n";
+
+/// The first part of the JA4 of [`Hello::browser`].
+const BROWSER: &str = "t13d0506h2";
+
+fn policy(rules: &str) -> String {
+    format!("{SERVICE}{PROFILES}{rules}")
+}
+
+fn rule(name: &str, body: &str) -> String {
+    format!("[[rule]]\nname = \"{name}\"\n{body}\n")
+}
+
+fn browser() -> Vec<u8> {
+    Hello::browser(200).stream()
+}
+
+/// A ClientHello with a cipher more.
+fn other() -> Vec<u8> {
+    let mut hello = Hello::browser(200);
+    hello.ciphers.push(0xc030);
+    hello.stream()
+}
+
+/// The reason of a whole ClientHello on a new connection.
+fn shake(rig: &mut Rig, source: &str, stream: &[u8]) -> Reason {
+    let mut client = Client::new(source);
+    client.connect(rig);
+    client.reason(rig, 0, stream)
+}
+
+/// A rig under a policy, in which both clients have their names: they were seen from elsewhere, before.
+fn seen(policy: &str) -> Rig {
+    let mut rig = Rig::under(policy);
+    for (stream, source) in [(browser(), "203.0.113.1:1"), (other(), "203.0.113.2:2")] {
+        shake(&mut rig, source, &stream);
+    }
+    rig.name_fingerprints();
+    rig
+}
+
+fn reasons(rig: &mut Rig, address: &str, ports: std::ops::Range<u16>, stream: &[u8]) -> Vec<Reason> {
+    ports.map(|port| shake(rig, &format!("{address}:{port}"), stream)).collect()
+}
+
+#[test]
+fn a_rule_drops_the_handshakes_of_its_fingerprint_and_no_others() {
+    let drop = rule("scraper", &format!("ja4 = \"{BROWSER}_*_*\"\naction = \"drop\""));
+    let mut rig = seen(&policy(&drop));
+    for address in ["198.51.100.7", "[2001:db8:7::1]"] {
+        assert_eq!(reasons(&mut rig, address, 1000..1002, &browser()), [Reason::Fingerprint; 2]);
+        assert_eq!(reasons(&mut rig, address, 2000..2002, &other()), [Reason::Conforming; 2]);
+        assert_eq!(reasons(&mut rig, address, 3000..3001, b"GET / HTTP/1.1\r\n\r\n"), [Reason::Conforming]);
+    }
+    assert_eq!(rig.counted("web", Reason::Fingerprint).packets, 4);
+    assert_eq!(rig.rule_drops("scraper").dropped, 4);
+    // The same in two segments, the second of which is dropped, however often.
+    let stream = Hello::browser(700).stream();
+    let mut client = Client::new("198.51.100.9:1000");
+    client.connect(&mut rig);
+    client.send(&mut rig, &stream[..500]);
+    for _ in 0..3 {
+        assert_eq!(client.reason(&mut rig, 0, &stream[500..]), Reason::Fingerprint);
+    }
+}
+
+#[test]
+fn a_fingerprint_that_appears_later_is_acted_on_once_it_has_a_name() {
+    let drop = rule("scraper", &format!("ja4 = \"{BROWSER}_*_*\"\naction = \"drop\""));
+    let mut rig = Rig::under(&policy(&drop));
+    assert_eq!(shake(&mut rig, "198.51.100.7:1000", &browser()), Reason::Conforming);
+    rig.name_fingerprints();
+    assert_eq!(shake(&mut rig, "198.51.100.7:1001", &browser()), Reason::Fingerprint);
+    // The next policy knows it from the start; one without the rule lets it pass, and so does one that is taken away again.
+    rig.apply(&policy(""));
+    assert_eq!(shake(&mut rig, "198.51.100.7:1002", &browser()), Reason::Conforming);
+    rig.apply(&policy(&drop));
+    assert_eq!(shake(&mut rig, "198.51.100.7:1003", &browser()), Reason::Fingerprint);
+}
+
+#[test]
+fn a_limit_is_of_each_source_or_of_all_together() {
+    let limit = |shared: &str| {
+        rule("slow", &format!("ja4 = \"{BROWSER}_*_*\"\naction = {{ limit = \"two\"{shared} }}"))
+    };
+    let two_and_no_more = [Reason::Conforming, Reason::Conforming, Reason::FingerprintBudget];
+    let mut rig = seen(&policy(&limit("")));
+    assert_eq!(reasons(&mut rig, "198.51.100.7", 1000..1003, &browser()), two_and_no_more);
+    assert_eq!(reasons(&mut rig, "198.51.100.8", 1000..1003, &browser()), two_and_no_more);
+    assert_eq!(reasons(&mut rig, "198.51.100.7", 2000..2003, &other()), [Reason::Conforming; 3]);
+    rig.advance(10_000_000_000);
+    assert_eq!(shake(&mut rig, "198.51.100.7:3000", &browser()), Reason::Conforming);
+    assert_eq!(rig.rule_drops("slow").dropped, 2);
+
+    let mut rig = seen(&policy(&limit(", shared = true")));
+    let mut sources = (0..5).map(|host| shake(&mut rig, &format!("198.51.100.{host}:1000"), &browser()));
+    assert_eq!(sources.by_ref().take(2).collect::<Vec<_>>(), [Reason::Conforming; 2]);
+    assert_eq!(sources.collect::<Vec<_>>(), [Reason::FingerprintBudget; 3]);
+    // It stays spent under the next policy that has the rule.
+    rig.apply(&policy(&limit(", shared = true")));
+    assert_eq!(shake(&mut rig, "198.51.100.9:1000", &browser()), Reason::FingerprintBudget);
+}
+
+#[test]
+fn a_rule_about_syns_acts_at_the_syn() {
+    // The one of `Client`: options mss, sok, ts, nop, ws; another system has none.
+    let syn = "syn = \"4:64:0:1460:*:mss,sok,ts,nop,ws:*:0\"\naction =";
+    let mut rig = seen(&policy(&rule("system", &format!("{syn} \"drop\""))));
+    assert_eq!(rig.reason(&Client::new("198.51.100.7:1000").syn().frame()), Reason::Fingerprint);
+    let bare = tcp("198.51.100.7:1001", "192.0.2.1:443", flags::SYN);
+    assert_eq!(rig.reason(&bare.frame()), Reason::Conforming);
+    assert_eq!(rig.rule_drops("system").dropped, 1);
+
+    let mut rig = seen(&policy(&rule("system", &format!("{syn} {{ limit = \"two\" }}"))));
+    let syns: Vec<_> = (1000..1003)
+        .map(|port| rig.reason(&Client::new(&format!("198.51.100.7:{port}")).syn().frame()))
+        .collect();
+    assert_eq!(syns, [Reason::Conforming, Reason::Conforming, Reason::FingerprintBudget]);
+}
+
+#[test]
+fn a_rule_about_both_needs_both_and_comes_first() {
+    let syn = "syn = \"4:64:0:1460:*:mss,sok,ts,nop,ws:*:0\"";
+    let both = rule("both", &format!("ja4 = \"{BROWSER}_*_*\"\n{syn}\naction = \"drop\""));
+    let allow = rule("browsers", &format!("ja4 = \"{BROWSER}_*_*\"\naction = \"allow\""));
+    let mut rig = seen(&policy(&(allow + &both)));
+    assert_eq!(shake(&mut rig, "198.51.100.7:1000", &browser()), Reason::Fingerprint);
+    assert_eq!(shake(&mut rig, "198.51.100.7:1001", &other()), Reason::Conforming);
+    // The same ClientHello from another system.
+    let plain = tcp("198.51.100.7:1002", "192.0.2.1:443", flags::SYN).sequence(1);
+    rig.send(&plain.frame());
+    let mut client = Client::new("198.51.100.7:1002");
+    client.sequence = 2;
+    client.send(&mut rig, &[]);
+    assert_eq!(client.reason(&mut rig, 0, &browser()), Reason::Conforming);
+}
+
+#[test]
+fn what_comes_before_what() {
+    let drop = |name: &str, pattern: &str| rule(name, &format!("ja4 = \"{pattern}\"\naction = \"drop\""));
+    let allow = |name: &str, pattern: &str| rule(name, &format!("ja4 = \"{pattern}\"\naction = \"allow\""));
+    // The narrower pattern, wherever it stands.
+    let mut rig = seen(&policy(&(drop("wide", "t13d*_*_*") + &allow("narrow", &format!("{BROWSER}_*_*")))));
+    assert_eq!(shake(&mut rig, "198.51.100.7:1000", &browser()), Reason::Conforming);
+    assert_eq!(shake(&mut rig, "198.51.100.7:1001", &other()), Reason::Fingerprint);
+    // A rule that allows the source, and defaults.allow.
+    let partner = "[[rule]]\nname = \"partner\"\nsource = [\"198.51.100.7\"]\naction = \"allow\"\n";
+    let defaults = SERVICE.replace("version = 1", "version = 1\ndefaults.allow = [\"198.51.100.8\"]");
+    let mut rig = seen(&format!("{defaults}{PROFILES}{partner}{}", drop("all", "t13d*_*_*")));
+    for source in ["198.51.100.7:1000", "198.51.100.8:1000"] {
+        assert_eq!(shake(&mut rig, source, &browser()), Reason::Allowed);
+    }
+    assert_eq!(shake(&mut rig, "198.51.100.9:1000", &browser()), Reason::Fingerprint);
+    // What is allowed costs no budget of handshakes.
+    let tight = "[profile.p]\nhandshakes = { rate = \"6/min\", burst = 2 }\n";
+    let mut rig = seen(&format!("{SERVICE}{tight}{}", allow("browsers", &format!("{BROWSER}_*_*"))));
+    assert_eq!(reasons(&mut rig, "198.51.100.7", 1000..1010, &browser()), [Reason::Conforming; 10]);
+    let two_and_no_more = [Reason::Conforming, Reason::Conforming, Reason::Handshakes];
+    assert_eq!(reasons(&mut rig, "198.51.100.7", 2000..2003, &other()), two_and_no_more);
+}
+
+#[test]
+fn a_rule_about_another_service_or_in_shadow_drops_nothing() {
+    let second = "[[service]]\nname = \"other\"\naddresses = [\"192.0.2.2\"]\nprofile = \"p\"\n";
+    let elsewhere =
+        rule("elsewhere", &format!("service = \"other\"\nja4 = \"{BROWSER}_*_*\"\naction = \"drop\""));
+    let mut rig = seen(&format!("{SERVICE}{second}{PROFILES}{elsewhere}"));
+    assert_eq!(shake(&mut rig, "198.51.100.7:1000", &browser()), Reason::Conforming);
+
+    let shadow = rule("trial", &format!("ja4 = \"{BROWSER}_*_*\"\nmode = \"shadow\"\naction = \"drop\""));
+    let mut rig = seen(&policy(&shadow));
+    let mut client = Client::new("198.51.100.7:1000");
+    client.connect(&mut rig);
+    let judged = rig.send(&client.segment(0, &browser()));
+    assert!(judged.verdict == Verdict::Pass && judged.trace.tls_key != 0, "it passes");
+    assert_eq!(rig.shadowed("web", Reason::Fingerprint).packets, 1);
+    assert_eq!(rig.rule_drops("trial").shadowed, 1);
+}
