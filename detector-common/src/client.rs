@@ -27,7 +27,7 @@ pub const fn size_bin(bytes: u64) -> usize {
 
 abi_struct! {
     /// What is kept of a client beside its entry in the table. All counts wrap.
-    pub struct Client: 184 {
+    pub struct Client: 192 {
         /// Prefix of the entry that this is of. It changes hands with the entry, a moment later.
         pub key: u64,
         /// Prefix of the source; see [`crate::table::Way::prefix`].
@@ -38,7 +38,11 @@ abi_struct! {
         pub syn_key: u64,
         /// Key of its ClientHello; 0: unknown, or it sends none.
         pub tls_key: u64,
-        /// Requests that were answered: bursts of its bytes.
+        /// Connections that were followed beyond their handshake: one in [`crate::limits::EXCHANGE_SAMPLE`].
+        pub followed: u32,
+        /// Segments of theirs that were looked at, from the SYN on.
+        pub segments: u32,
+        /// Exchanges in these segments; see [`crate::exchange`].
         pub exchanges: u32,
         /// 0.
         pub reserved: u32,

@@ -68,12 +68,14 @@ pub const fn time_bin(ns: u64) -> u32 {
 
 abi_struct! {
     /// What is kept of a fingerprint at a service beside its entry in the table.
-    pub struct Sightings: 464 {
+    pub struct Sightings: 472 {
         /// The key that this is of. It changes hands with the entry, a moment later.
         pub key: u64,
         /// Sets of extensions that come and go, [`crate::hello::Hello::variant`], of which an exemplar was sent: bit *v* for set *v*.
         /// Of a SYN: 1 once one was. The daemon clears it to be sent exemplars again.
         pub variants: u64,
+        /// Segments of its connections while they were followed.
+        pub segments: u64,
         /// Distinct sources: HyperLogLog, a register a byte.
         pub sources: [u8; REGISTERS],
         /// From the SYN to the client's first answer: a round trip to where TCP ends. A count for each [`time_bin`].

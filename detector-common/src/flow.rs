@@ -3,6 +3,7 @@
 use crate::{
     abi_struct,
     budget::ticks,
+    exchange::Exchanges,
     fingerprint::{EXEMPLAR_CONTENT_START, ExemplarHeader},
     hash::{Seed, keyed},
     hello::{Hello, Segment},
@@ -17,14 +18,16 @@ use crate::{
 pub enum Stage {
     /// The client has not sent all of its ClientHello.
     Hello = 0,
-    /// It has; its next bytes end the handshake, as far as it is followed.
+    /// It has; its next bytes end the handshake.
     Finish = 1,
+    /// The handshake is over; the exchanges are counted.
+    Exchange = 2,
 }
 
 abi_struct! {
     /// The state of a connection in its handshake.
     #[derive(Default)]
-    pub struct Flow: 128 {
+    pub struct Flow: 152 {
         /// The ClientHello as far as it has come.
         pub hello: Hello,
         /// Key of the entry that the state belongs to; its lowest bit is 1 while a CPU is at work here.
@@ -39,6 +42,8 @@ abi_struct! {
         pub syn_key: u64,
         /// Key of the ClientHello; 0: unknown so far.
         pub tls_key: u64,
+        /// What follows the handshake.
+        pub exchanges: Exchanges,
         /// The next sequence number of the client.
         pub next_sequence: u32,
         /// A [`Stage`].

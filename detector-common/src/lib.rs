@@ -33,6 +33,7 @@ pub mod client;
 #[cfg(feature = "fingerprint")]
 pub mod client_hello;
 pub mod counters;
+pub mod exchange;
 pub mod fingerprint;
 pub mod flow;
 pub mod frame;

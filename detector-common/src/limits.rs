@@ -151,6 +151,12 @@ pub const SYN_FLOOD_NS: u64 = 1_000_000_000;
 /// See [`SYN_FLOOD_NS`]; a power of two.
 pub const SYN_SAMPLE: u64 = 16;
 
+/// Of so many connections one is followed beyond its handshake, to count its exchanges; a power of two.
+pub const EXCHANGE_SAMPLE: u64 = 8;
+
+/// Segments of such a connection that are looked at; an exchange takes a client four or more.
+pub const EXCHANGE_SEGMENTS_MAX: u16 = 64;
+
 /// Segments before a ClientHello that are read: more than the dialogue with a proxy has.
 pub const OTHER_SEGMENTS_MAX: u8 = 8;
 

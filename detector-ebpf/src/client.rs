@@ -2,7 +2,7 @@
 
 use detector_common::{
     branchless::bounded,
-    client::{Client, DELAY_BINS, delay_bin},
+    client::{Client, DELAY_BINS, SIZE_BINS, delay_bin},
     counters::TableEvent,
     table::{Key, Unit},
 };
@@ -11,7 +11,7 @@ use crate::{
     account,
     atomic::{self, word},
     charge,
-    fingerprint::{HANDSHAKE, NOT_KNOWN, Sighting},
+    fingerprint::{FOLLOWED, HANDSHAKE, NOT_KNOWN, Sighting},
     judge::Packed,
     maps::{CLIENT_COUNTS, SCRATCH},
     source::{self, Created, Table},
@@ -38,7 +38,7 @@ extern "C" fn note_client(syn_key: u64, tls_key: u64, sighting: u64) -> u64 {
     let attempt = match source::attempt_in(Table::Clients, &key) {
         Some(attempt) => attempt,
         // More of a handshake whose client has given way.
-        None if sighting.counts == 0 => return 0,
+        None if !sighting.is_first() => return 0,
         None => match source::create(Table::Clients, &key, now, 0, 0) {
             Created::Made(attempt) | Created::Met(attempt) => attempt,
             Created::Full => {
@@ -64,6 +64,15 @@ extern "C" fn note_client(syn_key: u64, tls_key: u64, sighting: u64) -> u64 {
     if sighting.counts == HANDSHAKE {
         atomic::add(word!(entry, traffic), 1);
     }
+    if sighting.counts == FOLLOWED {
+        client.followed = client.followed.wrapping_add(1);
+    }
+    if sighting.request_size != NOT_KNOWN {
+        client.exchanges = client.exchanges.wrapping_add(1);
+        count_size(&mut client.request_sizes, sighting.request_size);
+        count_size(&mut client.response_sizes, sighting.response_size);
+    }
+    client.segments = client.segments.wrapping_add(sighting.segments as u32);
     count(&mut client.round_trip, sighting.round_trip);
     count(&mut client.hello_delay, sighting.hello_delay);
     count(&mut client.finish_delay, sighting.finish_delay);
@@ -79,6 +88,12 @@ fn count(bins: &mut [u16; DELAY_BINS], time_bin: u8) {
     if let Some(count) = bins.get_mut(bin) {
         *count = count.wrapping_add(1);
     }
+}
+
+#[inline(always)]
+fn count_size(bins: &mut [u16; SIZE_BINS], bin: u8) {
+    let count = &mut bins[bounded::<{ SIZE_BINS - 1 }>(bin as u64)];
+    *count = count.wrapping_add(1);
 }
 
 /// Fills an element with 0, word by word: the compiler would call a loop over bytes.

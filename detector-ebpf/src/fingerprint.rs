@@ -26,13 +26,20 @@ pub(crate) struct Sighting {
     pub(crate) finish_delay: u8,
     /// [`detector_common::hello::Hello::variant`], or [`NOT_KNOWN`].
     pub(crate) variant: u8,
+    /// A [`detector_common::client::size_bin`] of a request, or [`NOT_KNOWN`]: there was no exchange.
+    pub(crate) request_size: u8,
+    /// … of its response.
+    pub(crate) response_size: u8,
+    /// Segments of a connection that is followed no longer.
+    pub(crate) segments: u8,
     /// [`CONNECTION`] or [`HANDSHAKE`] where it is another one, else 0: it is more of one that was counted.
     pub(crate) counts: u8,
 }
 
-/// See [`Sighting::counts`].
+/// Values of [`Sighting::counts`]; the last one: a connection is followed beyond its handshake.
 pub(crate) const CONNECTION: u8 = 1;
 pub(crate) const HANDSHAKE: u8 = 2;
+pub(crate) const FOLLOWED: u8 = 3;
 
 /// Stands in a [`Sighting`] for what it does not tell.
 pub(crate) const NOT_KNOWN: u8 = 0xff;
@@ -44,8 +51,17 @@ impl Sighting {
         hello_delay: NOT_KNOWN,
         finish_delay: NOT_KNOWN,
         variant: NOT_KNOWN,
+        request_size: NOT_KNOWN,
+        response_size: NOT_KNOWN,
+        segments: 0,
         counts: 0,
     };
+
+    /// Whether it is of another connection or handshake, and not more of one that was counted.
+    #[inline(always)]
+    pub(crate) const fn is_first(&self) -> bool {
+        self.counts == CONNECTION || self.counts == HANDSHAKE
+    }
 
     #[inline(always)]
     pub(crate) const fn pack(self) -> u64 {
@@ -54,6 +70,9 @@ impl Sighting {
             | (self.finish_delay as u64) << 16
             | (self.variant as u64) << 24
             | (self.counts as u64) << 32
+            | (self.request_size as u64) << 40
+            | (self.response_size as u64) << 48
+            | (self.segments as u64) << 56
     }
 
     #[inline(always)]
@@ -64,6 +83,9 @@ impl Sighting {
             finish_delay: (word >> 16) as u8,
             variant: (word >> 24) as u8,
             counts: (word >> 32) as u8,
+            request_size: (word >> 40) as u8,
+            response_size: (word >> 48) as u8,
+            segments: (word >> 56) as u8,
         }
     }
 }
@@ -98,7 +120,7 @@ extern "C" fn note_fingerprint(prefix: u64, tag: u64, source_hash: u64, now: u64
     let attempt = match source::attempt_in(Table::Fingerprints, &key) {
         Some(attempt) => attempt,
         // More of a handshake that is counted no longer.
-        None if sighting.counts == 0 => return 0,
+        None if !sighting.is_first() => return 0,
         None => match source::create(Table::Fingerprints, &key, now, 0, 0) {
             Created::Made(attempt) | Created::Met(attempt) => attempt,
             Created::Full => {
@@ -125,13 +147,14 @@ extern "C" fn note_fingerprint(prefix: u64, tag: u64, source_hash: u64, now: u64
     if sighting.counts == CONNECTION {
         atomic::add(word!(entry, outcomes), outcomes_of(false, true));
     }
-    if sighting.counts != 0 {
+    if sighting.is_first() {
         let (place, raised) = register_of(source_hash);
         let register = &mut profile.sources[bounded::<{ REGISTERS - 1 }>(place as u64)];
         if *register < raised {
             *register = raised;
         }
     }
+    profile.segments += sighting.segments as u64;
     count(&mut profile.round_trip, sighting.round_trip);
     count(&mut profile.hello_delay, sighting.hello_delay);
     count(&mut profile.finish_delay, sighting.finish_delay);

@@ -2,11 +2,15 @@
 
 use aya_ebpf::bindings::xdp_md;
 use detector_common::{
+    client::size_bin,
     counters::HandshakeEvent,
+    exchange::{ClientSegment, Sizes},
     fingerprint::Kind,
     flow::{self, CHARGED, Flow, GATHERED, Order, Scratch, Stage},
     hello::{Phase, SEGMENT_BYTES_MAX, Transport},
-    limits::{EXEMPLAR_SAMPLE, OTHER_SEGMENTS_MAX, STRAYED_SEGMENTS_MAX},
+    limits::{
+        EXCHANGE_SAMPLE, EXCHANGE_SEGMENTS_MAX, EXEMPLAR_SAMPLE, OTHER_SEGMENTS_MAX, STRAYED_SEGMENTS_MAX,
+    },
     table::{Key, Way},
 };
 
@@ -15,7 +19,7 @@ use crate::{
     admission::{self, Asked},
     atomic::{self, word},
     client, clock, exemplar,
-    fingerprint::{self, HANDSHAKE, NOT_KNOWN, Sighting, bin_between},
+    fingerprint::{self, FOLLOWED, HANDSHAKE, NOT_KNOWN, Sighting, bin_between},
     frame::{ACK, FIN, RST, Segment},
     hello,
     judge::Packed,
@@ -124,6 +128,8 @@ pub(crate) fn open(
     state.other_segments = 0;
     state.strayed_segments = 0;
     state.notes = 0;
+    // Its SYN.
+    state.exchanges.segments = (start.syn_ns != 0) as u16;
     flow.unlock();
     if start.syn_ns == 0 {
         flow.keep(now);
@@ -143,7 +149,7 @@ enum Outcome {
     GoOn,
     /// Its ClientHello has been read.
     Read(Read),
-    /// It is over, with the client's first bytes after the ClientHello.
+    /// The client's first bytes after the ClientHello came.
     Finished {
         /// Key of the SYN; 0: it was not seen.
         syn_key: u64,
@@ -151,6 +157,21 @@ enum Outcome {
         tls_key: u64,
         /// See [`Sighting`].
         finish_delay: u8,
+        /// The connection is followed further.
+        is_followed: bool,
+        /// Segments so far.
+        segments: u16,
+    },
+    /// Something came after the handshake.
+    Exchanged {
+        /// Key of the SYN; 0: it was not seen.
+        syn_key: u64,
+        /// Key of the ClientHello.
+        tls_key: u64,
+        /// The exchange that ended.
+        ended: Option<Sizes>,
+        /// The connection is followed no longer, after so many segments; 0: it is.
+        segments: u16,
     },
     /// It may not go on: it is as if the segment had not come.
     Refused,
@@ -197,11 +218,33 @@ pub(crate) fn advance(
             tell(scratch, flow, &read);
             return read.tls_key;
         }
-        Outcome::Finished { syn_key, tls_key, finish_delay } => {
-            let sighting = Sighting { finish_delay, ..Sighting::EMPTY };
+        Outcome::Finished { syn_key, tls_key, finish_delay, is_followed, segments } => {
+            let (counts, segments) = if is_followed { (FOLLOWED, 0) } else { (0, at_most_255(segments)) };
+            let sighting = Sighting { finish_delay, counts, segments, ..Sighting::EMPTY };
             fingerprint::note(Kind::Tls, tls_key, service, room.source_hash, room.now, sighting);
-            client::note(syn_key, tls_key, sighting);
-            close(flow, way);
+            // Of a client only those segments are counted among which its exchanges are.
+            client::note(syn_key, tls_key, Sighting { segments: 0, ..sighting });
+            if is_followed {
+                flow.keep(room.now);
+            } else {
+                close(flow, way);
+            }
+        }
+        Outcome::Exchanged { syn_key, tls_key, ended, segments } => {
+            let mut sighting = Sighting { segments: at_most_255(segments), ..Sighting::EMPTY };
+            if let Some(Sizes { request, response }) = ended {
+                sighting.request_size = size_bin(request as u64) as u8;
+                sighting.response_size = size_bin(response as u64) as u8;
+            }
+            if ended.is_some() || segments != 0 {
+                client::note(syn_key, tls_key, sighting);
+            }
+            if segments == 0 {
+                flow.keep(room.now);
+            } else {
+                fingerprint::note(Kind::Tls, tls_key, service, room.source_hash, room.now, sighting);
+                close(flow, way);
+            }
         }
         Outcome::Over => close(flow, way),
         Outcome::Unknown(event) => {
@@ -210,6 +253,12 @@ pub(crate) fn advance(
         }
     }
     0
+}
+
+/// What a sighting can say of a count.
+#[inline(always)]
+fn at_most_255(count: u16) -> u8 {
+    if count > 255 { 255 } else { count as u8 }
 }
 
 /// Counts a ClientHello that was read, and sends it where it is new.
@@ -250,15 +299,15 @@ fn take(ctx: *mut xdp_md, scratch: *mut Scratch, owner: u64, state: &mut Flow, s
     if state.ack_ns == 0 && segment.flags & ACK != 0 {
         state.ack_ns = clock::precise_ns();
     }
+    state.exchanges.segments = state.exchanges.segments.saturating_add(1);
     let order = Order::of(segment.sequence, segment.payload, state.next_sequence);
+    let is_after = segment.payload != 0 && matches!(order, Order::Next | Order::Ahead);
+    if state.stage == Stage::Exchange as u8 {
+        return exchange(state, segment, is_after);
+    }
     if segment.payload != 0 {
-        let is_after = matches!(order, Order::Next | Order::Ahead);
         if state.stage == Stage::Finish as u8 {
-            if !is_after {
-                return end_of(state, segment);
-            }
-            let finish_delay = bin_between(state.hello_ns, clock::precise_ns());
-            return Outcome::Finished { syn_key: state.syn_key, tls_key: state.tls_key, finish_delay };
+            return if is_after { finish(owner, state, segment) } else { end_of(state, segment) };
         }
         match order {
             Order::Next => return read(ctx, scratch, owner, state, segment),
@@ -277,6 +326,43 @@ fn take(ctx: *mut xdp_md, scratch: *mut Scratch, owner: u64, state: &mut Flow, s
         }
     }
     end_of(state, segment)
+}
+
+/// The client's first bytes after its ClientHello. A sample of connections is followed further.
+#[inline(always)]
+fn finish(owner: u64, state: &mut Flow, segment: &Segment) -> Outcome {
+    let now_ns = clock::precise_ns();
+    let is_followed = owner >> 20 & (EXCHANGE_SAMPLE - 1) == 0 && segment.flags & (FIN | RST) == 0;
+    if is_followed {
+        state.stage = Stage::Exchange as u8;
+        state.next_sequence = segment.sequence.wrapping_add(segment.payload);
+        let (bytes, acknowledged) = (segment.payload, segment.acknowledged);
+        state.exchanges.begin(&ClientSegment { at_ns: now_ns, bytes, acknowledged });
+    }
+    let (syn_key, tls_key) = (state.syn_key, state.tls_key);
+    let finish_delay = bin_between(state.hello_ns, now_ns);
+    Outcome::Finished { syn_key, tls_key, finish_delay, is_followed, segments: state.exchanges.segments }
+}
+
+/// A segment after the handshake; `is_after`: it brings bytes that did not come before.
+#[inline(always)]
+fn exchange(state: &mut Flow, segment: &Segment, is_after: bool) -> Outcome {
+    let bytes = if is_after { segment.payload } else { 0 };
+    if is_after {
+        state.next_sequence = segment.sequence.wrapping_add(segment.payload);
+    }
+    // A reset may acknowledge nothing.
+    let is_ack = segment.flags & ACK != 0;
+    let acknowledged = if is_ack { segment.acknowledged } else { state.exchanges.acknowledged };
+    let next = ClientSegment { at_ns: clock::precise_ns(), bytes, acknowledged };
+    let round_trip_ns = if state.syn_ns == 0 { 0 } else { state.ack_ns.wrapping_sub(state.syn_ns) };
+    let mut ended = state.exchanges.take(&next, round_trip_ns);
+    let is_over = segment.flags & (FIN | RST) != 0 || state.exchanges.segments >= EXCHANGE_SEGMENTS_MAX;
+    let segments = if is_over { state.exchanges.segments } else { 0 };
+    if is_over && ended.is_none() {
+        ended = state.exchanges.end();
+    }
+    Outcome::Exchanged { syn_key: state.syn_key, tls_key: state.tls_key, ended, segments }
 }
 
 /// Whether a handshake may go on, whose ClientHello has this key; 0: it has none. It is charged once.

@@ -162,6 +162,8 @@ pub(crate) const ACK: u32 = 0x10;
 pub(crate) struct Segment {
     /// Its sequence number.
     pub(crate) sequence: u32,
+    /// Its acknowledgement number.
+    pub(crate) acknowledged: u32,
     /// Its flags.
     pub(crate) flags: u32,
     /// Where its payload starts, bytes from the start of the frame.
@@ -179,6 +181,7 @@ pub(crate) fn tcp_segment(ctx: &XdpContext, layout: Layout) -> Option<Segment> {
     let payload_start = layout.transport + (header[12] >> 4) as u32 * 4;
     Some(Segment {
         sequence: u32::from_be_bytes([header[4], header[5], header[6], header[7]]),
+        acknowledged: u32::from_be_bytes([header[8], header[9], header[10], header[11]]),
         flags: header[13] as u32,
         payload_start,
         payload: layout.end.saturating_sub(payload_start),

@@ -86,7 +86,7 @@ pub(crate) static CLIENT_BUDGETS: Array<Set, 1, MAPPABLE> = Array::new();
 pub(crate) static FLOWS: Array<Set, { FLOWS_LEN / WAYS }, MAPPABLE> = Array::new();
 
 /// Writer: program, the CPU that holds the state's lock. Reader: program.
-/// Size: a state of 128 bytes for each way of `FLOWS`. Full: cannot be. Error: of two packets of one handshake that two CPUs
+/// Size: a state of 152 bytes for each way of `FLOWS`. Full: cannot be. Error: of two packets of one handshake that two CPUs
 /// have at once, one is not looked at.
 #[btf_map]
 pub(crate) static FLOW_STATES: Array<Flow, { FLOWS_LEN }> = Array::new();
@@ -98,7 +98,7 @@ pub(crate) static FLOW_STATES: Array<Flow, { FLOWS_LEN }> = Array::new();
 pub(crate) static FINGERPRINTS: Array<Set, { FINGERPRINTS_LEN / WAYS }, MAPPABLE> = Array::new();
 
 /// Writer: program; daemon, to be sent exemplars again. Reader: program, daemon and commands through a mapping.
-/// Size: 464 bytes for each way of `FINGERPRINTS`. Full: cannot be. Error: distinct sources by 6.5 %; of two
+/// Size: 472 bytes for each way of `FINGERPRINTS`. Full: cannot be. Error: distinct sources by 6.5 %; of two
 /// CPUs that count a time at once one may be lost.
 #[btf_map]
 pub(crate) static SIGHTINGS: Array<Sightings, { FINGERPRINTS_LEN }, MAPPABLE> = Array::new();
@@ -117,7 +117,7 @@ pub(crate) static CLIENT_NAMES: Array<Name, { FINGERPRINTS_LEN }, MAPPABLE> = Ar
 pub(crate) static CLIENTS: Array<Set, 1, MAPPABLE> = Array::new();
 
 /// Writer: program. Reader: program, daemon and commands through a mapping.
-/// Size: 184 bytes for each way of `CLIENTS`. Full: cannot be. Error: of two CPUs that count a time at once one may be lost.
+/// Size: 192 bytes for each way of `CLIENTS`. Full: cannot be. Error: of two CPUs that count a time at once one may be lost.
 #[btf_map]
 pub(crate) static CLIENT_COUNTS: Array<Client, 1, MAPPABLE> = Array::new();
 

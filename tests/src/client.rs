@@ -19,18 +19,21 @@ pub struct Client {
     pub source: String,
     /// Number of its next byte.
     pub sequence: u32,
+    /// Number of the next byte that it expects.
+    pub acknowledged: u32,
 }
 
 impl Client {
     /// One that connects from an address and port, to [`SERVER`] or over IPv6 to its like.
     pub fn new(source: &str) -> Self {
-        Self { source: source.to_owned(), sequence: u32::MAX - 700 }
+        Self { source: source.to_owned(), sequence: u32::MAX - 700, acknowledged: u32::MAX - 900 }
     }
 
     /// A segment without content at the next byte.
     pub fn packet(&self, flags: u8) -> Packet {
         let server = if self.source.starts_with('[') { "[2001:db8::1]:443" } else { SERVER };
-        tcp(&self.source, server, flags).sequence(self.sequence)
+        let acknowledged = if flags & flags::ACK != 0 { self.acknowledged } else { 0 };
+        tcp(&self.source, server, flags).sequence(self.sequence).acknowledged(acknowledged)
     }
 
     /// Its SYN.
@@ -62,6 +65,17 @@ impl Client {
     /// Sends bytes that stand so far behind the next ones: what is decided of the segment.
     pub fn reason(&self, rig: &mut Rig, offset: i32, bytes: &[u8]) -> Reason {
         rig.reason(&self.segment(offset, bytes))
+    }
+
+    /// Acknowledges so many bytes more of the server's.
+    pub fn acknowledge(&mut self, rig: &mut Rig, bytes: u32) {
+        self.acknowledged = self.acknowledged.wrapping_add(bytes);
+        self.send(rig, &[]);
+    }
+
+    /// Ends the connection.
+    pub fn end(&self, rig: &mut Rig) {
+        rig.send(&self.packet(flags::FIN | flags::ACK).frame());
     }
 
     /// A segment with bytes that stand so far behind the next ones.

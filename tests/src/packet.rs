@@ -230,6 +230,12 @@ impl Packet {
         self
     }
 
+    /// With the acknowledgement number of a TCP segment.
+    pub fn acknowledged(mut self, number: u32) -> Self {
+        self.transport[8..12].copy_from_slice(&number.to_be_bytes());
+        self
+    }
+
     /// With TCP options: a multiple of four bytes.
     ///
     /// # Panics

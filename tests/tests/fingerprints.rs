@@ -51,6 +51,7 @@ fn a_handshake_is_followed_from_its_syn_to_what_comes_after_the_hello() {
         assert_eq!(client.pending(&rig), 1, "until the client goes on");
         rig.advance(300 * MS);
         assert_eq!(client.send(&mut rig, b"finished"), 0);
+        client.end(&mut rig);
         assert_eq!(client.pending(&rig), 0);
 
         let [tls] = &known(&rig, Kind::Tls)[..] else { panic!("one ClientHello") };
@@ -146,6 +147,7 @@ fn a_hello_cut_anywhere_has_its_key_and_its_exemplar() {
             let keys = [&stream[..cut], &stream[cut..]].map(|piece| client.send(&mut rig, piece));
             assert!(keys == [0, key] || keys == [key, 0], "cut at {cut} of {}: {keys:x?}", stream.len());
             client.send(&mut rig, b"finished");
+            client.end(&mut rig);
             assert_eq!(client.pending(&rig), 0, "cut at {cut}");
         }
     }

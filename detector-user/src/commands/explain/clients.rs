@@ -32,6 +32,10 @@ pub struct ClientRow {
     pub syn: Option<String>,
     /// Handshakes, modulo 2^32.
     pub handshakes: u32,
+    /// Connections that were followed beyond their handshake, one in eight; modulo 2^32.
+    pub followed: u32,
+    /// Exchanges that these had, in their first 64 packets.
+    pub exchanges: u32,
     /// Seconds since it was seen last.
     pub idle_s: u64,
     /// From the SYN to the client's first answer, milliseconds: the shortest of its handshakes, to a factor of two.
@@ -98,6 +102,8 @@ pub(super) fn rows(clients: &[Client], names: &Names, service: u16, now_ns: u64)
             syn_key: key(counts.syn_key),
             syn: names.find(Kind::Syn, counts.syn_key).map(|name| name.syn.to_string()),
             handshakes: client.handshakes,
+            followed: counts.followed,
+            exchanges: counts.exchanges,
             idle_s: now_ns.saturating_sub(client.last_ns) / 1_000_000_000,
             round_trip_ms: Range::lowest(&counts.round_trip),
             hello_delay_ms: Range::lowest(&counts.hello_delay),

@@ -95,6 +95,8 @@ pub struct Row {
     pub connections: u32,
     /// Handshakes that showed it, modulo 2^32.
     pub handshakes: u32,
+    /// Packets of its connections while they were followed: until the handshake ended, of one in eight for up to 64. Of a SYN 0.
+    pub packets: u64,
     /// Distinct sources that showed it, to 6.5 %.
     pub sources: u64,
     /// When it was seen last, seconds since the Unix epoch.
@@ -173,6 +175,7 @@ fn row(known: &Fingerprint, manifest: &Manifest, now_ns: u64) -> Row {
         service: manifest.service_name(known.service).to_owned(),
         connections: known.connections,
         handshakes: known.handshakes,
+        packets: known.packets,
         sources: known.sources,
         last_seen_s: clock::unix_s().saturating_sub(idle_s),
         round_trip: times(&known.round_trip),

@@ -23,6 +23,8 @@ pub struct Fingerprint {
     pub connections: u32,
     /// Handshakes that showed it, modulo 2^32.
     pub handshakes: u32,
+    /// Packets of its connections while they were followed; of a SYN 0.
+    pub packets: u64,
     /// Distinct sources that showed it, to 6.5 %.
     pub sources: u64,
     /// What it is called; `None`: no exemplar of it came yet.
@@ -58,6 +60,7 @@ pub fn fingerprints(maps: &Maps) -> impl Iterator<Item = Fingerprint> {
             service: meta.service(),
             connections: way.connections(),
             handshakes: way.packets(),
+            packets: profile.segments,
             sources: distinct(&profile.sources),
             variants: profile.variants,
             last_ns: way.packets_tat / TICKS_PER_NS,
