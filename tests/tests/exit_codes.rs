@@ -21,7 +21,7 @@ const GOES_ON: i32 = -1;
 const ROWS: &[Row] = &[
     ("check FILE", 0, 0),
     ("check BAD", 2, 2),
-    ("check HANDSHAKES", 2, 2),
+    ("check LATER", 2, 2),
     ("schema", 0, 0),
     ("token ci", 0, 0),
     ("token ci --role king", 2, 2),
@@ -68,7 +68,10 @@ const ROWS: &[Row] = &[
     ("block 192.0.2.1", 2, 2),
     ("allow 192.0.2.1 --for 1h --reason x", 1, 0),
     ("allow 0.0.0.0/0 --for 1h --reason x", 1, 2),
-    ("undo 1 2 3", 1, 0),
+    ("throttle ja4:t13*_*_* --handshakes 9/s --shared --for 1h --reason x", 1, 0),
+    ("throttle ja4:t13*_*_* --rate 9/s --for 1h --reason x", 1, 2),
+    ("block ja4:t13 --for 1h --reason x", 2, 2),
+    ("undo 1 2 3 4", 1, 0),
     ("undo 1", 1, 2),
     ("events", 1, GOES_ON),
     ("unload", 0, 1),
@@ -102,7 +105,7 @@ fn every_command_ends_with_the_code_that_is_promised() -> Result<()> {
         ("FILE", text.as_bytes()),
         ("OTHER", &[text.as_bytes(), b"# another one\n"].concat()),
         ("BAD", b"version = 1\nfast = true\n"),
-        ("HANDSHAKES", &[text.as_bytes(), b"handshakes = \"10/s\"\n"].concat()),
+        ("LATER", &[text.as_bytes(), b"parents.v4_24.handshakes = \"10/s\"\n"].concat()),
         ("CAPTURE", &EMPTY_CAPTURE),
     ];
     for (name, bytes) in files {
@@ -144,18 +147,18 @@ fn assert_codes(site: &Site<'_>, expected: impl Fn(&Row) -> i32) -> Result<()> {
 
 /// A budget that the format knows of and this version does not: refused wherever a policy is read, with its place.
 #[test]
-fn a_profile_with_handshakes_is_refused() -> Result<()> {
+fn a_parent_with_handshakes_is_refused() -> Result<()> {
     let Some(stage) = Stage::in_turn(1)? else { return Ok(()) };
     let text = policy("packets = \"1000/s\"");
     let site = Site::new(&stage.edge, &text)?;
     let mut daemon = site.start(&[&edge_interface(0)], &[])?;
     let (_, before) = site.status()?;
-    site.write_policy(&policy("packets = \"1000/s\"\nhandshakes = { rate = \"10/s\", burst = 30 }"))?;
+    site.write_policy(&policy("packets = \"1000/s\"\nparents.v4_24.handshakes = \"10/s\""))?;
     let file = site.policy().display().to_string();
     let expected = [
-        &format!("{file}:11:1"),
+        &format!("{file}:11:15"),
         "`handshakes` is not supported by this version",
-        "expected `packets`, `bytes`, `connections` or `parents`",
+        "expected `packets`, `bytes`, `connections` or `new_sources`",
         "remove `handshakes`",
     ];
     assert_eq!(daemon.reload()?, (0, 1));

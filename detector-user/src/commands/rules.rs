@@ -70,7 +70,6 @@ pub struct Rule {
     /// `allow`, `drop`, `limit NAME`, or `limit NAME shared`.
     pub action: String,
     /// The fingerprints that it is about; none: it is about sources.
-    #[schema(required)]
     pub fingerprints: Option<Patterns>,
     /// `enforce`, `shadow`, or `enforce N %`.
     pub mode: String,

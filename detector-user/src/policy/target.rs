@@ -131,13 +131,11 @@ pub fn check_action(action: &IncidentAction, matches: &Matches) -> Result<(), St
         Moment::Syn => "a target with syn: alone is limited at the SYN",
         Moment::ClientHello => "a target with ja4: is limited at the ClientHello",
     };
-    for (name, budget) in all {
-        if budget.is_some() && name != wanted {
-            return Err(format!("`{name}` does not limit fingerprints: {what}, by `{wanted}`"));
-        }
-        if budget.is_none() && name == wanted {
-            return Err(format!("a throttle without `{wanted}`: {what}"));
-        }
+    if let Some((name, _)) = all.iter().find(|(name, budget)| budget.is_some() && *name != wanted) {
+        return Err(format!("`{name}` does not limit fingerprints: {what}, by `{wanted}`"));
+    }
+    if all.iter().any(|(name, budget)| budget.is_none() && *name == wanted) {
+        return Err(format!("a throttle without `{wanted}`: {what}"));
     }
     Ok(())
 }
