@@ -111,7 +111,7 @@ fn a_shape_has_the_last_client_and_how_many_there_were() {
     assert_eq!(shapes.note(&other, &ja4(1), None).0.clients, 1);
     // Another daemon knows the last one, and how many.
     let mut shapes = Shapes::new();
-    assert!(!shapes.note(&header, &ja4(1), Some(&again)).1);
+    assert_eq!(shapes.note(&header, &ja4(1), Some(&again)), (again, false));
     let (name, is_new) = shapes.note(&header, &ja4(3), Some(&again));
     assert_eq!((name.clients, is_new), (2, true));
     assert_eq!(shapes.note(&header, &ja4(4), Some(&name)).0.clients, 3);
