@@ -1,6 +1,7 @@
 //! Connections of QUIC in the kernel: each is counted once, by the shape of its first Initial, and its datagrams give its
 //! ClientHello.
 
+mod cpus;
 mod live;
 #[expect(dead_code, reason = "what only tests of detector-user call")]
 mod sealing;
