@@ -36,7 +36,7 @@ abi_struct! {
         pub tag: u64,
         /// Key of its SYN; 0: unknown.
         pub syn_key: u64,
-        /// Key of its ClientHello; 0: unknown, or it sends none.
+        /// Key of its ClientHello, over QUIC of the shape of its first Initial; 0: unknown, or it sends none.
         pub tls_key: u64,
         /// Connections that were followed beyond their handshake: one in [`crate::limits::EXCHANGE_SAMPLE`].
         pub followed: u32,

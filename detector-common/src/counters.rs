@@ -63,6 +63,9 @@ counters! {
         ExemplarsHeld "exemplars_held" "An exemplar was not sent: there have been as many as may be in this time."
         ExemplarsLost "exemplars_lost" "An exemplar found the ring buffer full."
         NoHello "no_hello" "A connection began with something else than a ClientHello."
+        InitialRead "initial_read" "A connection of QUIC began, and the shape of its Initial was counted."
+        InitialMalformed "initial_malformed" "A datagram began as an Initial of QUIC does, and contradicts itself: no shape."
+        InitialLate "initial_late" "An Initial of a connection whose first one was not seen: not counted."
     }
 }
 

@@ -10,6 +10,8 @@ pub enum Kind {
     Tls = 5,
     /// A SYN: [`crate::syn::Syn::key`].
     Syn = 6,
+    /// A client's first packet over QUIC, which the program cannot look into: [`crate::initial::Shape::key`].
+    Initial = 7,
 }
 
 impl Kind {
@@ -18,6 +20,7 @@ impl Kind {
         match number {
             5 => Some(Self::Tls),
             6 => Some(Self::Syn),
+            7 => Some(Self::Initial),
             _ => None,
         }
     }
@@ -27,6 +30,7 @@ impl Kind {
         match self {
             Self::Tls => "tls",
             Self::Syn => "syn",
+            Self::Initial => "initial",
         }
     }
 }
@@ -72,7 +76,7 @@ abi_struct! {
         /// The key that this is of. It changes hands with the entry, a moment later.
         pub key: u64,
         /// Sets of extensions that come and go, [`crate::hello::Hello::variant`], of which an exemplar was sent: bit *v* for set *v*.
-        /// Of a SYN: 1 once one was. The daemon clears it to be sent exemplars again.
+        /// Of a SYN and of an Initial: 1 once one was. The daemon clears it to be sent exemplars again.
         pub variants: u64,
         /// Segments of its connections while they were followed.
         pub segments: u64,
@@ -95,7 +99,8 @@ abi_struct! {
     pub struct Name: 168 {
         /// The key that this is the name of; 0: none.
         pub key: u64,
-        /// The JA4 of a ClientHello without the extensions that come and go; zeros behind its end.
+        /// The JA4 of a ClientHello without the extensions that come and go; zeros behind its end. Of an Initial: that of the last
+        /// client.
         pub stable_ja4: [u8; 40],
         /// The JA4 of the last exemplar.
         pub ja4: [u8; 40],
@@ -106,7 +111,9 @@ abi_struct! {
         /// A [`Kind`].
         pub kind: u8,
         /// 0.
-        pub reserved: [u8; 3],
+        pub reserved: u8,
+        /// Of an Initial: stable JA4s that were behind it.
+        pub clients: u16,
     }
 }
 
@@ -121,7 +128,8 @@ impl Name {
         syn: Syn::EMPTY,
         conflicts: 0,
         kind: 0,
-        reserved: [0; 3],
+        reserved: 0,
+        clients: 0,
     };
 }
 
@@ -150,7 +158,8 @@ pub const fn register_of(hash: u64) -> (usize, u8) {
 abi_struct! {
     /// What stands before the bytes of an exemplar in the ring buffer.
     pub struct ExemplarHeader: 72 {
-        /// The fingerprint's key. While segments are gathered: the connection that they are of.
+        /// The fingerprint's key; of an Initial, that of the first one of its connection. While segments are gathered: the
+        /// connection that they are of.
         pub key: u64,
         /// Of a ClientHello: key of the SYN of its connection, 0 if that was not seen.
         pub syn_key: u64,
@@ -160,7 +169,7 @@ abi_struct! {
         pub destination: [u64; 2],
         /// Kernel time, ns since boot (or virtual).
         pub time_ns: u64,
-        /// Bytes that follow: of TLS records from the first of the ClientHello on, or a [`crate::syn::Syn`].
+        /// Bytes that follow: of TLS records from the first of the ClientHello on, a [`crate::syn::Syn`], or a datagram of QUIC.
         pub bytes: u32,
         /// Service.
         pub service: u16,

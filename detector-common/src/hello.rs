@@ -54,7 +54,7 @@ impl Segment {
 
 /// The eight bytes from a place on, as a number.
 #[inline(always)]
-fn word_at(bytes: &[u8; SEGMENT_BYTES_MAX + SPARE_BYTES], start: usize) -> u64 {
+pub(crate) fn word_at(bytes: &[u8; SEGMENT_BYTES_MAX + SPARE_BYTES], start: usize) -> u64 {
     let mut word = [0; SPARE_BYTES];
     word.copy_from_slice(&bytes[start..start + SPARE_BYTES]);
     u64::from_be_bytes(word)
@@ -146,6 +146,16 @@ pub enum Transport {
     Tcp = 0,
     /// In CRYPTO frames of QUIC.
     Quic = 1,
+}
+
+impl Transport {
+    /// The word of JSON.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Quic => "quic",
+        }
+    }
 }
 
 /// Extensions that come and go between hellos of one client: padding (RFC 7685) by the length of the server's name,

@@ -7,7 +7,7 @@
 //! |---|---|
 //! | what is in a frame? | [`frame`], [`packet`], [`address`] |
 //! | which entry of a table belongs to a source? | [`table`] |
-//! | who made the client? | [`syn`], [`hello`], [`flow`], [`fingerprint`] |
+//! | who made the client? | [`syn`], [`hello`], [`initial`], [`flow`], [`fingerprint`] |
 //! | may it pass? | [`budget`], [`verdict`] |
 //! | what did the policy say? | [`policy`], [`service`], [`ranges`] |
 //! | what is counted? | [`verdict`], [`counters`] |
@@ -39,6 +39,7 @@ pub mod flow;
 pub mod frame;
 pub mod hash;
 pub mod hello;
+pub mod initial;
 #[cfg(feature = "fingerprint")]
 pub mod ja4;
 pub mod limits;

@@ -181,6 +181,13 @@ pub const SYN_EXEMPLARS_PER_SECOND: u64 = 100;
 /// Of so many ClientHellos of a known fingerprint one is an exemplar, a power of two.
 pub const EXEMPLAR_SAMPLE: u64 = 1024;
 
+/// So long after its last Initial is a connection of QUIC known: until then its Initials are more of the same ClientHello. A
+/// client sends again after one second, then after two (RFC 9002, 6.2).
+pub const INITIAL_NS_MAX: u64 = 3_000_000_000;
+
+/// Datagrams with Initials that are sent of one connection: a ClientHello takes two to five, and some come twice.
+pub const INITIALS_SENT_MAX: u64 = 8;
+
 /// Fields of a ClientHello that are read, list elements among them: twenty times those of a browser's.
 pub const HELLO_FIELDS_MAX: u16 = 1024;
 

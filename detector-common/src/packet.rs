@@ -84,7 +84,8 @@ pub mod notes {
 
 /// The protocol number of TCP.
 pub const TCP: u8 = IpProto::Tcp as u8;
-const UDP: u8 = IpProto::Udp as u8;
+/// The protocol number of UDP.
+pub const UDP: u8 = IpProto::Udp as u8;
 const ICMPV6: u8 = IpProto::Ipv6Icmp as u8;
 const HOP_BY_HOP: u8 = IpProto::HopOpt as u8;
 const ROUTING: u8 = IpProto::Ipv6Route as u8;

@@ -173,7 +173,7 @@ const PENDING_MASK: u64 = 0xf;
 const EPOCH_SHIFT: u32 = 32;
 const EPOCH_MASK: u64 = 0xff_ffff;
 const GENERATION_SHIFT: u32 = 56;
-/// The tag of a way that is changing hands: not occupied, a unit that does not exist.
+/// The tag of a way that is changing hands: not occupied, and yet not empty.
 const BUSY: u64 = 7 << UNIT_SHIFT;
 
 /// One word of a way: who it belongs to and what the policy said of it.
@@ -181,7 +181,7 @@ const BUSY: u64 = 7 << UNIT_SHIFT;
 /// | bits | meaning |
 /// |---|---|
 /// | 0–11 | service |
-/// | 12–14 | unit; 7 in a way that is changing hands |
+/// | 12–14 | unit; 7 without an occupied bit in a way that is changing hands |
 /// | 15 | occupied |
 /// | 16–27 | class |
 /// | 28–31 | connections of a source that are in their handshake, see [`Self::pending`] |
@@ -560,6 +560,11 @@ mod tests {
             prop_assert_eq!(returned.0 << 8, owned.0 << 8, "all but the generation");
             prop_assert_ne!(returned.generation(), owned.generation());
             prop_assert_eq!(returned.tag(), key.tag);
+            for kind in [Kind::Tls, Kind::Syn, Kind::Initial] {
+                let of_client = claimed.owned(Key::of_fingerprint(kind, word, service).tag, 0, 0);
+                prop_assert!(of_client.is_occupied() && !of_client.is_busy());
+                prop_assert_eq!((of_client.kind(), of_client.unit(), of_client.service()), (Some(kind), None, service));
+            }
             let other = owned.with_class(class ^ 1, next_epoch(epoch));
             prop_assert!(other.has_tag(key.tag));
             prop_assert_eq!((other.class(), other.epoch()), (class ^ 1, next_epoch(epoch)));

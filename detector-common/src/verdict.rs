@@ -83,7 +83,7 @@ reasons! {
     Packets "packets" Drop "The source's packet budget is spent."
     Bytes "bytes" Drop "The source's byte budget is spent."
     Connections "connections" Drop "The source's budget of new connections is spent."
-    Handshakes "handshakes" Drop "The source's budget of TLS handshakes is spent."
+    Handshakes "handshakes" Drop "The source's budget of handshakes, of TLS or QUIC, is spent."
     ParentPackets "parent_packets" Drop "The packet budget of the prefix around the source is spent."
     ParentBytes "parent_bytes" Drop "The byte budget of the prefix around the source is spent."
     ParentConnections "parent_connections" Drop "The connection budget of the prefix around the source is spent."

@@ -33,7 +33,7 @@ const SYN_INTERVAL: u64 = ticks(1_000_000_000 / SYN_EXEMPLARS_PER_SECOND);
 fn may_send(kind: Kind, now: u64) -> bool {
     let Some(settings) = SETTINGS.get_ptr_mut(0) else { return false };
     let (tat, interval) = match kind {
-        Kind::Tls => (word!(settings, exemplar_tat), INTERVAL),
+        Kind::Tls | Kind::Initial => (word!(settings, exemplar_tat), INTERVAL),
         Kind::Syn => (word!(settings, syn_exemplar_tat), SYN_INTERVAL),
     };
     let seen = atomic::load(tat);

@@ -75,7 +75,7 @@ impl Followed {
     #[inline(always)]
     fn keep(&self, now: u64) {
         atomic::store(word!(self.entry, packets_tat), flow::deadline(now));
-        atomic::store(word!(self.entry, traffic), 1);
+        atomic::store(word!(self.entry, connections_tat), 0);
     }
 }
 
@@ -136,6 +136,7 @@ pub(crate) fn open(
     } else {
         // Only a SYN so far: it gives way to those that come after it.
         atomic::store(word!(flow.entry, packets_tat), now);
+        atomic::store(word!(flow.entry, connections_tat), source::HALF_OPEN);
     }
     if known.is_none() {
         source::count_pending(way, true);

@@ -7,6 +7,7 @@ use aya_ebpf::{bindings::xdp_md, helpers::generated::bpf_xdp_get_buff_len, progr
 use detector_common::{
     branchless::bounded,
     frame::{Frame, Wire},
+    initial,
     limits::FRAME_BYTES_MAX,
     packet::{self, Layout, PLACE_BITS, Packet},
     verdict::{REASONS, Reason},
@@ -151,6 +152,39 @@ pub(crate) fn copy_packet(from: &Packet, to: &mut Packet) {
         // SAFETY: as above.
         atomic::store(unsafe { to.add(word) }, value);
     }
+}
+
+/// Bytes of a UDP header (RFC 768).
+pub(crate) const UDP_HEADER_BYTES: u32 = 8;
+
+/// The payload of a UDP packet.
+pub(crate) struct Datagram {
+    /// Where it starts, bytes from the start of the frame.
+    pub(crate) start: u32,
+    /// Its bytes.
+    pub(crate) bytes: u32,
+}
+
+/// The datagram of a UDP packet, which may end before the packet does; `None` where its header is beyond the frame's first
+/// buffer.
+#[inline(always)]
+pub(crate) fn datagram(ctx: &XdpContext, layout: Layout) -> Option<Datagram> {
+    let frame = XdpFrame { data: ctx.data(), data_end: ctx.data_end(), bytes: 0 };
+    let header = frame.read::<[u8; 8]>(bounded::<0x7fff>(layout.transport as u64))?;
+    let start = layout.transport + UDP_HEADER_BYTES;
+    let bytes = match u16::from_be_bytes([header[4], header[5]]) {
+        // To the end of the jumbogram.
+        0 => layout.end.saturating_sub(start),
+        length => (length as u32).saturating_sub(UDP_HEADER_BYTES),
+    };
+    Some(Datagram { start, bytes })
+}
+
+/// The first bytes of a UDP packet's payload; `None` where they are beyond the frame's first buffer.
+#[inline(always)]
+pub(crate) fn datagram_start(ctx: &XdpContext, layout: Layout) -> Option<initial::Start> {
+    let frame = XdpFrame { data: ctx.data(), data_end: ctx.data_end(), bytes: 0 };
+    frame.read(bounded::<0x7fff>((layout.transport + UDP_HEADER_BYTES) as u64))
 }
 
 /// Bits of [`Segment::flags`] (RFC 9293, 3.1).

@@ -1,4 +1,4 @@
-//! Handshakes, followed from the SYN to the end of the ClientHello. In a program of its own, which the main one calls for the
+//! Handshakes, followed from the SYN to the end of the ClientHello, and met by the first Initial of QUIC. In a program of its own, which the main one calls for the
 //! few packets that it is about: so they have a stack to themselves, and the others do not pay for it.
 
 use aya_ebpf::{Global, bindings::xdp_action, programs::XdpContext};
@@ -7,7 +7,7 @@ use detector_common::{
     fingerprint::Kind,
     flow::{self, Scratch},
     limits::SYN_SAMPLE,
-    packet::{Layout, Packet, TCP},
+    packet::{Layout, Packet, TCP, UDP},
     table::{Key, Unit, Way},
     verdict::{FIRST_DROP, Reason},
 };
@@ -21,6 +21,7 @@ use crate::{
     flows::{self, Start},
     frame,
     hello::read_syn,
+    initial,
     judge::{Decision, Packed},
     maps::{PROGRAMS, SCRATCH, SETTINGS},
     policy::Policy,
@@ -50,7 +51,7 @@ pub(crate) fn hand_over(
     }
     let (Some(packet), Some(way)) = (decision.packet, decision.way) else { return };
     let is_dropped = decision.reason as usize >= FIRST_DROP && !decision.shadow;
-    if is_dropped || layout == 0 || !is_part(packet, way) {
+    if is_dropped || layout == 0 || !is_part(ctx, packet, layout, way) {
         return;
     }
     // A rule may be about it all the same.
@@ -73,11 +74,16 @@ pub(crate) fn hand_over(
 }
 
 /// Whether a packet may be part of a handshake: it asks for a connection, its source has one in its handshake, or it is the
-/// first of its source, whose SYN may have come before there was a program.
+/// first of its source, whose SYN may have come before there was a program; or it begins as an Initial of QUIC does.
 #[inline(always)]
-fn is_part(packet: &Packet, way: *mut Way) -> bool {
-    packet.protocol == TCP
-        && (packet.connection || source::meta(way).pending() != 0 || atomic::load(word!(way, traffic)) == 0)
+fn is_part(ctx: &XdpContext, packet: &Packet, layout: u64, way: *mut Way) -> bool {
+    match packet.protocol {
+        TCP => {
+            packet.connection || source::meta(way).pending() != 0 || atomic::load(word!(way, traffic)) == 0
+        }
+        UDP => initial::may_begin(ctx, layout),
+        _ => false,
+    }
 }
 
 /// Whether there are more SYNs than there is room for.
@@ -142,6 +148,10 @@ fn watch(ctx: &XdpContext, scratch: *mut Scratch, way: *mut Way) -> Learned {
     // SAFETY: see `hand_over`.
     let handed = unsafe { &*scratch };
     let (packet, layout, now) = (&handed.packet, Layout::unpack(handed.layout), handed.now);
+    if packet.protocol == UDP {
+        initial::follow(ctx, scratch);
+        return NOTHING;
+    }
     let Some(segment) = frame::tcp_segment(ctx, layout) else { return NOTHING };
     let key = Key::of_flow(flow::hash(&source::seed(), packet));
     let Some(place) = source::place_in(Table::Flows, &key) else { return NOTHING };

@@ -65,7 +65,7 @@ fn copy_words(from: *const u64, to: *mut u64) {
 
 /// Copies `length` bytes of the frame, 1 to [`SEGMENT_BYTES_MAX`], to the scratch.
 #[inline(always)]
-fn load(ctx: *mut xdp_md, scratch: *mut Scratch, start: u32, length: u32) -> bool {
+pub(crate) fn load(ctx: *mut xdp_md, scratch: *mut Scratch, start: u32, length: u32) -> bool {
     // SAFETY: see `handshake::hand_over`.
     let segment = unsafe { &mut (*scratch).segment };
     segment.position = 0;

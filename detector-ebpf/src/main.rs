@@ -23,6 +23,7 @@ mod flows;
 mod frame;
 mod handshake;
 mod hello;
+mod initial;
 mod judge;
 mod maps;
 mod parent;

@@ -86,8 +86,8 @@ pub(crate) static CLIENT_BUDGETS: Array<Set, 1, MAPPABLE> = Array::new();
 pub(crate) static FLOWS: Array<Set, { FLOWS_LEN / WAYS }, MAPPABLE> = Array::new();
 
 /// Writer: program, the CPU that holds the state's lock. Reader: program.
-/// Size: a state of 152 bytes for each way of `FLOWS`. Full: cannot be. Error: of two packets of one handshake that two CPUs
-/// have at once, one is not looked at.
+/// Size: a state of 152 bytes for each way of `FLOWS`; connections over QUIC need none. Full: cannot be. Error: of two packets of one
+/// handshake that two CPUs have at once, one is not looked at.
 #[btf_map]
 pub(crate) static FLOW_STATES: Array<Flow, { FLOWS_LEN }> = Array::new();
 
@@ -121,8 +121,8 @@ pub(crate) static CLIENTS: Array<Set, 1, MAPPABLE> = Array::new();
 #[btf_map]
 pub(crate) static CLIENT_COUNTS: Array<Client, 1, MAPPABLE> = Array::new();
 
-/// Writer: program, bytes of new fingerprints and of one ClientHello in 1,024. Reader: daemon.
-/// Size: 1 MiB, some 500 ClientHellos. Full: the exemplar is lost, counter `exemplars_lost`. Error: a sample.
+/// Writer: program, bytes of new fingerprints and of one handshake in 1,024. Reader: daemon.
+/// Size: 1 MiB, some 500 ClientHellos or 750 datagrams. Full: the exemplar is lost, counter `exemplars_lost`. Error: a sample.
 #[btf_map]
 pub(crate) static EXEMPLARS: RingBuf<ExemplarHeader, { EXEMPLARS_BYTES }> = RingBuf::new();
 
@@ -232,7 +232,7 @@ pub(crate) static VERDICTS: PerCpuArray<ServiceCounters, { SERVICES_MAX }> = Per
 pub(crate) static RULE_DROPS: PerCpuArray<RuleDrops, { RULE_COUNTERS }> = PerCpuArray::new();
 
 /// Writer: program, each CPU its own. Reader: daemon, commands.
-/// Size: 34 words a CPU. Full: cannot be. Error: none.
+/// Size: 37 words a CPU. Full: cannot be. Error: none.
 #[btf_map]
 pub(crate) static COUNTERS: PerCpuArray<u64, { COUNTERS_LEN }> = PerCpuArray::new();
 

@@ -28,7 +28,7 @@ pub(crate) enum Table {
     Sources = 0,
     /// [`PARENTS`].
     Parents = 1,
-    /// [`FLOWS`]. Its ways have one time: until when they are kept; they have traffic once the client has answered.
+    /// [`FLOWS`]. Its ways have one time: until when they are kept; and a mark, see [`HALF_OPEN`].
     Flows = 2,
     /// [`FINGERPRINTS`].
     Fingerprints = 3,
@@ -93,6 +93,9 @@ const FLOW_SETS: u32 = (limits::FLOWS / WAYS) as u32;
 
 /// Sets of [`FINGERPRINTS`].
 const FINGERPRINT_SETS: u32 = (limits::FINGERPRINTS / WAYS) as u32;
+
+/// Stands in the time of connections of an entry of [`FLOWS`] as long as nothing came after the SYN. As a time it is long past.
+pub(crate) const HALF_OPEN: u64 = 1;
 
 /// Where an entry is, or would be.
 pub(crate) struct Place {
@@ -334,7 +337,7 @@ extern "C" fn create_entry(prefix: u64, tag: u64, now: u64, class_and_epoch: u64
             continue;
         }
         let idle_since = busy_until(way);
-        let was_silent = atomic::load(word!(way, traffic)) == 0;
+        let was_silent = atomic::load(word!(way, connections_tat)) == HALF_OPEN;
         fill(way, key.prefix);
         let owned = claimed.owned(key.tag, class_and_epoch as u16, (class_and_epoch >> 32) as u32);
         // Nobody else changes a claimed word. By a swap since that is a full barrier: what the entry was filled with is

@@ -47,6 +47,12 @@ impl<K: Hash + Eq + Clone, V: Held + Default> Recent<K, V> {
         if is_over { self.pop() } else { None }
     }
 
+    /// The flow that was idle longest, taken out if something holds of it.
+    pub fn pop_if(&mut self, holds: impl FnOnce(&V) -> bool) -> Option<(K, V)> {
+        let (_, flow) = self.flows.peek_lru()?;
+        if holds(flow) { self.pop() } else { None }
+    }
+
     /// The flow that was idle longest, taken out.
     pub fn pop(&mut self) -> Option<(K, V)> {
         let (key, flow) = self.flows.pop_lru()?;
@@ -79,6 +85,8 @@ mod tests {
         assert_eq!(recent.excess(), Some((3, vec![3])));
         assert_eq!((recent.excess(), recent.held_bytes), (None, 100));
         recent.with(&4, Vec::clear);
-        assert_eq!((recent.pop(), recent.held_bytes), (Some((1, vec![1, 1])), 0));
+        assert_eq!(recent.pop_if(|flow| flow.is_empty()), None);
+        assert_eq!(recent.pop_if(|flow| flow == &[1, 1]), Some((1, vec![1, 1])));
+        assert_eq!((recent.pop(), recent.held_bytes), (Some((4, vec![])), 0));
     }
 }

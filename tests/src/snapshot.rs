@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fmt::Write as _};
 
 use detector_common::{
-    counters::{FRAME_KINDS, HANDSHAKE_EVENTS, TABLE_EVENTS},
+    counters::{COUNTERS, FRAME_KINDS, HANDSHAKE_EVENTS, TABLE_EVENTS},
     limits::SERVICES_MAX,
     table::{Set, Unit},
     verdict::{COUNTER_SLOTS, Counter, slot_reason},
@@ -14,11 +14,11 @@ use detector_user::{
 };
 
 /// Everything there is to count.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snapshot {
     /// By service and slot.
     pub verdicts: BTreeMap<(u16, usize), Counter>,
-    counters: Box<[u64]>,
+    counters: [u64; COUNTERS],
     entries: BTreeMap<EntryKey, Entry>,
 }
 
@@ -29,7 +29,8 @@ impl Snapshot {
     ///
     /// They cannot be read, or a source has two entries.
     pub fn of(maps: &Maps) -> Self {
-        let mut snapshot = Self::default();
+        let counters = read::counters(maps).expect("counters");
+        let mut snapshot = Self { verdicts: BTreeMap::new(), counters, entries: BTreeMap::new() };
         for service in 0..SERVICES_MAX as u16 {
             let counters = read::verdicts(maps, service).expect("counters");
             for slot in 0..COUNTER_SLOTS {
@@ -38,7 +39,6 @@ impl Snapshot {
                 }
             }
         }
-        snapshot.counters = Box::new(read::counters(maps).expect("counters"));
         for table in [&maps.sources, &maps.parents] {
             snapshot.add_entries(table);
         }

@@ -33,6 +33,11 @@ A fingerprint is counted at each service from its first whole ClientHello on. Ti
 histograms whose parts double. The daemon gives the names: a fingerprint has none until an exemplar
 of it came, and those that were given stay without a daemon.
 
+Over QUIC the ClientHello is encrypted. There a connection is counted by the shape of its first
+packet, kind `initial`: version:length of the connection ids of server and client:token:size of the
+datagram. The daemon opens what the program sends it of new shapes and of one connection in 1,024:
+the JA4 is that of the client which was opened last, and other clients may have the same shape.
+
 Examples:
   detector top fingerprints --kind tls
   detector top fingerprints --service api --json | jq -r '.top[] | [.stable_ja4, .handshakes] | @tsv'";

@@ -152,9 +152,10 @@ fn text(entry: &Entry) -> String {
             format!("incident rule {id} by {by}: {action} {target}{more}: {reason}")
         }
         Event::IncidentUndone { id } => format!("incident rule {id} was undone"),
-        Event::Fingerprint { service, stable_ja4, key, .. } => {
+        Event::Fingerprint { service, stable_ja4, key, label, .. } => {
+            let label = label.as_deref().map(|label| format!(", as {label} has")).unwrap_or_default();
             format!(
-                "fingerprint {key} is new at service {service}: JA4 {stable_ja4} but for what comes and goes"
+                "fingerprint {key} is new at service {service}: JA4 {stable_ja4} but for what comes and goes{label}"
             )
         }
         Event::Degraded { what, subject, reason } => format!("{}: {reason}", need_text(*what, subject)),

@@ -146,10 +146,7 @@ fn of(capture: &Path, flow: &Flow, program: &mut Option<Program>) -> Result<Clie
         capture: capture.display().to_string(),
         source: flow.source,
         destination: flow.destination,
-        transport: match flow.transport {
-            Transport::Tcp => "tcp",
-            Transport::Quic => "quic",
-        },
+        transport: flow.transport.name(),
         ja4: ja4.as_ref().map(ToString::to_string),
         ja4_raw: ja4.as_ref().map(|ja4| ja4.raw()),
         syn: flow.syn.map(|syn| syn.to_string()),

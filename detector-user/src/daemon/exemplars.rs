@@ -10,6 +10,7 @@ use std::{
 use aya::maps::{MapData, RingBuf};
 use detector_common::{
     fingerprint::{Kind, Name, ja4_bytes, ja4_text},
+    hello::Transport,
     limits::FINGERPRINTS,
 };
 use lru::LruCache;
@@ -18,9 +19,14 @@ use tokio::{
     time::MissedTickBehavior,
 };
 
-use super::{Shared, events, feed::Event};
+use super::{
+    Shared, events,
+    feed::Event,
+    initials::{self, Initials, Shapes},
+};
 use crate::{
     clock,
+    fingerprint::{self, labels},
     kernel::{
         exemplar::Exemplar,
         maps::Maps,
@@ -54,6 +60,8 @@ pub(super) struct Counts {
     pub(super) conflicts: AtomicU64,
     /// Names that were given to a fingerprint, or changed.
     pub(super) given: AtomicU64,
+    /// Connections over QUIC.
+    pub(super) initials: initials::Counts,
     /// Events that were told.
     pub(super) told: AtomicU64,
     /// Events that were not, since there were too many.
@@ -108,6 +116,8 @@ pub(super) async fn follow(mut exemplars: Exemplars, running: Shared) {
 /// Gives names.
 struct Namer {
     known: Known,
+    initials: Initials,
+    shapes: Shapes,
     services: events::Names,
     rate: Rate,
 }
@@ -121,27 +131,59 @@ impl Namer {
                 known.note(name.key, stable, ja4).conflicts = name.conflicts;
             }
         }
-        Self { known, services: events::Names::default(), rate: Rate::default() }
+        Self {
+            known,
+            initials: Initials::new(),
+            shapes: Shapes::new(),
+            services: events::Names::default(),
+            rate: Rate::default(),
+        }
     }
 
     fn take(&mut self, record: &[u8], running: &Shared) {
         let name = Exemplar::of(record).and_then(|exemplar| {
             let name = match Kind::from_number(exemplar.header.kind)? {
-                Kind::Tls => self.of_hello(&exemplar, running)?,
-                Kind::Syn => exemplar.name()?,
+                Kind::Tls => Some(self.of_hello(&exemplar, running)?),
+                Kind::Syn => Some(exemplar.name()?),
+                // One datagram of several: what became of it is counted with its connection.
+                Kind::Initial => {
+                    self.take_initial(&exemplar, running);
+                    None
+                }
             };
             Some((name, exemplar.header.service))
         });
         let counts = &running.exemplars;
         match name {
-            Some((name, service)) => {
+            Some((Some(name), service)) => {
                 counts.named.fetch_add(1, Ordering::Relaxed);
                 self.give(&name, service, running);
             }
+            Some((None, _)) => {}
             None => {
                 counts.torn.fetch_add(1, Ordering::Relaxed);
                 tracing::debug!("an exemplar is not what it says it is, or was cut");
             }
+        }
+    }
+
+    /// Takes a datagram of a connection over QUIC. With the last one that its ClientHello needs, the shape of its Initial gets a
+    /// name.
+    fn take_initial(&mut self, exemplar: &Exemplar, running: &Shared) {
+        let Some(message) = self.initials.take(exemplar, &running.exemplars.initials) else { return };
+        let header = &exemplar.header;
+        let Ok(ja4) = fingerprint::ja4(&message, Transport::Quic) else { return };
+        // It may have gone meanwhile.
+        let Some(number) = names::number_of(&running.maps, Kind::Initial, header.key, header.service) else {
+            return;
+        };
+        let before = names::read(&running.maps, number, Kind::Initial, header.key);
+        let (name, is_new) = self.shapes.note(header, &ja4, before.as_ref());
+        if before != Some(name) {
+            names::write(&running.maps, number, &name);
+        }
+        if is_new {
+            self.tell(&name, Transport::Quic, header.service, running);
         }
     }
 
@@ -180,11 +222,11 @@ impl Namer {
             running.exemplars.given.fetch_add(1, Ordering::Relaxed);
         }
         if before.is_none() && kind == Kind::Tls {
-            self.tell(name, service, running);
+            self.tell(name, Transport::Tcp, service, running);
         }
     }
 
-    fn tell(&mut self, name: &Name, service: u16, running: &Shared) {
+    fn tell(&mut self, name: &Name, transport: Transport, service: u16, running: &Shared) {
         if !self.rate.may_tell(clock::kernel_ns()) {
             running.exemplars.held.fetch_add(1, Ordering::Relaxed);
             return;
@@ -192,16 +234,21 @@ impl Namer {
         running.exemplars.told.fetch_add(1, Ordering::Relaxed);
         self.services.refresh(&running.maps);
         let text = |bytes| ja4_text(bytes).unwrap_or_default().to_owned();
+        let stable_ja4 = text(&name.stable_ja4);
         running.feed.tell(Event::Fingerprint {
             service: self.services.service_name(service).to_owned(),
             key: hexadecimal(name.key),
-            stable_ja4: text(&name.stable_ja4),
+            label: labels::label(&stable_ja4).map(str::to_owned),
+            stable_ja4,
             ja4: text(&name.ja4),
+            transport: transport.name().to_owned(),
         });
     }
 
-    /// Names what has none and is known from another service; has the program send exemplars of the rest again.
+    /// Ends connections that are not whole. Names what has no name and is known from another service; has the program send
+    /// exemplars of the rest again.
     fn look(&mut self, running: &Shared) {
+        self.initials.end_idle(clock::kernel_ns(), &running.exemplars.initials);
         for Unnamed { number, kind, key, service } in names::unnamed(&running.maps) {
             match self.known.find(key).filter(|_| kind == Kind::Tls).map(|client| client.name(key)) {
                 Some(name) => self.give(&name, service, running),

@@ -119,12 +119,17 @@ pub enum Event {
     Fingerprint {
         /// The service.
         service: String,
-        /// Its key, hexadecimal, see `detector top fingerprints`.
+        /// `tcp` or `quic`.
+        transport: String,
+        /// Its key, hexadecimal, see `detector top fingerprints`. Over QUIC that of the shape of its first packets, which others may
+        /// have too.
         key: String,
         /// The JA4 of its ClientHello without the extensions that come and go.
         stable_ja4: String,
         /// The JA4 with them.
         ja4: String,
+        /// What software is known to have such a JA4.
+        label: Option<String>,
     },
     /// Something needs a hand.
     Degraded {

@@ -76,6 +76,7 @@ families! {
     ATTACHED "detector_interface_attached" "gauge" "interface, mode" "1 for each interface, with the mode (native, generic); 0 when it was deleted or the program unloaded."
     DROP_EVENTS "detector_drop_events" "counter" "" "Sampled drops received."
     EXEMPLARS "detector_exemplars" "counter" "result" "Bytes of fingerprints received, by result (named, torn: not of the fingerprint that was said)."
+    INITIALS "detector_initials" "counter" "result" "Connections over QUIC whose first datagrams were received, by result (opened: their ClientHello is known, incomplete: it was not whole in time or is none, unopened: no key opens them)."
     CONFLICTS "detector_fingerprint_conflicts" "counter" "" "ClientHellos whose stable JA4 is not the one that their key has."
     FINGERPRINT_EVENTS "detector_fingerprint_events" "counter" "result" "Events of new fingerprints, by result (told, held: too many in a second)."
     NOTICES "detector_notices" "counter" "target, result" "Events told to hook and webhook, by result (told, failed, dropped: too many waited)."
@@ -145,6 +146,7 @@ struct Snapshot {
     reloads: [(&'static str, u64); 2],
     events: u64,
     exemplars: [(&'static str, u64); 2],
+    initials: [(&'static str, u64); 3],
     conflicts: u64,
     fingerprint_events: [(&'static str, u64); 2],
     notices: Vec<Notices>,
@@ -182,6 +184,11 @@ impl Snapshot {
             ],
             events: running.events.load(Ordering::Relaxed),
             exemplars: [("named", count(&running.exemplars.named)), ("torn", count(&running.exemplars.torn))],
+            initials: [
+                ("opened", count(&running.exemplars.initials.opened)),
+                ("incomplete", count(&running.exemplars.initials.incomplete)),
+                ("unopened", count(&running.exemplars.initials.unopened)),
+            ],
             conflicts: count(&running.exemplars.conflicts),
             fingerprint_events: [
                 ("told", count(&running.exemplars.told)),
@@ -271,8 +278,7 @@ impl Collector for Snapshot {
             (vec![("id", incident.id.as_str()), ("action", incident.action)], incident.dropped)
         });
         counter(encoder, &INCIDENT_DROPS, drops)?;
-        let reloads = self.reloads.iter().map(|&(result, count)| (vec![("result", result)], count));
-        counter(encoder, &RELOADS, reloads)?;
+        counter(encoder, &RELOADS, by_result(&self.reloads))?;
         let tick = encoder.encode_descriptor(TICK.name, TICK.help, None, MetricType::Gauge)?;
         ConstGauge::new(self.tick_ns as f64 / 1e9).encode(tick)?;
         let interfaces = self.interfaces.iter().map(|(name, mode, is_attached)| {
@@ -280,12 +286,10 @@ impl Collector for Snapshot {
         });
         gauge(encoder, &ATTACHED, interfaces)?;
         counter(encoder, &DROP_EVENTS, [(Vec::new(), self.events)])?;
-        let by_result = |counts: [(&'static str, u64); 2]| {
-            counts.map(|(result, count)| (vec![("result", result)], count))
-        };
-        counter(encoder, &EXEMPLARS, by_result(self.exemplars))?;
+        counter(encoder, &EXEMPLARS, by_result(&self.exemplars))?;
+        counter(encoder, &INITIALS, by_result(&self.initials))?;
         counter(encoder, &CONFLICTS, [(Vec::new(), self.conflicts)])?;
-        counter(encoder, &FINGERPRINT_EVENTS, by_result(self.fingerprint_events))?;
+        counter(encoder, &FINGERPRINT_EVENTS, by_result(&self.fingerprint_events))?;
         let notices = self
             .notices
             .iter()
@@ -294,6 +298,11 @@ impl Collector for Snapshot {
         let version = [(vec![("version", env!("CARGO_PKG_VERSION"))], 1)];
         gauge(encoder, &BUILD, version)
     }
+}
+
+/// A sample for each result.
+fn by_result<'a>(counts: &'a [(&'static str, u64)]) -> impl Iterator<Item = Sample<'a>> {
+    counts.iter().map(|&(result, count)| (vec![("result", result)], count))
 }
 
 type Sample<'a> = (Vec<(&'a str, &'a str)>, u64);

@@ -3,6 +3,7 @@
 mod events;
 mod exemplars;
 pub mod feed;
+mod initials;
 mod looks;
 pub mod metrics;
 mod notices;

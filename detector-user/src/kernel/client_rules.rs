@@ -49,7 +49,8 @@ impl Tree<'_> {
                 match Kind::from_number(name.kind) {
                     Some(Kind::Tls) => (Trait::Tls, |rule, names| rule.patterns.names_ja4(names)),
                     Some(Kind::Syn) => (Trait::Syn, |rule, names| rule.patterns.names_syn(names)),
-                    None => continue,
+                    // The program sees no ClientHello of QUIC.
+                    Some(Kind::Initial) | None => continue,
                 };
             let called = Names::from(name);
             let single: Vec<_> = single.iter().filter(|rule| is_of(rule, &called)).collect();

@@ -53,6 +53,8 @@ impl Exemplar {
     pub fn name(&self) -> Option<Name> {
         let name = Name { key: self.header.key, kind: self.header.kind, ..Name::NONE };
         match Kind::from_number(self.header.kind)? {
+            // One datagram of several does not tell.
+            Kind::Initial => None,
             Kind::Syn => Some(Name { syn: self.syn()?, ..name }),
             Kind::Tls => {
                 let ja4 = self.ja4()?;

@@ -146,7 +146,7 @@ fn profile() -> Table {
             "packets": budget(Quantity::Packets, "Packets."),
             "bytes": budget(Quantity::Bytes, "Bytes of whole frames, Ethernet header included."),
             "connections": budget(Quantity::Connections, "TCP segments with SYN and without ACK."),
-            "handshakes": budget(Quantity::Handshakes, "TLS handshakes over TCP: the segment that completes a ClientHello."),
+            "handshakes": budget(Quantity::Handshakes, "Handshakes: of TLS over TCP the segment that completes a ClientHello, of QUIC the first Initial."),
             "parents": reference("parents"),
         }),
         required: json!([]),

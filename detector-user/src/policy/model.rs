@@ -145,7 +145,7 @@ pub struct Budgets {
     pub bytes: Option<Budget>,
     /// New connections.
     pub connections: Option<Budget>,
-    /// TLS handshakes over TCP; a prefix around sources has no such budget.
+    /// Handshakes of TLS over TCP, and of QUIC; a prefix around sources has no such budget.
     #[serde(default)]
     pub handshakes: Option<Budget>,
 }

@@ -19,9 +19,9 @@ const ATTEMPTS_MAX: usize = 3;
 /// again.
 const PACKETS_MAX: u32 = 64;
 
-/// What is known of a client.
+/// What is known of a client, as far as its ClientHello.
 #[derive(Default)]
-pub(super) struct Client {
+pub struct Client {
     attempts: Vec<Attempt>,
     packets: u32,
     number: Option<u64>,
@@ -43,8 +43,8 @@ impl Held for Client {
 }
 
 impl Client {
-    /// Takes a datagram, and gives the ClientHello that it completes.
-    pub(super) fn take(&mut self, datagram: &[u8], number: u64) -> Option<Hello> {
+    /// Takes a datagram, and gives the ClientHello that it completes. The number says which datagram it is.
+    pub fn take(&mut self, datagram: &[u8], number: u64) -> Option<Hello> {
         for initial in initials(datagram) {
             if self.is_done {
                 return None;
@@ -89,6 +89,11 @@ impl Client {
             self.end();
         }
         None
+    }
+
+    /// Whether any of its packets opened.
+    pub fn has_opened(&self) -> bool {
+        self.number.is_some()
     }
 
     fn end(&mut self) {

@@ -20,7 +20,7 @@ mod version;
 use std::hash::Hash;
 
 use crate::recent::{self, Recent};
-use client::Client;
+pub use client::Client;
 
 /// Flows that are followed at a time, and bytes that they hold.
 pub const BOUNDS: recent::Bounds = recent::Bounds { flows: 65_536, bytes: 256 << 20 };
@@ -59,6 +59,6 @@ impl<K: Hash + Eq + Clone> Opener<K> {
 }
 
 #[cfg(test)]
-mod fixtures;
+pub(crate) mod fixtures;
 #[cfg(test)]
 mod tests;

@@ -121,10 +121,7 @@ fn meets_the_program(client: &Client) -> Result<()> {
     let seen = seen_in(&capture, client)?;
     match client.transport {
         Transport::Tcp => assert_counted(&site, &seen),
-        Transport::Quic => {
-            assert_eq!(fingerprints_of(&site)?, [], "the program does not look into QUIC");
-            Ok(())
-        }
+        Transport::Quic => assert_opened(&site, &seen, client.label),
     }
 }
 
@@ -134,8 +131,8 @@ struct Seen {
     key: String,
     /// How many there are.
     flows: usize,
-    /// How many JA4s these have.
-    variants: usize,
+    /// The JA4s of these.
+    variants: BTreeSet<String>,
 }
 
 /// Asserts what a capture has of a client: its flows and no others, with the JA4s, the key and the label that they should have.
@@ -157,7 +154,7 @@ fn seen_in(capture: &Path, client: &Client) -> Result<Seen> {
     let told: Vec<_> = flows.iter().map(|flow| text(flow, "ja4")).collect::<Result<_>>()?;
     let hellos = hellos(capture)?;
     assert_eq!(told, hellos.ja4s, "told and computed");
-    let (stable, variants) = (&hellos.stable, told.iter().collect::<BTreeSet<_>>());
+    let (stable, variants) = (&hellos.stable, told.iter().cloned().collect::<BTreeSet<_>>());
     let keys = flows.iter().map(|flow| text(flow, "tls_key")).collect::<Result<BTreeSet<_>>>()?;
     println!("{}: {} flows, key {keys:?}, stable JA4 {stable:?} of {variants:?}", client.name, flows.len());
     assert_eq!((stable.len(), keys.len()), (1, 1));
@@ -173,7 +170,7 @@ fn seen_in(capture: &Path, client: &Client) -> Result<Seen> {
     }
     let key = keys.into_iter().next().context("one key")?;
     assert_is_of_no_other_software(client.label, &key);
-    Ok(Seen { key, flows: flows.len(), variants: variants.len() })
+    Ok(Seen { key, flows: flows.len(), variants })
 }
 
 /// What `detector fingerprint` tells of a capture.
@@ -220,26 +217,63 @@ fn hellos(capture: &Path) -> Result<Hellos> {
 
 /// Asserts that the program on the link counted what a capture of the link has.
 fn assert_counted(site: &Site, seen: &Seen) -> Result<()> {
-    let what = format!("{} handshakes are counted", seen.flows);
-    let counted = wait_until(&what, PATIENCE, || {
-        let known = fingerprints_of(site)?;
-        let handshakes: u32 = known.iter().map(|known| known.handshakes).sum();
-        Ok((handshakes as usize >= seen.flows).then_some(known))
-    })
-    .with_context(|| format!("counted are {:?}", fingerprints_of(site)))?;
+    let counted = counted(site, Kind::Tls, seen)?;
     let [counted] = &counted[..] else { panic!("several in the kernel: {counted:?}") };
     assert_eq!(
         (format!("{:016x}", counted.key), counted.handshakes as usize),
         (seen.key.clone(), seen.flows)
     );
-    assert_eq!((counted.sources, counted.variants.count_ones() as usize), (1, seen.variants));
+    assert_eq!((counted.sources, counted.variants.count_ones() as usize), (1, seen.variants.len()));
     Ok(())
 }
 
-/// The ClientHellos that the program on the link counted.
-fn fingerprints_of(site: &Site) -> Result<Vec<Fingerprint>> {
+/// Asserts that the program on the link counted each connection of a capture of it once, and that the daemon was sent what it needs
+/// to call them what the capture does.
+fn assert_opened(site: &Site, seen: &Seen, label: &str) -> Result<()> {
+    let counted = counted(site, Kind::Initial, seen)?;
+    let handshakes: u32 = counted.iter().map(|known| known.handshakes).sum();
+    assert_eq!(handshakes as usize, seen.flows, "{counted:?}");
+    assert_eq!(fingerprints_of(site, Kind::Tls)?, [], "the program does not look into QUIC");
+    let rows = || {
+        let (code, answer) = site.ask_json(&["top", "fingerprints", "--kind", "initial"])?;
+        ensure!(code == 0, "top exits with {code}: {answer}");
+        answer["top"].as_array().cloned().with_context(|| answer.to_string())
+    };
+    let named = wait_until("the daemon has opened one connection of each shape", PATIENCE, || {
+        let rows = rows()?;
+        Ok(rows.iter().all(|row| row["ja4"].is_string()).then_some(rows))
+    })
+    .with_context(|| format!("{:?}", rows()))?;
+    assert_eq!(named.len(), counted.len());
+    for row in &named {
+        println!("{}: {} handshakes, {}", text(row, "initial")?, row["handshakes"], text(row, "ja4")?);
+        assert!(seen.variants.contains(&text(row, "ja4")?), "{row:#}");
+        assert_eq!((row["label"].as_str(), row["clients"].as_u64()), (Some(label), Some(1)), "{row:#}");
+        assert_eq!(row["sources"], 1, "{row:#}");
+    }
+    let metrics = site.metrics()?;
+    let of_result = |result| metrics.sum("detector_initials_total", &[("result", result)]);
+    assert!(of_result("opened") >= named.len() as u64);
+    assert_eq!(of_result("unopened"), 0);
+    assert_eq!(metrics.sum("detector_fingerprint_events_total", &[("result", "told")]), named.len() as u64);
+    Ok(())
+}
+
+/// Waits until as many fingerprints of a kind are counted as a capture has.
+fn counted(site: &Site, kind: Kind, seen: &Seen) -> Result<Vec<Fingerprint>> {
+    let what = format!("{} handshakes are counted", seen.flows);
+    wait_until(&what, PATIENCE, || {
+        let known = fingerprints_of(site, kind)?;
+        let handshakes: u32 = known.iter().map(|known| known.handshakes).sum();
+        Ok((handshakes as usize >= seen.flows).then_some(known))
+    })
+    .with_context(|| format!("counted are {:?}", fingerprints_of(site, kind)))
+}
+
+/// The fingerprints of a kind that the program on the link counted.
+fn fingerprints_of(site: &Site, kind: Kind) -> Result<Vec<Fingerprint>> {
     let maps = Maps::pinned(&Pins::new(site.pins()).loaded()?, Access::Read)?;
-    Ok(fingerprints(&maps).filter(|known| known.kind == Kind::Tls).collect())
+    Ok(fingerprints(&maps).filter(|known| known.kind == kind).collect())
 }
 
 /// Asserts that a key is not that of other software of this run.

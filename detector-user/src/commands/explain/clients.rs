@@ -22,7 +22,7 @@ use crate::kernel::{
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = ClientOfSource)]
 pub struct ClientRow {
-    /// Key of its ClientHello, hexadecimal; none: unknown.
+    /// Key of its ClientHello, hexadecimal, over QUIC of the shape of its Initial; none: unknown.
     pub tls_key: Option<String>,
     /// The JA4 of the last ClientHello with this key that the daemon was sent.
     pub ja4: Option<String>,
@@ -95,7 +95,8 @@ pub(super) fn rows(clients: &[Client], names: &Names, service: u16, now_ns: u64)
     let key = |key: u64| (key != 0).then(|| format!("{key:016x}"));
     let row = |client: &&Client| {
         let counts = &client.counts;
-        let ja4 = names.find(Kind::Tls, counts.tls_key).and_then(|name| ja4_text(&name.ja4));
+        let tls = [Kind::Tls, Kind::Initial].into_iter().find_map(|kind| names.find(kind, counts.tls_key));
+        let ja4 = tls.and_then(|name| ja4_text(&name.ja4));
         ClientRow {
             tls_key: key(counts.tls_key),
             ja4: ja4.map(str::to_owned),

@@ -3,6 +3,7 @@
 use detector_common::{
     budget::TICKS_PER_NS,
     fingerprint::{FIRST_BIN_NS_LOG2, Kind, TIME_BINS, ja4_text},
+    initial::Shape,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -11,6 +12,7 @@ use super::super::{EXIT_DONE, Failure, duration, print_json, print_line, table};
 use crate::{
     cli::TopFingerprintsArgs,
     clock,
+    fingerprint::labels,
     kernel::{
         mapped::Access,
         maps::Maps,
@@ -30,6 +32,8 @@ pub enum Of {
     Tls,
     /// A SYN.
     Syn,
+    /// A client's first packet over QUIC.
+    Initial,
 }
 
 impl Of {
@@ -37,6 +41,7 @@ impl Of {
         match self {
             Self::Tls => Kind::Tls,
             Self::Syn => Kind::Syn,
+            Self::Initial => Kind::Initial,
         }
     }
 }
@@ -79,14 +84,21 @@ pub struct Times {
 pub struct Row {
     /// Its key, hexadecimal.
     pub key: String,
-    /// `tls` or `syn`.
+    /// `tls`, `syn` or `initial`.
     pub kind: &'static str,
-    /// The JA4 of the last ClientHello that the daemon was sent of it; none: of a SYN, or none was yet.
+    /// The JA4 of the last ClientHello that the daemon was sent of it, or opened; none: of a SYN, or none was yet.
     pub ja4: Option<String>,
-    /// The JA4 without the extensions that come and go: one for each key.
+    /// The JA4 without the extensions that come and go: one for each key. Of an Initial: that of the last client.
     pub stable_ja4: Option<String>,
+    /// What software is known to have such a JA4.
+    pub label: Option<&'static str>,
     /// The signature of a SYN, in the form of p0f.
     pub syn: Option<String>,
+    /// The shape of an Initial: version, bytes of the connection ids of server and client, token (`-`, `short`, `long`), bytes of the
+    /// datagram.
+    pub initial: Option<String>,
+    /// Of an Initial: distinct clients that had this shape, by their stable JA4, of those that the daemon opened.
+    pub clients: u16,
     /// ClientHellos with this key that had another stable JA4: what is counted is of several clients.
     pub conflicts: u32,
     /// The service.
@@ -163,14 +175,21 @@ fn number_of(manifest: &Manifest, name: &str) -> Result<u16, Failure> {
 
 fn row(known: &Fingerprint, manifest: &Manifest, now_ns: u64) -> Row {
     let name = known.name.as_ref();
-    let of_tls = name.filter(|_| known.kind == Kind::Tls);
+    let of_hello = name.filter(|_| known.kind != Kind::Syn);
+    let stable_ja4 = of_hello.and_then(|name| ja4_text(&name.stable_ja4));
     let idle_s = now_ns.saturating_sub(known.last_ns) / 1_000_000_000;
     Row {
         key: format!("{:016x}", known.key),
         kind: known.kind.name(),
-        ja4: of_tls.and_then(|name| ja4_text(&name.ja4)).map(str::to_owned),
-        stable_ja4: of_tls.and_then(|name| ja4_text(&name.stable_ja4)).map(str::to_owned),
+        ja4: of_hello.and_then(|name| ja4_text(&name.ja4)).map(str::to_owned),
+        stable_ja4: stable_ja4.map(str::to_owned),
+        label: stable_ja4.and_then(labels::label),
         syn: name.filter(|_| known.kind == Kind::Syn).map(|name| name.syn.to_string()),
+        initial: Some(known.key)
+            .filter(|_| known.kind == Kind::Initial)
+            .and_then(Shape::of_key)
+            .map(|shape| shape.to_string()),
+        clients: name.map_or(0, |name| name.clients),
         conflicts: name.map_or(0, |name| name.conflicts),
         service: manifest.service_name(known.service).to_owned(),
         connections: known.connections,
@@ -225,11 +244,22 @@ fn time_text(ns: Option<u64>) -> String {
     }
 }
 
+fn name_text(row: &Row) -> String {
+    let parts = [&row.initial, &row.ja4, &row.syn].into_iter().flatten();
+    let name = parts.map(String::as_str).collect::<Vec<_>>().join(" ");
+    match (row.clients, row.conflicts) {
+        _ if name.is_empty() => "-".to_owned(),
+        (0 | 1, 0) => name,
+        (clients, 0) => format!("{name} and {} more", clients - 1),
+        (_, conflicts) => format!("{name} and others ({conflicts} conflicts)"),
+    }
+}
+
 fn text(answer: &Answer, now_s: u64) -> String {
     let header = [
         "KEY",
         "KIND",
-        "JA4 OR SYN",
+        "JA4, SYN OR INITIAL",
         "SERVICE",
         "SYNS",
         "HANDSHAKES",
@@ -239,15 +269,10 @@ fn text(answer: &Answer, now_s: u64) -> String {
         "HELLO DELAY",
     ];
     let rows = answer.top.iter().map(|row| {
-        let name = row.ja4.as_ref().or(row.syn.as_ref()).cloned().unwrap_or_else(|| "-".to_owned());
         vec![
             row.key.clone(),
             row.kind.to_owned(),
-            if row.conflicts == 0 {
-                name
-            } else {
-                format!("{name} and others ({} conflicts)", row.conflicts)
-            },
+            name_text(row),
             row.service.clone(),
             row.connections.to_string(),
             row.handshakes.to_string(),

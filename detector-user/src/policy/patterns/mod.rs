@@ -49,7 +49,7 @@ impl<'a> From<&'a Name> for Names<'a> {
                 Self { ja4: ja4_text(&name.ja4), stable_ja4: ja4_text(&name.stable_ja4), ..Self::default() }
             }
             Some(Kind::Syn) => Self { syn: Some(&name.syn), ..Self::default() },
-            None => Self::default(),
+            Some(Kind::Initial) | None => Self::default(),
         }
     }
 }
