@@ -4,14 +4,14 @@ use detector_common::{
     branchless::bounded,
     client::{Client, DELAY_BINS, SIZE_BINS, delay_bin},
     counters::TableEvent,
-    table::{Key, Unit},
+    table::{Key, Unit, outcomes_of},
 };
 
 use crate::{
     account,
     atomic::{self, word},
     charge,
-    fingerprint::{FOLLOWED, HANDSHAKE, NOT_KNOWN, Sighting},
+    fingerprint::{CONNECTION, FOLLOWED, HANDSHAKE, NOT_KNOWN, Sighting},
     judge::Packed,
     maps::{CLIENT_COUNTS, SCRATCH},
     source::{self, Created, Table},
@@ -51,7 +51,8 @@ extern "C" fn note_client(syn_key: u64, tls_key: u64, sighting: u64) -> u64 {
     let entry = source::way(&place, attempt);
     // SAFETY: an element of the map; two CPUs that count at once may lose one of both.
     let client = unsafe { &mut *counts };
-    if client.key != key.prefix || atomic::load(word!(entry, traffic)) == 0 {
+    let is_empty = atomic::load(word!(entry, traffic)) | atomic::load(word!(entry, outcomes)) == 0;
+    if client.key != key.prefix || is_empty {
         clear(client);
         let source = Key::new(packet.source, Unit::of_source(packet.source.family), service);
         client.key = key.prefix;
@@ -63,6 +64,9 @@ extern "C" fn note_client(syn_key: u64, tls_key: u64, sighting: u64) -> u64 {
     charge::stamp(entry, now);
     if sighting.counts == HANDSHAKE {
         atomic::add(word!(entry, traffic), 1);
+    }
+    if sighting.counts == CONNECTION {
+        atomic::add(word!(entry, outcomes), outcomes_of(false, true));
     }
     if sighting.counts == FOLLOWED {
         client.followed = client.followed.wrapping_add(1);

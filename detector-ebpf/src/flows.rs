@@ -19,7 +19,7 @@ use crate::{
     admission::{self, Asked},
     atomic::{self, word},
     client, clock, exemplar,
-    fingerprint::{self, FOLLOWED, HANDSHAKE, NOT_KNOWN, Sighting, bin_between},
+    fingerprint::{self, CONNECTION, FOLLOWED, HANDSHAKE, NOT_KNOWN, Sighting, bin_between},
     frame::{ACK, FIN, RST, Segment},
     hello,
     judge::Packed,
@@ -178,6 +178,11 @@ enum Outcome {
     Refused,
     /// It is over.
     Over,
+    /// It is over, and has no ClientHello.
+    NoHello {
+        /// Key of the SYN; 0: it was not seen.
+        syn_key: u64,
+    },
     /// It is over, and its ClientHello has no key.
     Unknown(HandshakeEvent),
 }
@@ -248,6 +253,11 @@ pub(crate) fn advance(
             }
         }
         Outcome::Over => close(flow, way),
+        Outcome::NoHello { syn_key } => {
+            account::handshake_event(HandshakeEvent::NoHello);
+            client::note(syn_key, 0, Sighting { counts: CONNECTION, ..Sighting::EMPTY });
+            close(flow, way);
+        }
         Outcome::Unknown(event) => {
             account::handshake_event(event);
             close(flow, way);
@@ -442,8 +452,7 @@ fn read(ctx: *mut xdp_md, scratch: *mut Scratch, owner: u64, state: &mut Flow, s
         Phase::NotHello => {
             state.other_segments += 1;
             if state.other_segments > OTHER_SEGMENTS_MAX {
-                account::handshake_event(HandshakeEvent::NoHello);
-                return Outcome::Over;
+                return Outcome::NoHello { syn_key: state.syn_key };
             }
             hello::start(&mut state.hello);
             state.notes &= !GATHERED;

@@ -1,5 +1,7 @@
 //! Rules about fingerprints, through the real program: whom they are about, what they charge, and what comes before what.
 
+use std::time::Duration;
+
 use detector_common::verdict::{Reason, Verdict};
 use detector_tests::{
     client::Client,
@@ -7,9 +9,21 @@ use detector_tests::{
     packet::{flags, tcp},
     rows::Rig,
 };
+use detector_user::{
+    guard::{Guard, Host, Share, Unselective},
+    policy::{
+        compile::compile,
+        incident::{Incident, IncidentAction},
+        target::{matches, target},
+    },
+    traffic::Watching,
+};
 
 const SERVICE: &str = "version = 1\n[[service]]\nname = \"web\"\naddresses = [\"192.0.2.1\", \"2001:db8::1\"]\nprofile = \"p\"\n";
 const PROFILES: &str = "[profile.p]\npackets = \"1000000/s\"\n[profile.two]\nhandshakes = { rate = \"6/min\", burst = 2 }\nconnections = { rate = \"6/min\", burst = 2 }\n";
+
+/// Two handshakes of each source at once.
+const TIGHT: &str = "[profile.p]\nhandshakes = { rate = \"6/min\", burst = 2 }\n";
 
 /// The first part of the JA4 of [`Hello::browser`].
 const BROWSER: &str = "t13d0506h2";
@@ -163,8 +177,7 @@ fn what_comes_before_what() {
     }
     assert_eq!(shake(&mut rig, "198.51.100.9:1000", &browser()), Reason::Fingerprint);
     // What is allowed costs no budget of handshakes.
-    let tight = "[profile.p]\nhandshakes = { rate = \"6/min\", burst = 2 }\n";
-    let mut rig = seen(&format!("{SERVICE}{tight}{}", allow("browsers", &format!("{BROWSER}_*_*"))));
+    let mut rig = seen(&format!("{SERVICE}{TIGHT}{}", allow("browsers", &format!("{BROWSER}_*_*"))));
     assert_eq!(reasons(&mut rig, "198.51.100.7", 1000..1010, &browser()), [Reason::Conforming; 10]);
     let two_and_no_more = [Reason::Conforming, Reason::Conforming, Reason::Handshakes];
     assert_eq!(reasons(&mut rig, "198.51.100.7", 2000..2003, &other()), two_and_no_more);
@@ -186,4 +199,75 @@ fn a_rule_about_another_service_or_in_shadow_drops_nothing() {
     assert!(judged.verdict == Verdict::Pass && judged.trace.tls_key != 0, "it passes");
     assert_eq!(rig.shadowed("web", Reason::Fingerprint).packets, 1);
     assert_eq!(rig.rule_drops("trial").shadowed, 1);
+}
+
+fn guard() -> Guard {
+    Guard {
+        host: Host::own(),
+        max_drop: Share(0.05),
+        watching: Watching { directory: "/nowhere".into(), sample: Some(Duration::ZERO) },
+        tells_waiting: |_, _| (),
+    }
+}
+
+/// Whom rules are about that are refused: a rule of a policy in place of the one in force, and the same by hand.
+fn refused(rig: &Rig, pattern: &str) -> [Vec<Unselective>; 2] {
+    let bench = rig.bench();
+    let drop = rule("scraper", &format!("ja4 = \"{pattern}\"\naction = \"drop\""));
+    let text = format!("{SERVICE}{TIGHT}{drop}");
+    let tables =
+        compile(&detector_tests::rows::policy(&text), &bench.manifest, bench.clocks()).expect("tables");
+    let maps = &bench.loaded.maps;
+    let of_policy = guard().check(maps, &tables, None).expect("no look is needed");
+    let incident = Incident {
+        id: 1,
+        action: IncidentAction::Block,
+        matches: matches(vec![target(&format!("ja4:{pattern}")).expect("a target")]).expect("one"),
+        service: None,
+        until_s: None,
+        reason: "test".to_owned(),
+        by: "nobody".to_owned(),
+        at_s: 0,
+        counter: 0,
+    };
+    let by_hand = guard().check_incidents(maps, Some(&incident), &[], None).expect("no look is needed");
+    [of_policy.unselective, by_hand.unselective]
+}
+
+#[test]
+fn a_rule_that_ordinary_clients_match_is_refused() {
+    let mut rig = Rig::under(&format!("{SERVICE}{TIGHT}"));
+    for number in 0..1200 {
+        shake(&mut rig, &format!("198.18.{}.{}:1000", number / 256, number % 256), &other());
+    }
+    shake(&mut rig, "198.51.100.7:1000", &browser());
+    rig.name_fingerprints();
+    let browsers = format!("{BROWSER}_*_*");
+    assert_eq!(refused(&rig, &browsers), [vec![], vec![]], "one of 1,201");
+    shake(&mut rig, "198.51.100.8:1000", &browser());
+    for (found, name) in
+        refused(&rig, &browsers).into_iter().zip(["rule scraper", &format!("`ja4:{browsers}`")])
+    {
+        let [found] = &found[..] else { panic!("two of 1,202: {found:?}") };
+        assert_eq!((found.rule.as_str(), found.service.as_str(), found.matching), (name, "web", 2));
+        assert!((1190..=1202).contains(&found.known_good), "{found:?}");
+    }
+    // Of one something was refused: it is no known-good source any more.
+    for port in 1001..1004 {
+        shake(&mut rig, &format!("198.51.100.8:{port}"), &browser());
+    }
+    assert_eq!(refused(&rig, &browsers), [vec![], vec![]]);
+    // What nobody has is about nobody; what is allowed, or in shadow, stops nobody.
+    assert_eq!(refused(&rig, "t12*_*_*"), [vec![], vec![]]);
+    let allow = rule("browsers", "ja4 = \"t13*_*_*\"\naction = \"allow\"");
+    let shadow = rule("trial", "ja4 = \"t13*_*_*\"\nmode = \"shadow\"\naction = \"drop\"");
+    let bench = rig.bench();
+    let tables = compile(
+        &detector_tests::rows::policy(&format!("{SERVICE}{TIGHT}{allow}{shadow}")),
+        &bench.manifest,
+        bench.clocks(),
+    );
+    let refusal =
+        guard().check(&bench.loaded.maps, &tables.expect("tables"), None).expect("no look is needed");
+    assert!(refusal.unselective.is_empty());
 }

@@ -92,7 +92,8 @@ pub fn answer(
     let blast = guard.blast(impact.clone());
     let needs_force = file.checked.warnings.iter().filter(|warning| warning.needs_force).cloned();
     let needs_force = in_file(&file.name, needs_force.collect());
-    let refusal = Refusal { lockouts, blast };
+    let unselective = guard::unselective(maps, Some(before.tables), &tables);
+    let refusal = Refusal { lockouts, blast, unselective };
     Ok(Answer {
         file: file.name.clone(),
         policy: before.tables.header.epoch as u32,

@@ -3,6 +3,7 @@
 //!
 //! Both are asked of tables that are compiled and not yet loaded, whatever they were made from.
 
+mod clients;
 pub mod estimate;
 pub mod host;
 mod impact;
@@ -16,6 +17,7 @@ use ipnet::IpNet;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+pub use clients::{MATCHING_MAX, Unselective, unselective};
 pub use host::Host;
 pub use impact::{Impact, Move, Victim, impact, is_stricter};
 pub use lockout::{Lockout, lockouts, peers_locked_out};
@@ -74,18 +76,21 @@ pub struct Refusal {
     pub lockouts: Vec<Lockout>,
     /// How much would be dropped, if that is too much.
     pub blast: Option<Blast>,
+    /// Rules about fingerprints that ordinary clients have too.
+    pub unselective: Vec<Unselective>,
 }
 
 impl Refusal {
     /// Whether there is a reason.
     pub fn is_empty(&self) -> bool {
-        self.lockouts.is_empty() && self.blast.is_none()
+        self.lockouts.is_empty() && self.blast.is_none() && self.unselective.is_empty()
     }
 
     /// The reasons, one a line, and victims.
     pub fn reasons(&self) -> Vec<String> {
         let mut lines: Vec<_> = self.lockouts.iter().map(|lockout| format!("locks out {lockout}")).collect();
         lines.extend(self.blast.iter().flat_map(Blast::lines));
+        lines.extend(self.unselective.iter().map(Unselective::line));
         lines
     }
 
@@ -104,6 +109,9 @@ impl Refusal {
         }
         if self.blast.is_some() {
             help.push("try the rule in mode \"shadow\" first");
+        }
+        if !self.unselective.is_empty() {
+            help.push("narrow the patterns, name `ja4` and `syn` together, or throttle the sources");
         }
         help.push("or, if it is meant, apply it with --force (over the API with `force`)");
         let reasons = self.reasons().join("\n  ");
@@ -196,10 +204,11 @@ impl Guard {
     /// The maps cannot be read; or there is no look at the traffic, and one is needed.
     pub fn check(&self, maps: &Maps, after: &Tables, look: Option<&Look>) -> Result<Refusal, Stop> {
         let loaded = Loaded::read(maps)?;
+        let unselective = unselective(maps, loaded.tables.as_ref(), after);
         let (before, after) = (loaded.judge(), loaded.judge_by(after));
         let lockouts = lockouts(&self.host, before.as_ref(), &after);
-        let Some(before) = before else { return Ok(Refusal { lockouts, blast: None }) };
-        Ok(Refusal { lockouts, blast: self.check_traffic(maps, &before, &after, look)? })
+        let Some(before) = before else { return Ok(Refusal { lockouts, blast: None, unselective }) };
+        Ok(Refusal { lockouts, blast: self.check_traffic(maps, &before, &after, look)?, unselective })
     }
 
     /// Asks a change of the incident rules that is not yet made, beside the policy on trial and the one before it. What it does to
@@ -221,8 +230,10 @@ impl Guard {
             let beside = self.check_incidents_beside(&loaded, maps, added, undone, look)?;
             refusal.lockouts.extend(beside.lockouts);
             refusal.blast = refusal.blast.or(beside.blast);
+            refusal.unselective.extend(beside.unselective);
         }
         refusal.lockouts.dedup();
+        refusal.unselective.dedup();
         Ok(refusal)
     }
 
@@ -245,6 +256,9 @@ impl Guard {
             Ok(Tables { beside, ..before.tables.clone() })
         };
         let after = with(added.cloned())?;
+        let asked: Vec<_> =
+            added.and_then(|incident| clients::incident_rule(incident, before.tables)).into_iter().collect();
+        let unselective = clients::unselective_of(maps, &asked, before.tables);
         let lockouts = peers_locked_out(&self.host, Some(&before), &loaded.judge_by(&after));
         let is_wide = |source: &IpNet| source.prefix_len() < source_bits(source);
         let wide = |incident: &Incident| {
@@ -253,10 +267,11 @@ impl Guard {
         };
         let wide = added.and_then(wide);
         if wide.is_none() && undone.is_empty() {
-            return Ok(Refusal { lockouts, blast: None });
+            return Ok(Refusal { lockouts, blast: None, unselective });
         }
         let after = with(wide)?;
-        Ok(Refusal { lockouts, blast: self.check_traffic(maps, &before, &loaded.judge_by(&after), look)? })
+        let blast = self.check_traffic(maps, &before, &loaded.judge_by(&after), look)?;
+        Ok(Refusal { lockouts, blast, unselective })
     }
 
     /// Whether a change does too much to the traffic.

@@ -30,6 +30,8 @@ pub struct ClientRow {
     pub syn_key: Option<String>,
     /// The signature of its SYN, in the form of p0f.
     pub syn: Option<String>,
+    /// Connections that began with something else than a ClientHello, modulo 2^32.
+    pub connections: u32,
     /// Handshakes, modulo 2^32.
     pub handshakes: u32,
     /// Connections that were followed beyond their handshake, one in eight; modulo 2^32.
@@ -102,6 +104,7 @@ pub(super) fn rows(clients: &[Client], names: &Names, service: u16, now_ns: u64)
             ja4: ja4.map(str::to_owned),
             syn_key: key(counts.syn_key),
             syn: names.find(Kind::Syn, counts.syn_key).map(|name| name.syn.to_string()),
+            connections: client.connections,
             handshakes: client.handshakes,
             followed: counts.followed,
             exchanges: counts.exchanges,

@@ -19,6 +19,8 @@ pub struct Client {
     pub unit: Unit,
     /// Number of the service.
     pub service: u16,
+    /// Connections that began with something else than a ClientHello, modulo 2^32.
+    pub connections: u32,
     /// Handshakes, modulo 2^32.
     pub handshakes: u32,
     /// When it was seen last, kernel time in ns.
@@ -38,6 +40,7 @@ pub fn clients(maps: &Maps) -> impl Iterator<Item = Client> {
             source: Address { family: unit.family(), high: counts.source, low: 0 },
             unit,
             service: of_source.service(),
+            connections: way.connections(),
             handshakes: way.packets(),
             last_ns: way.packets_tat / TICKS_PER_NS,
             counts,
