@@ -1,7 +1,8 @@
+use detector_common::{hello::Segment, initial};
 use proptest::{collection::vec as many, prelude::*};
 
 use super::{
-    fixtures::{Packet, V1, V2, bytes, crypto},
+    fixtures::{Packet, V1, V2, bytes, crypto, number},
     keys::Keys,
     packet::initials,
     version::Version,
@@ -200,6 +201,30 @@ proptest! {
         opened(&datagrams);
         for datagram in &datagrams {
             prop_assert!(initials(datagram).count() <= 8);
+        }
+    }
+
+    #[test]
+    fn what_the_program_takes_for_an_initial_is_one(
+        version in proptest::sample::select(vec![V1, V2, 0xff00_001d, 2]),
+        first in proptest::sample::select(vec![0xc0_u8, 0xd0, 0xe0, 0xf0, 0x80, 0x40]),
+        ids in (0..23_u8, 0..23_u8),
+        token in prop_oneof![Just(0_usize), 1..80_usize, 1000..1400_usize],
+        length in prop_oneof![0..30_usize, 1000..1300_usize],
+        bytes in 1100..1400_usize,
+    ) {
+        let id = |length: u8| [&[length], &vec![7; length.into()][..]].concat();
+        let token = [number(token), vec![8; token]].concat();
+        let mut datagram =
+            [&[first], &version.to_be_bytes()[..], &id(ids.0), &id(ids.1), &token, &number(length)].concat();
+        datagram.resize(bytes, 0);
+        let shape = initial::read(&Segment::of(&datagram));
+        // What begins behind another packet is not looked at.
+        let opened = initials(&datagram).next().filter(|initial| initial.destination_id.as_ptr() == datagram[6..].as_ptr());
+        let is_expected = opened.is_some() && length >= 20 && bytes >= 1200 && version != 0xff00_001d;
+        prop_assert_eq!(shape.is_some(), is_expected);
+        if let (Some(shape), Some(opened)) = (shape, opened) {
+            prop_assert_eq!(usize::from(shape.destination_id_bytes), opened.destination_id.len());
         }
     }
 }
