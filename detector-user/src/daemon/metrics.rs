@@ -68,6 +68,9 @@ families! {
     BUSY "detector_table_busy" "gauge" "table" "Entries whose budgets are not full: they cannot be taken over."
     FINGERPRINTS "detector_fingerprints" "gauge" "" "Fingerprints of clients that are counted, each at a service."
     FINGERPRINTS_ROOM "detector_fingerprints_max" "gauge" "" "Fingerprints that there is room for."
+    CLIENTS "detector_clients" "gauge" "" "Clients that are counted: sources, each at a service under a pair of fingerprints."
+    CLIENTS_ROOM "detector_clients_max" "gauge" "" "Clients that there is room for."
+    CLIENT_RULES "detector_client_rules" "gauge" "" "Fingerprints that rules act on, each at a service."
     GENERATION "detector_policy_generation" "gauge" "" "Epoch of the active policy, as `status` tells it."
     INCIDENTS "detector_incident_rules" "gauge" "" "Incident rules in force."
     INCIDENT_DROPS "detector_incident_drops" "counter" "id, action" "Packets dropped by each incident rule in force."
@@ -140,6 +143,8 @@ struct Snapshot {
     counters: [u64; detector_common::counters::COUNTERS],
     fills: [(&'static str, read::Fill); 3],
     fingerprints: read::Fill,
+    clients: read::Fill,
+    client_rules: u64,
     epoch: u32,
     tick_ns: u64,
     interfaces: Vec<(String, &'static str, bool)>,
@@ -175,6 +180,8 @@ impl Snapshot {
             counters: read::counters(maps)?,
             fills: read::budget_tables(maps).map(|(name, table)| (name, read::fill(table, now))),
             fingerprints: read::fill(&maps.fingerprints, now),
+            clients: read::fill(&maps.clients, now),
+            client_rules: count(&running.client_rules),
             epoch,
             tick_ns: read::settings(maps).clock_tick_ns,
             interfaces,
@@ -271,6 +278,9 @@ impl Collector for Snapshot {
         gauge(encoder, &BUSY, fill(|fill| fill.busy))?;
         gauge(encoder, &FINGERPRINTS, [(Vec::new(), self.fingerprints.occupied)])?;
         gauge(encoder, &FINGERPRINTS_ROOM, [(Vec::new(), self.fingerprints.ways)])?;
+        gauge(encoder, &CLIENTS, [(Vec::new(), self.clients.occupied)])?;
+        gauge(encoder, &CLIENTS_ROOM, [(Vec::new(), self.clients.ways)])?;
+        gauge(encoder, &CLIENT_RULES, [(Vec::new(), self.client_rules)])?;
         let epoch = [(Vec::new(), u64::from(self.epoch))];
         gauge(encoder, &GENERATION, epoch)?;
         gauge(encoder, &INCIDENTS, [(Vec::new(), self.incidents.len() as u64)])?;
