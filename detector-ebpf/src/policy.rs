@@ -92,10 +92,11 @@ impl Policy {
         self.generation
     }
 
-    /// Whether rules may be about fingerprints.
+    /// Whether rules may be about fingerprints. The header is looked up again, so that it need not be kept until here.
     #[inline(always)]
     pub(crate) fn has_client_rules(&self) -> bool {
-        self.header.client_rules != 0 || self.generation.incidents().is_some()
+        self.generation.incidents().is_some()
+            || POLICIES.get(self.slot()).is_some_and(|header| header.client_rules != 0)
     }
 
     /// The slot of the policy.
