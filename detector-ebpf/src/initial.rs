@@ -2,7 +2,8 @@
 //! connections go to the daemon, which opens them.
 //!
 //! A connection has an entry in the table of those in their handshake, and no state beside it: until
-//! [`INITIAL_NS_MAX`] after its last Initial, whatever comes as one is more of the same ClientHello.
+//! [`INITIAL_NS_MAX`] after its last Initial, whatever comes as one is more of the same ClientHello. The entry is dated and not kept: it
+//! gives way to others, the oldest first, so that a flood of made-up Initials takes no room from handshakes over TCP.
 
 use aya_ebpf::{bindings::xdp_md, programs::XdpContext};
 use detector_common::{
@@ -182,20 +183,19 @@ enum Met {
 #[inline(always)]
 fn meet(key: &Key, shape: Shape, now: u64) -> Option<Met> {
     let place = source::place_in(Table::Flows, key)?;
-    let deadline = now + ticks(INITIAL_NS_MAX);
     if let Some(attempt) = source::attempt_in(Table::Flows, key) {
         let entry = source::way(&place, attempt);
-        let kept_until = word!(entry, packets_tat);
-        let seen = atomic::load(kept_until);
-        if seen >= now {
-            atomic::store(kept_until, deadline);
+        let last = word!(entry, packets_tat);
+        let seen = atomic::load(last);
+        if seen + ticks(INITIAL_NS_MAX) >= now {
+            atomic::store(last, now);
             return Some(Met::Later(entry));
         }
         // Another connection between the same ports. Two CPUs that have Initials of it at once begin it once.
         if !may_begin_with(shape) {
             return None;
         }
-        let begins = atomic::swap(kept_until, seen, deadline).is_ok();
+        let begins = atomic::swap(last, seen, now).is_ok();
         return Some(if begins { Met::First(entry) } else { Met::Later(entry) });
     }
     if !may_begin_with(shape) {
@@ -210,7 +210,6 @@ fn meet(key: &Key, shape: Shape, now: u64) -> Option<Met> {
         }
     };
     let entry = source::way(&place, attempt);
-    atomic::store(word!(entry, packets_tat), deadline);
     Some(if begins { Met::First(entry) } else { Met::Later(entry) })
 }
 
