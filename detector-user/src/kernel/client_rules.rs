@@ -25,36 +25,43 @@ use crate::policy::{
 pub(super) struct Tree<'a> {
     /// The slot of the policy, or the number of the tree of the incident rules.
     pub(super) number: u32,
-    /// In their order, without those that have ended.
-    pub(super) rules: Vec<&'a FingerprintRule>,
+    /// In their order.
+    pub(super) rules: &'a [FingerprintRule],
+    /// Classes of those that have ended.
+    pub(super) ended: HashSet<u16>,
     /// Numbers of all services of the policy.
     pub(super) services: Vec<u16>,
 }
 
 /// What the rules of a tree say of the fingerprints that have a name.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Resolved {
-    rules: HashMap<ClientRuleKey, ClientRule>,
-    /// Classes of the rules that name both, by their numbers.
-    pairs: Vec<u16>,
-}
+type Resolved = HashMap<ClientRuleKey, ClientRule>;
 
 impl Tree<'_> {
+    /// Rules that name both, in their order. A rule keeps its number also when one before it has ended.
+    fn pairs(&self) -> impl Iterator<Item = (usize, &FingerprintRule)> {
+        self.rules.iter().filter(|rule| rule.is_pair()).take(PAIRS_MAX).enumerate()
+    }
+
+    fn is_in_force(&self, rule: &FingerprintRule) -> bool {
+        !self.ended.contains(&rule.class)
+    }
+
     fn resolve(&self, names: &[Name]) -> Resolved {
-        let (pairs, single): (Vec<_>, Vec<_>) = self.rules.iter().copied().partition(|rule| rule.is_pair());
-        let pairs = &pairs[..pairs.len().min(PAIRS_MAX)];
-        let mut rules = HashMap::new();
+        let mut resolved = Resolved::new();
         for name in names {
             let (of, is_of): (Trait, fn(&FingerprintRule, &Names<'_>) -> bool) =
                 match Kind::from_number(name.kind) {
+                    // Of a key that several clients have nobody can tell whom a rule would act on.
+                    Some(Kind::Tls) if name.conflicts > 0 => continue,
                     Some(Kind::Tls) => (Trait::Tls, |rule, names| rule.patterns.names_ja4(names)),
                     Some(Kind::Syn) => (Trait::Syn, |rule, names| rule.patterns.names_syn(names)),
                     // The program sees no ClientHello of QUIC.
                     Some(Kind::Initial) | None => continue,
                 };
             let called = Names::from(name);
-            let single: Vec<_> = single.iter().filter(|rule| is_of(rule, &called)).collect();
-            let pairs: Vec<_> = pairs.iter().enumerate().filter(|(_, rule)| is_of(rule, &called)).collect();
+            let acts = |rule: &FingerprintRule| self.is_in_force(rule) && is_of(rule, &called);
+            let single: Vec<_> = self.rules.iter().filter(|rule| !rule.is_pair() && acts(rule)).collect();
+            let pairs: Vec<_> = self.pairs().filter(|(_, rule)| acts(rule)).collect();
             if single.is_empty() && pairs.is_empty() {
                 continue;
             }
@@ -64,11 +71,19 @@ impl Tree<'_> {
                 let bits = about.fold(0, |bits, (number, _)| bits | 1_u64 << number);
                 if class != 0 || bits != 0 {
                     let rule = ClientRule { pairs: bits, class: class.into(), reserved: 0 };
-                    rules.insert(ClientRuleKey::new(self.number, service, of, name.key), rule);
+                    resolved.insert(ClientRuleKey::new(self.number, service, of, name.key), rule);
                 }
             }
         }
-        Resolved { rules, pairs: pairs.iter().map(|rule| rule.class).collect() }
+        resolved
+    }
+
+    /// What stays of what was said of a fingerprint that has no name any more: the rules that have not ended.
+    fn kept(&self, rule: ClientRule) -> Option<ClientRule> {
+        let in_force = self.pairs().filter(|(_, pair)| self.is_in_force(pair));
+        let pairs = rule.pairs & in_force.fold(0, |bits, (number, _)| bits | 1_u64 << number);
+        let class = if self.ended.contains(&(rule.class as u16)) { 0 } else { rule.class };
+        (class != 0 || pairs != 0).then_some(ClientRule { pairs, class, reserved: 0 })
     }
 }
 
@@ -78,40 +93,66 @@ fn names(maps: &Maps) -> Vec<Name> {
     names::all(maps).filter(|name| seen.insert((name.kind, name.key))).collect()
 }
 
-/// Writes what the rules of a tree say, in place of what it said before; how many fingerprints they are about.
+/// Writes what the rules of a tree say, in place of what another policy said there; how many fingerprints they are about.
 ///
 /// # Errors
 ///
 /// There is no room for so many, or the kernel refuses.
 pub(super) fn fill(maps: &mut Maps, tree: &Tree<'_>) -> Result<usize, ApplyError> {
-    let names = if tree.rules.is_empty() { Vec::new() } else { names(maps) };
+    let resolved = if tree.rules.is_empty() { Resolved::new() } else { tree.resolve(&names(maps)) };
+    for (number, rule) in tree.pairs() {
+        maps.pair_classes.write(pair_place(tree.number, number as u32) as usize, &rule.class.into());
+    }
+    let count = resolved.len();
+    let before = of_tree(maps, tree.number).map_err(|source| ApplyError::ClientRules { count, source })?;
+    write(maps, &before, &resolved).map_err(|source| ApplyError::ClientRules { count, source })?;
+    Ok(count)
+}
+
+/// Writes what the rules of a tree say now, in which packets look meanwhile. A fingerprint that has lost its name, since others
+/// took its place, stays with its rules as long as there is room.
+fn update(maps: &mut Maps, tree: &Tree<'_>) -> Result<usize, ApplyError> {
+    if tree.rules.is_empty() {
+        return Ok(0);
+    }
+    let names = names(maps);
+    let named: HashSet<_> = names.iter().map(|name| name.key).collect();
     let resolved = tree.resolve(&names);
-    let refused = |source| ApplyError::ClientRules { count: resolved.rules.len(), source };
-    let keys: Vec<_> = maps
-        .client_rules
-        .keys()
-        .filter(|key| !matches!(key, Ok(key) if key.tree() != tree.number))
-        .collect::<Result<_, _>>()
-        .map_err(refused)?;
-    // First what is there no longer, so that there is room; of a tree in use that is what has ended.
-    for key in keys.iter().filter(|key| !resolved.rules.contains_key(key)) {
+    let refused = |count| move |source| ApplyError::ClientRules { count, source };
+    let before = of_tree(maps, tree.number).map_err(refused(resolved.len()))?;
+    let nameless = before.iter().filter(|(key, _)| !named.contains(&key.key));
+    let nameless = nameless.filter_map(|(key, rule)| Some((*key, tree.kept(*rule)?)));
+    let mut all = resolved.clone();
+    all.extend(nameless);
+    let count = all.len();
+    if write(maps, &before, &all).is_ok() {
+        return Ok(count);
+    }
+    let count = resolved.len();
+    let before = of_tree(maps, tree.number).map_err(refused(count))?;
+    write(maps, &before, &resolved).map_err(refused(count))?;
+    Ok(count)
+}
+
+/// What is said of each fingerprint in a tree.
+fn of_tree(maps: &Maps, number: u32) -> Result<Resolved, MapError> {
+    let all = maps.client_rules.iter();
+    all.filter(|entry| !matches!(entry, Ok((key, _)) if key.tree() != number)).collect()
+}
+
+/// Writes what is said of fingerprints in place of what was said `before`.
+fn write(maps: &mut Maps, before: &Resolved, after: &Resolved) -> Result<(), MapError> {
+    // First what goes, so that there is room for what comes.
+    for key in before.keys().filter(|key| !after.contains_key(key)) {
         match maps.client_rules.remove(key) {
             Ok(()) | Err(MapError::KeyNotFound) => {}
-            Err(error) => return Err(refused(error)),
+            Err(error) => return Err(error),
         }
     }
-    for (number, &class) in resolved.pairs.iter().enumerate() {
-        maps.pair_classes.write(pair_place(tree.number, number as u32) as usize, &class.into());
+    for (key, rule) in after.iter().filter(|(key, rule)| before.get(key) != Some(rule)) {
+        maps.client_rules.insert(key, rule, 0)?;
     }
-    let before: HashSet<_> = keys.into_iter().collect();
-    for (key, rule) in &resolved.rules {
-        let is_there =
-            before.contains(key) && maps.client_rules.get(key, 0).is_ok_and(|known| known == *rule);
-        if !is_there {
-            maps.client_rules.insert(key, rule, 0).map_err(refused)?;
-        }
-    }
-    Ok(resolved.rules.len())
+    Ok(())
 }
 
 /// Has the rules in force act on the fingerprints that have got a name since, and lets go those that have ended. For who holds the
@@ -119,7 +160,7 @@ pub(super) fn fill(maps: &mut Maps, tree: &Tree<'_>) -> Result<usize, ApplyError
 ///
 /// # Errors
 ///
-/// The policy cannot be read, or as [`fill`].
+/// The policy cannot be read, there is no room for so many, or the kernel refuses.
 pub fn refresh(maps: &mut Maps) -> Result<usize, ApplyError> {
     settle(maps);
     let settings = maps.settings.read(0);
@@ -133,32 +174,114 @@ pub fn refresh(maps: &mut Maps) -> Result<usize, ApplyError> {
 }
 
 fn refresh_generation(maps: &mut Maps, generation: Generation) -> Result<usize, ApplyError> {
-    let now = read::now(maps);
     let looked = Active::of(maps, generation);
     let manifest = looked.manifest()?.unwrap_or_default();
     let incidents = incident_fingerprint_rules(&looked.incidents()?, &manifest.services);
-    let in_force = |rules| in_force(&looked, rules, now);
-    let (of_policy, of_incidents) = (in_force(&manifest.fingerprint_rules)?, in_force(&incidents)?);
+    let ended = [ended(&looked, &manifest.fingerprint_rules)?, ended(&looked, &incidents)?];
     let services: Vec<u16> = manifest.services.values().copied().collect();
-    let mut count =
-        fill(maps, &Tree { number: generation.slot(), rules: of_policy, services: services.clone() })?;
+    let [ended, ended_incidents] = ended;
+    let rules = &manifest.fingerprint_rules;
+    let tree = Tree { number: generation.slot(), rules, ended, services: services.clone() };
+    let mut count = update(maps, &tree)?;
     if let Some(slot) = generation.incidents() {
-        count += fill(maps, &Tree { number: incident_tree(slot), rules: of_incidents, services })?;
+        let rules = &incidents;
+        count +=
+            update(maps, &Tree { number: incident_tree(slot), rules, ended: ended_incidents, services })?;
     }
     Ok(count)
 }
 
-/// The rules that have not ended by a time, in ticks.
-fn in_force<'r>(
-    active: &Active<'_>,
-    rules: &'r [FingerprintRule],
-    now: u64,
-) -> Result<Vec<&'r FingerprintRule>, ReadError> {
-    let mut kept = Vec::new();
+/// Classes of the rules that have ended.
+fn ended(active: &Active<'_>, rules: &[FingerprintRule]) -> Result<HashSet<u16>, ReadError> {
+    let now = read::now(active.maps());
+    let mut ended = HashSet::new();
     for rule in rules {
-        if !active.class(rule.class)?.has_ended(now) {
-            kept.push(rule);
+        if active.class(rule.class)?.has_ended(now) {
+            ended.insert(rule.class);
         }
     }
-    Ok(kept)
+    Ok(ended)
+}
+
+#[cfg(test)]
+mod tests {
+    use detector_common::fingerprint::ja4_bytes;
+
+    use super::*;
+    use crate::policy::patterns::Patterns;
+
+    const CHROME: &str = "t13d1516h2_8daaf6152771_b186095e22b6";
+    const CURL: &str = "t13d3112h2_e8f1e7e78f70_6bebaf5329ac";
+
+    fn rule(class: u16, ja4: &[&str], syn: &[&str], service: Option<u16>) -> FingerprintRule {
+        let patterns = Patterns {
+            ja4: ja4.iter().map(|text| text.parse().unwrap()).collect(),
+            syn: syn.iter().map(|text| text.parse().unwrap()).collect(),
+        };
+        FingerprintRule { patterns, rule: class, service, class, is_shared: false }
+    }
+
+    fn name(key: u64, ja4: &str, conflicts: u32) -> Name {
+        let ja4 = ja4_bytes(ja4);
+        Name { key, stable_ja4: ja4, ja4, kind: Kind::Tls as u8, conflicts, ..Name::NONE }
+    }
+
+    fn tree<'a>(rules: &'a [FingerprintRule], ended: &[u16]) -> Tree<'a> {
+        Tree { number: 1, rules, ended: ended.iter().copied().collect(), services: vec![1, 2] }
+    }
+
+    /// What is said of a key at a service: the class, and the rules that name both.
+    fn said(resolved: &Resolved, service: u16, key: u64) -> Option<(u32, u64)> {
+        let key = ClientRuleKey::new(1, service, Trait::Tls, key);
+        resolved.get(&key).map(|rule| (rule.class, rule.pairs))
+    }
+
+    #[test]
+    fn the_first_rule_that_is_in_force_decides_at_its_service() {
+        let rules = [
+            rule(10, &[CHROME], &[], Some(2)),
+            rule(11, &["t13d15*_*_*"], &[], None),
+            rule(12, &["t13*_*_*"], &[], None),
+        ];
+        let names =
+            [name(7, CHROME, 0), name(8, CURL, 0), name(9, "t12d1516h2_8daaf6152771_b186095e22b6", 0)];
+        let resolved = tree(&rules, &[]).resolve(&names);
+        assert_eq!([1, 2].map(|service| said(&resolved, service, 7)), [Some((11, 0)), Some((10, 0))]);
+        assert_eq!([1, 2].map(|service| said(&resolved, service, 8)), [Some((12, 0)); 2]);
+        assert_eq!(said(&resolved, 1, 9), None);
+        let resolved = tree(&rules, &[10, 11]).resolve(&names);
+        assert_eq!([1, 2].map(|service| said(&resolved, service, 7)), [Some((12, 0)); 2]);
+    }
+
+    #[test]
+    fn a_rule_about_both_keeps_its_number_when_others_end() {
+        let linux = "4:64:0:*:*:*:*:*";
+        let rules = [
+            rule(10, &[CHROME], &[linux], None),
+            rule(11, &["t13*_*_*"], &[linux], None),
+            rule(12, &["t13*_*_*"], &[], None),
+        ];
+        let names = [name(7, CHROME, 0), name(8, CURL, 0)];
+        let resolved = tree(&rules, &[]).resolve(&names);
+        assert_eq!([7, 8].map(|key| said(&resolved, 1, key)), [Some((12, 0b11)), Some((12, 0b10))]);
+        let resolved = tree(&rules, &[10]).resolve(&names);
+        assert_eq!(said(&resolved, 1, 7), Some((12, 0b10)), "the second one is still the second");
+    }
+
+    #[test]
+    fn nobody_acts_on_a_key_that_several_clients_have() {
+        let rules = [rule(10, &[CHROME], &[], None)];
+        assert!(tree(&rules, &[]).resolve(&[name(7, CHROME, 1)]).is_empty());
+    }
+
+    #[test]
+    fn what_has_lost_its_name_stays_under_the_rules_in_force() {
+        let rules =
+            [rule(10, &["t13*_*_*"], &["4:64:0:*:*:*:*:*"], None), rule(11, &["t13*_*_*"], &[], None)];
+        let both = ClientRule { pairs: 1, class: 11, reserved: 0 };
+        assert_eq!(tree(&rules, &[]).kept(both), Some(both));
+        assert_eq!(tree(&rules, &[10]).kept(both), Some(ClientRule { pairs: 0, ..both }));
+        assert_eq!(tree(&rules, &[11]).kept(both), Some(ClientRule { class: 0, ..both }));
+        assert_eq!(tree(&rules, &[10, 11]).kept(both), None);
+    }
 }

@@ -82,6 +82,11 @@ impl<'a> Active<'a> {
         Self { maps, generation }
     }
 
+    /// The maps that it stands in.
+    pub(in crate::kernel) fn maps(&self) -> &'a Maps {
+        self.maps
+    }
+
     /// Its generation.
     pub fn generation(&self) -> Generation {
         self.generation
