@@ -18,7 +18,7 @@ use crate::{
     judge::Packed,
     maps::{CLIENT_RULES, PAIR_CLASSES, POLICIES, RULE_BUDGETS, SCRATCH},
     policy::class_of,
-    source::{self, Created, Table},
+    source::{self, Table},
 };
 
 /// What is asked.
@@ -248,15 +248,9 @@ fn charged_by(
 fn own_budget(source_hash: u64, scope: u16, now: u64) -> Option<MapWord> {
     let key = Key::of_client_budget(&source::seed(), source_hash, scope);
     let place = source::place_in(Table::ClientBudgets, &key)?;
-    let attempt = match source::attempt_in(Table::ClientBudgets, &key) {
-        Some(attempt) => attempt,
-        None => match source::create(Table::ClientBudgets, &key, now, 0, 0) {
-            Created::Made(attempt) | Created::Met(attempt) => attempt,
-            Created::Full => {
-                account::table_event(TableEvent::ClientBudgetsFull);
-                return None;
-            }
-        },
+    let Some(attempt) = source::enter(Table::ClientBudgets, &key, now) else {
+        account::table_event(TableEvent::ClientBudgetsFull);
+        return None;
     };
     Some(MapWord(word!(source::way(&place, attempt), packets_tat)))
 }

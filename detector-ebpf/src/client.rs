@@ -14,7 +14,7 @@ use crate::{
     fingerprint::{CONNECTION, FOLLOWED, HANDSHAKE, NOT_KNOWN, Sighting},
     judge::Packed,
     maps::{CLIENT_COUNTS, SCRATCH},
-    source::{self, Created, Table},
+    source::{self, Table},
 };
 
 /// Counts a sighting of the client that the packet in the scratch is from.
@@ -35,17 +35,17 @@ extern "C" fn note_client(syn_key: u64, tls_key: u64, sighting: u64) -> u64 {
     let service = Packed::unpack(handed.decision).service;
     let key = Key::of_client(&source::seed(), handed.source_hash, syn_key, tls_key);
     let Some(place) = source::place_in(Table::Clients, &key) else { return 0 };
-    let attempt = match source::attempt_in(Table::Clients, &key) {
-        Some(attempt) => attempt,
-        // More of a handshake whose client has given way.
-        None if !sighting.is_first() => return 0,
-        None => match source::create(Table::Clients, &key, now, 0, 0) {
-            Created::Made(attempt) | Created::Met(attempt) => attempt,
-            Created::Full => {
-                account::table_event(TableEvent::ClientsFull);
-                return 0;
-            }
-        },
+    let attempt = if sighting.is_first() {
+        source::enter(Table::Clients, &key, now)
+    } else {
+        source::attempt_in(Table::Clients, &key)
+    };
+    let Some(attempt) = attempt else {
+        // More of a handshake may be of a client that has given way.
+        if sighting.is_first() {
+            account::table_event(TableEvent::ClientsFull);
+        }
+        return 0;
     };
     let Some(counts) = CLIENT_COUNTS.get_ptr_mut(source::number_of(&place, attempt)) else { return 0 };
     let entry = source::way(&place, attempt);

@@ -12,7 +12,7 @@ use crate::{
     atomic::{self, word},
     charge,
     maps::SIGHTINGS,
-    source::{self, Created, Table},
+    source::{self, Table},
 };
 
 /// What one packet tells of a fingerprint: times in bins, and the set of extensions that come and go.
@@ -117,17 +117,17 @@ extern "C" fn note_fingerprint(prefix: u64, tag: u64, source_hash: u64, now: u64
     let key = Key { prefix, tag };
     let sighting = Sighting::unpack(sighting);
     let Some(place) = source::place_in(Table::Fingerprints, &key) else { return 0 };
-    let attempt = match source::attempt_in(Table::Fingerprints, &key) {
-        Some(attempt) => attempt,
-        // More of a handshake that is counted no longer.
-        None if !sighting.is_first() => return 0,
-        None => match source::create(Table::Fingerprints, &key, now, 0, 0) {
-            Created::Made(attempt) | Created::Met(attempt) => attempt,
-            Created::Full => {
-                account::handshake_event(HandshakeEvent::FingerprintsFull);
-                return 0;
-            }
-        },
+    let attempt = if sighting.is_first() {
+        source::enter(Table::Fingerprints, &key, now)
+    } else {
+        source::attempt_in(Table::Fingerprints, &key)
+    };
+    let Some(attempt) = attempt else {
+        // More of a handshake may be of a fingerprint that has given way.
+        if sighting.is_first() {
+            account::handshake_event(HandshakeEvent::FingerprintsFull);
+        }
+        return 0;
     };
     let Some(profile) = SIGHTINGS.get_ptr_mut(source::number_of(&place, attempt)) else {
         return 0;

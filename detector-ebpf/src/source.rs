@@ -380,6 +380,18 @@ pub(crate) fn attempt_in(table: Table, key: &Key) -> Option<usize> {
     }
 }
 
+/// As [`attempt_in`]; where there is no such entry it is made. `None`: no way is idle.
+#[inline(always)]
+pub(crate) fn enter(table: Table, key: &Key, now: u64) -> Option<usize> {
+    if let Some(attempt) = attempt_in(table, key) {
+        return Some(attempt);
+    }
+    match create(table, key, now, 0, 0) {
+        Created::Made(attempt) | Created::Met(attempt) => Some(attempt),
+        Created::Full => None,
+    }
+}
+
 /// As [`attempt_of`]: a function of numbers with external linkage, so that the verifier walks the loop once for all tables.
 #[unsafe(no_mangle)]
 #[inline(never)]
