@@ -135,8 +135,16 @@ impl Looks {
         if is_kept {
             return;
         }
+        self.named = Some(now);
+        if !client_rules::may_be_there(&running.maps) {
+            running.client_rules.store(0, Ordering::Relaxed);
+            return;
+        }
         // Who changes the policy at this moment does it for what has a name then; the rest at the next look.
-        let Ok(_lock) = running.pins.try_lock_policy() else { return };
+        let Ok(_lock) = running.pins.try_lock_policy() else {
+            self.named = None;
+            return;
+        };
         let refreshed = running.maps_to_change().and_then(|mut maps| Ok(client_rules::refresh(&mut maps)?));
         match refreshed {
             Ok(count) => running.client_rules.store(count as u64, Ordering::Relaxed),
@@ -144,7 +152,6 @@ impl Looks {
                 tracing::error!("rules act on no further fingerprints: {}", failure.message);
             }
         }
-        self.named = Some(now);
     }
 
     /// Says once that handshakes have no room, and once that for a while they had. It is written down for `status`.

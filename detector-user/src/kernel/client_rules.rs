@@ -155,6 +155,15 @@ fn write(maps: &mut Maps, before: &Resolved, after: &Resolved) -> Result<(), Map
     Ok(())
 }
 
+/// Whether there may be rules about fingerprints, in the active policy or in the one before it, or beside them.
+pub fn may_be_there(maps: &Maps) -> bool {
+    let settings = maps.settings.read(0);
+    [settings.active, settings.fallback].map(Generation).into_iter().any(|generation| {
+        let header = maps.policies.read(generation.slot() as usize);
+        generation.incidents().is_some() || header.client_rules != 0
+    })
+}
+
 /// Has the rules in force act on the fingerprints that have got a name since, and lets go those that have ended. For who holds the
 /// policy's lock. How many fingerprints the active policy's rules and the incident rules beside it are about, each at a service.
 ///
