@@ -71,11 +71,17 @@ impl Followed {
         atomic::store(word!(self.state, owner), self.owner);
     }
 
-    /// The entry is not given to another connection before this time is over.
+    /// The entry is not given to another connection before the time of a handshake is over.
     #[inline(always)]
     fn keep(&self, now: u64) {
         atomic::store(word!(self.entry, packets_tat), flow::deadline(now));
         atomic::store(word!(self.entry, connections_tat), 0);
+    }
+
+    /// The entry is given to another connection where there is no room else, the oldest first.
+    #[inline(always)]
+    fn lend(&self, now: u64) {
+        atomic::store(word!(self.entry, packets_tat), now);
     }
 }
 
@@ -134,8 +140,8 @@ pub(crate) fn open(
     if start.syn_ns == 0 {
         flow.keep(now);
     } else {
-        // Only a SYN so far: it gives way to those that come after it.
-        atomic::store(word!(flow.entry, packets_tat), now);
+        // Only a SYN so far.
+        flow.lend(now);
         atomic::store(word!(flow.entry, connections_tat), source::HALF_OPEN);
     }
     if known.is_none() {
@@ -231,7 +237,7 @@ pub(crate) fn advance(
             // Of a client only those segments are counted among which its exchanges are.
             client::note(syn_key, tls_key, Sighting { segments: 0, ..sighting });
             if is_followed {
-                flow.keep(room.now);
+                flow.lend(room.now);
             } else {
                 close(flow, way);
             }
@@ -246,7 +252,7 @@ pub(crate) fn advance(
                 client::note(syn_key, tls_key, sighting);
             }
             if segments == 0 {
-                flow.keep(room.now);
+                flow.lend(room.now);
             } else {
                 fingerprint::note(Kind::Tls, tls_key, service, room.source_hash, room.now, sighting);
                 close(flow, way);

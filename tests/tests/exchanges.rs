@@ -2,7 +2,7 @@
 
 use detector_common::{
     client::size_bin,
-    limits::{EXCHANGE_SAMPLE, EXCHANGE_SEGMENTS_MAX},
+    limits::{EXCHANGE_SAMPLE, EXCHANGE_SEGMENTS_MAX, FLOWS},
 };
 use detector_tests::{client::Client, hello::Hello, packet::flags, rows::Rig};
 use detector_user::kernel::read::{Client as Counted, clients};
@@ -108,4 +108,19 @@ fn a_connection_that_ends_with_its_handshake_has_no_exchange() {
         rig.send(&client.packet(flags::RST).frame());
     });
     assert_eq!(counted.counts.exchanges, 0);
+}
+
+#[test]
+fn connections_that_are_followed_take_no_room_from_handshakes() {
+    let mut rig = Rig::under(OPEN);
+    let stream = Hello::browser(200).stream();
+    // More that are followed than there is room for.
+    for number in 0..FLOWS * EXCHANGE_SAMPLE as usize * 5 / 4 {
+        let mut client = Client::new(&format!("10.0.{}.9:{}", number % 200, 1024 + number / 200));
+        rig.send(&client.syn().frame());
+        client.sequence = client.sequence.wrapping_add(1);
+        assert_ne!(client.send(&mut rig, &stream), 0, "connection {number}");
+        client.send(&mut rig, &[0; 300]);
+    }
+    assert_eq!(rig.counter("flows_full"), 0);
 }
