@@ -175,6 +175,9 @@ pub const EXEMPLARS_BYTES: usize = 1024 * 1024;
 /// Exemplars of ClientHellos in a second; so many at once.
 pub const EXEMPLARS_PER_SECOND: u64 = 500;
 
+/// Datagrams with Initials in a second; so many at once. They are as easily made up as SYNs.
+pub const INITIAL_EXEMPLARS_PER_SECOND: u64 = 200;
+
 /// Exemplars of SYNs in a second; so many at once. Those are easily made up.
 pub const SYN_EXEMPLARS_PER_SECOND: u64 = 100;
 

@@ -132,8 +132,8 @@ abi_struct! {
         /// Until when one SYN in [`crate::limits::SYN_SAMPLE`] is followed, ticks: there are more than there is room for. Written by the
         /// program.
         pub syn_flood_until: u64,
-        /// 0.
-        pub reserved_cold: u64,
+        /// Theoretical arrival time of the budget of exemplars of Initials, ticks. Written by the program.
+        pub initial_exemplar_tat: u64,
     }
 }
 

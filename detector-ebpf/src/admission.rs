@@ -71,10 +71,11 @@ extern "C" fn admit(syn_key: u64, tls_key: u64, what: u64) -> u64 {
     let keys = Keys { syn: syn_key, tls: tls_key, is_handshake };
     let rule_number = rule_of(generation, service, number, class, &keys, now);
     let mut of_rule = None;
+    let mut refusal = Refusal { class: rule_number, rule_counter: 0, is_shadow: false };
     if rule_number != 0 {
         let Some(rule) = class_of(generation, rule_number) else { return 1 };
-        let is_shadow = !is_enforced(source_hash, rule.enforced_percent);
-        let refusal = Refusal { class: rule_number, rule_counter: rule.rule_counter, is_shadow };
+        refusal.rule_counter = rule.rule_counter;
+        refusal.is_shadow = !is_enforced(source_hash, rule.enforced_percent);
         match rule.action {
             allow if allow == Action::Allow as u8 => return 1,
             deny if deny == Action::Deny as u8 => {
@@ -83,12 +84,11 @@ extern "C" fn admit(syn_key: u64, tls_key: u64, what: u64) -> u64 {
                 }
             }
             _ => {
-                of_rule = charged_by(rule, source_hash, is_handshake, now);
-                if let Some((tat, budget)) = of_rule
-                    && charge::ask(tat, budget, budget.unit_cost(), now, Reason::FingerprintBudget).is_err()
-                {
-                    of_rule = None;
-                    if refusal.is_final(Reason::FingerprintBudget) {
+                if let Some((tat, budget)) = charged_by(rule, source_hash, is_handshake, now) {
+                    let asked = charge::ask(tat, budget, budget.unit_cost(), now, Reason::FingerprintBudget);
+                    if asked.is_ok() {
+                        of_rule = Some((tat, budget));
+                    } else if refusal.is_final(Reason::FingerprintBudget) {
                         return 0;
                     }
                 }
@@ -96,8 +96,8 @@ extern "C" fn admit(syn_key: u64, tls_key: u64, what: u64) -> u64 {
         }
     }
 
-    let is_charged = is_handshake && what & CHARGED == 0 && class.action == Action::Limit as u8;
-    if is_charged && class.handshakes.is_limited() {
+    let is_to_be_charged = is_handshake && what & CHARGED == 0 && class.action == Action::Limit as u8;
+    if is_to_be_charged && class.handshakes.is_limited() {
         let budget = &class.handshakes;
         if let Some(tat) = own_budget(source_hash, 0, now)
             && charge::charge(tat, budget, budget.unit_cost(), now, Reason::Handshakes).is_err()
@@ -109,8 +109,11 @@ extern "C" fn admit(syn_key: u64, tls_key: u64, what: u64) -> u64 {
         }
     }
     if let Some((tat, budget)) = of_rule {
-        // Refused only if another CPU spent the rest since it was asked.
-        let _ = charge::charge(tat, budget, budget.unit_cost(), now, Reason::FingerprintBudget);
+        // Another CPU may have spent the rest since it was asked. What the source has been charged stays charged.
+        let charged = charge::charge(tat, budget, budget.unit_cost(), now, Reason::FingerprintBudget);
+        if charged.is_err() && refusal.is_final(Reason::FingerprintBudget) {
+            return 0;
+        }
     }
     1
 }

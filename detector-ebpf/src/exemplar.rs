@@ -12,7 +12,7 @@ use detector_common::{
     fingerprint::{EXEMPLAR_CONTENT_START, ExemplarHeader, Gathered, Kind},
     flow::Scratch,
     hello::SEGMENT_BYTES_MAX,
-    limits::{EXEMPLARS_PER_SECOND, GATHERED, SYN_EXEMPLARS_PER_SECOND},
+    limits::{EXEMPLARS_PER_SECOND, GATHERED, INITIAL_EXEMPLARS_PER_SECOND, SYN_EXEMPLARS_PER_SECOND},
     syn::Syn,
 };
 
@@ -26,6 +26,7 @@ use crate::{
 };
 
 const INTERVAL: u64 = ticks(1_000_000_000 / EXEMPLARS_PER_SECOND);
+const INITIAL_INTERVAL: u64 = ticks(1_000_000_000 / INITIAL_EXEMPLARS_PER_SECOND);
 const SYN_INTERVAL: u64 = ticks(1_000_000_000 / SYN_EXEMPLARS_PER_SECOND);
 
 /// Whether the budget of exemplars of a kind has one left.
@@ -33,7 +34,8 @@ const SYN_INTERVAL: u64 = ticks(1_000_000_000 / SYN_EXEMPLARS_PER_SECOND);
 fn may_send(kind: Kind, now: u64) -> bool {
     let Some(settings) = SETTINGS.get_ptr_mut(0) else { return false };
     let (tat, interval) = match kind {
-        Kind::Tls | Kind::Initial => (word!(settings, exemplar_tat), INTERVAL),
+        Kind::Tls => (word!(settings, exemplar_tat), INTERVAL),
+        Kind::Initial => (word!(settings, initial_exemplar_tat), INITIAL_INTERVAL),
         Kind::Syn => (word!(settings, syn_exemplar_tat), SYN_INTERVAL),
     };
     let seen = atomic::load(tat);

@@ -11,7 +11,7 @@ use detector_common::{
     limits::{
         EXCHANGE_SAMPLE, EXCHANGE_SEGMENTS_MAX, EXEMPLAR_SAMPLE, OTHER_SEGMENTS_MAX, STRAYED_SEGMENTS_MAX,
     },
-    table::{Key, Way},
+    table::{Key, Meta, Way},
 };
 
 use crate::{
@@ -30,6 +30,8 @@ use crate::{
 /// A connection that is followed.
 pub(crate) struct Followed {
     entry: *mut Way,
+    /// Its meta word when it was found: if it has changed hands since, it is not released.
+    meta: Meta,
     state: *mut Flow,
     /// What the state's owner says while nobody is at work on it.
     owner: u64,
@@ -52,7 +54,9 @@ impl Followed {
     #[inline(always)]
     fn at(place: &Place, attempt: usize, key: &Key) -> Option<Self> {
         let state = FLOW_STATES.get_ptr_mut(source::number_of(place, attempt))?;
-        Some(Self { entry: source::way(place, attempt), state, owner: key.prefix })
+        let entry = source::way(place, attempt);
+        let meta = source::meta_of_owner(entry, key)?;
+        Some(Self { entry, meta, state, owner: key.prefix })
     }
 
     /// Whether the state is ours now; it was `seen`.
@@ -182,6 +186,11 @@ enum Outcome {
     },
     /// It may not go on: it is as if the segment had not come.
     Refused,
+    /// The same, of a ClientHello that is complete.
+    RefusedHello {
+        /// Its key; 0: it has none.
+        tls_key: u64,
+    },
     /// It is over.
     Over,
     /// It is over, and has no ClientHello.
@@ -224,6 +233,14 @@ pub(crate) fn advance(
     let service = Packed::unpack(room.decision).service;
     match outcome {
         Outcome::GoOn | Outcome::Refused => flow.keep(room.now),
+        Outcome::RefusedHello { tls_key } => {
+            flow.keep(room.now);
+            // So that what is blocked is seen, and does not give way to what is not.
+            let sighting = Sighting { counts: CONNECTION, variant: 0, ..Sighting::EMPTY };
+            if tls_key != 0 {
+                fingerprint::note(Kind::Tls, tls_key, service, room.source_hash, room.now, sighting);
+            }
+        }
         Outcome::Read(read) => {
             flow.keep(room.now);
             account::handshake_event(HandshakeEvent::HelloRead);
@@ -305,8 +322,10 @@ fn tell(scratch: *mut Scratch, flow: &Followed, read: &Read) {
 #[inline(always)]
 fn close(flow: &Followed, way: *mut Way) {
     // Free at once, not when its time is over.
-    atomic::store(word!(flow.entry, packets_tat), 0);
-    source::release(flow.entry, source::meta(flow.entry));
+    if source::meta(flow.entry) == flow.meta {
+        atomic::store(word!(flow.entry, packets_tat), 0);
+        source::release(flow.entry, flow.meta);
+    }
     source::count_pending(way, false);
 }
 
@@ -328,6 +347,8 @@ fn take(ctx: *mut xdp_md, scratch: *mut Scratch, owner: u64, state: &mut Flow, s
         }
         match order {
             Order::Next => return read(ctx, scratch, owner, state, segment),
+            // It may be made to look so, by a SYN or bytes that the server does not take: so it is charged, once, like any other.
+            Order::Again if !admits(state, 0) => return Outcome::Refused,
             Order::Again => {}
             Order::Overlapping => return unknown(state, HandshakeEvent::HelloStrayed),
             Order::Ahead => {
@@ -399,14 +420,14 @@ fn unknown(state: &mut Flow, event: HandshakeEvent) -> Outcome {
     if admits(state, 0) { Outcome::Unknown(event) } else { Outcome::Refused }
 }
 
-/// Whether a segment ends its connection.
+/// Whether a segment ends its connection. If it does so inside a ClientHello, that is charged: the server may not take it for an end.
 #[inline(always)]
-fn end_of(state: &Flow, segment: &Segment) -> Outcome {
+fn end_of(state: &mut Flow, segment: &Segment) -> Outcome {
     if segment.flags & (FIN | RST) == 0 {
         return Outcome::GoOn;
     }
     let is_unfinished = state.stage == Stage::Hello as u8 && state.hello.has_begun();
-    if is_unfinished { Outcome::Unknown(HandshakeEvent::HelloUnfinished) } else { Outcome::Over }
+    if is_unfinished { unknown(state, HandshakeEvent::HelloUnfinished) } else { Outcome::Over }
 }
 
 /// Reads a segment that brings the client's next byte.
@@ -429,8 +450,11 @@ fn read(ctx: *mut xdp_md, scratch: *mut Scratch, owner: u64, state: &mut Flow, s
     if let Some(event) = unread {
         return unknown(state, event);
     }
-    if matches!(phase, Phase::Complete) && !admits(state, hello.key(Transport::Tcp).unwrap_or(0)) {
-        return Outcome::Refused;
+    if matches!(phase, Phase::Complete) {
+        let tls_key = hello.key(Transport::Tcp).unwrap_or(0);
+        if !admits(state, tls_key) {
+            return Outcome::RefusedHello { tls_key };
+        }
     }
     hello::copy(hello, &mut state.hello);
     let end = segment.sequence.wrapping_add(segment.payload);

@@ -222,13 +222,42 @@ pub(crate) fn tcp_segment(ctx: &XdpContext, layout: Layout) -> Option<Segment> {
     })
 }
 
-/// Whether a segment looks like the start of a ClientHello: a handshake record of TLS, and the message's type in it.
+/// Whether the bytes of a TCP packet may be the start of a ClientHello: a handshake record of TLS and the message's type in it, or as
+/// much of that as there is.
 #[inline(always)]
-pub(crate) fn begins_hello(ctx: &XdpContext, segment: &Segment) -> bool {
-    let frame = XdpFrame { data: ctx.data(), data_end: ctx.data_end(), bytes: 0 };
-    if segment.payload < 6 {
-        return false;
-    }
-    let start = frame.read::<[u8; 6]>(bounded::<0x7fff>(segment.payload_start as u64));
-    matches!(start, Some([22, 3, _, _, _, 1]))
+pub(crate) fn may_begin_hello(ctx: &XdpContext, layout: u64) -> bool {
+    begins_hello(ctx.ctx, layout) != 0
 }
+
+/// A function with external linkage, for its stack.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn begins_hello(ctx: *mut xdp_md, layout: u64) -> u64 {
+    let layout = Layout::unpack(layout);
+    let ctx = XdpContext::new(ctx);
+    let frame = XdpFrame { data: ctx.data(), data_end: ctx.data_end(), bytes: 0 };
+    let offset_place = bounded::<0x7fff>((layout.transport + TCP_DATA_OFFSET) as u64);
+    let Some([offset, _]) = frame.read::<[u8; 2]>(offset_place) else { return 0 };
+    let start = layout.transport + (offset >> 4) as u32 * 4;
+    // No bytes at all, most often.
+    if layout.end <= start {
+        return 0;
+    }
+    // With the last byte of the header: the verifier wants a read of more than one.
+    let place = bounded::<0x7fff>(start.wrapping_sub(1) as u64);
+    let begins = match frame.read::<[u8; 7]>(place) {
+        Some([_, kind, major, _, _, _, message]) if layout.end - start >= 6 => {
+            kind == TLS_HANDSHAKE && major == 3 && message == CLIENT_HELLO
+        }
+        // Fewer than a ClientHello begins with, and maybe padding behind.
+        _ => matches!(frame.read::<[u8; 2]>(place), Some([_, TLS_HANDSHAKE])),
+    };
+    begins as u64
+}
+
+/// Place of the data offset in a TCP header (RFC 9293, 3.1).
+const TCP_DATA_OFFSET: u32 = 12;
+
+/// Type of a TLS record with handshake messages (RFC 8446, 5.1), and of a ClientHello among these (4).
+const TLS_HANDSHAKE: u8 = 22;
+const CLIENT_HELLO: u8 = 1;

@@ -73,14 +73,13 @@ pub(crate) fn hand_over(
     unsafe { PROGRAMS.tail_call(ctx, HANDSHAKES) };
 }
 
-/// Whether a packet may be part of a handshake: it asks for a connection, its source has one in its handshake, or it is the
-/// first of its source, whose SYN may have come before there was a program; or it begins as an Initial of QUIC does.
+/// Whether a packet may be part of a handshake: it asks for a connection, its source has one in its handshake, or it begins as a
+/// ClientHello or an Initial of QUIC does. That is looked for in every packet, since a client can make this program forget its
+/// connection: by a reset that the server does not take for one, or by waiting.
 #[inline(always)]
 fn is_part(ctx: &XdpContext, packet: &Packet, layout: u64, way: *mut Way) -> bool {
     match packet.protocol {
-        TCP => {
-            packet.connection || source::meta(way).pending() != 0 || atomic::load(word!(way, traffic)) == 0
-        }
+        TCP => packet.connection || source::meta(way).pending() != 0 || frame::may_begin_hello(ctx, layout),
         UDP => initial::may_begin(ctx, layout),
         _ => false,
     }
@@ -180,9 +179,15 @@ fn watch(ctx: &XdpContext, scratch: *mut Scratch, way: *mut Way) -> Learned {
         return Learned { syn_key, tls_key: 0 };
     }
     let flow = match flows::find(&place, &key) {
-        Some(flow) => flow,
-        // The SYN came before there was a program, or among too many others.
-        None if frame::begins_hello(ctx, &segment) => {
+        Some(flow) => {
+            // Forgotten by its source, but not here: its next segments are to be looked at too.
+            if source::meta(way).pending() == 0 {
+                source::count_pending(way, true);
+            }
+            flow
+        }
+        // The SYN came before there was a program, or among too many others, or is forgotten.
+        None if frame::may_begin_hello(ctx, handed.layout) => {
             let start = Start { next_sequence: segment.sequence, syn_key: 0, syn_ns: 0 };
             match flows::open(&place, &key, way, scratch, &start) {
                 Some(flow) => flow,

@@ -26,7 +26,7 @@ use crate::{
     frame, hello,
     judge::Packed,
     maps::SCRATCH,
-    source::{self, Created, Table},
+    source::{self, Created, OF_QUIC, Table},
 };
 
 /// Whether a UDP packet may be an Initial, by its size and its first bytes. All that other packets pay.
@@ -44,8 +44,8 @@ fn shape_key(entry: *mut Way) -> *mut u64 {
     word!(entry, outcomes)
 }
 
-/// Where in it the number of its datagrams is that are still to be sent, in the upper half: the lower one is 0, as in an entry
-/// without a history.
+/// Where in it two numbers are, in the upper half, since the lower one is 0 in an entry without a history: in its lowest byte how
+/// many of its datagrams are still to be sent, above it how many Initials came after the first.
 #[inline(always)]
 fn to_be_sent(entry: *mut Way) -> *mut u64 {
     word!(entry, traffic)
@@ -53,6 +53,9 @@ fn to_be_sent(entry: *mut Way) -> *mut u64 {
 
 /// One datagram to be sent, as [`to_be_sent`] counts.
 const DATAGRAM: u64 = 1 << 32;
+
+/// One Initial that came, as it counts too.
+const CAME: u64 = 1 << 40;
 
 /// Follows the connection that the packet in the scratch may be an Initial of.
 #[inline(always)]
@@ -102,6 +105,11 @@ extern "C" fn meet_initial(ctx: *mut xdp_md) -> u64 {
             shape.key()
         }
         Some(Met::Later(entry)) => {
+            // A client may make many connections between the same ports, told apart by what only their server knows.
+            let came = (atomic::add(to_be_sent(entry), CAME) >> CAME.trailing_zeros()) + 1;
+            if came.is_multiple_of(INITIALS_SENT_MAX) && shape.may_be_first() {
+                return shape.key();
+            }
             if is_next_to_be_sent(entry) {
                 exemplar::send(scratch, Kind::Initial, atomic::load(shape_key(entry)), 0);
             }
@@ -146,8 +154,9 @@ extern "C" fn forget() -> u64 {
     let Some(place) = source::place_in(Table::Flows, &key) else { return 0 };
     if let Some(attempt) = source::attempt_in(Table::Flows, &key) {
         let entry = source::way(&place, attempt);
-        atomic::store(word!(entry, packets_tat), 0);
-        source::release(entry, source::meta(entry));
+        if let Some(meta) = source::meta_of_owner(entry, &key) {
+            source::release(entry, meta);
+        }
     }
     0
 }
@@ -201,7 +210,7 @@ fn meet(key: &Key, shape: Shape, now: u64) -> Option<Met> {
     if !may_begin_with(shape) {
         return None;
     }
-    let (attempt, begins) = match source::create(Table::Flows, key, now, 0, 0) {
+    let (attempt, begins) = match source::create(Table::Flows, key, now, OF_QUIC, 0) {
         Created::Made(attempt) => (attempt, true),
         Created::Met(attempt) => (attempt, false),
         Created::Full => {
@@ -228,5 +237,6 @@ fn may_begin_with(shape: Shape) -> bool {
 fn is_next_to_be_sent(entry: *mut Way) -> bool {
     let seen = atomic::load(to_be_sent(entry));
     // Lost to another CPU, which sends its own: one fewer is sent.
-    seen >= DATAGRAM && atomic::swap(to_be_sent(entry), seen, seen - DATAGRAM).is_ok()
+    let left = seen & (CAME - DATAGRAM);
+    left != 0 && atomic::swap(to_be_sent(entry), seen, seen - DATAGRAM).is_ok()
 }

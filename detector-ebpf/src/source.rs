@@ -28,7 +28,7 @@ pub(crate) enum Table {
     Sources = 0,
     /// [`PARENTS`].
     Parents = 1,
-    /// [`FLOWS`]. Its ways have one time: until when they are kept; and a mark, see [`HALF_OPEN`].
+    /// [`FLOWS`]. Their class is 0, or [`OF_QUIC`]; its ways have one time: until when they are kept; and a mark, see [`HALF_OPEN`].
     Flows = 2,
     /// [`FINGERPRINTS`].
     Fingerprints = 3,
@@ -93,6 +93,9 @@ const FLOW_SETS: u32 = (limits::FLOWS / WAYS) as u32;
 
 /// Sets of [`FINGERPRINTS`].
 const FINGERPRINT_SETS: u32 = (limits::FINGERPRINTS / WAYS) as u32;
+
+/// Class of an entry of [`FLOWS`] that is of a connection over QUIC.
+pub(crate) const OF_QUIC: u16 = 1;
 
 /// Stands in the time of connections of an entry of [`FLOWS`] as long as nothing came after the SYN. As a time it is long past.
 pub(crate) const HALF_OPEN: u64 = 1;
@@ -190,6 +193,13 @@ pub(crate) struct Found {
     pub(crate) way: *mut Way,
     /// To swap from: if the way has changed hands since, the swap fails.
     pub(crate) meta: Meta,
+}
+
+/// The meta word of an entry, if it still is that of a key.
+#[inline(always)]
+pub(crate) fn meta_of_owner(way: *mut Way, key: &Key) -> Option<Meta> {
+    let meta = meta(way);
+    is_entry_of(way, meta, key).then_some(meta)
 }
 
 /// The number of the way that the search meets at an attempt, counted through the table.
@@ -347,7 +357,7 @@ extern "C" fn create_entry(prefix: u64, tag: u64, now: u64, class_and_epoch: u64
             return NO_WAY;
         }
         count_creation(table, seen.is_occupied());
-        if table == Table::Flows && seen.is_occupied() && was_silent {
+        if table == Table::Flows && class_and_epoch == 0 && seen.is_occupied() && was_silent {
             note_replaced_flow(idle_since, now);
         }
         let attempt =

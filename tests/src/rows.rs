@@ -136,6 +136,7 @@ impl Rig {
                 last_incident: 0,
                 exemplar_tat: 0,
                 syn_exemplar_tat: 0,
+                initial_exemplar_tat: 0,
                 syn_flood_until: 0,
                 ..settings
             },

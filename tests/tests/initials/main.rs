@@ -168,6 +168,15 @@ fn connections_are_charged_as_handshakes_with_their_first_initial() {
 }
 
 #[test]
+fn connections_between_the_same_ports_are_charged_every_eighth_initial() {
+    let budget = "profile = \"p\"\n[profile.p]\nhandshakes = { rate = \"2/d\", burst = 2 }\n";
+    let mut rig = Rig::under(&format!("{OPEN}{budget}"));
+    let initial = initials(&Hello::browser(300).message(), 800).remove(0);
+    let passed = (0..40).take_while(|_| rig.passes(&datagram("198.51.100.7:1000", &initial).frame())).count();
+    assert_eq!(passed as u64, 2 * INITIALS_SENT_MAX);
+}
+
+#[test]
 fn initials_may_be_shuffled_and_coalesced() {
     let message = message();
     let piece = |start: usize, end: usize| crypto(start, &message[start..end]);
