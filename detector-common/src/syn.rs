@@ -286,11 +286,17 @@ impl Syn {
     };
 
     /// The signature of a SYN. `headers`: from the network header to the end of the TCP header; `transport`: where the latter
-    /// begins; `payload`: whether there are bytes behind it. `None` where the headers are not whole, or too long.
+    /// begins; `payload`: whether there are bytes behind it. `None` where the headers are not whole, too long, or of no
+    /// version of IP.
     pub fn of(headers: &[u8], transport: usize, payload: bool) -> Option<Self> {
+        let ip_header_bytes = match headers.first()? >> 4 {
+            4 => 20,
+            6 => 40,
+            _ => return None,
+        };
         let length = usize::from(headers.get(transport + 12)? >> 4) * 4;
         if length < 20
-            || transport < 20
+            || transport < ip_header_bytes
             || headers.len() < transport + length
             || transport + length > HEADER_BYTES_MAX
         {
@@ -459,7 +465,19 @@ mod tests {
         for length in 0..bytes.len() {
             assert_eq!(Syn::of(&bytes[..length], 20, false), None);
         }
-        assert_eq!(Syn::of(&[&[0; 240], &bytes[20..]].concat(), 240, false), None);
+        assert_eq!(Syn::of(&[&[0x45][..], &[0; 239], &bytes[20..]].concat(), 240, false), None);
+    }
+
+    #[test]
+    fn headers_of_no_version_of_ip_have_none() {
+        let with_version = |version: u8| {
+            let mut bytes = linux();
+            bytes[0] = version << 4 | 5;
+            Syn::of(&bytes, 20, false).map(|syn| syn.version)
+        };
+        let known: Vec<u8> = (0..16).filter_map(with_version).collect();
+        // One of IPv6 is longer than these.
+        assert_eq!(known, [4]);
     }
 
     proptest! {
