@@ -104,6 +104,7 @@ pub fn hello(bytes: &[u8]) {
         changed[place] = value;
         if let (Some(one), Some(other)) = (fingerprint(&message), fingerprint(&changed)) {
             assert_eq!(one.0 == other.0, one.1 == other.1, "{} {}", one.1, other.1);
+            assert_counted(&message, input.change.0, &one);
         }
     }
     assert_exchanges(&input);
@@ -177,11 +178,35 @@ fn fingerprint(message: &[u8]) -> Option<(u64, String)> {
         assert!(is_refused(&exact, message), "no key: {exact:?}");
         return None;
     };
-    let ja4 = Ja4::of(&exact, Transport::Tcp).stable().raw();
-    // The last two characters of part a.
-    let same = read(Hello::start_of_message(), &stable(&exact, &ja4.as_bytes()[8..10])).0;
-    assert_eq!(same.key(Transport::Tcp), Some(key), "{ja4}: {exact:?}");
+    let (same, ja4) = stable_fingerprint(&exact);
+    assert_eq!(same, Some(key), "{ja4}: {exact:?}");
     Some((key, ja4))
+}
+
+/// Without one of its numbers a hello has another key, if it has another stable JA4.
+fn assert_counted(message: &[u8], place: usize, whole: &(u64, String)) {
+    let Ok(mut fewer) = ClientHello::parse(message) else { return };
+    let which = place % 3;
+    let list = match which {
+        0 => &mut fewer.cipher_suites,
+        1 => &mut fewer.signature_algorithms,
+        _ => &mut fewer.extensions,
+    };
+    let Some(place) = (place / 3).checked_rem(list.len()) else { return };
+    if which == 2 && LOOKED_INTO.contains(&list[place]) {
+        return;
+    }
+    list.remove(place);
+    let (key, ja4) = stable_fingerprint(&fewer);
+    assert_eq!(key == Some(whole.0), ja4 == whole.1, "{ja4} {}", whole.1);
+}
+
+/// Key and stable JA4 in full of what counts of a hello.
+fn stable_fingerprint(exact: &ClientHello) -> (Option<u64>, String) {
+    let ja4 = Ja4::of(exact, Transport::Tcp).stable().raw();
+    // The last two characters of part a.
+    let hello = read(Hello::start_of_message(), &stable(exact, &ja4.as_bytes()[8..10])).0;
+    (hello.key(Transport::Tcp), ja4)
 }
 
 /// Whether the program gives no key to what the exact parser reads.

@@ -4,7 +4,7 @@ use detector_common::{
     frame::SliceFrame,
     hello::Segment,
     packet::{self, Layout, TCP},
-    syn::{self, OPTION_BYTES_MAX, Syn},
+    syn::{self, OPTION_BYTES_MAX, Syn, quirks},
 };
 
 use crate::policy::{patterns::SynPattern, target};
@@ -61,7 +61,20 @@ fn signature(headers: &[u8], transport: Transport, has_payload: bool) -> Option<
     assert!(steps <= OPTION_BYTES_MAX + 1, "{steps} steps");
     syn::finish(&mut stepped, &segment);
     assert_eq!(syn, stepped);
+    assert_eq!(Syn::of(&unread(headers, transport), transport, has_payload), Some(syn));
+    assert!(syn.quirks & quirks::TRAILING == 0 || syn.padding_bytes > 0, "{syn}");
     Some(syn)
+}
+
+/// The same SYN between other ends, without what is behind its headers.
+fn unread(headers: &[u8], transport: usize) -> Vec<u8> {
+    let mut other = headers[..transport + usize::from(headers[transport + 12] >> 4) * 4].to_vec();
+    let addresses = if headers[0] >> 4 == 4 { 12..20 } else { 8..40 };
+    let (ports, checksum) = (transport..transport + 4, transport + 16..transport + 18);
+    for place in addresses.chain(ports).chain(checksum) {
+        other[place] = !other[place];
+    }
+    other
 }
 
 /// Where the transport header of a packet begins, if it is one over TCP that the program reads.
