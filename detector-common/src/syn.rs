@@ -449,6 +449,17 @@ mod tests {
     }
 
     #[test]
+    fn the_end_of_the_options_may_be_their_last_byte() {
+        assert_eq!(
+            text(|syn| {
+                syn[32] = 0x70;
+                syn.splice(40.., [2, 4, 5, 0xb4, 4, 2, 1, 0]).for_each(drop);
+            }),
+            "4:64:0:1460:mss*44,0:mss,sok,nop,eol+0:df,id+:0"
+        );
+    }
+
+    #[test]
     fn ipv6_has_a_flow_label_and_extension_headers() {
         let mut bytes = vec![0x60, 0x0a, 0xbc, 0xde, 0, 48, 0, 64];
         bytes.extend([0; 32]);
