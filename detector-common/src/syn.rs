@@ -286,11 +286,17 @@ impl Syn {
     };
 
     /// The signature of a SYN. `headers`: from the network header to the end of the TCP header; `transport`: where the latter
-    /// begins; `payload`: whether there are bytes behind it. `None` where the headers are not whole, or too long.
+    /// begins; `payload`: whether there are bytes behind it. `None` where the headers are not whole, too long, or of no
+    /// version of IP.
     pub fn of(headers: &[u8], transport: usize, payload: bool) -> Option<Self> {
+        let ip_header_bytes = match headers.first()? >> 4 {
+            4 => 20,
+            6 => 40,
+            _ => return None,
+        };
         let length = usize::from(headers.get(transport + 12)? >> 4) * 4;
         if length < 20
-            || transport < 20
+            || transport < ip_header_bytes
             || headers.len() < transport + length
             || transport + length > HEADER_BYTES_MAX
         {
@@ -443,6 +449,17 @@ mod tests {
     }
 
     #[test]
+    fn the_end_of_the_options_may_be_their_last_byte() {
+        assert_eq!(
+            text(|syn| {
+                syn[32] = 0x70;
+                syn.splice(40.., [2, 4, 5, 0xb4, 4, 2, 1, 0]).for_each(drop);
+            }),
+            "4:64:0:1460:mss*44,0:mss,sok,nop,eol+0:df,id+:0"
+        );
+    }
+
+    #[test]
     fn ipv6_has_a_flow_label_and_extension_headers() {
         let mut bytes = vec![0x60, 0x0a, 0xbc, 0xde, 0, 48, 0, 64];
         bytes.extend([0; 32]);
@@ -459,7 +476,19 @@ mod tests {
         for length in 0..bytes.len() {
             assert_eq!(Syn::of(&bytes[..length], 20, false), None);
         }
-        assert_eq!(Syn::of(&[&[0; 240], &bytes[20..]].concat(), 240, false), None);
+        assert_eq!(Syn::of(&[&[0x45][..], &[0; 239], &bytes[20..]].concat(), 240, false), None);
+    }
+
+    #[test]
+    fn headers_of_no_version_of_ip_have_none() {
+        let with_version = |version: u8| {
+            let mut bytes = linux();
+            bytes[0] = version << 4 | 5;
+            Syn::of(&bytes, 20, false).map(|syn| syn.version)
+        };
+        let known: Vec<u8> = (0..16).filter_map(with_version).collect();
+        // One of IPv6 is longer than these.
+        assert_eq!(known, [4]);
     }
 
     proptest! {

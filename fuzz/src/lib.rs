@@ -14,6 +14,7 @@ pub mod assembly;
 pub mod capture;
 #[path = "../../detector-user/src/fingerprint/mod.rs"]
 pub mod fingerprint;
+pub mod hello;
 pub mod input;
 pub mod packets;
 #[expect(dead_code, reason = "what only the rest of detector-user calls")]
@@ -26,6 +27,7 @@ pub mod quic;
 pub mod recent;
 #[expect(dead_code, reason = "what only tests of detector-user call")]
 mod sealing;
+pub mod syn;
 
 /// Segments that carry what an input says.
 #[expect(dead_code, reason = "what only tests of detector-user call")]

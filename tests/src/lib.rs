@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod bpf;
+pub mod capture;
 pub mod client;
 pub mod cpus;
 pub mod daemon;
@@ -14,10 +15,8 @@ pub mod packet;
 pub mod process;
 pub mod python;
 pub mod random;
-pub mod recorder;
 pub mod rows;
 pub mod snapshot;
 pub mod ssh;
 pub mod stage;
-pub mod tap;
 pub mod traffic;

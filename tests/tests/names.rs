@@ -7,11 +7,11 @@ use aya::maps::{Map, MapData, RingBuf};
 use detector_common::abi::ABI_VERSION;
 use detector_tests::{
     api::Api,
+    capture::Tap,
     daemon::{Site, answer, binary},
     https::Https,
     process::{PATIENCE, Running, run, wait_until},
     stage::{Net, Stage, Who, edge_interface, policy},
-    tap::Tap,
 };
 use serde_json::Value;
 

@@ -16,7 +16,7 @@ use crate::paths;
 use crate::tally::Tally;
 
 /// What is fuzzed: binaries of the crate, each with its folder among the seeds. The first one has a dictionary.
-const TARGETS: [&str; 4] = ["policy", "client_hello", "quic", "flows"];
+const TARGETS: [&str; 6] = ["policy", "client_hello", "hello", "syn", "quic", "flows"];
 
 /// How long `cargo xtask test` fuzzes each, seconds.
 const TEST_SECONDS: u32 = 10;
@@ -42,24 +42,24 @@ const RUSTFLAGS: &[&str] = &[
 /// How long, or with which inputs alone.
 #[derive(Args)]
 pub(crate) struct Options {
-    /// How long to look for inputs
+    /// How long to look for inputs, for each target
     #[arg(long, default_value_t = 60, value_name = "N")]
     seconds: u32,
-    /// What to fuzz
-    #[arg(long, default_value = TARGETS[0], value_parser = TARGETS)]
-    target: String,
+    /// What to fuzz; without it everything, one after the other
+    #[arg(long, value_parser = TARGETS)]
+    target: Option<String>,
     /// Try these inputs instead, once
-    #[arg(value_name = "FILE")]
+    #[arg(value_name = "FILE", requires = "target")]
     inputs: Vec<PathBuf>,
 }
 
 /// Sets up, builds, fuzzes.
 pub(crate) fn fuzz(options: &Options) -> Result<()> {
     let programs = build()?;
-    if options.inputs.is_empty() {
-        search(&programs, &options.target, options.seconds)
-    } else {
-        try_inputs(&programs.join(&options.target), &options.inputs)
+    match &options.target {
+        None => TARGETS.iter().try_for_each(|target| search(&programs, target, options.seconds)),
+        Some(target) if options.inputs.is_empty() => search(&programs, target, options.seconds),
+        Some(target) => try_inputs(&programs.join(target), &options.inputs),
     }
 }
 

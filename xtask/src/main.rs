@@ -51,7 +51,7 @@ enum Habit {
     },
     /// Run the tests that must hold on old kernels, on Debian's kernels in qemu
     Kernels(kernels::Options),
-    /// Give the policy language inputs that nobody thought of, and see that its promises hold
+    /// Give what reads policies and packets inputs that nobody thought of, and see that what is promised holds
     Fuzz(fuzz::Options),
     /// Say which toolchain and linker build the eBPF program
     Ebpf,

@@ -13,9 +13,9 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use detector_common::{fingerprint::Kind, hello::Transport};
 use detector_tests::{
+    capture::Recorder,
     daemon::{Site, answer, binary},
     process::{PATIENCE, wait_until},
-    recorder::Recorder,
     stage::{Net, Stage, edge_interface, outside_interface, policy},
 };
 use detector_user::{
