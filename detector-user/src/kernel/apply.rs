@@ -220,8 +220,9 @@ fn put(maps: &mut Maps, tables: &Tables, confirm_ns: Option<u64>) -> Result<u32,
         Some(beside) => Some(incidents::fill(maps, beside, &[active])?),
     };
     let services = tables.manifest.services.values().copied().collect();
-    let rules = tables.manifest.fingerprint_rules.iter().collect();
-    client_rules::fill(maps, &Tree { number: slot, rules, services })?;
+    let rules = &tables.manifest.fingerprint_rules;
+    let tree = Tree::in_force_at(read::now(maps), slot, rules, (0, &tables.classes), services);
+    client_rules::fill(maps, &tree)?;
     reset_reused_counters(maps, tables)?;
     fill(&maps.destinations, slot, DESTINATION_SLOTS, &tables.destinations);
     fill(&maps.ports, slot, PORT_SLOTS, &tables.ports);

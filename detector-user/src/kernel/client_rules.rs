@@ -7,7 +7,7 @@ use aya::maps::MapError;
 use detector_common::{
     fingerprint::{Kind, Name},
     limits::PAIRS_MAX,
-    policy::{ClientRule, ClientRuleKey, Generation, Trait, incident_tree, pair_place},
+    policy::{Class, ClientRule, ClientRuleKey, Generation, Trait, incident_tree, pair_place},
 };
 
 use super::{
@@ -37,6 +37,23 @@ struct Resolved {
     rules: HashMap<ClientRuleKey, ClientRule>,
     /// Classes of the rules that name both, by their numbers.
     pairs: Vec<u16>,
+}
+
+impl<'a> Tree<'a> {
+    /// The tree of rules whose classes are these, by their numbers from `first_class` on, without those that have ended by a time,
+    /// in ticks.
+    pub(super) fn in_force_at(
+        now: u64,
+        number: u32,
+        rules: &'a [FingerprintRule],
+        (first_class, classes): (usize, &[Class]),
+        services: Vec<u16>,
+    ) -> Self {
+        let has_ended =
+            |rule: &&FingerprintRule| classes[usize::from(rule.class) - first_class].has_ended(now);
+        let rules = rules.iter().filter(|rule| !has_ended(rule)).collect();
+        Self { number, rules, services }
+    }
 }
 
 impl Tree<'_> {
@@ -119,7 +136,7 @@ pub(super) fn fill(maps: &mut Maps, tree: &Tree<'_>) -> Result<usize, ApplyError
 ///
 /// # Errors
 ///
-/// The policy cannot be read, or as [`fill`].
+/// The policy cannot be read, there is no room for so many, or the kernel refuses.
 pub fn refresh(maps: &mut Maps) -> Result<usize, ApplyError> {
     settle(maps);
     let settings = maps.settings.read(0);

@@ -162,11 +162,9 @@ pub(super) fn fill(maps: &mut Maps, beside: &Beside, used: &[Generation]) -> Res
     let list = sized(&chunks(serde_json::to_vec(incidents).map_err(io::Error::other)?))?;
     maps.incidents.set(slot, &list, 0).map_err(|source| ApplyError::Rules { bytes: 0, source })?;
     set_trees(maps, incident_tree(slot), &tables.rules_v4, &tables.rules_v6)?;
-    let rules = tables.fingerprint_rules.iter().collect();
-    client_rules::fill(
-        maps,
-        &Tree { number: incident_tree(slot), rules, services: tables.services.clone() },
-    )?;
+    let (rules, classes) = (&tables.fingerprint_rules, (CLASSES_MAX, &tables.classes[..]));
+    let (now, number) = (read::now(maps), incident_tree(slot));
+    client_rules::fill(maps, &Tree::in_force_at(now, number, rules, classes, tables.services.clone()))?;
     for (number, cell) in tables.cells.iter().enumerate() {
         maps.cells.write(incident_cell_place(slot, number as u32) as usize, cell);
     }
