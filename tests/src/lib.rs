@@ -5,6 +5,7 @@ pub mod bpf;
 pub mod client;
 pub mod cpus;
 pub mod daemon;
+pub mod follower;
 pub mod hello;
 pub mod https;
 pub mod lab;

@@ -15,7 +15,7 @@ use super::super::{duration, table};
 use crate::kernel::{
     maps::Maps,
     names,
-    read::{self, Client},
+    read::{self, Client, ReadError},
 };
 
 /// A client of a source: a pair of fingerprints that it showed at a service.
@@ -30,6 +30,8 @@ pub struct ClientRow {
     pub syn_key: Option<String>,
     /// The signature of its SYN, in the form of p0f.
     pub syn: Option<String>,
+    /// The rule about fingerprints that acts on it, if one does; `incident N` is an incident rule.
+    pub rule: Option<String>,
     /// Handshakes, modulo 2^32.
     pub handshakes: u32,
     /// Connections that were followed beyond their handshake, one in eight; modulo 2^32.
@@ -88,8 +90,14 @@ pub(super) fn of_address(maps: &Maps, address: Address) -> Vec<Client> {
     read::clients(maps).filter(|client| client.source == source && client.unit == unit).collect()
 }
 
-/// The clients of a service, those seen last first.
-pub(super) fn rows(clients: &[Client], names: &Names, service: u16, now_ns: u64) -> Vec<ClientRow> {
+/// The clients of a service, those seen last first. `rule_of` tells the rule about the keys of a SYN and a ClientHello.
+pub(super) fn rows(
+    clients: &[Client],
+    names: &Names,
+    service: u16,
+    now_ns: u64,
+    rule_of: impl Fn((u64, u64)) -> Result<Option<String>, ReadError>,
+) -> Result<Vec<ClientRow>, ReadError> {
     let mut clients: Vec<_> = clients.iter().filter(|client| client.service == service).collect();
     clients.sort_by_key(|client| std::cmp::Reverse(client.last_ns));
     let key = |key: u64| (key != 0).then(|| format!("{key:016x}"));
@@ -97,11 +105,12 @@ pub(super) fn rows(clients: &[Client], names: &Names, service: u16, now_ns: u64)
         let counts = &client.counts;
         let tls = [Kind::Tls, Kind::Initial].into_iter().find_map(|kind| names.find(kind, counts.tls_key));
         let ja4 = tls.and_then(|name| ja4_text(&name.ja4));
-        ClientRow {
+        Ok(ClientRow {
             tls_key: key(counts.tls_key),
             ja4: ja4.map(str::to_owned),
             syn_key: key(counts.syn_key),
             syn: names.find(Kind::Syn, counts.syn_key).map(|name| name.syn.to_string()),
+            rule: rule_of((counts.syn_key, counts.tls_key))?,
             handshakes: client.handshakes,
             followed: counts.followed,
             exchanges: counts.exchanges,
@@ -109,7 +118,7 @@ pub(super) fn rows(clients: &[Client], names: &Names, service: u16, now_ns: u64)
             round_trip_ms: Range::lowest(&counts.round_trip),
             hello_delay_ms: Range::lowest(&counts.hello_delay),
             finish_delay_ms: Range::lowest(&counts.finish_delay),
-        }
+        })
     };
     clients.iter().map(row).collect()
 }
@@ -128,6 +137,7 @@ pub(super) fn text(rows: &[ClientRow]) -> String {
         vec![
             name(&row.ja4, &row.tls_key),
             name(&row.syn, &row.syn_key),
+            row.rule.clone().unwrap_or_else(|| "-".to_owned()),
             row.handshakes.to_string(),
             format!("{} ago", duration(row.idle_s)),
             range(row.round_trip_ms),
@@ -135,8 +145,9 @@ pub(super) fn text(rows: &[ClientRow]) -> String {
             range(row.finish_delay_ms),
         ]
     });
-    let header = ["CLIENT", "SYN", "HANDSHAKES", "LAST SEEN", "ROUND TRIP", "HELLO DELAY", "FINISH DELAY"];
-    table(&header, &[2, 3, 4, 5, 6], rows)
+    let header =
+        ["CLIENT", "SYN", "RULE", "HANDSHAKES", "LAST SEEN", "ROUND TRIP", "HELLO DELAY", "FINISH DELAY"];
+    table(&header, &[3, 4, 5, 6, 7], rows)
 }
 
 #[cfg(test)]
