@@ -1,14 +1,15 @@
 //! Budgets of handshakes and rules about fingerprints, on real clients of a real service.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, process::Command};
 
 use anyhow::{Context as _, Result, ensure};
 use detector_tests::{
-    daemon::{Site, answer},
+    daemon::{Site, answer, binary},
     follower::Follower,
     https::Https,
     process::{PATIENCE, wait_until},
     stage::{Net, Stage, Who, edge_interface, policy},
+    tap::Tap,
 };
 use serde_json::{Value, json};
 
@@ -239,6 +240,48 @@ fn a_rule_of_the_policy_finds_clients_that_come_later_and_outlives_the_daemon() 
     let follower = Follower::start(&scene.site, &["--json", "--kind", "drop"])?;
     scene.refused(&follower, &old, &json!({ "reason": "fingerprint", "rule": "old-tls" }))?;
     daemon.end(libc::SIGTERM)?;
+    Ok(())
+}
+
+#[test]
+fn a_capture_of_real_clients_is_replayed_under_a_rule() -> Result<()> {
+    let Some(stage) = Stage::in_turn(1)? else { return Ok(()) };
+    let scene = Scene::new(&stage, &open())?;
+    let tap = Tap::start(&stage.outside)?;
+    for who in [Who::Client, Who::Offender, Who::Client] {
+        assert!(scene.curl(NET, who, &[])?);
+    }
+    assert!(scene.openssl()? && scene.openssl()?);
+    let capture = scene.site.files().join("clients.pcap");
+    tap.write(&capture)?;
+    let capture = capture.to_str().context("a path")?;
+    let (_, flows, err) = answer(Command::new(binary()?).args(["fingerprint", capture, "--json"]))?;
+    let first: Value = serde_json::from_str(flows.lines().next().context(err)?)?;
+    let ja4 = first["ja4"].as_str().context(flows.clone())?;
+    let is_curl = |line: &&str| line.contains(ja4);
+    assert_eq!((flows.lines().count(), flows.lines().filter(is_curl).count()), (5, 3), "{flows}");
+
+    let replayed = |action: &str| -> Result<Value> {
+        let rule = format!("[[rule]]\nname = \"curl\"\nja4 = \"{ja4}\"\naction = \"{action}\"\n");
+        scene.site.write_policy(&(open() + &rule))?;
+        let policy = scene.site.policy();
+        let policy = policy.to_str().context("a path")?;
+        let (code, out, err) =
+            answer(Command::new(binary()?).args(["replay", capture, "--policy", policy, "--json"]))?;
+        ensure!(code == 0, "{code}: {err}");
+        Ok(serde_json::from_str(&out)?)
+    };
+    // The first handshake gives the fingerprint its name, here as in life; the next two are dropped where their ClientHello ends.
+    let report = replayed("drop")?;
+    assert_eq!(
+        (&report["reasons"]["fingerprint"], &report["verdicts"]["drop"]),
+        (&json!(2), &json!(2)),
+        "{report}"
+    );
+    let dropped: Vec<_> =
+        report["sources"].as_array().context("sources")?.iter().map(|row| &row["drop"]).collect();
+    assert_eq!(dropped, [&json!(1), &json!(1)], "{report}");
+    assert_eq!(replayed("allow")?["verdicts"]["drop"], json!(0));
     Ok(())
 }
 
