@@ -122,6 +122,7 @@ fn handshakes_beyond_their_budget_are_dropped_and_told() -> Result<()> {
         (&event["service"], &event["destination_port"], &event["shadow"], &event["rule"]),
         (&json!("edge"), &json!(443), &json!(false), &Value::Null)
     );
+    assert!(event["bytes"].as_u64() > Some(200), "the end of a ClientHello, not a SYN: {event}");
     assert!(!scene.openssl()?, "the budget is that of the source");
     assert!(scene.curl(NET, Who::Offender, &[])? && scene.curl(Net::v6(0), Who::Client, &[])?, "others pass");
 
