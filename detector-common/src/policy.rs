@@ -487,7 +487,9 @@ abi_struct! {
         pub version: u8,
         /// 1: it passed, since the mode is `shadow`.
         pub shadow: u8,
+        /// Where the drops of its rule are counted, see [`RuleDrops`]; 0: no rule decided.
+        pub rule_counter: u16,
         /// 0.
-        pub reserved: u32,
+        pub reserved: u16,
     }
 }

@@ -154,6 +154,8 @@ extern "C" fn classify(generation: u64, high: u64, low: u64, asked: u64, now: u6
         found.1 &= value.is_cached();
         if incident != 0 && !prevails(generation, number, incident, asked >> 32) {
             found.0 = incident as u64;
+            // What follows a rule of the policy may prevail, and nothing at the incident's class says when that is.
+            found.1 &= class_of(generation, number).is_some_and(|class| class.until == 0);
         }
     }
     found.0 | if found.1 { 0 } else { UNCACHED }

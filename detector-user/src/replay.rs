@@ -297,6 +297,15 @@ impl Bench {
 /// `XDP_DROP` of linux/bpf.h.
 const XDP_DROP: u32 = 1;
 
+/// When the rules about fingerprints end, ns since the Unix epoch, the first at the end: then the next one decides.
+fn ends_of_fingerprint_rules(policy: &Policy) -> Vec<u64> {
+    let about = policy.rules.iter().filter(|rule| rule.matches.patterns().is_some());
+    let ends = about.filter_map(|rule| rule.until_s);
+    let mut ends: Vec<_> = ends.map(|end_s| end_s.saturating_mul(1_000_000_000)).collect();
+    ends.sort_unstable_by(|one, other| other.cmp(one));
+    ends
+}
+
 /// Replays captures, merged by time, under a policy. `progress` is told the packets done, now and then.
 pub fn replay(
     captures: &[impl AsRef<Path>],
@@ -314,8 +323,18 @@ pub fn replay(
     let manifest = bench.manifest.clone();
     let mut tally = Tally::new(&manifest);
     let mut time = Time::default();
+    let mut ends = ends_of_fingerprint_rules(policy);
     while let Some(frame) = next {
-        bench.set_ns(time.of(&frame));
+        let now_ns = time.of(&frame);
+        bench.set_ns(now_ns);
+        let now_unix_ns = bench.boot_unix_ns.saturating_add(now_ns);
+        let mut has_ended = false;
+        while ends.pop_if(|end_ns| *end_ns <= now_unix_ns).is_some() {
+            has_ended = true;
+        }
+        if has_ended {
+            client_rules::refresh(&mut bench.loaded.maps)?;
+        }
         let length = frame.data.len().min(FRAME_BYTES_MAX);
         let judged = bench.run(&frame.data[..length])?;
         tally.count(&judged);

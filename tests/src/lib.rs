@@ -6,6 +6,7 @@ pub mod capture;
 pub mod client;
 pub mod cpus;
 pub mod daemon;
+pub mod follower;
 pub mod hello;
 pub mod https;
 pub mod lab;

@@ -12,6 +12,7 @@ use bytes::{BufMut as _, BytesMut};
 use detector_common::verdict::{Reason, Verdict};
 use detector_tests::{
     daemon::{answer, binary},
+    hello::Hello,
     packet::{ether_type, ethernet, flags, icmpv6, tcp, udp},
     random::Random,
     rows::{SECOND, policy},
@@ -115,6 +116,37 @@ fn replayed(captures: &[impl AsRef<Path>], policy: &Policy) -> Report {
     let user = unsafe { libc::geteuid() };
     assert_eq!(user, 0, "these tests load a program into the kernel: run them as root");
     replay(captures, policy, SOURCES, |_| {}).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// A connection whose ClientHello comes at a time: its frames.
+fn connection(port: u16, time_ns: u64) -> Vec<Timed> {
+    let (from, to) = (format!("10.0.0.1:{port}"), "203.0.113.10:443");
+    let segment = |flags: u8, sequence: u32| tcp(&from, to, flags).sequence(sequence);
+    let hello = Hello::browser(200).stream();
+    let frames = [segment(flags::SYN, 1), segment(flags::ACK, 2), segment(flags::ACK, 2).content(&hello)];
+    frames.iter().map(|packet| (time_ns, packet.frame())).collect()
+}
+
+#[test]
+fn a_rule_about_fingerprints_acts_from_the_second_handshake_and_ends_in_time() {
+    let directory = TempDir::new().expect("a directory");
+    let capture = directory.path().join("clients.pcap");
+    // 2023-11-14T22:13:20Z, and so many seconds later.
+    let frames: Vec<_> = [(1, 0), (2, 1), (3, 8), (4, 12)]
+        .iter()
+        .flat_map(|&(port, after_s)| connection(port, START_NS + after_s * SECOND))
+        .collect();
+    write_pcap(&capture, &frames);
+    let rule = |name: &str, body: &str| format!("[[rule]]\nname = \"{name}\"\nja4 = {body}\n");
+    let wide = rule("wide", "\"t13*_*_*\"\naction = \"drop\"");
+    let reasons = |rules: &str| {
+        let report = replayed(&[&capture], &policy(&format!("{OPEN}{rules}")));
+        assert_sums(&report);
+        report.reasons.get("fingerprint").copied().unwrap_or_default()
+    };
+    assert_eq!(reasons(&wide), 3, "the first one gives the name");
+    let narrow = rule("narrow", "\"t13d0506h2_*_*\"\naction = \"allow\"\nuntil = 2023-11-14T22:13:30Z");
+    assert_eq!(reasons(&(narrow + &wide)), 1, "the last one, after the end of the other rule");
 }
 
 /// Whatever was replayed, the parts of a report sum to the whole.

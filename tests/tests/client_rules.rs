@@ -104,6 +104,19 @@ fn a_fingerprint_that_appears_later_is_acted_on_once_it_has_a_name() {
 }
 
 #[test]
+fn a_rule_that_had_ended_before_leaves_the_next_one_to_decide() {
+    let ended =
+        rule("ended", &format!("ja4 = \"{BROWSER}_*_*\"\naction = \"allow\"\nuntil = 1970-01-01T00:30:00Z"));
+    let drop = rule("wide", "ja4 = \"t13d*_*_*\"\naction = \"drop\"");
+    let mut rig = seen(&policy(&(ended.clone() + &drop)));
+    assert_eq!(shake(&mut rig, "198.51.100.7:1000", &browser()), Reason::Fingerprint);
+    // Also of names that are there before the policy.
+    rig.apply(&policy(""));
+    rig.apply(&policy(&(ended + &drop)));
+    assert_eq!(shake(&mut rig, "198.51.100.7:1001", &browser()), Reason::Fingerprint);
+}
+
+#[test]
 fn a_limit_is_of_each_source_or_of_all_together() {
     let limit = |shared: &str| {
         rule("slow", &format!("ja4 = \"{BROWSER}_*_*\"\naction = {{ limit = \"two\"{shared} }}"))

@@ -120,6 +120,7 @@ fn incident_rules_take_patterns_as_targets() -> Result<()> {
         (&["throttle", &ja4, "--rate", "5/s"], "`rate` does not limit fingerprints"),
         (&["throttle", &ja4, "--connections", "5/s"], "by `handshakes`"),
         (&["throttle", "syn:4:*:*:*:*:*:*:*", "--handshakes", "5/s"], "by `connections`"),
+        (&["throttle", "192.0.2.1", "--bytes", "5kB/s", "--burst", "5"], "the rate that it belongs to"),
         (&["throttle", "192.0.2.1", "--rate", "5/s", "--shared"], "sources share no budget"),
         (&["block", "ja4:T13D1516H2_8DAAF6152771_*"], "did you mean \"t13d1516h2_8daaf6152771_*\"?"),
         (&["block", "ja4:*_*_*"], "a pattern of every JA4"),

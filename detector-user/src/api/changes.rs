@@ -185,7 +185,8 @@ pub(super) struct AddIncident {
     reason: String,
     /// Of a throttle: packets of each source, like `100/s`.
     rate: Option<String>,
-    /// Of a throttle with a rate: packets that a source may send at once after a pause.
+    /// Of a throttle with a rate: packets that a source may send at once after a pause. Where packets are not limited: handshakes
+    /// or connections.
     #[schema(minimum = 1)]
     burst: Option<u64>,
     /// Of a throttle: bytes of each source, like `1MB/s`.

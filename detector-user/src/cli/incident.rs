@@ -84,8 +84,9 @@ pub struct ThrottleArgs {
     /// Packets of each source, like 100/s or 600/min.
     #[arg(long, value_name = "RATE", required_unless_present_any = ["bytes", "connections", "handshakes"])]
     pub rate: Option<String>,
-    /// Packets that a source may send at once after a pause; without it, those of a second.
-    #[arg(long, value_name = "N", requires = "rate")]
+    /// Packets that a source may send at once after a pause; without it, those of a second. Where packets are not limited:
+    /// handshakes or connections.
+    #[arg(long, value_name = "N")]
     pub burst: Option<u64>,
     /// Bytes of each source, like 1MB/s or 10Mbit/s.
     #[arg(long, value_name = "RATE")]

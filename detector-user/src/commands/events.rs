@@ -188,7 +188,8 @@ fn drop_text(dropped: &Dropped) -> String {
         port => std::net::SocketAddr::new(*address, port).to_string(),
     };
     let (from, to) = (end(source, *source_port), end(destination, *destination_port));
-    format!("{verb} {from} > {to} {protocol}, {bytes} bytes, service {service}: {reason}")
+    let by = dropped.rule.as_ref().map(|rule| format!(" by rule {rule}")).unwrap_or_default();
+    format!("{verb} {from} > {to} {protocol}, {bytes} bytes, service {service}: {reason}{by}")
 }
 
 #[cfg(test)]
@@ -206,13 +207,14 @@ mod tests {
             bytes: 60,
             interface: 2,
             service: "api".to_owned(),
-            reason: "packets".to_owned(),
+            reason: "fingerprint".to_owned(),
+            rule: Some("INC-4712".to_owned()),
             shadow: false,
         };
         let entry = Entry { at_ms: 86_400_000 + 3_661_007, event: Event::Drop(dropped) };
         assert_eq!(
             text(&entry),
-            "01:01:01.007Z drop 198.51.100.7:4711 > [2001:db8::1]:443 tcp, 60 bytes, service api: packets"
+            "01:01:01.007Z drop 198.51.100.7:4711 > [2001:db8::1]:443 tcp, 60 bytes, service api: fingerprint by rule INC-4712"
         );
         let json = serde_json::to_string(&entry).unwrap();
         assert!(json.contains("\"kind\":\"drop\"") && json.contains("\"at_ms\":"), "{json}");

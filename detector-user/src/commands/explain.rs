@@ -19,6 +19,7 @@ use crate::{
     cli::ExplainArgs,
     clock,
     kernel::{
+        client_rules::rule_about,
         mapped::Access,
         maps::Maps,
         pins::Pins,
@@ -163,9 +164,16 @@ pub fn answer(maps: &Maps, address: IpAddr) -> Result<Answer, Failure> {
         let rules = active.rules()?;
         let mut services = Vec::new();
         for (name, &number) in &rules.manifest.services {
-            let standing = standing(maps, active, &rules, address, name, number)?;
-            let clients = clients::rows(&clients, &names, number, now_ns);
-            services.extend(standing.map(|standing| Standing { clients, ..standing }));
+            let Some(source) = active.classify(address, number)? else { continue };
+            let standing = standing(maps, active, &rules, address, name, number, source)?;
+            let rule_of = |keys| -> Result<_, ReadError> {
+                let Some((number, class)) = rule_about(maps, active, number, &source, keys)? else {
+                    return Ok(None);
+                };
+                Ok(rules.of_class(number.into(), &class).map(|rule| rule.name()))
+            };
+            let clients = clients::rows(&clients, &names, number, now_ns, rule_of)?;
+            services.push(Standing { clients, ..standing });
         }
         Ok((active.policy_epoch(), rules.manifest.version, services))
     })?;
@@ -180,8 +188,8 @@ fn standing(
     address: Address,
     name: &str,
     number: u16,
-) -> Result<Option<Standing>, Failure> {
-    let Some(standing) = active.classify(address, number)? else { return Ok(None) };
+    standing: read::Standing,
+) -> Result<Standing, ReadError> {
     let class = standing.class;
     let rule = rules.of_class(standing.class_number.into(), &class);
     let profile =
@@ -193,7 +201,7 @@ fn standing(
     let handshakes_tat = read::handshakes_tat(maps, address, number, 0);
     let newcomer = || newcomer(&parents, read::is_full(maps, address, number, now), now);
     let enforced = is_enforced(read::hash(maps, address, number), class.enforced_percent);
-    Ok(Some(Standing {
+    Ok(Standing {
         service: name.to_owned(),
         action: action_name(class.action),
         mode: mode_name(class.enforced_percent),
@@ -216,7 +224,7 @@ fn standing(
         newcomer: way.is_none().then(newcomer),
         budgets: budgets(&class, &way.unwrap_or_default(), handshakes_tat, &parents, address, now),
         clients: Vec::new(),
-    }))
+    })
 }
 
 const fn action_name(action: u8) -> &'static str {

@@ -47,7 +47,7 @@ pub struct Answer {
 pub struct Rates<'a> {
     /// Packets.
     pub rate: Option<&'a str>,
-    /// Packets at once.
+    /// Packets at once; without a rate of them, handshakes or connections.
     pub burst: Option<u64>,
     /// Bytes.
     pub bytes: Option<&'a str>,
@@ -70,15 +70,23 @@ pub fn budgets(rates: &Rates<'_>) -> Result<Option<Budgets>, Failure> {
         };
         text.map(read).transpose()
     };
-    let budgets = Budgets {
-        packets: read("rate", rates.rate, &|rate| throttle_of_packets(rate, rates.burst))?,
-        bytes: read("bytes", rates.bytes, &throttle_of_bytes)?,
-        connections: read("connections", rates.connections, &throttle_of_connections)?,
-        handshakes: read("handshakes", rates.handshakes, &throttle_of_handshakes)?,
+    let Rates { burst, connections, handshakes, .. } = *rates;
+    let (of_packets, of_others) = match (rates.rate, connections, handshakes) {
+        (Some(_), ..) => (burst, None),
+        (None, Some(_), None) | (None, None, Some(_)) => (None, burst),
+        _ if burst.is_none() => (None, None),
+        _ => {
+            return Err(Failure::invalid(
+                "a burst needs the rate that it belongs to: of packets, else of handshakes or of connections",
+            ));
+        }
     };
-    if rates.burst.is_some() && rates.rate.is_none() {
-        return Err(Failure::invalid("a burst needs the rate of packets that it belongs to"));
-    }
+    let budgets = Budgets {
+        packets: read("rate", rates.rate, &|rate| throttle_of_packets(rate, of_packets))?,
+        bytes: read("bytes", rates.bytes, &throttle_of_bytes)?,
+        connections: read("connections", connections, &|rate| throttle_of_connections(rate, of_others))?,
+        handshakes: read("handshakes", handshakes, &|rate| throttle_of_handshakes(rate, of_others))?,
+    };
     Ok(Some(budgets).filter(|budgets| !budgets.is_empty()))
 }
 

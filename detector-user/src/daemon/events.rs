@@ -24,7 +24,7 @@ use crate::{
         maps::Maps,
         read::{self, ReadError},
     },
-    policy::compile::Manifest,
+    policy::{compile::Manifest, incident::Incidents},
 };
 
 /// The ring buffer of drops.
@@ -40,11 +40,12 @@ impl Events {
     }
 }
 
-/// Names of services, read anew when the policy has changed.
+/// Names of services and rules, read anew when the policy has changed.
 #[derive(Default)]
 pub(super) struct Names {
     epoch: u32,
     manifest: Manifest,
+    incidents: Incidents,
 }
 
 impl Names {
@@ -53,11 +54,13 @@ impl Names {
         if read::epoch(maps) == self.epoch {
             return;
         }
-        match read::consistently(maps, |active| Ok::<_, ReadError>((active.epoch(), active.manifest()?))) {
-            Ok((epoch, manifest)) => {
-                *self = Self { epoch, manifest: manifest.unwrap_or_default() };
-            }
-            Err(error) => tracing::warn!("events may name services of an earlier policy: {error}"),
+        let names = read::consistently(maps, |active| -> Result<_, ReadError> {
+            let manifest = active.manifest()?.unwrap_or_default();
+            Ok(Self { epoch: active.epoch(), manifest, incidents: active.incidents()? })
+        });
+        match names {
+            Ok(names) => *self = names,
+            Err(error) => tracing::warn!("events may name services and rules of an earlier policy: {error}"),
         }
     }
 }
@@ -65,6 +68,16 @@ impl Names {
 impl Names {
     pub(super) fn service_name(&self, number: u16) -> &str {
         self.manifest.service_name(number)
+    }
+
+    /// The rule whose drops are counted there.
+    fn rule_name(&self, counter: u16) -> Option<String> {
+        if counter == 0 {
+            return None;
+        }
+        let rule = self.manifest.rules.iter().find(|rule| rule.counter == counter);
+        let incident = || self.incidents.rules.iter().find(|incident| incident.counter == counter);
+        rule.map(|rule| rule.name.clone()).or_else(|| Some(format!("incident {}", incident()?.id)))
     }
 }
 
@@ -87,7 +100,7 @@ pub(super) async fn follow(mut events: Events, running: Shared) {
         while let Some(item) = guard.get_inner_mut().next() {
             count += 1;
             if let Some(event) = decode(&item).filter(|_| is_wanted) {
-                let dropped = named(&event, &names.manifest);
+                let dropped = named(&event, &names);
                 log(&dropped);
                 running.feed.tell(Event::Drop(dropped));
             }
@@ -105,7 +118,7 @@ fn decode(bytes: &[u8]) -> Option<DropEvent> {
     Some(unsafe { bytes.as_ptr().cast::<DropEvent>().read_unaligned() })
 }
 
-fn named(event: &DropEvent, manifest: &Manifest) -> Dropped {
+fn named(event: &DropEvent, names: &Names) -> Dropped {
     let family = if event.version == 6 { Family::V6 } else { Family::V4 };
     let address = |[high, low]: [u64; 2]| Address { family, high, low }.to_ip();
     Dropped {
@@ -116,8 +129,9 @@ fn named(event: &DropEvent, manifest: &Manifest) -> Dropped {
         protocol: event.protocol,
         bytes: event.bytes,
         interface: event.interface,
-        service: manifest.service_name(event.service).to_owned(),
+        service: names.service_name(event.service).to_owned(),
         reason: Reason::from_number(event.reason).map_or("unknown", Reason::name).to_owned(),
+        rule: names.rule_name(event.rule_counter),
         shadow: event.shadow != 0,
     }
 }
@@ -133,6 +147,7 @@ fn log(dropped: &Dropped) {
         interface = dropped.interface,
         service = %dropped.service,
         reason = %dropped.reason,
+        rule = dropped.rule,
         shadow = dropped.shadow,
         "dropped"
     );

@@ -189,6 +189,8 @@ pub struct Dropped {
     pub service: String,
     /// Why.
     pub reason: String,
+    /// The rule that decided; `incident N` for one that a responder added; none: no rule did.
+    pub rule: Option<String>,
     /// Whether it passed all the same, since the mode is `shadow`.
     pub shadow: bool,
 }
@@ -295,6 +297,7 @@ mod tests {
             interface: 1,
             service: "api".to_owned(),
             reason: "packets".to_owned(),
+            rule: None,
             shadow: false,
         });
         for _ in 0..=EVENTS_QUEUED_MAX {

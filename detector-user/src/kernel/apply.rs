@@ -1,6 +1,6 @@
 //! A policy gets into the kernel: the slot that is not active is filled, then one word changes.
 
-use std::{collections::HashSet, io, mem::offset_of};
+use std::{io, mem::offset_of};
 
 use aya::maps::{ArrayOfMaps, MapData, MapError};
 use aya_obj::generated::{BPF_F_INNER_MAP, BPF_F_MMAPABLE, bpf_map_type::BPF_MAP_TYPE_ARRAY};
@@ -221,7 +221,8 @@ fn put(maps: &mut Maps, tables: &Tables, confirm_ns: Option<u64>) -> Result<u32,
     };
     let services = tables.manifest.services.values().copied().collect();
     let rules = &tables.manifest.fingerprint_rules;
-    client_rules::fill(maps, &Tree { number: slot, rules, ended: HashSet::new(), services })?;
+    let tree = Tree::at(read::now(maps), slot, rules, (0, &tables.classes), services);
+    client_rules::fill(maps, &tree)?;
     reset_reused_counters(maps, tables)?;
     fill(&maps.destinations, slot, DESTINATION_SLOTS, &tables.destinations);
     fill(&maps.ports, slot, PORT_SLOTS, &tables.ports);

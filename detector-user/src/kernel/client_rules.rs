@@ -6,15 +6,15 @@ use std::collections::{HashMap, HashSet};
 use aya::maps::MapError;
 use detector_common::{
     fingerprint::{Kind, Name},
-    limits::PAIRS_MAX,
-    policy::{ClientRule, ClientRuleKey, Generation, Trait, incident_tree, pair_place},
+    limits::{CLASSES_MAX, PAIRS_MAX},
+    policy::{Action, Class, ClientRule, ClientRuleKey, Generation, Trait, incident_tree, pair_place},
 };
 
 use super::{
     apply::{ApplyError, settle},
     maps::Maps,
     names,
-    read::{self, Active, ReadError},
+    read::{self, Active, ReadError, Standing},
 };
 use crate::policy::{
     compile::{FingerprintRule, incident_fingerprint_rules},
@@ -35,6 +35,22 @@ pub(super) struct Tree<'a> {
 
 /// What the rules of a tree say of the fingerprints that have a name.
 type Resolved = HashMap<ClientRuleKey, ClientRule>;
+
+impl<'a> Tree<'a> {
+    /// The tree of rules whose classes are these, by their numbers from `first_class` on, at a time, in ticks.
+    pub(super) fn at(
+        now: u64,
+        number: u32,
+        rules: &'a [FingerprintRule],
+        (first_class, classes): (usize, &[Class]),
+        services: Vec<u16>,
+    ) -> Self {
+        let has_ended =
+            |rule: &&FingerprintRule| classes[usize::from(rule.class) - first_class].has_ended(now);
+        let ended = rules.iter().filter(has_ended).map(|rule| rule.class).collect();
+        Self { number, rules, ended, services }
+    }
+}
 
 impl Tree<'_> {
     /// Rules that name both, in their order. A rule keeps its number also when one before it has ended.
@@ -198,6 +214,48 @@ fn refresh_generation(maps: &mut Maps, generation: Generation) -> Result<usize, 
             update(maps, &Tree { number: incident_tree(slot), rules, ended: ended_incidents, services })?;
     }
     Ok(count)
+}
+
+/// The class of the first rule that acts on a client of a source, with its number, as the program finds it: at its SYN or at
+/// its ClientHello. Keys are 0 where they are unknown.
+///
+/// # Errors
+///
+/// The policy cannot be read.
+pub fn rule_about(
+    maps: &Maps,
+    active: &Active<'_>,
+    service: u16,
+    source: &Standing,
+    (syn_key, tls_key): (u64, u64),
+) -> Result<Option<(u16, Class)>, ReadError> {
+    let is_allowed = source.class.action == Action::Allow as u8;
+    let is_of_incident = usize::from(source.class_number) >= CLASSES_MAX;
+    if source.class.is_always_allowed() || is_allowed && is_of_incident {
+        return Ok(None);
+    }
+    let of_incidents = active.generation().incidents().map(incident_tree);
+    let of_policy = (!is_allowed).then(|| active.slot());
+    let now = read::now(maps);
+    for tree in of_incidents.into_iter().chain(of_policy) {
+        let said = |of: Trait, key: u64| {
+            let known = maps.client_rules.get(&ClientRuleKey::new(tree, service, of, key), 0);
+            known.unwrap_or(ClientRule { pairs: 0, class: 0, reserved: 0 })
+        };
+        let (of_syn, of_tls) = (said(Trait::Syn, syn_key), said(Trait::Tls, tls_key));
+        let pairs = of_syn.pairs & of_tls.pairs;
+        let pair = match pairs {
+            0 => 0,
+            pairs => maps.pair_classes.read(pair_place(tree, pairs.trailing_zeros()) as usize),
+        };
+        for number in [pair as u16, of_tls.class as u16, of_syn.class as u16] {
+            let class = if number == 0 { None } else { Some(active.class(number)?) };
+            if let Some(class) = class.filter(|class| !class.has_ended(now)) {
+                return Ok(Some((number, class)));
+            }
+        }
+    }
+    Ok(None)
 }
 
 /// Classes of the rules that have ended.

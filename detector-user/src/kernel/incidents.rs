@@ -1,6 +1,6 @@
 //! Incident rules get into the kernel: a slot of theirs that nobody reads is filled, then the word that names it changes.
 
-use std::{collections::HashSet, io};
+use std::io;
 
 use detector_common::{
     limits::{CLASSES_MAX, INCIDENT_CLASSES_MAX, INCIDENT_RULES_MAX, INCIDENT_SLOTS, POLICY_RULE_COUNTERS},
@@ -162,13 +162,9 @@ pub(super) fn fill(maps: &mut Maps, beside: &Beside, used: &[Generation]) -> Res
     let list = sized(&chunks(serde_json::to_vec(incidents).map_err(io::Error::other)?))?;
     maps.incidents.set(slot, &list, 0).map_err(|source| ApplyError::Rules { bytes: 0, source })?;
     set_trees(maps, incident_tree(slot), &tables.rules_v4, &tables.rules_v6)?;
-    let tree = Tree {
-        number: incident_tree(slot),
-        rules: &tables.fingerprint_rules,
-        ended: HashSet::new(),
-        services: tables.services.clone(),
-    };
-    client_rules::fill(maps, &tree)?;
+    let (rules, classes) = (&tables.fingerprint_rules, (CLASSES_MAX, &tables.classes[..]));
+    let (now, number) = (read::now(maps), incident_tree(slot));
+    client_rules::fill(maps, &Tree::at(now, number, rules, classes, tables.services.clone()))?;
     for (number, cell) in tables.cells.iter().enumerate() {
         maps.cells.write(incident_cell_place(slot, number as u32) as usize, cell);
     }

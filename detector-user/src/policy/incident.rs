@@ -129,8 +129,8 @@ pub fn throttle_of_packets(rate: &str, burst: Option<u64>) -> Result<Budget, Str
 /// # Errors
 ///
 /// As there.
-pub fn throttle_of_connections(rate: &str) -> Result<Budget, String> {
-    throttle(rate, None, Quantity::Connections)
+pub fn throttle_of_connections(rate: &str, burst: Option<u64>) -> Result<Budget, String> {
+    throttle(rate, burst, Quantity::Connections)
 }
 
 /// As [`throttle_of_packets`], of TLS handshakes.
@@ -138,8 +138,8 @@ pub fn throttle_of_connections(rate: &str) -> Result<Budget, String> {
 /// # Errors
 ///
 /// As there.
-pub fn throttle_of_handshakes(rate: &str) -> Result<Budget, String> {
-    throttle(rate, None, Quantity::Handshakes)
+pub fn throttle_of_handshakes(rate: &str, burst: Option<u64>) -> Result<Budget, String> {
+    throttle(rate, burst, Quantity::Handshakes)
 }
 
 /// As [`throttle_of_packets`], of bytes: a rate such as `1MB/s`.

@@ -1,7 +1,6 @@
 //! `detector events`: what happens is told as it happens.
 
 use std::{
-    fs,
     net::Ipv4Addr,
     time::{Duration, SystemTime},
 };
@@ -10,48 +9,15 @@ use anyhow::{Context as _, Result};
 use detector_common::limits::WAYS;
 use detector_tests::{
     daemon::{Site, answer},
+    follower::Follower,
     netns::may_run,
-    process::{PATIENCE, Running, wait_until},
+    process::{PATIENCE, wait_until},
     stage::{MTU, Net, Stage, Who, edge_interface, outside_interface, policy},
     traffic::{Flood, Pace},
 };
 use serde_json::{Value, json};
 
 use crate::{LIMIT, api, flood};
-
-/// `detector events` that runs, and what it prints.
-struct Follower {
-    process: Running,
-    printed: std::path::PathBuf,
-}
-
-impl Follower {
-    fn start(site: &Site<'_>, arguments: &[&str]) -> Result<Self> {
-        let printed = site.files().join(detector_tests::netns::unique("events"));
-        let file = fs::File::create(&printed).context("making a file for events")?;
-        let mut command = site.detector(&["events", "--api"])?;
-        command.arg(site.api()).args(arguments).stdout(file.try_clone()?).stderr(file);
-        Ok(Self { process: Running::start(&mut command)?, printed })
-    }
-
-    fn text(&self) -> String {
-        fs::read_to_string(&self.printed).unwrap_or_default()
-    }
-
-    fn events(&self) -> Vec<Value> {
-        let text = self.text();
-        text.split_inclusive('\n').filter_map(|line| serde_json::from_str(line).ok()).collect()
-    }
-
-    /// Waits for an event that has these fields.
-    fn expect(&self, fields: &Value) -> Result<Value> {
-        let has = |event: &Value| {
-            fields.as_object().is_some_and(|fields| fields.iter().all(|(name, value)| event[name] == *value))
-        };
-        wait_until(&format!("{fields} is told"), PATIENCE, || Ok(self.events().into_iter().find(has)))
-            .with_context(|| self.text())
-    }
-}
 
 /// A policy with a rule that ends so many seconds from now.
 fn ending(seconds: u64) -> Result<String> {

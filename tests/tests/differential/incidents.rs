@@ -97,6 +97,7 @@ pub(crate) fn is_within(one: &(String, &Profile), other: &(String, &Profile)) ->
     within(own.packets, others.packets, 1)
         && within(own.bytes, others.bytes, 1 << BYTE_INTERVAL_FRACTION_BITS)
         && within(own.connections, others.connections, 1)
+        && within(own.handshakes, others.handshakes, 1)
         && (!has_parents || one.0 == other.0)
 }
 

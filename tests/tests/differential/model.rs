@@ -44,7 +44,7 @@ impl Expected {
 }
 
 /// A prefix at a service; of a parent also the name of the profile that names it.
-type Key<'a> = (usize, u8, Address, &'a str);
+pub(crate) type Key<'a> = (usize, u8, Address, &'a str);
 
 /// A policy, and what every source spent.
 pub(crate) struct Model<'a> {
@@ -58,16 +58,29 @@ pub(crate) struct Model<'a> {
 }
 
 /// What the policy says of a source.
-struct Standing<'a> {
-    action: u8,
-    rule: Option<Cow<'a, str>>,
-    profile: Option<(&'a str, &'a Profile)>,
-    mode: Mode,
+pub(crate) struct Standing<'a> {
+    pub(crate) action: u8,
+    pub(crate) rule: Option<Cow<'a, str>>,
+    pub(crate) profile: Option<(&'a str, &'a Profile)>,
+    pub(crate) mode: Mode,
 }
 
-const LIMIT: u8 = 0;
-const ALLOW: u8 = 1;
-const DENY: u8 = 2;
+impl Standing<'_> {
+    /// As `main::description` writes it.
+    pub(crate) fn description(&self) -> String {
+        format!(
+            "action {} rule {} profile {} enforced {}",
+            self.action,
+            self.rule.as_deref().unwrap_or("-"),
+            self.profile.map_or("-", |(name, _)| name),
+            self.mode.enforced_percent()
+        )
+    }
+}
+
+pub(crate) const LIMIT: u8 = 0;
+pub(crate) const ALLOW: u8 = 1;
+pub(crate) const DENY: u8 = 2;
 const COUNT: u8 = 3;
 
 impl<'a> Model<'a> {
@@ -148,7 +161,7 @@ impl<'a> Model<'a> {
     }
 
     /// An incident rule comes before all but `defaults.allow`; one that throttles leaves what is tighter in anything.
-    fn standing_with_incidents(&self, packet: &Packet, service: usize, now: u64) -> Standing<'a> {
+    pub(crate) fn standing_with_incidents(&self, packet: &Packet, service: usize, now: u64) -> Standing<'a> {
         let source = packet.source.to_ip();
         let at = &self.policy.services[service];
         let of_policy = self.standing(source, at, now);
@@ -178,7 +191,7 @@ impl<'a> Model<'a> {
         Standing { action, rule, profile, mode: Mode::Enforce }
     }
 
-    fn hash(&self, packet: &Packet, service: usize) -> u64 {
+    pub(crate) fn hash(&self, packet: &Packet, service: usize) -> u64 {
         let unit = Unit::of_source(packet.source.family);
         TableKey::new(packet.source, unit, self.number(service)).hash(&self.seed)
     }
@@ -193,16 +206,8 @@ impl<'a> Model<'a> {
             (_, Some((name, profile))) => self.limit(packet, service, name, profile, bytes, now),
             (_, None) => unreachable!("a limit has a profile"),
         };
-        let name = |name: Option<Cow<'_, str>>| name.unwrap_or_else(|| "-".into()).into_owned();
-        let class = format!(
-            "action {} rule {} profile {} enforced {}",
-            standing.action,
-            name(standing.rule),
-            name(standing.profile.map(|(name, _)| name.into())),
-            standing.mode.enforced_percent()
-        );
         let shadow = !is_enforced(self.hash(packet, service), standing.mode.enforced_percent());
-        Expected { reason, shadow, service: Some(service), class: Some(class) }
+        Expected { reason, shadow, service: Some(service), class: Some(standing.description()) }
     }
 
     fn count(&mut self, packet: &Packet, service: usize, reason: Reason) -> Reason {
@@ -304,7 +309,7 @@ fn unit_of(key: Key<'_>, kind: usize, budget: policy::Budget) -> Charge<'_> {
     Charge { key, kind, budget, cost: budget.unit_cost() }
 }
 
-fn source_key(packet: &Packet, service: usize) -> Key<'static> {
+pub(crate) fn source_key(packet: &Packet, service: usize) -> Key<'static> {
     let length = if packet.source.family == Family::V4 { 32 } else { 64 };
     (service, length, packet.source.prefix(length), "")
 }

@@ -48,7 +48,7 @@ pub(crate) fn random(random: &mut Random) -> Policy {
     Policy { mode: mode(random), allow, services, profiles, rules }
 }
 
-fn mode(random: &mut Random) -> Mode {
+pub(crate) fn mode(random: &mut Random) -> Mode {
     match random.below(8) {
         0 | 1 => Mode::Shadow,
         2 => Mode::Percent(1 + random.below(99) as u8),
@@ -156,7 +156,7 @@ pub(crate) fn budgets(random: &mut Random, factor: u64) -> Budgets {
         packets: random.once_in(3).then(|| budget(random, 100, 2)),
         bytes: random.once_in(3).then(|| budget(random, 2000, 1514)),
         connections: random.once_in(3).then(|| budget(random, 20, 1)),
-        // Packets here are no part of a handshake that is followed.
+        // Random frames are no part of a handshake that is followed.
         handshakes: None,
     }
 }

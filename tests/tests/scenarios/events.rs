@@ -161,6 +161,7 @@ impl Row {
         let source = Address::from(from.ip());
         let standing =
             read::consistently(&rig.bench().loaded.maps, |active| active.classify(source, service));
+        let standing = standing.expect("a lookup").expect("a policy");
         DropEvent {
             time_ns: rig.now_ns(),
             source: words(from.ip()),
@@ -170,11 +171,12 @@ impl Row {
             source_port: from.port(),
             destination_port: to.port(),
             service,
-            class: standing.expect("a lookup").expect("a policy").class_number,
+            class: standing.class_number,
             reason: self.reason as u8,
             protocol: self.protocol,
             version: if from.is_ipv4() { 4 } else { 6 },
             shadow: self.shadow.into(),
+            rule_counter: standing.class.rule_counter,
             reserved: 0,
         }
     }

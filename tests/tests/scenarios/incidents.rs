@@ -91,6 +91,18 @@ fn a_throttle_tightens_and_keeps_what_the_profile_limits_besides() {
     assert_eq!(rig.reason(&ack(v4(2))), Reason::Packets, "a loose throttle loosens nothing");
 }
 
+/// What follows the policy's rule may be stricter than the throttle that stood in the rule's place.
+#[test]
+fn a_throttle_gives_way_to_what_follows_a_rule_that_ends_beneath_it() {
+    let rules = "[[rule]]\nname = \"one\"\nsource = [\"10.0.0.1\"]\naction = \"allow\"\nuntil = 1970-01-01T01:00:10Z\n\
+                 [[rule]]\nname = \"all\"\nsource = [\"10.0.0.0/8\"]\naction = \"drop\"\n";
+    let mut rig = Rig::under(&(policy_of("packets = \"1000/s\"") + rules));
+    add(&mut rig, incident(throttle("100/s", 100), "10.0.0.0/8", None));
+    assert_eq!([rig.reason(&ack(v4(1))), rig.reason(&ack(v4(2)))], [Reason::Conforming, Reason::Denied]);
+    rig.advance(10 * SECOND);
+    assert_eq!([rig.reason(&ack(v4(1))), rig.reason(&ack(v4(2)))], [Reason::Denied; 2]);
+}
+
 #[test]
 fn a_policy_that_is_applied_leaves_incident_rules_as_they_are() {
     let mut rig = Rig::under(&policy_of("packets = \"1000/s\""));

@@ -15,7 +15,7 @@ use super::super::{duration, table};
 use crate::kernel::{
     maps::Maps,
     names,
-    read::{self, Client},
+    read::{self, Client, ReadError},
 };
 
 /// A client of a source: a pair of fingerprints that it showed at a service.
@@ -32,6 +32,8 @@ pub struct ClientRow {
     pub syn: Option<String>,
     /// Connections that began with something else than a ClientHello, modulo 2^32.
     pub connections: u32,
+    /// The rule about fingerprints that acts on it, if one does; `incident N` is an incident rule.
+    pub rule: Option<String>,
     /// Handshakes, modulo 2^32.
     pub handshakes: u32,
     /// Connections that were followed beyond their handshake, one in eight; modulo 2^32.
@@ -90,8 +92,14 @@ pub(super) fn of_address(maps: &Maps, address: Address) -> Vec<Client> {
     read::clients(maps).filter(|client| client.source == source && client.unit == unit).collect()
 }
 
-/// The clients of a service, those seen last first.
-pub(super) fn rows(clients: &[Client], names: &Names, service: u16, now_ns: u64) -> Vec<ClientRow> {
+/// The clients of a service, those seen last first. `rule_of` tells the rule about the keys of a SYN and a ClientHello.
+pub(super) fn rows(
+    clients: &[Client],
+    names: &Names,
+    service: u16,
+    now_ns: u64,
+    rule_of: impl Fn((u64, u64)) -> Result<Option<String>, ReadError>,
+) -> Result<Vec<ClientRow>, ReadError> {
     let mut clients: Vec<_> = clients.iter().filter(|client| client.service == service).collect();
     clients.sort_by_key(|client| std::cmp::Reverse(client.last_ns));
     let key = |key: u64| (key != 0).then(|| format!("{key:016x}"));
@@ -99,12 +107,13 @@ pub(super) fn rows(clients: &[Client], names: &Names, service: u16, now_ns: u64)
         let counts = &client.counts;
         let tls = [Kind::Tls, Kind::Initial].into_iter().find_map(|kind| names.find(kind, counts.tls_key));
         let ja4 = tls.and_then(|name| ja4_text(&name.ja4));
-        ClientRow {
+        Ok(ClientRow {
             tls_key: key(counts.tls_key),
             ja4: ja4.map(str::to_owned),
             syn_key: key(counts.syn_key),
             syn: names.find(Kind::Syn, counts.syn_key).map(|name| name.syn.to_string()),
             connections: client.connections,
+            rule: rule_of((counts.syn_key, counts.tls_key))?,
             handshakes: client.handshakes,
             followed: counts.followed,
             exchanges: counts.exchanges,
@@ -112,7 +121,7 @@ pub(super) fn rows(clients: &[Client], names: &Names, service: u16, now_ns: u64)
             round_trip_ms: Range::lowest(&counts.round_trip),
             hello_delay_ms: Range::lowest(&counts.hello_delay),
             finish_delay_ms: Range::lowest(&counts.finish_delay),
-        }
+        })
     };
     clients.iter().map(row).collect()
 }
@@ -131,6 +140,7 @@ pub(super) fn text(rows: &[ClientRow]) -> String {
         vec![
             name(&row.ja4, &row.tls_key),
             name(&row.syn, &row.syn_key),
+            row.rule.clone().unwrap_or_else(|| "-".to_owned()),
             row.handshakes.to_string(),
             format!("{} ago", duration(row.idle_s)),
             range(row.round_trip_ms),
@@ -138,8 +148,9 @@ pub(super) fn text(rows: &[ClientRow]) -> String {
             range(row.finish_delay_ms),
         ]
     });
-    let header = ["CLIENT", "SYN", "HANDSHAKES", "LAST SEEN", "ROUND TRIP", "HELLO DELAY", "FINISH DELAY"];
-    table(&header, &[2, 3, 4, 5, 6], rows)
+    let header =
+        ["CLIENT", "SYN", "RULE", "HANDSHAKES", "LAST SEEN", "ROUND TRIP", "HELLO DELAY", "FINISH DELAY"];
+    table(&header, &[3, 4, 5, 6, 7], rows)
 }
 
 #[cfg(test)]
