@@ -91,12 +91,15 @@ abi_struct! {
     }
 }
 
+/// JA4s that are remembered of a fingerprint beside the last one: a client shows two to four.
+pub const EARLIER_JA4S: usize = 3;
+
 /// Bytes of a JA4.
 pub const JA4_BYTES: usize = 36;
 
 abi_struct! {
     /// What a fingerprint is called. The program does not read it.
-    pub struct Name: 168 {
+    pub struct Name: 288 {
         /// The key that this is the name of; 0: none.
         pub key: u64,
         /// The JA4 of a ClientHello without the extensions that come and go; zeros behind its end. Of an Initial: that of the last
@@ -104,6 +107,8 @@ abi_struct! {
         pub stable_ja4: [u8; 40],
         /// The JA4 of the last exemplar.
         pub ja4: [u8; 40],
+        /// Other JA4s of earlier ones, the latest first; zeros where there were no more.
+        pub earlier_ja4: [[u8; 40]; EARLIER_JA4S],
         /// The signature of a SYN.
         pub syn: Syn,
         /// Exemplars of the key that had another stable JA4.
@@ -120,11 +125,22 @@ abi_struct! {
 const _: () = assert!(JA4_BYTES <= 40);
 
 impl Name {
+    /// With the JA4s of an earlier name of the same fingerprint.
+    #[must_use]
+    pub fn after(mut self, before: &Self) -> Self {
+        let known = [before.ja4].into_iter().chain(before.earlier_ja4);
+        let own = self.ja4;
+        let others = known.filter(|ja4| *ja4 != own && *ja4 != [0; 40]);
+        self.earlier_ja4.iter_mut().zip(others).for_each(|(to, ja4)| *to = ja4);
+        self
+    }
+
     /// No name.
     pub const NONE: Self = Self {
         key: 0,
         stable_ja4: [0; 40],
         ja4: [0; 40],
+        earlier_ja4: [[0; 40]; EARLIER_JA4S],
         syn: Syn::EMPTY,
         conflicts: 0,
         kind: 0,

@@ -397,6 +397,11 @@ impl ClientRuleKey {
         Self { key, place: of as u64 | (service as u64) << 8 | (tree as u64) << 32 }
     }
 
+    /// The service.
+    pub const fn service(&self) -> u16 {
+        (self.place >> 8) as u16
+    }
+
     /// The tree.
     pub const fn tree(&self) -> u32 {
         (self.place >> 32) as u32

@@ -104,7 +104,7 @@ pub(crate) static FINGERPRINTS: Array<Set, { FINGERPRINTS_LEN / WAYS }, MAPPABLE
 pub(crate) static SIGHTINGS: Array<Sightings, { FINGERPRINTS_LEN }, MAPPABLE> = Array::new();
 
 /// Writer: daemon. Reader: commands, the next daemon. The program does not read it.
-/// Size: a name of 168 bytes for each way of `FINGERPRINTS`. Full: cannot be. Error: a reader takes a name only if its key is
+/// Size: a name of 288 bytes for each way of `FINGERPRINTS`. Full: cannot be. Error: a reader takes a name only if its key is
 /// the entry's; a new fingerprint has none until its exemplar came.
 #[btf_map]
 pub(crate) static CLIENT_NAMES: Array<Name, { FINGERPRINTS_LEN }, MAPPABLE> = Array::new();

@@ -262,7 +262,8 @@ impl Bench {
             let Some(name) = exemplar.name() else { continue };
             let Some(kind) = Kind::from_number(name.kind) else { continue };
             if let Some(number) = names::number_of(maps, kind, name.key, exemplar.header.service) {
-                names::write(maps, number, &name);
+                let before = names::read(maps, number, kind, name.key);
+                names::write(maps, number, &before.map_or(name, |before| name.after(&before)));
                 is_new = true;
             }
         }

@@ -127,7 +127,10 @@ impl Namer {
     fn new(maps: &Maps) -> Self {
         let mut known = Known::new();
         for name in names::all(maps).filter(|name| name.kind == Kind::Tls as u8) {
-            if let (Some(stable), Some(ja4)) = (ja4_text(&name.stable_ja4), ja4_text(&name.ja4)) {
+            let Some(stable) = ja4_text(&name.stable_ja4) else { continue };
+            let latest = [name.ja4].into_iter().chain(name.earlier_ja4);
+            let latest: Vec<_> = latest.filter(|ja4| ja4_text(ja4).is_some()).collect();
+            for ja4 in latest.iter().rev().filter_map(ja4_text) {
                 known.note(name.key, stable, ja4).conflicts = name.conflicts;
             }
         }
@@ -288,10 +291,12 @@ enum News {
 
 impl Client {
     fn name(&self, key: u64) -> Name {
+        let mut latest = self.variants.iter().rev().map(|variant| ja4_bytes(variant));
         Name {
             key,
             stable_ja4: ja4_bytes(&self.stable),
-            ja4: ja4_bytes(self.variants.last().map_or("", String::as_str)),
+            ja4: latest.next().unwrap_or([0; 40]),
+            earlier_ja4: std::array::from_fn(|_| latest.next().unwrap_or([0; 40])),
             conflicts: self.conflicts,
             kind: Kind::Tls as u8,
             ..Name::NONE
@@ -369,6 +374,7 @@ mod tests {
         assert_eq!((client.news, client.conflicts), (News::Variant, 0));
         let name = known.find(7).expect("known").name(7);
         assert_eq!((ja4_text(&name.stable_ja4), ja4_text(&name.ja4)), (Some("stable"), Some("a")));
+        assert_eq!(name.earlier_ja4.each_ref().map(ja4_text), [Some("b"), None, None]);
         assert_eq!((name.conflicts, name.key), (2, 7));
     }
 

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use detector_common::{
     address::Address,
     fingerprint::{Kind, Name},
-    policy::Action,
+    policy::{Action, Class},
 };
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -27,7 +27,7 @@ use crate::{
 /// The largest share of a service's known-good sources that a rule about fingerprints may be about.
 pub const MATCHING_MAX: f64 = 0.001;
 
-/// A rule that too many known-good sources match: those that made a handshake at the service and of which nothing was refused.
+/// A rule that too many known-good sources match: those that made a connection over TCP to the service and of which nothing was refused.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Unselective {
     /// The rule.
@@ -62,16 +62,26 @@ pub(super) struct Asked<'a> {
 
 /// The rules of a policy that stop clients, or slow them, which the one before did not, and that too many known-good sources match.
 pub fn unselective(maps: &Maps, before: Option<&Tables>, after: &Tables) -> Vec<Unselective> {
-    unselective_of(maps, &new_rules(before, after), after)
+    unselective_of(maps, &new_rules(maps, before, after), after)
 }
 
-fn new_rules<'a>(before: Option<&Tables>, after: &'a Tables) -> Vec<Asked<'a>> {
+fn new_rules<'a>(maps: &Maps, before: Option<&Tables>, after: &'a Tables) -> Vec<Asked<'a>> {
     let name = |tables: &Tables, rule: &FingerprintRule| {
         tables.manifest.rules.get(usize::from(rule.rule)).map(|rule| rule.name.clone())
     };
     let stops = |tables: &Tables, rule: &FingerprintRule| {
         let class = tables.classes.get(usize::from(rule.class));
         class.is_some_and(|class| class.action != Action::Allow as u8 && class.enforced_percent > 0)
+    };
+    let now = read::now(maps);
+    let is_as_tight = |before: &Tables, known: &FingerprintRule, after: &Tables, rule: &FingerprintRule| {
+        let class =
+            |tables: &Tables, rule: &FingerprintRule| tables.classes.get(usize::from(rule.class)).copied();
+        let (Some(was), Some(is)) = (class(before, known), class(after, rule)) else { return false };
+        let is_deny = |class: &Class| class.action == Action::Deny as u8;
+        !was.has_ended(now)
+            && was.enforced_percent >= is.enforced_percent
+            && (is_deny(&was) || !is_deny(&is) && was.is_within(&is) && was.is_shared >= is.is_shared)
     };
     let service = |tables: &Tables, rule: &FingerprintRule| {
         rule.service.map(|number| tables.manifest.service_name(number).to_owned())
@@ -81,7 +91,7 @@ fn new_rules<'a>(before: Option<&Tables>, after: &'a Tables) -> Vec<Asked<'a>> {
             before.manifest.fingerprint_rules.iter().any(|known| {
                 known.patterns == rule.patterns
                     && service(before, known) == service(after, rule)
-                    && stops(before, known)
+                    && is_as_tight(before, known, after, rule)
             })
         })
     };
@@ -114,7 +124,9 @@ pub(super) fn unselective_of(maps: &Maps, rules: &[Asked<'_>], tables: &Tables) 
     let names: HashMap<(u8, u64), Name> =
         names::all(maps).map(|name| ((name.kind, name.key), name)).collect();
     let mut known_good: BTreeMap<u16, BTreeMap<Source, Vec<Client>>> = BTreeMap::new();
-    for client in read::clients(maps).filter(|client| is_good(maps, client)) {
+    // Over TCP: a datagram is made up more easily than a connection.
+    let over_tcp = read::clients(maps).filter(|client| client.counts.syn_key != 0);
+    for client in over_tcp.filter(|client| is_good(maps, client)) {
         let of_service = known_good.entry(client.service).or_default();
         of_service.entry((client.source.high, client.unit)).or_default().push(client);
     }

@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 use aya::maps::MapError;
 use detector_common::{
     fingerprint::{Kind, Name},
-    limits::{CLASSES_MAX, PAIRS_MAX},
+    limits::{CLASSES_MAX, CLIENT_RULES_MAX, FINGERPRINTS, INCIDENT_SLOTS, PAIRS_MAX, POLICY_SLOTS},
     policy::{Action, Class, ClientRule, ClientRuleKey, Generation, Trait, incident_tree, pair_place},
 };
 
@@ -32,6 +32,14 @@ pub(super) struct Tree<'a> {
     /// Numbers of all services of the policy.
     pub(super) services: Vec<u16>,
 }
+
+/// Fingerprints of a tree that stay under its rules though they have no name any more: as many as have one.
+const KEPT_MAX: usize = FINGERPRINTS;
+
+const _: () = assert!(
+    (POLICY_SLOTS + INCIDENT_SLOTS) * (FINGERPRINTS + KEPT_MAX) <= CLIENT_RULES_MAX,
+    "there is room for those of all trees"
+);
 
 /// What the rules of a tree say of the fingerprints that have a name.
 type Resolved = HashMap<ClientRuleKey, ClientRule>;
@@ -62,9 +70,11 @@ impl Tree<'_> {
         !self.ended.contains(&rule.class)
     }
 
-    fn resolve(&self, names: &[Name]) -> Resolved {
+    /// `names`: of each fingerprint that is counted at a service.
+    fn resolve(&self, names: &[(Name, u16)]) -> Resolved {
         let mut resolved = Resolved::new();
-        for name in names {
+        for (name, service) in names.iter().filter(|(_, service)| self.services.contains(service)) {
+            let service = *service;
             let (of, is_of): (Trait, fn(&FingerprintRule, &Names<'_>) -> bool) =
                 match Kind::from_number(name.kind) {
                     // Of a key that several clients have nobody can tell whom a rule would act on.
@@ -81,14 +91,12 @@ impl Tree<'_> {
             if single.is_empty() && pairs.is_empty() {
                 continue;
             }
-            for &service in &self.services {
-                let class = single.iter().find(|rule| rule.is_about(service)).map_or(0, |rule| rule.class);
-                let about = pairs.iter().filter(|(_, rule)| rule.is_about(service));
-                let bits = about.fold(0, |bits, (number, _)| bits | 1_u64 << number);
-                if class != 0 || bits != 0 {
-                    let rule = ClientRule { pairs: bits, class: class.into(), reserved: 0 };
-                    resolved.insert(ClientRuleKey::new(self.number, service, of, name.key), rule);
-                }
+            let class = single.iter().find(|rule| rule.is_about(service)).map_or(0, |rule| rule.class);
+            let about = pairs.iter().filter(|(_, rule)| rule.is_about(service));
+            let bits = about.fold(0, |bits, (number, _)| bits | 1_u64 << number);
+            if class != 0 || bits != 0 {
+                let rule = ClientRule { pairs: bits, class: class.into(), reserved: 0 };
+                resolved.insert(ClientRuleKey::new(self.number, service, of, name.key), rule);
             }
         }
         resolved
@@ -103,10 +111,14 @@ impl Tree<'_> {
     }
 }
 
-/// Every name that a fingerprint has, each once.
-fn names(maps: &Maps) -> Vec<Name> {
-    let mut seen = HashSet::new();
-    names::all(maps).filter(|name| seen.insert((name.kind, name.key))).collect()
+/// Fingerprints that are counted and have a name, with their service: one that comes to another service is acted on there once it
+/// is counted there, so that no more are written than there is room to count.
+fn names(maps: &Maps) -> Vec<(Name, u16)> {
+    let named = read::numbered_entries(&maps.fingerprints).filter_map(|(number, way)| {
+        let meta = way.meta();
+        Some((names::read(maps, number, meta.kind()?, way.prefix)?, meta.service()))
+    });
+    named.collect()
 }
 
 /// Writes what the rules of a tree say, in place of what another policy said there; how many fingerprints they are about.
@@ -132,14 +144,14 @@ fn update(maps: &mut Maps, tree: &Tree<'_>) -> Result<usize, ApplyError> {
         return Ok(0);
     }
     let names = names(maps);
-    let named: HashSet<_> = names.iter().map(|name| name.key).collect();
+    let named: HashSet<_> = names.iter().map(|(name, service)| (name.key, *service)).collect();
     let resolved = tree.resolve(&names);
     let refused = |count| move |source| ApplyError::ClientRules { count, source };
     let before = of_tree(maps, tree.number).map_err(refused(resolved.len()))?;
-    let nameless = before.iter().filter(|(key, _)| !named.contains(&key.key));
+    let nameless = before.iter().filter(|(key, _)| !named.contains(&(key.key, key.service())));
     let nameless = nameless.filter_map(|(key, rule)| Some((*key, tree.kept(*rule)?)));
     let mut all = resolved.clone();
-    all.extend(nameless);
+    all.extend(nameless.take(KEPT_MAX));
     let count = all.len();
     if write(maps, &before, &all).is_ok() {
         return Ok(count);
@@ -192,10 +204,10 @@ pub fn refresh(maps: &mut Maps) -> Result<usize, ApplyError> {
     let active = Generation(settings.active);
     let fallback = Generation(settings.fallback);
     let is_on_trial = settings.deadline != 0 && fallback.epoch() != 0;
-    if is_on_trial {
-        refresh_generation(maps, fallback)?;
-    }
-    if active.epoch() == 0 { Ok(0) } else { refresh_generation(maps, active) }
+    // The active policy has its own whatever becomes of the other one's.
+    let of_fallback = if is_on_trial { refresh_generation(maps, fallback) } else { Ok(0) };
+    let of_active = if active.epoch() == 0 { Ok(0) } else { refresh_generation(maps, active) };
+    of_fallback.and(of_active)
 }
 
 fn refresh_generation(maps: &mut Maps, generation: Generation) -> Result<usize, ApplyError> {
@@ -310,13 +322,15 @@ mod tests {
             rule(11, &["t13d15*_*_*"], &[], None),
             rule(12, &["t13*_*_*"], &[], None),
         ];
-        let names =
-            [name(7, CHROME, 0), name(8, CURL, 0), name(9, "t12d1516h2_8daaf6152771_b186095e22b6", 0)];
-        let resolved = tree(&rules, &[]).resolve(&names);
+        let names = [(7, CHROME), (8, CURL), (9, "t12d1516h2_8daaf6152771_b186095e22b6")];
+        let names = [1, 2, 3].map(|service| names.map(|(key, ja4)| (name(key, ja4, 0), service)));
+        let names = names.as_flattened();
+        let resolved = tree(&rules, &[]).resolve(names);
         assert_eq!([1, 2].map(|service| said(&resolved, service, 7)), [Some((11, 0)), Some((10, 0))]);
         assert_eq!([1, 2].map(|service| said(&resolved, service, 8)), [Some((12, 0)); 2]);
         assert_eq!(said(&resolved, 1, 9), None);
-        let resolved = tree(&rules, &[10, 11]).resolve(&names);
+        assert_eq!(said(&resolved, 3, 7), None, "no service of this policy");
+        let resolved = tree(&rules, &[10, 11]).resolve(names);
         assert_eq!([1, 2].map(|service| said(&resolved, service, 7)), [Some((12, 0)); 2]);
     }
 
@@ -328,7 +342,7 @@ mod tests {
             rule(11, &["t13*_*_*"], &[linux], None),
             rule(12, &["t13*_*_*"], &[], None),
         ];
-        let names = [name(7, CHROME, 0), name(8, CURL, 0)];
+        let names = [(name(7, CHROME, 0), 1), (name(8, CURL, 0), 1)];
         let resolved = tree(&rules, &[]).resolve(&names);
         assert_eq!([7, 8].map(|key| said(&resolved, 1, key)), [Some((12, 0b11)), Some((12, 0b10))]);
         let resolved = tree(&rules, &[10]).resolve(&names);
@@ -338,7 +352,7 @@ mod tests {
     #[test]
     fn nobody_acts_on_a_key_that_several_clients_have() {
         let rules = [rule(10, &[CHROME], &[], None)];
-        assert!(tree(&rules, &[]).resolve(&[name(7, CHROME, 1)]).is_empty());
+        assert!(tree(&rules, &[]).resolve(&[(name(7, CHROME, 1), 1)]).is_empty());
     }
 
     #[test]

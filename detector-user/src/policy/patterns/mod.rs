@@ -6,7 +6,7 @@ pub(super) mod syn;
 use std::fmt;
 
 use detector_common::{
-    fingerprint::{Kind, Name, ja4_text},
+    fingerprint::{EARLIER_JA4S, Kind, Name, ja4_text},
     syn::Syn,
 };
 use serde::{Deserialize, Serialize};
@@ -36,6 +36,8 @@ pub struct Patterns {
 pub struct Names<'a> {
     /// The JA4 of a ClientHello.
     pub ja4: Option<&'a str>,
+    /// Other JA4s that it had before.
+    pub earlier_ja4: [Option<&'a str>; EARLIER_JA4S],
     /// The same without the extensions that come and go.
     pub stable_ja4: Option<&'a str>,
     /// The signature of the SYN.
@@ -45,9 +47,12 @@ pub struct Names<'a> {
 impl<'a> From<&'a Name> for Names<'a> {
     fn from(name: &'a Name) -> Self {
         match Kind::from_number(name.kind) {
-            Some(Kind::Tls) => {
-                Self { ja4: ja4_text(&name.ja4), stable_ja4: ja4_text(&name.stable_ja4), ..Self::default() }
-            }
+            Some(Kind::Tls) => Self {
+                ja4: ja4_text(&name.ja4),
+                earlier_ja4: name.earlier_ja4.each_ref().map(ja4_text),
+                stable_ja4: ja4_text(&name.stable_ja4),
+                ..Self::default()
+            },
             Some(Kind::Syn) => Self { syn: Some(&name.syn), ..Self::default() },
             Some(Kind::Initial) | None => Self::default(),
         }
@@ -97,7 +102,7 @@ impl Patterns {
 
     /// Whether a JA4 of a client, full or stable, is one of a pattern.
     pub fn names_ja4(&self, names: &Names<'_>) -> bool {
-        let mut known = [names.ja4, names.stable_ja4].into_iter().flatten();
+        let mut known = [names.ja4, names.stable_ja4].into_iter().chain(names.earlier_ja4).flatten();
         known.any(|ja4| self.ja4.iter().any(|pattern| pattern.matches(ja4)))
     }
 
@@ -170,7 +175,8 @@ mod tests {
     fn a_client_matches_one_of_each_kind() {
         let syn = Syn { version: 4, initial_ttl: 64, ..Syn::EMPTY };
         let (chrome, four) = ([CHROME], ["4:*:*:*:*:*:*:*"]);
-        let whole = Names { ja4: Some(CHROME), stable_ja4: Some(STABLE), syn: Some(&syn) };
+        let whole =
+            Names { ja4: Some(CHROME), stable_ja4: Some(STABLE), syn: Some(&syn), ..Names::default() };
         let hello = Names { syn: None, ..whole };
         assert!(patterns(&chrome, &four).matches(&whole));
         assert!(!patterns(&chrome, &four).matches(&hello), "no SYN was seen");
