@@ -54,7 +54,7 @@ fn ipv6_headers() {
         (
             "SYN",
             &tcp(SOURCE_V6, API_V6, flags::SYN).frame(),
-            "pass conforming; api.conforming 1; source_created 1; followed 1; 2001:db8:a:b::/64@api packets 1 connections 1",
+            "pass conforming; api.conforming 1; source_created 1; followed 1; fingerprint_created 1; 2001:db8:a:b::/64@api packets 1 connections 1",
         ),
     ]);
 }
@@ -112,7 +112,7 @@ fn ipv6_fragments() {
             "atomic: first and last at once (RFC 6946)",
             &syn.clone().fragment(0, false).frame(),
             "pass conforming; api.conforming 1; ipv6_extensions 1; source_created 1; \
-             followed 1; 2001:db8:a:b::/64@api packets 1 connections 1",
+             followed 1; fingerprint_created 1; 2001:db8:a:b::/64@api packets 1 connections 1",
         ),
         (
             "tiny",

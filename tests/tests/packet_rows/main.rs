@@ -37,7 +37,7 @@ pub(crate) const POLICY: &str = r#"
 
 pub(crate) const CONFORMING: &str =
     "pass conforming; api.conforming 1; source_created 1; 10.1.2.3/32@api packets 1";
-pub(crate) const CONNECTION: &str = "pass conforming; api.conforming 1; source_created 1; followed 1; 10.1.2.3/32@api packets 1 connections 1";
+pub(crate) const CONNECTION: &str = "pass conforming; api.conforming 1; source_created 1; followed 1; fingerprint_created 1; 10.1.2.3/32@api packets 1 connections 1";
 pub(crate) const CONFORMING_V6: &str =
     "pass conforming; api.conforming 1; source_created 1; 2001:db8:a:b::/64@api packets 1";
 pub(crate) const REST: &str =

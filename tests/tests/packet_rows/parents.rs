@@ -61,7 +61,7 @@ fn bytes_and_connections_of_a_parent() {
             0,
             "54 bytes and a connection are left",
             &syn("10.1.2.4:1"),
-            "pass conforming; api.conforming 1; source_created 1; followed 1; 10.1.2.4/32@api packets 1 connections 1",
+            "pass conforming; api.conforming 1; source_created 1; followed 1; fingerprint_created 1; 10.1.2.4/32@api packets 1 connections 1",
         ),
         (
             0,

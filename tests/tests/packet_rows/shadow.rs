@@ -105,7 +105,7 @@ fn a_rule_may_be_shadowed_alone() {
             0,
             "limit, within",
             &syn,
-            "pass conforming; api.conforming 1; source_created 1; followed 1; 10.3.0.1/32@api packets 1 connections 1",
+            "pass conforming; api.conforming 1; source_created 1; followed 1; fingerprint_created 1; 10.3.0.1/32@api packets 1 connections 1",
         ),
         (
             0,
