@@ -103,8 +103,7 @@ fn the_program_and_the_host_agree_on_every_packet_of_clients() {
             let judged = rig.send(&frame);
             let place = || {
                 format!(
-                    "packet {packet_number} under policy {number}: {moment:?} of {connection:?}\n{:?}\n{policy:#?}\n{added:#?}",
-                    host
+                    "packet {packet_number} under policy {number}: {moment:?} of {connection:?}\n{host:?}\n{policy:#?}\n{added:#?}"
                 )
             };
             assert_eq!(judged.reason(), host.reason, "reason of {}", place());
@@ -513,11 +512,11 @@ struct Refusal {
 
 impl Refusal {
     /// Makes it what is said of the packet; whether it is dropped. In shadow it gives way to what was said before.
-    fn is_final(self, judged: &mut Expected) -> bool {
+    fn is_final(&self, judged: &mut Expected) -> bool {
         if !self.is_shadow || !is_drop(judged.reason) {
             judged.reason = self.reason;
             judged.shadow = self.is_shadow;
-            judged.class = Some(self.class);
+            judged.class = Some(self.class.clone());
         }
         !self.is_shadow
     }
