@@ -12,8 +12,19 @@ use detector_user::kernel::names;
 
 use crate::policies::{DESTINATIONS, PORTS, SOURCES};
 
-/// Under it each fingerprint is seen once.
-const OPEN: &str = "version = 1\n[[service]]\nname = \"all\"\naddresses = [\"0.0.0.0/0\", \"::/0\"]\n";
+/// As many services as a random policy has at most, each with the port of its number: a rule acts where a fingerprint was seen.
+const SERVICES: u16 = 6;
+
+/// Under it each fingerprint is seen once at each service.
+fn open() -> String {
+    let service = |number: u16| {
+        format!(
+            "[[service]]\nname = \"{number}\"\naddresses = [\"0.0.0.0/0\", \"::/0\"]\nports = [\"tcp/{}\"]\n",
+            443 + number
+        )
+    };
+    (0..SERVICES).map(service).fold("version = 1\n".to_owned(), |text, service| text + &service)
+}
 
 /// Where they are seen: nowhere among [`SOURCES`].
 const ENDS: [[&str; 2]; 2] =
@@ -50,19 +61,22 @@ fn hellos() -> Vec<Vec<u8>> {
 impl Fingerprints {
     /// Has a program see each of them, and gives them their names.
     pub(crate) fn seen_by(rig: &mut Rig) -> Self {
-        rig.apply(OPEN);
+        rig.apply(&open());
         let hellos = hellos();
         let mut keys = (vec![0; hellos.len()], [[0; 2]; SYSTEMS.len()]);
         let mut port = 1000;
         for system in 0..SYSTEMS.len() {
             for (hello, stream) in hellos.iter().enumerate() {
                 for (is_v6, [from, to]) in ENDS.iter().enumerate() {
-                    port += 1;
-                    let from = from.replace("1000", &port.to_string());
-                    let mut connection = Connection::new(&from, to, system, hello);
-                    keys.1[system][is_v6] = rig.send(&connection.syn()).trace.syn_key;
-                    connection.sequence += 1;
-                    keys.0[hello] = rig.send(&connection.segment(stream)).trace.tls_key;
+                    for service in 0..SERVICES {
+                        port += 1;
+                        let from = from.replace("1000", &port.to_string());
+                        let to = to.replace("443", &(443 + service).to_string());
+                        let mut connection = Connection::new(&from, &to, system, hello);
+                        keys.1[system][is_v6] = rig.send(&connection.syn()).trace.syn_key;
+                        connection.sequence += 1;
+                        keys.0[hello] = rig.send(&connection.segment(stream)).trace.tls_key;
+                    }
                 }
             }
         }
