@@ -198,7 +198,7 @@ pub(super) struct AddIncident {
     /// Of a throttle: one budget for all clients that match the fingerprints, instead of one for each source.
     #[serde(default)]
     shared: bool,
-    /// Add also what is refused because it is about nearly everyone or has no effect.
+    /// Add also what is refused because it is about nearly everyone, about fingerprints that ordinary clients have, or has no effect.
     #[serde(default)]
     force: bool,
 }

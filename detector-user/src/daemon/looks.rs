@@ -35,6 +35,8 @@ pub(super) struct Looks {
     tables_ns: Option<u64>,
     unseen: [Unseen; 2],
     named: Option<Named>,
+    /// Whether rules about fingerprints could not be brought up to date at the last look.
+    is_failing: bool,
     kept: Kept,
     watch: Watch,
 }
@@ -147,9 +149,16 @@ impl Looks {
         };
         let refreshed = running.maps_to_change().and_then(|mut maps| Ok(client_rules::refresh(&mut maps)?));
         match refreshed {
-            Ok(count) => running.client_rules.store(count as u64, Ordering::Relaxed),
+            Ok(count) => {
+                running.client_rules.store(count as u64, Ordering::Relaxed);
+                self.is_failing = false;
+            }
             Err(failure) => {
-                tracing::error!("rules act on no further fingerprints: {}", failure.message);
+                // Once, until they can be again.
+                if !self.is_failing {
+                    tracing::error!("rules act on no further fingerprints: {}", failure.message);
+                }
+                self.is_failing = true;
             }
         }
     }
