@@ -120,8 +120,6 @@ pub struct Scratch {
     pub layout: u64,
     /// The decision on it.
     pub decision: u64,
-    /// Where drops of the class's rule are counted.
-    pub rule_counter: u64,
     /// Length of its frame.
     pub bytes: u64,
     /// Now, ticks.

@@ -116,7 +116,7 @@ fn increment(slot: u32) {
 #[inline(never)]
 fn trace(packet: Option<&Packet>, decision: u64, bytes: u32) {
     let Some(trace) = TRACE.get_ptr_mut(0) else { return };
-    let Packed { service, class, reason, shadow } = Packed::unpack(decision);
+    let Packed { service, class, reason, shadow, .. } = Packed::unpack(decision);
     let refused = reason as usize >= FIRST_DROP;
     let (prefix, unit, connection) = match packet {
         Some(packet) => {

@@ -137,9 +137,9 @@ impl Refusal {
                 class: self.class,
                 reason: reason as u8,
                 shadow: self.is_shadow as u8,
+                rule_counter: self.rule_counter,
             };
             atomic::store(word!(scratch, decision), decision.pack());
-            atomic::store(word!(scratch, rule_counter), self.rule_counter as u64);
         }
         !self.is_shadow
     }

@@ -20,16 +20,15 @@ use crate::{
 #[inline(always)]
 pub(crate) fn sample(ctx: &XdpContext, decision: &Decision<'_>, packet: &Packet, bytes: u32, now: u64) {
     if may_send(now) {
-        let bytes = bytes as u64 | (decision.rule_counter as u64) << 32;
         send(ctx.ctx, packet, decision.pack(), bytes, now);
     }
 }
 
-/// Writes an event. In `bytes` the rule's counter is above those of the frame. Not inlined, so that a packet without one does not carry its stack.
+/// Writes an event. Not inlined, so that a packet without one does not carry its stack.
 #[inline(never)]
-fn send(ctx: *mut xdp_md, packet: &Packet, decision: u64, bytes: u64, now: u64) {
+fn send(ctx: *mut xdp_md, packet: &Packet, decision: u64, bytes: u32, now: u64) {
     let ctx = XdpContext::new(ctx);
-    let Packed { service, class, reason, shadow } = Packed::unpack(decision);
+    let Packed { service, class, reason, shadow, rule_counter } = Packed::unpack(decision);
     let Some(mut event) = EVENTS.reserve(0) else {
         table_event(TableEvent::EventsLost);
         return;
@@ -38,7 +37,7 @@ fn send(ctx: *mut xdp_md, packet: &Packet, decision: u64, bytes: u64, now: u64) 
         time_ns: now >> TICKS_PER_NS_LOG2,
         source: [packet.source.high, packet.source.low],
         destination: [packet.destination.high, packet.destination.low],
-        bytes: bytes as u32,
+        bytes,
         interface: ctx.ingress_ifindex() as u32,
         source_port: packet.source_port,
         destination_port: packet.destination_port,
@@ -51,7 +50,7 @@ fn send(ctx: *mut xdp_md, packet: &Packet, decision: u64, bytes: u64, now: u64) 
             Family::V6 => 6,
         },
         shadow,
-        rule_counter: (bytes >> 32) as u16,
+        rule_counter,
         reserved: 0,
     });
     event.submit(0);

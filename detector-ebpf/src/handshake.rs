@@ -65,7 +65,6 @@ pub(crate) fn hand_over(
     frame::copy_packet(packet, &mut scratch.packet);
     scratch.layout = layout;
     scratch.decision = decision.pack();
-    scratch.rule_counter = decision.rule_counter as u64;
     scratch.bytes = bytes as u64;
     scratch.now = now;
     scratch.generation = policy.generation().0;
@@ -124,13 +123,14 @@ pub(crate) fn follow(ctx: &XdpContext) -> u32 {
         None => NOTHING,
     };
     // What it was decided before, unless the handshake was refused.
-    let Packed { class, reason, shadow, .. } = Packed::unpack(atomic::load(word!(scratch, decision)));
+    let Packed { class, reason, shadow, rule_counter, .. } =
+        Packed::unpack(atomic::load(word!(scratch, decision)));
     let decision = Decision {
         reason: Reason::from_number(reason).unwrap_or(Reason::Unjudged),
         shadow: shadow != 0,
         service,
         class,
-        rule_counter: atomic::load(word!(scratch, rule_counter)) as u16,
+        rule_counter,
         packet: Some(packet),
         way,
     };

@@ -62,6 +62,8 @@ pub(crate) struct Packed {
     pub(crate) reason: u8,
     /// 1: count only.
     pub(crate) shadow: u8,
+    /// See [`Decision::rule_counter`].
+    pub(crate) rule_counter: u16,
 }
 
 impl Decision<'_> {
@@ -69,7 +71,8 @@ impl Decision<'_> {
     #[inline(always)]
     pub(crate) fn pack(&self) -> u64 {
         let (reason, shadow) = (self.reason as u8, self.shadow as u8);
-        Packed { service: self.service, class: self.class, reason, shadow }.pack()
+        let Self { service, class, rule_counter, .. } = *self;
+        Packed { service, class, reason, shadow, rule_counter }.pack()
     }
 }
 
@@ -81,6 +84,7 @@ impl Packed {
             | (self.class as u64) << 16
             | (self.reason as u64) << 32
             | (self.shadow as u64) << 40
+            | (self.rule_counter as u64) << 48
     }
 
     /// The numbers of [`Decision::pack`].
@@ -91,6 +95,7 @@ impl Packed {
             class: (word >> 16) as u16,
             reason: (word >> 32) as u8,
             shadow: (word >> 40) as u8,
+            rule_counter: (word >> 48) as u16,
         }
     }
 }

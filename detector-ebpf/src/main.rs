@@ -38,6 +38,7 @@ use crate::{judge::Decision, policy::Policy};
 
 /// Decides on one frame. Marked for frames in several buffers, so that jumbo frames do not force generic mode.
 #[xdp(frags)]
+#[inline(always)]
 fn detector(ctx: XdpContext) -> u32 {
     let now = clock::now();
     let mut room = MaybeUninit::uninit();
@@ -57,7 +58,9 @@ fn detector(ctx: XdpContext) -> u32 {
 }
 
 /// Goes on with a packet that may be part of a handshake; see [`handshake`].
+// Into the entry that the macro makes, which else has a frame of its own.
 #[xdp(frags)]
+#[inline(always)]
 fn handshakes(ctx: XdpContext) -> u32 {
     handshake::follow(&ctx)
 }
