@@ -213,7 +213,7 @@ fn client_rule(tree: u32, service: u16, of: Trait, key: u64) -> ClientRule {
     }
     let key = ClientRuleKey::new(tree, service, of, key);
     // SAFETY: the daemon replaces whole values, and old ones live until this program has ended (RCU).
-    unsafe { CLIENT_RULES.get(&key) }.map_or(none, |rule| *rule)
+    unsafe { CLIENT_RULES.get(key) }.map_or(none, |rule| *rule)
 }
 
 /// The number of a class; 0 where its rule has ended.
