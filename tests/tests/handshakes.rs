@@ -81,12 +81,31 @@ fn a_refused_hello_is_asked_again_when_it_is_sent_again_and_costs_nothing_until_
     assert_eq!(shake(&mut rig, "198.51.100.7:1004"), Reason::Conforming);
 }
 
-#[test]
-fn hellos_that_are_not_read_are_charged_too() {
+/// Makes a handshake of a client from the two halves of a ClientHello; the reason of its last segment.
+type Trick = fn(&mut Client, &mut Rig, &[u8], &[u8]) -> Reason;
+
+/// Each is charged as others are, of a budget of two.
+fn check_each(profile: &str, tricks: &[(&str, Trick)]) {
     let stream = Hello::browser(700).stream();
     let (first, second) = stream.split_at(500);
-    // Each ends in what the program does not read; the reason of its last segment.
-    type Trick = fn(&mut Client, &mut Rig, &[u8], &[u8]) -> Reason;
+    for (name, trick) in tricks {
+        let mut rig = Rig::under(&policy(profile));
+        let mut reason = |port: u16| {
+            let mut client = Client::new(&format!("198.51.100.7:{port}"));
+            client.connect(&mut rig);
+            trick(&mut client, &mut rig, first, second)
+        };
+        assert_eq!(
+            [reason(1000), reason(1001), reason(1002), reason(1003)],
+            [Reason::Conforming, Reason::Conforming, Reason::Handshakes, Reason::Handshakes],
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn hellos_that_are_not_read_are_charged_too() {
+    // Each ends in what the program does not read.
     let tricks: [(&str, Trick); 4] = [
         ("the second segment first", |client, rig, _, second| client.reason(rig, 500, second)),
         ("overlapping segments", |client, rig, first, second| {
@@ -105,28 +124,13 @@ fn hellos_that_are_not_read_are_charged_too() {
             client.reason(rig, 0, &long)
         }),
     ];
-    for (name, trick) in tricks {
-        let mut rig = two();
-        let mut reason = |port: u16| {
-            let mut client = Client::new(&format!("198.51.100.7:{port}"));
-            client.connect(&mut rig);
-            trick(&mut client, &mut rig, first, second)
-        };
-        assert_eq!(
-            [reason(1000), reason(1001), reason(1002), reason(1003)],
-            [Reason::Conforming, Reason::Conforming, Reason::Handshakes, Reason::Handshakes],
-            "{name}"
-        );
-    }
+    check_each(TWO, &tricks);
 }
 
 /// What only the program takes for something: the server drops it, for its sequence number or its checksum.
 #[test]
 fn nothing_that_the_server_does_not_take_hides_a_handshake() {
-    let stream = Hello::browser(700).stream();
-    let (first, second) = stream.split_at(500);
-    // Each returns the reason of the segment with which the server has the whole ClientHello.
-    type Trick = fn(&mut Client, &mut Rig, &[u8], &[u8]) -> Reason;
+    // Each ends in the segment with which the server has the whole ClientHello.
     let tricks: [(&str, Trick); 6] = [
         ("a reset", |client, rig, first, second| {
             rig.send(&client.packet(flags::RST).sequence(client.sequence.wrapping_add(1 << 30)).frame());
@@ -138,7 +142,6 @@ fn nothing_that_the_server_does_not_take_hides_a_handshake() {
             client.reason(rig, 0, second)
         }),
         ("a pause", |client, rig, first, second| {
-            // Not given back meanwhile: see the budget.
             rig.advance(11_000 * MS);
             let mut other = Client::new("198.51.100.7:1");
             other.send(rig, &[]);
@@ -161,19 +164,8 @@ fn nothing_that_the_server_does_not_take_hides_a_handshake() {
             client.reason(rig, 0, &[first, second].concat())
         }),
     ];
-    for (name, trick) in tricks {
-        let mut rig = Rig::under(&policy("handshakes = { rate = \"2/d\", burst = 2 }"));
-        let mut reason = |port: u16| {
-            let mut client = Client::new(&format!("198.51.100.7:{port}"));
-            client.connect(&mut rig);
-            trick(&mut client, &mut rig, first, second)
-        };
-        assert_eq!(
-            [reason(1000), reason(1001), reason(1002), reason(1003)],
-            [Reason::Conforming, Reason::Conforming, Reason::Handshakes, Reason::Handshakes],
-            "{name}"
-        );
-    }
+    // Nothing is given back during the pauses.
+    check_each("handshakes = { rate = \"2/d\", burst = 2 }", &tricks);
 }
 
 #[test]

@@ -9,8 +9,9 @@ use detector_tests::{
     api::Api,
     capture::Tap,
     daemon::{Site, answer, binary},
+    follower::Follower,
     https::Https,
-    process::{PATIENCE, Running, run, wait_until},
+    process::{PATIENCE, run, wait_until},
     stage::{Net, Stage, Who, edge_interface, policy},
 };
 use serde_json::Value;
@@ -162,18 +163,13 @@ fn a_new_fingerprint_is_told_where_events_are_followed() -> Result<()> {
     let https = Https::start(&stage.edge, &[net.service()])?;
     let site = Site::new(&stage.edge, &open())?;
     let _daemon = site.start(&[&edge_interface(0)], &[])?;
-    let printed = site.files().join("events");
-    let mut command =
-        site.detector(&["events", "--json", "--kind", "fingerprint", "--service", "edge", "--api"])?;
-    command.arg(site.api()).stdout(std::fs::File::create(&printed)?);
-    let _follower = Running::start(&mut command)?;
+    let follower = Follower::start(&site, &["--json", "--kind", "fingerprint", "--service", "edge"])?;
     // Clients that nobody has seen, until one comes after somebody follows.
     let mut ciphers =
         ["", ":AES128-SHA", ":AES256-SHA", ":AES128-GCM-SHA256", ":AES256-GCM-SHA384"].into_iter();
     let event = wait_until("a fingerprint is told", PATIENCE, || {
-        let text = std::fs::read_to_string(&printed)?;
-        if let Some(line) = text.lines().next() {
-            return Ok(Some(serde_json::from_str::<Value>(line)?));
+        if let Some(event) = follower.events().into_iter().next() {
+            return Ok(Some(event));
         }
         if let Some(more) = ciphers.next() {
             let list = format!("ECDHE-ECDSA-AES128-GCM-SHA256{more}");

@@ -4,6 +4,7 @@
 //!
 //! `DETECTOR_TEST_SEED` gives a run back; the seed is printed.
 
+mod client_rules;
 mod clients;
 mod frames;
 mod handshakes;

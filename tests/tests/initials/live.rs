@@ -7,8 +7,9 @@ use detector_common::{fingerprint::Kind, hello::Transport};
 use detector_tests::{
     api::Api,
     daemon::Site,
+    follower::Follower,
     hello::Hello,
-    process::{PATIENCE, Running, wait_until},
+    process::{PATIENCE, wait_until},
     stage::{Net, Stage, Who, edge_interface, policy},
 };
 use detector_user::{
@@ -170,18 +171,13 @@ fn a_new_client_is_told_where_events_are_followed() -> Result<()> {
     let Some(stage) = Stage::in_turn(1)? else { return Ok(()) };
     let site = Site::new(&stage.edge, &policy(LIMIT))?;
     let _daemon = site.start(&[&edge_interface(0)], &[])?;
-    let printed = site.files().join("events");
-    let mut command =
-        site.detector(&["events", "--json", "--kind", "fingerprint", "--service", "edge", "--api"])?;
-    command.arg(site.api()).stdout(std::fs::File::create(&printed)?);
-    let _follower = Running::start(&mut command)?;
+    let follower = Follower::start(&site, &["--json", "--kind", "fingerprint", "--service", "edge"])?;
     let message = message(1500, 0);
     // Shapes that nobody has seen, until one comes after somebody follows.
     let mut sizes = 1200..1450;
     let event = wait_until("a client is told", PATIENCE, || {
-        let text = std::fs::read_to_string(&printed)?;
-        if let Some(line) = text.lines().next() {
-            return Ok(Some(serde_json::from_str::<Value>(line)?));
+        if let Some(event) = follower.events().into_iter().next() {
+            return Ok(Some(event));
         }
         let size = sizes.next().context("no shape is left")?;
         send(&stage, Net::v4(0), &datagrams(&message, size))?;
