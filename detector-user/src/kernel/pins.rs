@@ -30,8 +30,9 @@ pub const DEFAULT_ROOT: &str = "/sys/fs/bpf/detector";
 /// `BPF_FS_MAGIC` of linux/magic.h.
 const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
 
-/// How often a lock is tried that others hold for moments, and how long is waited between.
-const LOCK_ATTEMPTS: u32 = 20;
+/// How often a lock is tried that others hold for moments, and how long is waited between: a second, since who unloads
+/// thousands of pins on a busy machine takes a part of one.
+const LOCK_ATTEMPTS: u32 = 100;
 /// Ten seconds.
 const POLICY_LOCK_ATTEMPTS: u32 = 1000;
 const LOCK_PAUSE: std::time::Duration = std::time::Duration::from_millis(10);
@@ -126,9 +127,11 @@ impl Lock {
 }
 
 impl PinsError {
-    /// Whether a directory was not there (any more): somebody else removed it meanwhile.
+    /// Whether somebody else removed a directory meanwhile. `AlreadyExists` too: `create_dir_all` says so of a directory
+    /// that was there when it was made and is no more when it is looked at.
     fn is_gone(&self) -> bool {
-        matches!(self, Self::NoBpffs { source, .. } | Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
+        let (Self::NoBpffs { source, .. } | Self::Io { source, .. }) = self else { return false };
+        matches!(source.kind(), io::ErrorKind::NotFound | io::ErrorKind::AlreadyExists)
     }
 }
 
