@@ -8,7 +8,7 @@ use aya::{
 };
 use detector_common::{
     limits::{SOURCES_DEFAULT, WAYS},
-    table::sets_for_sources,
+    table_size::sets_for_sources,
 };
 
 /// The object of the driver and the references.

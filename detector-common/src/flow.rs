@@ -86,6 +86,8 @@ pub enum Order {
     Next,
     /// All of it came before.
     Again,
+    /// One byte, the last that came: asks whether the other side is still there (RFC 9293, 3.8.4), and is not to be read.
+    KeepAlive,
     /// It begins before the next byte and ends after it.
     Overlapping,
     /// Bytes before it have not come.
@@ -102,6 +104,8 @@ impl Order {
             Self::Next
         } else if ahead > 0 {
             Self::Ahead
+        } else if end_ahead == 0 && bytes == 1 {
+            Self::KeepAlive
         } else if end_ahead <= 0 {
             Self::Again
         } else {
@@ -156,6 +160,7 @@ mod tests {
             assert_eq!(at(0, 1), Order::Next);
             assert_eq!(at(1, 1), Order::Ahead);
             assert_eq!(at(-10, 10), Order::Again);
+            assert_eq!((at(-1, 1), at(-2, 1), at(-2, 2)), (Order::KeepAlive, Order::Again, Order::Again));
             assert_eq!(at(-10, 11), Order::Overlapping);
         }
     }

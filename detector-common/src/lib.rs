@@ -6,7 +6,7 @@
 //! | question | module |
 //! |---|---|
 //! | what is in a frame? | [`frame`], [`packet`], [`address`] |
-//! | which entry of a table belongs to a source? | [`table`] |
+//! | which entry of a table belongs to a source? | [`table`], [`table_size`] |
 //! | who made the client? | [`syn`], [`hello`], [`initial`], [`flow`], [`fingerprint`] |
 //! | may it pass? | [`budget`], [`verdict`] |
 //! | what did the policy say? | [`policy`], [`service`], [`ranges`] |
@@ -49,4 +49,5 @@ pub mod ranges;
 pub mod service;
 pub mod syn;
 pub mod table;
+pub mod table_size;
 pub mod verdict;

@@ -15,7 +15,9 @@ use network_types::{
 
 use crate::{
     address::Address,
+    branchless::bounded,
     frame::{ExtensionHdr, Frame, PortBytes, TcpStart},
+    initial::{self, DATAGRAM_BYTES_MAX, DATAGRAM_BYTES_MIN},
     limits::{EXTENSION_HEADERS_MAX, VLAN_TAGS_MAX},
     verdict::Reason,
 };
@@ -122,13 +124,17 @@ pub struct Layout {
     pub transport: u32,
     /// Where the packet ends; an Ethernet frame may be padded beyond.
     pub end: u32,
+    /// Whether it may begin a handshake: its bytes start as a ClientHello over TCP does, or as an Initial of QUIC. Told here since the
+    /// parser has the headers at hand: no other packet pays for the look.
+    pub begins_handshake: bool,
 }
 
 impl Layout {
-    /// In the lowest [`Self::BITS`] bits of a word: 8 bits, then 17 and 17.
+    /// In the lowest [`Self::BITS`] bits of a word: 7 bits and one, then 17 and 17.
     #[inline(always)]
     pub const fn pack(self) -> u64 {
-        self.network as u64 & 0xff
+        self.network as u64 & NETWORK_MASK
+            | (self.begins_handshake as u64) << NETWORK_BITS
             | (self.transport as u64 & PLACE_MASK) << 8
             | (self.end as u64 & PLACE_MASK) << (8 + PLACE_BITS)
     }
@@ -140,12 +146,20 @@ impl Layout {
     #[inline(always)]
     pub const fn unpack(word: u64) -> Self {
         Self {
-            network: word as u32 & 0xff,
+            network: (word & NETWORK_MASK) as u32,
+            begins_handshake: word >> NETWORK_BITS & 1 != 0,
             transport: (word >> 8 & PLACE_MASK) as u32,
             end: (word >> (8 + PLACE_BITS) & PLACE_MASK) as u32,
         }
     }
 }
+
+/// Bits of the place of a network header, which follows Ethernet and [`VLAN_TAGS_MAX`] tags.
+const NETWORK_BITS: u32 = 7;
+
+const NETWORK_MASK: u64 = (1 << NETWORK_BITS) - 1;
+
+const _: () = assert!(EthHdr::LEN + VLAN_TAGS_MAX * VlanHdr::LEN <= NETWORK_MASK as usize);
 
 /// Bits of a place in a frame. The kernel's longest frame has 17 fragments of a page.
 pub const PLACE_BITS: u32 = 17;
@@ -378,12 +392,13 @@ fn parse_transport<F: Frame>(frame: &F, network: Network) -> Result<Parsed, Reas
         return Ok(unlocated(unread(&network, first_fragment | notes::SPLIT_HEADERS)));
     };
     // Of a packet in fragments the end is somewhere else.
-    let layout = match network.first_fragment {
+    let mut layout = match network.first_fragment {
         true => Layout::default(),
         false => Layout {
             network: network.start as u32,
             transport: network.transport as u32,
             end: network.end as u32,
+            begins_handshake: false,
         },
     };
     let mut packet = without_ports(&network, Ports::Known, first_fragment);
@@ -391,6 +406,7 @@ fn parse_transport<F: Frame>(frame: &F, network: Network) -> Result<Parsed, Reas
     packet.destination_port = u16::from_be_bytes([ports[2], ports[3]]);
     if network.protocol == UDP {
         check_udp(frame, &network)?;
+        layout.begins_handshake = !network.first_fragment && begins_initial(frame, &network);
         return Ok(Parsed { packet, layout });
     }
     let length = network.end - network.transport;
@@ -413,11 +429,45 @@ fn parse_transport<F: Frame>(frame: &F, network: Network) -> Result<Parsed, Reas
         return Err(Reason::Malformed);
     }
     packet.connection = flags & (TCP_SYN | TCP_ACK) == TCP_SYN;
+    layout.begins_handshake =
+        !network.first_fragment && begins_hello(frame, network.transport + header_length, network.end);
     Ok(Parsed { packet, layout })
 }
 
 const TCP_SYN: u8 = 0x02;
 const TCP_ACK: u8 = 0x10;
+
+/// Whether the bytes of a TCP segment may be the start of a ClientHello: a handshake record of TLS and the message's type in it, or
+/// as much of that as there is.
+#[inline(always)]
+fn begins_hello<F: Frame>(frame: &F, start: usize, end: usize) -> bool {
+    // No bytes at all, most often.
+    if end <= start {
+        return false;
+    }
+    // With the last byte of the header: the verifier wants a read of more than one. Bounded, since it wants no place behind which
+    // something is subtracted.
+    let place = bounded::<0x7fff>(start as u64 - 1);
+    match frame.read::<[u8; 7]>(place) {
+        Some([_, kind, major, _, _, _, message]) if end - start >= 6 => {
+            kind == TLS_HANDSHAKE && major == 3 && message == CLIENT_HELLO
+        }
+        // Fewer than a ClientHello begins with, and maybe padding behind.
+        _ => matches!(frame.read::<[u8; 2]>(place), Some([_, TLS_HANDSHAKE])),
+    }
+}
+
+/// Type of a TLS record with handshake messages (RFC 8446, 5.1), and of a ClientHello among these (4).
+const TLS_HANDSHAKE: u8 = 22;
+const CLIENT_HELLO: u8 = 1;
+
+/// Whether a UDP packet may be an Initial, by its size and its first bytes.
+#[inline(always)]
+fn begins_initial<F: Frame>(frame: &F, network: &Network) -> bool {
+    let start = network.transport + UdpHdr::LEN;
+    let sizes = DATAGRAM_BYTES_MIN as usize..=DATAGRAM_BYTES_MAX as usize;
+    sizes.contains(&network.end.wrapping_sub(start)) && frame.read(start).is_some_and(initial::may_begin)
+}
 
 /// The length in a UDP header covers the header and stays inside the packet, fragments aside (RFC 768).
 #[inline(always)]

@@ -55,15 +55,76 @@ fn headers_lie_where_the_layout_says() {
         "aa",
         "0000",
     ));
-    let layout = Layout { network: 18, transport: 42, end: 63 };
+    let layout = Layout { network: 18, transport: 42, end: 63, begins_handshake: false };
     assert_eq!(parse(&SliceFrame(&tagged)).map(|parsed| parsed.layout), Ok(layout));
     assert_eq!(Layout::unpack(layout.pack()), layout);
-    let far = Layout { network: 22, transport: (1 << 17) - 1, end: (1 << 17) - 1 };
+    let far = Layout { network: 22, transport: (1 << 17) - 1, end: (1 << 17) - 1, begins_handshake: true };
     assert_eq!(Layout::unpack(far.pack() | 1 << Layout::BITS), far);
     // The first of several fragments: its end is in another packet.
     let mut fragment = tagged;
     fragment[24] = 0x20;
     assert_eq!(parse(&SliceFrame(&fragment)).map(|parsed| parsed.layout), Ok(Layout::default()));
+}
+
+/// A frame over IPv4 with a transport header and bytes behind it.
+fn frame_of(protocol: u8, transport: &[u8], bytes: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(20 + transport.len() + bytes.len()).unwrap().to_be_bytes();
+    let mut frame = vec![2; 12];
+    frame.extend([0x08, 0x00, 0x45, 0, length[0], length[1], 0, 0, 0, 0, 64, protocol, 0, 0]);
+    frame.extend([10, 1, 2, 3, 203, 0, 113, 10]);
+    frame.extend(transport);
+    frame.extend(bytes);
+    frame
+}
+
+fn begins_handshake(frame: &[u8]) -> bool {
+    let layout = parse(&SliceFrame(frame)).unwrap().layout;
+    assert_eq!(Layout::unpack(layout.pack()), layout);
+    layout.begins_handshake
+}
+
+#[test]
+fn the_start_of_a_client_hello_is_seen_however_little_there_is_of_it() {
+    // With options of four bytes.
+    let header: Vec<u8> =
+        [&[0x9c, 0x40, 0x01, 0xbb, 0, 0, 0, 1, 0, 0, 0, 0, 0x60, 0x10][..], &[0; 10]].concat();
+    let hello = [22, 3, 1, 2, 0, 1, 0, 1, 0xfc];
+    for bytes in 0..=hello.len() {
+        let mut frame = frame_of(TCP, &header, &hello[..bytes]);
+        assert_eq!(begins_handshake(&frame), bytes != 0, "{bytes} bytes");
+        // Padding is not looked at.
+        frame.extend([0xff; 20]);
+        assert_eq!(begins_handshake(&frame), bytes != 0, "{bytes} bytes and padding");
+    }
+    for place in [0, 1, 5] {
+        let mut other = hello;
+        other[place] += 1;
+        assert!(!begins_handshake(&frame_of(TCP, &header, &other)), "byte {place} is another");
+    }
+    let mut padded = frame_of(TCP, &header, &[]);
+    padded.extend(hello);
+    assert!(!begins_handshake(&padded), "it is no part of the packet");
+    assert!(!begins_handshake(&frame_of(UDP, &[0x9c, 0x40, 0x01, 0xbb, 0, 17, 0, 0], &hello)));
+    let mut fragment = frame_of(TCP, &header, &hello);
+    fragment[20] = 0x20;
+    assert!(!begins_handshake(&fragment));
+}
+
+#[test]
+fn the_start_of_an_initial_is_seen_in_datagrams_of_its_size() {
+    let datagram = |bytes: usize, start: [u8; 5]| {
+        let length = u16::try_from(8 + bytes).unwrap().to_be_bytes();
+        let content = [&start[..], &vec![0; bytes - 5]].concat();
+        frame_of(UDP, &[0x9c, 0x40, 0x01, 0xbb, length[0], length[1], 0, 0], &content)
+    };
+    let (v1, v2) = ([0xc3, 0, 0, 0, 1], [0xd0, 0x6b, 0x33, 0x43, 0xcf]);
+    for start in [v1, v2] {
+        for (bytes, is_seen) in [(1199, false), (1200, true), (4096, true), (4097, false)] {
+            assert_eq!(begins_handshake(&datagram(bytes, start)), is_seen, "{bytes} bytes, {start:?}");
+        }
+    }
+    assert!(!begins_handshake(&datagram(1200, [0x43, 0, 0, 0, 1])), "a short header");
+    assert!(!begins_handshake(&datagram(1200, [0xc3, 0, 0, 0, 9])), "a version that nobody knows");
 }
 
 /// What a frame is made of; every combination is a whole frame.

@@ -25,26 +25,38 @@ use crate::{
 /// | 24 | slot of the policy in every table |
 /// | 25–26 | slot of the incident rules |
 /// | 27 | whether there are incident rules |
+/// | 28 | whether some of these are about fingerprints |
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Generation(pub u64);
 
 const SLOT_SHIFT: u32 = 24;
 const INCIDENTS_SHIFT: u32 = 25;
 const HAS_INCIDENTS: u64 = 1 << 27;
+const HAS_CLIENT_INCIDENTS: u64 = 1 << 28;
+
+/// A set of incident rules.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IncidentSet {
+    /// Its slot.
+    pub slot: u32,
+    /// Whether some of its rules are about fingerprints.
+    pub has_client_rules: bool,
+}
 
 impl Generation {
     /// Before the first policy.
     pub const NONE: Self = Self(0);
 
-    /// The policy in a slot, as of an epoch, and the incident rules of one of theirs.
+    /// The policy in a slot, as of an epoch, and the incident rules beside it.
     #[inline(always)]
-    pub const fn new(epoch: u32, slot: u32, incidents: Option<u32>) -> Self {
+    pub const fn new(epoch: u32, slot: u32, incidents: Option<IncidentSet>) -> Self {
         let policy =
             epoch as u64 & EPOCH_MAX as u64 | (slot as u64 & (POLICY_SLOTS as u64 - 1)) << SLOT_SHIFT;
         Self(match incidents {
             None => policy,
-            Some(slot) => {
-                policy | HAS_INCIDENTS | (slot as u64 & (INCIDENT_SLOTS as u64 - 1)) << INCIDENTS_SHIFT
+            Some(IncidentSet { slot, has_client_rules }) => {
+                let slot = (slot as u64 & (INCIDENT_SLOTS as u64 - 1)) << INCIDENTS_SHIFT;
+                policy | HAS_INCIDENTS | slot | if has_client_rules { HAS_CLIENT_INCIDENTS } else { 0 }
             }
         })
     }
@@ -68,6 +80,12 @@ impl Generation {
             return None;
         }
         Some((self.0 >> INCIDENTS_SHIFT) as u32 & (INCIDENT_SLOTS as u32 - 1))
+    }
+
+    /// The slot of the incident rules where some of them are about fingerprints.
+    #[inline(always)]
+    pub const fn client_incidents(self) -> Option<u32> {
+        if self.0 & HAS_CLIENT_INCIDENTS == 0 { None } else { self.incidents() }
     }
 
     /// Place of a class in its table. Numbers from [`CLASSES_MAX`] on are those of incident rules.

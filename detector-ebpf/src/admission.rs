@@ -170,7 +170,7 @@ fn rule_of(
     if class.is_always_allowed() || is_allowed && of_source as usize >= CLASSES_MAX {
         return 0;
     }
-    if let Some(slot) = generation.incidents() {
+    if let Some(slot) = generation.client_incidents() {
         let rule = rule_in(generation, incident_tree(slot), service, keys, now);
         if rule != 0 {
             return rule;

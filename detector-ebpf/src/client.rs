@@ -4,16 +4,14 @@ use detector_common::{
     branchless::bounded,
     client::{Client, DELAY_BINS, SIZE_BINS, delay_bin},
     counters::TableEvent,
-    table::{Key, Unit, outcomes_of},
+    table::{Key, Unit},
 };
 
 use crate::{
-    account,
-    atomic::{self, word},
-    charge,
-    fingerprint::{CONNECTION, FOLLOWED, HANDSHAKE, NOT_KNOWN, Sighting},
+    account, atomic,
     judge::Packed,
     maps::{CLIENT_COUNTS, SCRATCH},
+    sighting::{self, FOLLOWED, NOT_KNOWN, Sighting},
     source::{self, Table},
 };
 
@@ -35,24 +33,17 @@ extern "C" fn note_client(syn_key: u64, tls_key: u64, sighting: u64) -> u64 {
     let service = Packed::unpack(handed.decision).service;
     let key = Key::of_client(&source::seed(), handed.source_hash, syn_key, tls_key);
     let Some(place) = source::place_in(Table::Clients, &key) else { return 0 };
-    let attempt = if sighting.is_first() {
-        source::enter(Table::Clients, &key, now)
-    } else {
-        source::attempt_in(Table::Clients, &key)
-    };
-    let Some(attempt) = attempt else {
+    let Some((number, entry)) = sighting.enter(Table::Clients, &place, &key, now) else {
         // More of a handshake may be of a client that has given way.
         if sighting.is_first() {
             account::table_event(TableEvent::ClientsFull);
         }
         return 0;
     };
-    let Some(counts) = CLIENT_COUNTS.get_ptr_mut(source::number_of(&place, attempt)) else { return 0 };
-    let entry = source::way(&place, attempt);
+    let Some(counts) = CLIENT_COUNTS.get_ptr_mut(number) else { return 0 };
     // SAFETY: an element of the map; two CPUs that count at once may lose one of both.
     let client = unsafe { &mut *counts };
-    let is_empty = atomic::load(word!(entry, traffic)) | atomic::load(word!(entry, outcomes)) == 0;
-    if client.key != key.prefix || is_empty {
+    if client.key != key.prefix || sighting::is_empty(entry) {
         clear(client);
         let source = Key::new(packet.source, Unit::of_source(packet.source.family), service);
         client.key = key.prefix;
@@ -61,13 +52,7 @@ extern "C" fn note_client(syn_key: u64, tls_key: u64, sighting: u64) -> u64 {
         client.syn_key = syn_key;
         client.tls_key = tls_key;
     }
-    charge::stamp(entry, now);
-    if sighting.counts == HANDSHAKE {
-        atomic::add(word!(entry, traffic), 1);
-    }
-    if sighting.counts == CONNECTION {
-        atomic::add(word!(entry, outcomes), outcomes_of(false, true));
-    }
+    sighting.count_in(entry, now);
     if sighting.counts == FOLLOWED {
         client.followed = client.followed.wrapping_add(1);
     }

@@ -11,6 +11,7 @@ use detector_common::{
     limits::{
         EXCHANGE_SAMPLE, EXCHANGE_SEGMENTS_MAX, EXEMPLAR_SAMPLE, OTHER_SEGMENTS_MAX, STRAYED_SEGMENTS_MAX,
     },
+    packet::Layout,
     table::{Key, Meta, Way},
 };
 
@@ -18,12 +19,13 @@ use crate::{
     account,
     admission::{self, Asked},
     atomic::{self, word},
-    client, clock, exemplar,
-    fingerprint::{self, CONNECTION, FOLLOWED, HANDSHAKE, NOT_KNOWN, Sighting, bin_between},
+    client, clock, exemplar, fingerprint,
     frame::{ACK, FIN, RST, Segment},
     hello,
     judge::Packed,
     maps::FLOW_STATES,
+    pending,
+    sighting::{CONNECTION, FOLLOWED, HANDSHAKE, NOT_KNOWN, Sighting, bin_between},
     source::{self, Created, Place, Table},
 };
 
@@ -149,7 +151,7 @@ pub(crate) fn open(
         atomic::store(word!(flow.entry, connections_tat), source::HALF_OPEN);
     }
     if known.is_none() {
-        source::count_pending(way, true);
+        pending::count(way, true);
     }
     Some(flow)
 }
@@ -326,7 +328,7 @@ fn close(flow: &Followed, way: *mut Way) {
         atomic::store(word!(flow.entry, packets_tat), 0);
         source::release(flow.entry, flow.meta);
     }
-    source::count_pending(way, false);
+    pending::count(way, false);
 }
 
 /// What a segment does to a state that is locked.
@@ -349,7 +351,9 @@ fn take(ctx: *mut xdp_md, scratch: *mut Scratch, owner: u64, state: &mut Flow, s
             Order::Next => return read(ctx, scratch, owner, state, segment),
             // It may be made to look so, by a SYN or bytes that the server does not take: so it is charged, once, like any other.
             Order::Again if !admits(state, 0) => return Outcome::Refused,
-            Order::Again => {}
+            // Whatever byte it has, but for the first one of a ClientHello.
+            Order::KeepAlive if begins_hello(scratch) && !admits(state, 0) => return Outcome::Refused,
+            Order::Again | Order::KeepAlive => {}
             Order::Overlapping => return unknown(state, HandshakeEvent::HelloStrayed),
             Order::Ahead => {
                 // Where it is the rest of a ClientHello, this program does not see when the server has all of it.
@@ -364,6 +368,13 @@ fn take(ctx: *mut xdp_md, scratch: *mut Scratch, owner: u64, state: &mut Flow, s
         }
     }
     end_of(state, segment)
+}
+
+/// Whether the segment in the scratch may begin a ClientHello.
+#[inline(always)]
+fn begins_hello(scratch: *mut Scratch) -> bool {
+    // SAFETY: see `handshake::hand_over`.
+    Layout::unpack(unsafe { (*scratch).layout }).begins_handshake
 }
 
 /// The client's first bytes after its ClientHello. A sample of connections is followed further.

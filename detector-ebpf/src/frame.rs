@@ -7,7 +7,6 @@ use aya_ebpf::{bindings::xdp_md, helpers::generated::bpf_xdp_get_buff_len, progr
 use detector_common::{
     branchless::bounded,
     frame::{Frame, Wire},
-    initial,
     limits::FRAME_BYTES_MAX,
     packet::{self, Layout, PLACE_BITS, Packet},
     verdict::{REASONS, Reason},
@@ -180,13 +179,6 @@ pub(crate) fn datagram(ctx: &XdpContext, layout: Layout) -> Option<Datagram> {
     Some(Datagram { start, bytes })
 }
 
-/// The first bytes of a UDP packet's payload; `None` where they are beyond the frame's first buffer.
-#[inline(always)]
-pub(crate) fn datagram_start(ctx: &XdpContext, layout: Layout) -> Option<initial::Start> {
-    let frame = XdpFrame { data: ctx.data(), data_end: ctx.data_end(), bytes: 0 };
-    frame.read(bounded::<0x7fff>((layout.transport + UDP_HEADER_BYTES) as u64))
-}
-
 /// Bits of [`Segment::flags`] (RFC 9293, 3.1).
 pub(crate) const FIN: u32 = 0x01;
 pub(crate) const RST: u32 = 0x04;
@@ -221,43 +213,3 @@ pub(crate) fn tcp_segment(ctx: &XdpContext, layout: Layout) -> Option<Segment> {
         payload: layout.end.saturating_sub(payload_start),
     })
 }
-
-/// Whether the bytes of a TCP packet may be the start of a ClientHello: a handshake record of TLS and the message's type in it, or as
-/// much of that as there is.
-#[inline(always)]
-pub(crate) fn may_begin_hello(ctx: &XdpContext, layout: u64) -> bool {
-    begins_hello(ctx.ctx, layout) != 0
-}
-
-/// A function with external linkage, for its stack.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn begins_hello(ctx: *mut xdp_md, layout: u64) -> u64 {
-    let layout = Layout::unpack(layout);
-    let ctx = XdpContext::new(ctx);
-    let frame = XdpFrame { data: ctx.data(), data_end: ctx.data_end(), bytes: 0 };
-    let offset_place = bounded::<0x7fff>((layout.transport + TCP_DATA_OFFSET) as u64);
-    let Some([offset, _]) = frame.read::<[u8; 2]>(offset_place) else { return 0 };
-    let start = layout.transport + (offset >> 4) as u32 * 4;
-    // No bytes at all, most often.
-    if layout.end <= start {
-        return 0;
-    }
-    // With the last byte of the header: the verifier wants a read of more than one.
-    let place = bounded::<0x7fff>(start.wrapping_sub(1) as u64);
-    let begins = match frame.read::<[u8; 7]>(place) {
-        Some([_, kind, major, _, _, _, message]) if layout.end - start >= 6 => {
-            kind == TLS_HANDSHAKE && major == 3 && message == CLIENT_HELLO
-        }
-        // Fewer than a ClientHello begins with, and maybe padding behind.
-        _ => matches!(frame.read::<[u8; 2]>(place), Some([_, TLS_HANDSHAKE])),
-    };
-    begins as u64
-}
-
-/// Place of the data offset in a TCP header (RFC 9293, 3.1).
-const TCP_DATA_OFFSET: u32 = 12;
-
-/// Type of a TLS record with handshake messages (RFC 8446, 5.1), and of a ClientHello among these (4).
-const TLS_HANDSHAKE: u8 = 22;
-const CLIENT_HELLO: u8 = 1;

@@ -6,7 +6,6 @@ use detector_common::{
     counters::HandshakeEvent,
     fingerprint::Kind,
     flow::{self, Scratch},
-    limits::SYN_SAMPLE,
     packet::{Layout, Packet, TCP, UDP},
     table::{Key, Unit, Way},
     verdict::{FIRST_DROP, Reason},
@@ -16,16 +15,18 @@ use crate::{
     account,
     admission::{self, Asked},
     atomic::{self, word},
-    charge, clock, exemplar,
-    fingerprint::{self, CONNECTION, Sighting},
+    charge, clock, exemplar, fingerprint,
     flows::{self, Start},
     frame,
     hello::read_syn,
     initial,
     judge::{Decision, Packed},
-    maps::{PROGRAMS, SCRATCH, SETTINGS},
+    maps::{PROGRAMS, SCRATCH},
+    pending,
     policy::Policy,
+    sighting::{CONNECTION, Sighting},
     source::{self, Table},
+    syn_flood,
 };
 
 /// Place of the program in [`PROGRAMS`].
@@ -51,12 +52,16 @@ pub(crate) fn hand_over(
     }
     let (Some(packet), Some(way)) = (decision.packet, decision.way) else { return };
     let is_dropped = decision.reason as usize >= FIRST_DROP && !decision.shadow;
-    if is_dropped || layout == 0 || !is_part(ctx, packet, layout, way) {
+    if is_dropped || layout == 0 || !is_part(packet, layout, way) {
         return;
     }
     // A rule may be about it all the same.
-    if packet.connection && !policy.has_client_rules() && is_flooded(now) && !is_sampled(packet) {
-        source::expect_hello(way, now);
+    if packet.connection
+        && !policy.has_client_rules()
+        && syn_flood::is_on(now)
+        && !syn_flood::is_sampled(packet)
+    {
+        pending::expect_hello(way, now);
         return account::handshake_event(HandshakeEvent::SynsSkipped);
     }
     let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return };
@@ -73,27 +78,13 @@ pub(crate) fn hand_over(
 }
 
 /// Whether a packet may be part of a handshake: it asks for a connection, its source has one in its handshake, or it begins as a
-/// ClientHello or an Initial of QUIC does. That is looked for in every packet, since a client can make this program forget its
+/// ClientHello or an Initial of QUIC does. The last is looked for in every packet, since a client can make this program forget its
 /// connection: by a reset that the server does not take for one, or by waiting.
 #[inline(always)]
-fn is_part(ctx: &XdpContext, packet: &Packet, layout: u64, way: *mut Way) -> bool {
-    match packet.protocol {
-        TCP => packet.connection || source::meta(way).pending() != 0 || frame::may_begin_hello(ctx, layout),
-        UDP => initial::may_begin(ctx, layout),
-        _ => false,
-    }
-}
-
-/// Whether there are more SYNs than there is room for.
-#[inline(always)]
-fn is_flooded(now: u64) -> bool {
-    SETTINGS.get_ptr_mut(0).is_some_and(|settings| now < atomic::load(word!(settings, syn_flood_until)))
-}
-
-/// Whether a SYN is followed also then: by its port, which clients choose at random (RFC 6056) and keep when they send the SYN again.
-#[inline(always)]
-fn is_sampled(packet: &Packet) -> bool {
-    (packet.source_port as u64 ^ source::seed().offsets[0]) & (SYN_SAMPLE - 1) == 0
+fn is_part(packet: &Packet, layout: u64, way: *mut Way) -> bool {
+    let is_tcp = packet.protocol == TCP;
+    Layout::unpack(layout).begins_handshake
+        || is_tcp && (packet.connection || source::meta(way).pending() != 0)
 }
 
 /// What was learned of a client by one packet: keys, 0 where there is none.
@@ -157,7 +148,7 @@ fn watch(ctx: &XdpContext, scratch: *mut Scratch, way: *mut Way) -> Learned {
     if packet.connection {
         let syn_key = read_syn(ctx.ctx, scratch, layout, &segment);
         charge::stamp_connection(way, now);
-        let is_followed = !is_flooded(now) || is_sampled(packet);
+        let is_followed = !syn_flood::is_on(now) || syn_flood::is_sampled(packet);
         if is_followed && syn_key != 0 {
             let sighting = Sighting { variant: 0, counts: CONNECTION, ..Sighting::EMPTY };
             let service = Packed::unpack(handed.decision).service;
@@ -168,7 +159,7 @@ fn watch(ctx: &XdpContext, scratch: *mut Scratch, way: *mut Way) -> Learned {
         let goes_on = admission::admits(Asked::Connection { syn_key });
         if !goes_on || !is_followed {
             if goes_on {
-                source::expect_hello(way, now);
+                pending::expect_hello(way, now);
                 account::handshake_event(HandshakeEvent::SynsSkipped);
             }
             return Learned { syn_key, tls_key: 0 };
@@ -182,12 +173,12 @@ fn watch(ctx: &XdpContext, scratch: *mut Scratch, way: *mut Way) -> Learned {
         Some(flow) => {
             // Forgotten by its source, but not here: its next segments are to be looked at too.
             if source::meta(way).pending() == 0 {
-                source::count_pending(way, true);
+                pending::count(way, true);
             }
             flow
         }
         // The SYN came before there was a program, or among too many others, or is forgotten.
-        None if frame::may_begin_hello(ctx, handed.layout) => {
+        None if layout.begins_handshake => {
             let start = Start { next_sequence: segment.sequence, syn_key: 0, syn_ns: 0 };
             match flows::open(&place, &key, way, scratch, &start) {
                 Some(flow) => flow,
@@ -195,7 +186,7 @@ fn watch(ctx: &XdpContext, scratch: *mut Scratch, way: *mut Way) -> Learned {
             }
         }
         None => {
-            source::forget_pending(way, now);
+            pending::forget(way, now);
             return NOTHING;
         }
     };

@@ -21,22 +21,12 @@ use crate::{
     account,
     admission::{self, Asked},
     atomic::{self, word},
-    client, exemplar,
-    fingerprint::{self, HANDSHAKE, Sighting},
-    frame, hello,
+    client, exemplar, fingerprint, frame, hello,
     judge::Packed,
     maps::SCRATCH,
+    sighting::{HANDSHAKE, Sighting},
     source::{self, Created, OF_QUIC, Table},
 };
-
-/// Whether a UDP packet may be an Initial, by its size and its first bytes. All that other packets pay.
-#[inline(always)]
-pub(crate) fn may_begin(ctx: &XdpContext, layout: u64) -> bool {
-    let layout = Layout::unpack(layout);
-    let payload = layout.end.wrapping_sub(layout.transport).wrapping_sub(frame::UDP_HEADER_BYTES);
-    (DATAGRAM_BYTES_MIN..=DATAGRAM_BYTES_MAX).contains(&payload)
-        && frame::datagram_start(ctx, layout).is_some_and(initial::may_begin)
-}
 
 /// Where in the entry of a connection the key of its shape is.
 #[inline(always)]

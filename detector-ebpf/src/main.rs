@@ -27,8 +27,11 @@ mod initial;
 mod judge;
 mod maps;
 mod parent;
+mod pending;
 mod policy;
+mod sighting;
 mod source;
+mod syn_flood;
 
 use core::mem::MaybeUninit;
 

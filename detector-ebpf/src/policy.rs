@@ -95,7 +95,7 @@ impl Policy {
     /// Whether rules may be about fingerprints. The header is looked up again, so that it need not be kept until here.
     #[inline(always)]
     pub(crate) fn has_client_rules(&self) -> bool {
-        self.generation.incidents().is_some()
+        self.generation.client_incidents().is_some()
             || POLICIES.get(self.slot()).is_some_and(|header| header.client_rules != 0)
     }
 

@@ -6,18 +6,16 @@ use detector_common::{
     budget::ticks,
     counters::{HandshakeEvent, TableEvent},
     hash::Seed,
-    limits::{
-        self, HALF_OPEN_NS_MIN, HANDSHAKE_NS_MAX, HISTORY_PACKETS, LONG_IDLE_NS, SEARCHES_MAX,
-        SWAP_ATTEMPTS_MAX, SYN_FLOOD_NS, WAYS,
-    },
-    table::{Key, Meta, PENDING_MAX, Set, Way, attempt_at, set_of, traffic_packets, way_of},
+    limits::{self, HISTORY_PACKETS, LONG_IDLE_NS, SEARCHES_MAX, WAYS},
+    table::{Key, Meta, Set, Way, attempt_at, set_of, traffic_packets, way_of},
 };
 
 use crate::{
     account,
     atomic::{self, word},
     charge,
-    maps::{CLIENT_BUDGETS, CLIENTS, FINGERPRINTS, FLOWS, PARENTS, SETTINGS, SOURCES},
+    maps::{CLIENT_BUDGETS, CLIENTS, FINGERPRINTS, FLOWS, PARENTS, SOURCES},
+    syn_flood,
 };
 
 /// The tables of ways.
@@ -358,7 +356,7 @@ extern "C" fn create_entry(prefix: u64, tag: u64, now: u64, class_and_epoch: u64
         }
         count_creation(table, seen.is_occupied());
         if table == Table::Flows && class_and_epoch == 0 && seen.is_occupied() && was_silent {
-            note_replaced_flow(idle_since, now);
+            syn_flood::note_replaced(idle_since, now);
         }
         let attempt =
             settle_with_others(place.hash, prefix, tag, chosen as u64, table as u64) as usize & (WAYS - 1);
@@ -490,55 +488,6 @@ fn count_creation(table: Table, replaced: bool) {
     account::table_event(TableEvent::SourceCreated);
     if replaced {
         account::table_event(TableEvent::SourceReplaced);
-    }
-}
-
-/// A connection gave way that had said nothing since its SYN came. If that is not long ago, there are more than there is room for.
-#[inline(always)]
-fn note_replaced_flow(idle_since: u64, now: u64) {
-    account::handshake_event(HandshakeEvent::FlowReplaced);
-    if now.saturating_sub(idle_since) < ticks(HALF_OPEN_NS_MIN)
-        && let Some(settings) = SETTINGS.get_ptr_mut(0)
-    {
-        atomic::store(word!(settings, syn_flood_until), now + ticks(SYN_FLOOD_NS));
-    }
-}
-
-/// Counts a connection of a source that begins its handshake, or ends it.
-#[inline(always)]
-pub(crate) fn count_pending(way: *mut Way, begins: bool) {
-    for _ in 0..SWAP_ATTEMPTS_MAX {
-        let seen = meta(way);
-        let pending = seen.pending();
-        // At the most nobody counts down: some are not counted. It ends with `forget_pending`.
-        if !seen.is_occupied() || pending == PENDING_MAX || !begins && pending == 0 {
-            return;
-        }
-        let counted = seen.with_pending(if begins { pending + 1 } else { pending - 1 });
-        if atomic::swap(meta_of(way), seen.0, counted.0).is_ok() {
-            return;
-        }
-    }
-}
-
-/// Has the next packets of a source looked at, whose SYN is not followed: its ClientHello is found without it.
-#[inline(always)]
-pub(crate) fn expect_hello(way: *mut Way, now: u64) {
-    if meta(way).pending() == 0 {
-        count_pending(way, true);
-    }
-    charge::stamp_connection(way, now);
-}
-
-/// Forgets the connections of a source that were not heard of for as long as a handshake is followed: of those whose entry went
-/// to another connection nobody else counts the end.
-#[inline(always)]
-pub(crate) fn forget_pending(way: *mut Way, now: u64) {
-    let seen = meta(way);
-    let since = atomic::load(word!(way, connections_tat));
-    if seen.is_occupied() && since.saturating_add(ticks(HANDSHAKE_NS_MAX)) < now {
-        // Lost to somebody who counts: the next packet forgets.
-        let _ = atomic::swap(meta_of(way), seen.0, seen.with_pending(0).0);
     }
 }
 

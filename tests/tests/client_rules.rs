@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use detector_common::verdict::{Reason, Verdict};
+use detector_common::{
+    limits::SYN_SAMPLE,
+    policy::Settings,
+    verdict::{Reason, Verdict},
+};
 use detector_tests::{
     client::Client,
     hello::Hello,
@@ -11,6 +15,7 @@ use detector_tests::{
 };
 use detector_user::{
     guard::{Guard, Host, Share, Unselective},
+    kernel::incidents,
     policy::{
         compile::compile,
         incident::{Incident, IncidentAction},
@@ -223,6 +228,46 @@ fn guard() -> Guard {
     }
 }
 
+/// A rule by hand that lets nothing of a target through.
+fn block(text: &str) -> Incident {
+    Incident {
+        id: 1,
+        action: IncidentAction::Block,
+        matches: matches(vec![target(text).expect("a target")]).expect("one"),
+        service: None,
+        until_s: None,
+        reason: "test".to_owned(),
+        by: "nobody".to_owned(),
+        at_s: 0,
+        counter: 0,
+    }
+}
+
+#[test]
+fn only_rules_about_fingerprints_have_every_syn_of_a_flood_looked_at() {
+    let change = |rig: &mut Rig, added: &[&str], undone: Option<u64>| {
+        let (clocks, added) = (rig.bench().clocks(), added.iter().copied().map(block).collect());
+        let maps = &mut rig.bench_mut().loaded.maps;
+        incidents::change(maps, clocks, added, |rule| Some(rule.id) == undone).expect("it fits");
+    };
+    let mut rig = Rig::under(&policy(""));
+    let settings = &rig.bench().loaded.maps.settings;
+    settings.write(0, &Settings { syn_flood_until: u64::MAX, ..settings.read(0) });
+    // How many were looked at, by the key that was made of them.
+    let looked_at = |rig: &mut Rig| {
+        let ports = 1000..1000 + 8 * SYN_SAMPLE as u16;
+        let syns = ports.map(|port| Client::new(&format!("198.51.100.7:{port}")).syn().frame());
+        syns.filter(|syn| rig.send(syn).trace.syn_key != 0).count()
+    };
+    assert_eq!(looked_at(&mut rig), 8);
+    change(&mut rig, &["203.0.113.0/24"], None);
+    assert_eq!(looked_at(&mut rig), 8, "the rule is about a source");
+    change(&mut rig, &["syn:4:128:0:*:*:*:*:*"], None);
+    assert_eq!(looked_at(&mut rig), 8 * SYN_SAMPLE as usize);
+    change(&mut rig, &[], Some(2));
+    assert_eq!(looked_at(&mut rig), 8);
+}
+
 /// Whom rules are about that are refused: a rule of a policy in place of the one in force, and the same by hand.
 fn refused(rig: &Rig, pattern: &str) -> [Vec<Unselective>; 2] {
     let bench = rig.bench();
@@ -232,17 +277,7 @@ fn refused(rig: &Rig, pattern: &str) -> [Vec<Unselective>; 2] {
         compile(&detector_tests::rows::policy(&text), &bench.manifest, bench.clocks()).expect("tables");
     let maps = &bench.loaded.maps;
     let of_policy = guard().check(maps, &tables, None).expect("no look is needed");
-    let incident = Incident {
-        id: 1,
-        action: IncidentAction::Block,
-        matches: matches(vec![target(&format!("ja4:{pattern}")).expect("a target")]).expect("one"),
-        service: None,
-        until_s: None,
-        reason: "test".to_owned(),
-        by: "nobody".to_owned(),
-        at_s: 0,
-        counter: 0,
-    };
+    let incident = block(&format!("ja4:{pattern}"));
     let by_hand = guard().check_incidents(maps, Some(&incident), &[], None).expect("no look is needed");
     [of_policy.unselective, by_hand.unselective]
 }

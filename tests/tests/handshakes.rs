@@ -55,6 +55,19 @@ fn packets_that_are_no_handshake_cost_none() {
 }
 
 #[test]
+fn who_asks_whether_the_server_is_there_pays_for_no_handshake() {
+    let mut rig = two();
+    let mut client = Client::new("198.51.100.7:1000");
+    client.connect(&mut rig);
+    for byte in [0, b'x', 0xff] {
+        assert_eq!(client.reason(&mut rig, -1, &[byte]), Reason::Conforming);
+    }
+    assert_eq!(shake(&mut rig, "198.51.100.7:2000"), Reason::Conforming);
+    assert_eq!(client.reason(&mut rig, 0, &Hello::browser(700).stream()), Reason::Conforming);
+    assert_eq!(shake(&mut rig, "198.51.100.7:2001"), Reason::Handshakes);
+}
+
+#[test]
 fn a_refused_hello_is_asked_again_when_it_is_sent_again_and_costs_nothing_until_then() {
     let mut rig = two();
     shake(&mut rig, "198.51.100.7:1000");
@@ -131,7 +144,7 @@ fn hellos_that_are_not_read_are_charged_too() {
 #[test]
 fn nothing_that_the_server_does_not_take_hides_a_handshake() {
     // Each ends in the segment with which the server has the whole ClientHello.
-    let tricks: [(&str, Trick); 6] = [
+    let tricks: [(&str, Trick); 7] = [
         ("a reset", |client, rig, first, second| {
             rig.send(&client.packet(flags::RST).sequence(client.sequence.wrapping_add(1 << 30)).frame());
             client.reason(rig, 0, &[first, second].concat())
@@ -158,6 +171,14 @@ fn nothing_that_the_server_does_not_take_hides_a_handshake() {
             let ahead = client.sequence.wrapping_add(100_000);
             rig.send(&client.syn().sequence(ahead).frame());
             client.reason(rig, 0, &[first, second].concat())
+        }),
+        ("another SYN, by which its first byte asks if the server is there", |client, rig, first, second| {
+            rig.send(&client.syn().sequence(client.sequence).frame());
+            let stream = [first, second].concat();
+            let decided = client.reason(rig, 0, &stream[..1]);
+            let of_rest = client.reason(rig, 1, &stream[1..]);
+            // Without it the server has nothing.
+            if decided == Reason::Conforming { of_rest } else { decided }
         }),
         ("bytes that are no ClientHello", |client, rig, first, second| {
             client.reason(rig, 0, &[b'x'; 1400]);

@@ -13,7 +13,7 @@ use detector_common::{
     hash::Seed,
     limits::WAYS,
     policy::Settings,
-    table::{sets_for_client_budgets, sets_for_clients, sets_for_parents, sets_for_sources},
+    table_size::{sets_for_client_budgets, sets_for_clients, sets_for_parents, sets_for_sources},
 };
 
 use super::{events, exemplars, warnings};

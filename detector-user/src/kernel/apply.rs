@@ -215,7 +215,7 @@ fn put(maps: &mut Maps, tables: &Tables, confirm_ns: Option<u64>) -> Result<u32,
     let beside = Beside::new(read::incidents(maps)?, &Standard::of(tables), tables.clocks)?;
     wait_for_packets(maps)?;
     set_trees(maps, slot, &tables.rules_v4, &tables.rules_v6)?;
-    let incident_slot = match &beside {
+    let incident_set = match &beside {
         None => None,
         Some(beside) => Some(incidents::fill(maps, beside, &[active])?),
     };
@@ -241,7 +241,7 @@ fn put(maps: &mut Maps, tables: &Tables, confirm_ns: Option<u64>) -> Result<u32,
     }
     // x86 keeps stores in order; other machines need the fence.
     std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
-    maps.settings.write_word(0, ACTIVE, Generation::new(epoch, slot, incident_slot).0);
+    maps.settings.write_word(0, ACTIVE, Generation::new(epoch, slot, incident_set).0);
     Ok(epoch)
 }
 

@@ -188,7 +188,7 @@ pub fn may_be_there(maps: &Maps) -> bool {
     let settings = maps.settings.read(0);
     [settings.active, settings.fallback].map(Generation).into_iter().any(|generation| {
         let header = maps.policies.read(generation.slot() as usize);
-        generation.incidents().is_some() || header.client_rules != 0
+        generation.client_incidents().is_some() || header.client_rules != 0
     })
 }
 
@@ -220,7 +220,7 @@ fn refresh_generation(maps: &mut Maps, generation: Generation) -> Result<usize, 
     let rules = &manifest.fingerprint_rules;
     let tree = Tree { number: generation.slot(), rules, ended, services: services.clone() };
     let mut count = update(maps, &tree)?;
-    if let Some(slot) = generation.incidents() {
+    if let Some(slot) = generation.client_incidents() {
         let rules = &incidents;
         count +=
             update(maps, &Tree { number: incident_tree(slot), rules, ended: ended_incidents, services })?;

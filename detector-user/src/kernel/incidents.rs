@@ -4,7 +4,9 @@ use std::io;
 
 use detector_common::{
     limits::{CLASSES_MAX, INCIDENT_CLASSES_MAX, INCIDENT_RULES_MAX, INCIDENT_SLOTS, POLICY_RULE_COUNTERS},
-    policy::{Class, Generation, Settings, incident_cell_place, incident_class_place, incident_tree},
+    policy::{
+        Class, Generation, IncidentSet, Settings, incident_cell_place, incident_class_place, incident_tree,
+    },
     table::next_epoch,
 };
 
@@ -99,12 +101,12 @@ fn put(maps: &mut Maps, clocks: Clocks, incidents: Incidents, added: &[Incident]
     let (mut used, mut epoch) = (generations.clone(), settings.last_epoch as u32);
     let mut next = Vec::new();
     for (generation, beside) in generations.iter().zip(&compiled) {
-        let slot = match beside {
+        let set = match beside {
             None => None,
             Some(beside) => Some(fill(maps, beside, &used)?),
         };
         epoch = next_epoch(epoch);
-        let generation = Generation::new(epoch, generation.slot(), slot);
+        let generation = Generation::new(epoch, generation.slot(), set);
         used.push(generation);
         next.push(generation);
     }
@@ -155,7 +157,7 @@ fn standard(active: &Active<'_>) -> Result<Standard, read::ReadError> {
 
 /// Fills a slot that none of some generations uses. Packets of a generation before them may still read it, until its list is
 /// replaced, which no packet reads: the kernel waits for all programs that run then, as `wait_for_packets` says.
-pub(super) fn fill(maps: &mut Maps, beside: &Beside, used: &[Generation]) -> Result<u32, ApplyError> {
+pub(super) fn fill(maps: &mut Maps, beside: &Beside, used: &[Generation]) -> Result<IncidentSet, ApplyError> {
     let Beside { incidents, tables } = beside;
     let is_free = |slot: &u32| used.iter().all(|generation| generation.incidents() != Some(*slot));
     let slot = (0..INCIDENT_SLOTS as u32).find(is_free).ok_or_else(|| io::Error::other("no slot is free"))?;
@@ -173,7 +175,7 @@ pub(super) fn fill(maps: &mut Maps, beside: &Beside, used: &[Generation]) -> Res
     for (number, class) in tables.classes.iter().copied().chain(none).enumerate() {
         maps.classes.write(incident_class_place(slot, number as u32) as usize, &class);
     }
-    Ok(slot)
+    Ok(IncidentSet { slot, has_client_rules: !tables.fingerprint_rules.is_empty() })
 }
 
 const _: () =

@@ -13,7 +13,8 @@ use aya::{
 use detector_common::{
     hash::Seed,
     limits::WAYS,
-    table::{Set, sets_for_client_budgets, sets_for_clients, sets_for_parents, sets_for_sources},
+    table::Set,
+    table_size::{sets_for_client_budgets, sets_for_clients, sets_for_parents, sets_for_sources},
 };
 use thiserror::Error;
 

@@ -3,7 +3,8 @@
 use detector_common::{
     address::Address,
     limits::WAYS,
-    table::{Key as SourceKey, Lineage, Meta, Set, Unit, Way, set_of, sources_for_sets},
+    table::{Key as SourceKey, Lineage, Meta, Set, Unit, Way, set_of},
+    table_size::sources_for_sets,
 };
 
 use crate::kernel::{mapped::Mapped, maps::Maps};
