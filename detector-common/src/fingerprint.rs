@@ -78,7 +78,7 @@ abi_struct! {
         /// Sets of extensions that come and go, [`crate::hello::Hello::variant`], of which an exemplar was sent: bit *v* for set *v*.
         /// Of a SYN and of an Initial: 1 once one was. The daemon clears it to be sent exemplars again.
         pub variants: u64,
-        /// Segments of its connections while they were followed.
+        /// Segments of its connections while they were followed, counted where that ends.
         pub segments: u64,
         /// Distinct sources: HyperLogLog, a register a byte.
         pub sources: [u8; REGISTERS],

@@ -172,8 +172,6 @@ enum Outcome {
         finish_delay: u8,
         /// The connection is followed further.
         is_followed: bool,
-        /// Segments so far.
-        segments: u16,
     },
     /// Something came after the handshake.
     Exchanged {
@@ -249,16 +247,15 @@ pub(crate) fn advance(
             tell(scratch, flow, &read);
             return read.tls_key;
         }
-        Outcome::Finished { syn_key, tls_key, finish_delay, is_followed, segments } => {
-            let (counts, segments) = if is_followed { (FOLLOWED, 0) } else { (0, at_most_255(segments)) };
-            let sighting = Sighting { finish_delay, counts, segments, ..Sighting::EMPTY };
+        Outcome::Finished { syn_key, tls_key, finish_delay, is_followed } => {
+            let counts = if is_followed { FOLLOWED } else { 0 };
+            let sighting = Sighting { finish_delay, counts, ..Sighting::EMPTY };
             fingerprint::note(Kind::Tls, tls_key, service, room.source_hash, room.now, sighting);
-            // Of a client only those segments are counted among which its exchanges are.
-            client::note(syn_key, tls_key, Sighting { segments: 0, ..sighting });
+            client::note(syn_key, tls_key, sighting);
             if is_followed {
                 flow.lend(room.now);
             } else {
-                close(flow, way);
+                close(scratch, flow, way);
             }
         }
         Outcome::Exchanged { syn_key, tls_key, ended, segments } => {
@@ -273,19 +270,18 @@ pub(crate) fn advance(
             if segments == 0 {
                 flow.lend(room.now);
             } else {
-                fingerprint::note(Kind::Tls, tls_key, service, room.source_hash, room.now, sighting);
-                close(flow, way);
+                close(scratch, flow, way);
             }
         }
-        Outcome::Over => close(flow, way),
+        Outcome::Over => close(scratch, flow, way),
         Outcome::NoHello { syn_key } => {
             account::handshake_event(HandshakeEvent::NoHello);
             client::note(syn_key, 0, Sighting { counts: CONNECTION, ..Sighting::EMPTY });
-            close(flow, way);
+            close(scratch, flow, way);
         }
         Outcome::Unknown(event) => {
             account::handshake_event(event);
-            close(flow, way);
+            close(scratch, flow, way);
         }
     }
     0
@@ -321,8 +317,20 @@ fn tell(scratch: *mut Scratch, flow: &Followed, read: &Read) {
     fingerprint::note(Kind::Syn, syn_key, service, room.source_hash, room.now, sighting);
 }
 
+/// Ends a connection, and counts its segments for the fingerprints that it has.
 #[inline(always)]
-fn close(flow: &Followed, way: *mut Way) {
+fn close(scratch: *mut Scratch, flow: &Followed, way: *mut Way) {
+    // SAFETY: see `handshake::hand_over`.
+    let room = unsafe { &*scratch };
+    let service = Packed::unpack(room.decision).service;
+    // SAFETY: read without its lock: another CPU may count one more.
+    let state = unsafe { &*flow.state };
+    let sighting = Sighting { segments: at_most_255(state.exchanges.segments), ..Sighting::EMPTY };
+    for (kind, key) in [(Kind::Syn, state.syn_key), (Kind::Tls, state.tls_key)] {
+        if key != 0 {
+            fingerprint::note(kind, key, service, room.source_hash, room.now, sighting);
+        }
+    }
     // Free at once, not when its time is over.
     if source::meta(flow.entry) == flow.meta {
         atomic::store(word!(flow.entry, packets_tat), 0);
@@ -390,7 +398,7 @@ fn finish(owner: u64, state: &mut Flow, segment: &Segment) -> Outcome {
     }
     let (syn_key, tls_key) = (state.syn_key, state.tls_key);
     let finish_delay = bin_between(state.hello_ns, now_ns);
-    Outcome::Finished { syn_key, tls_key, finish_delay, is_followed, segments: state.exchanges.segments }
+    Outcome::Finished { syn_key, tls_key, finish_delay, is_followed }
 }
 
 /// A segment after the handshake; `is_after`: it brings bytes that did not come before.

@@ -107,7 +107,7 @@ pub struct Row {
     pub connections: u32,
     /// Handshakes that showed it, modulo 2^32.
     pub handshakes: u32,
-    /// Packets of its connections while they were followed: until the handshake ended, of one in eight for up to 64. Of a SYN 0.
+    /// Packets of its connections while they were followed: until the handshake ended, of one in eight for up to 64. Of an Initial 0.
     pub packets: u64,
     /// Distinct sources that showed it, to 6.5 %.
     pub sources: u64,

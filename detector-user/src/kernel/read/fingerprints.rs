@@ -23,7 +23,7 @@ pub struct Fingerprint {
     pub connections: u32,
     /// Handshakes that showed it, modulo 2^32.
     pub handshakes: u32,
-    /// Packets of its connections while they were followed; of a SYN 0.
+    /// Packets of its connections while they were followed, counted where that ends; of an Initial 0.
     pub packets: u64,
     /// Distinct sources that showed it, to 6.5 %.
     pub sources: u64,
