@@ -129,6 +129,7 @@ fn what_is_not_known_of_the_ssh_peer_may_match() {
     assert_eq!(to_ssh(&[], &open, &rule), dropped);
     let hello_alone = Opening { syn_key: 0, syn: None, ..seen(true) };
     assert_eq!(to_ssh(&[hello_alone], &open, &rule), dropped);
+    assert_eq!(to_ssh(&[hello_alone, seen(false)], &open, &rule), [], "another connection's SYN is known");
     assert_eq!(
         to_ssh(&[], &open, &about_syn(OTHER_SYN, "{ limit = \"openers\" }")),
         [pair(PEER, &format!("limit openers by r0 {UNKNOWN}"))]
