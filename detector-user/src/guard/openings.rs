@@ -78,10 +78,13 @@ impl Opening {
     }
 }
 
+/// What gives those of a source at services.
+type OfSource<'a> = dyn Fn(Address, &[u16]) -> Vec<Opening> + 'a;
+
 /// What is known of how peers open connections.
 pub struct Openings<'a> {
     /// Those of a source at services, by their numbers.
-    of: Box<dyn Fn(Address, &[u16]) -> Vec<Opening> + 'a>,
+    of: Box<OfSource<'a>>,
     /// Whether what is not known may be of every pattern.
     doubts: bool,
 }
