@@ -151,7 +151,14 @@ fn add_now(maps: &mut Maps, request: &Request, by: &str, look: Option<&Look>) ->
         counter: 0,
     };
     if !request.force {
-        refuse(request.guard.check_incidents(maps, Some(&incident), &[], look)?, "not added: the rule")?;
+        let refusal = request.guard.check_incidents(maps, Some(&incident), &[], look)?;
+        let is_about_fingerprints = request.matches.patterns().is_some();
+        let help = if is_about_fingerprints && !refusal.lockouts.is_empty() {
+            "let them in first with `detector allow`, name another --service, or, if it is meant, add --force"
+        } else {
+            MEANT
+        };
+        refuse(refusal, "not added: the rule", help)?;
     }
     let changed = change(maps, clocks, vec![incident], |_| false)?;
     let added: Vec<_> = changed.added.iter().map(IncidentRule::fresh).collect();
@@ -194,14 +201,17 @@ fn without_effect(maps: &Maps, added: &[Incident]) -> Vec<String> {
     told.unwrap_or_else(|error| vec![format!("whether it has an effect cannot be told: {error}")])
 }
 
+/// What to do where nothing else helps.
+const MEANT: &str = "if it is meant, add --force";
+
 /// Refuses what a guard found.
-fn refuse(refusal: Refusal, what: &str) -> Result<(), Failure> {
+fn refuse(refusal: Refusal, what: &str, help: &str) -> Result<(), Failure> {
     let reasons = refusal.reasons();
     if reasons.is_empty() {
         return Ok(());
     }
     let reasons = reasons.join("\n  ");
-    Err(Failure::invalid(format_args!("{what}\n  {reasons}\nif it is meant, add --force")))
+    Err(Failure::invalid(format_args!("{what}\n  {reasons}\n{help}")))
 }
 
 /// The first of some targets, and how many more there are.
@@ -258,7 +268,8 @@ fn remove_now(
         .into());
     }
     if let Some(guard) = guard {
-        refuse(guard.check_incidents(maps, None, ids, look)?, "not undone: without the rules the policy")?;
+        let refusal = guard.check_incidents(maps, None, ids, look)?;
+        refuse(refusal, "not undone: without the rules the policy", MEANT)?;
     }
     // Counters are told as they were before the rules went.
     let undone = present.rules.iter().filter(|incident| ids.contains(&incident.id));

@@ -22,9 +22,10 @@ pub(super) const INCIDENT_NOTES: &str = "\
 It takes effect at once, before the rules of the policy, and stays through `apply`, SIGHUP and restarts of the
 daemon, until its time is over (the kernel sees to that) or `detector undo` takes it back.
 Only defaults.allow of the policy comes before it. Of equal targets the rule that came last decides, else the most
-specific. Without --force it is refused if it would lock out your SSH peer, the gateway or a resolver, if a prefix of
-it newly drops too much of the traffic, or if more than 0.1 % of a service's known-good sources have its fingerprint;
-addresses named one by one are meant. Exit codes: 0 done, 2 invalid or refused, 1 nothing is loaded or the kernel refuses.";
+specific. Without --force it is refused if it would lock out your SSH peer, by its address or by the SYN that it sends or
+may send, the gateway or a resolver, if a prefix of it newly drops too much of the traffic, or if more than 0.1 % of a
+service's known-good sources have its fingerprint; addresses named one by one are meant. Exit codes: 0 done, 2 invalid
+or refused, 1 nothing is loaded or the kernel refuses.";
 
 pub(super) const THROTTLE_NOTES: &str = "\
 Each source of TARGET is limited by itself. What the policy limits besides goes on, and where it is stricter

@@ -22,8 +22,8 @@ Example:
 
 pub(super) const APPLY_NOTES: &str = "\
 The whole policy takes effect at once, or nothing changes.
-Without --force it is refused (2) if it would lock out your SSH peer, the default gateway, a DNS resolver in use
-or what `defaults.allow` names so far, or newly drop too much of the traffic. `detector plan` says so before.
+Without --force it is refused (2) if it would lock out your SSH peer, by its address or by the SYN that it sends or may
+send, the default gateway, a DNS resolver in use or what `defaults.allow` names so far, or newly drop too much of the traffic. `detector plan` says so before.
 Exit codes: 0 applied, 2 invalid or refused, 1 nothing is loaded or the kernel refuses.
 The file of a running daemon stays as it is, and its next SIGHUP applies that one again.
 With --confirm the kernel goes back by itself when the time is over, also when no daemon lives then.

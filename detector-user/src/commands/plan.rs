@@ -11,7 +11,7 @@ use super::{
 use crate::{
     change::clocks,
     cli::PlanArgs,
-    guard::{self, Guard, Impact, Loaded, Refusal, Victim, impact, say_waiting},
+    guard::{self, Guard, Impact, Loaded, Openings, Refusal, Victim, impact, say_waiting},
     kernel::{apply::ApplyError, mapped::Access, maps::Maps, pins::Pins, probe::probe, read},
     policy::{
         self, FileDiagnostic,
@@ -88,7 +88,7 @@ pub fn answer(
         Beside::new(incidents, &Standard::of(&tables), tables.clocks).map_err(ApplyError::from)?;
     let after = loaded.judge_by(&tables);
     let impact = impact(&before, &after, traffic, victims_max);
-    let lockouts = guard::lockouts(&guard.host, Some(&before), &after);
+    let lockouts = guard::lockouts(&guard.host, &Openings::counted(maps), Some(&before), &after);
     let blast = guard.blast(impact.clone());
     let needs_force = file.checked.warnings.iter().filter(|warning| warning.needs_force).cloned();
     let needs_force = in_file(&file.name, needs_force.collect());

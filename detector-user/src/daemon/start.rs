@@ -22,7 +22,7 @@ use crate::{
     cli::RunArgs,
     clock,
     commands::{Failure, PolicyFile, read_policy, rules::idle_incidents, version_name},
-    guard::{self, Host},
+    guard::{self, Host, Openings},
     history::{Author, History, Origin},
     kernel::{
         attach::{Attachment, attach, detach, index_of},
@@ -441,7 +441,9 @@ pub(super) fn tell_applied(file: &PolicyFile, applied: &Applied, adopted: bool) 
 fn warn_of_lockouts(maps: &Maps) -> Result<(), Failure> {
     let loaded = guard::Loaded::read(maps)?;
     let Some(judge) = loaded.judge() else { return Ok(()) };
-    for lockout in guard::peers_locked_out(&Host::of_everybody(), None, &judge) {
+    // Of a program that was just loaded nobody has opened a connection.
+    let openings = Openings::counted(maps).without_doubts();
+    for lockout in guard::peers_locked_out(&Host::of_everybody(), &openings, None, &judge) {
         tracing::warn!("the policy locks out {lockout}: add it to `allow` in [defaults], unless it is meant");
     }
     Ok(())

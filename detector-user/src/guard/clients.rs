@@ -75,13 +75,9 @@ fn new_rules<'a>(maps: &Maps, before: Option<&Tables>, after: &'a Tables) -> Vec
     };
     let now = read::now(maps);
     let is_as_tight = |before: &Tables, known: &FingerprintRule, after: &Tables, rule: &FingerprintRule| {
-        let class =
-            |tables: &Tables, rule: &FingerprintRule| tables.classes.get(usize::from(rule.class)).copied();
-        let (Some(was), Some(is)) = (class(before, known), class(after, rule)) else { return false };
-        let is_deny = |class: &Class| class.action == Action::Deny as u8;
-        !was.has_ended(now)
-            && was.enforced_percent >= is.enforced_percent
-            && (is_deny(&was) || !is_deny(&is) && was.is_within(&is) && was.is_shared >= is.is_shared)
+        let classes =
+            (before.classes.get(usize::from(known.class)), after.classes.get(usize::from(rule.class)));
+        matches!(classes, (Some(was), Some(is)) if is_as_tight(was, is, now))
     };
     let service = |tables: &Tables, rule: &FingerprintRule| {
         rule.service.map(|number| tables.manifest.service_name(number).to_owned())
@@ -102,6 +98,14 @@ fn new_rules<'a>(maps: &Maps, before: Option<&Tables>, after: &'a Tables) -> Vec
     };
     let rules = after.manifest.fingerprint_rules.iter();
     rules.filter(|rule| stops(after, rule) && !is_known(rule)).map(asked).collect()
+}
+
+/// Whether the class that a rule about fingerprints had stops as many clients as the one that it has, at a time in ticks.
+pub(super) fn is_as_tight(was: &Class, is: &Class, now: u64) -> bool {
+    let is_deny = |class: &Class| class.action == Action::Deny as u8;
+    !was.has_ended(now)
+        && was.enforced_percent >= is.enforced_percent
+        && (is_deny(was) || !is_deny(is) && was.is_within(is) && was.is_shared >= is.is_shared)
 }
 
 /// An incident rule about fingerprints that stops clients, or slows them.

@@ -6,7 +6,7 @@
 use std::{
     collections::{BTreeSet, HashMap},
     fmt,
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
 };
 
 use detector_common::{
@@ -20,6 +20,7 @@ use utoipa::ToSchema;
 use super::{
     host::{Host, Peer, Role},
     impact::is_stricter,
+    openings::{At, Openings},
 };
 use crate::{
     kernel::read::can_refuse,
@@ -45,7 +46,7 @@ pub struct Lockout {
     pub found: String,
     /// The service where it would happen.
     pub service: String,
-    /// What would happen: `drop by RULE`, `limit PROFILE`.
+    /// What would happen: `drop by RULE`, `limit PROFILE`; of a rule about fingerprints also why.
     pub would: String,
 }
 
@@ -57,14 +58,24 @@ impl fmt::Display for Lockout {
 }
 
 /// Everybody whom a change would lock out; `before`: the policy that is loaded, if one is.
-pub fn lockouts(host: &Host, before: Option<&Judge<'_>>, after: &Judge<'_>) -> Vec<Lockout> {
-    let mut found = peers_locked_out(host, before, after);
+pub fn lockouts(
+    host: &Host,
+    openings: &Openings<'_>,
+    before: Option<&Judge<'_>>,
+    after: &Judge<'_>,
+) -> Vec<Lockout> {
+    let mut found = peers_locked_out(host, openings, before, after);
     found.extend(before.into_iter().flat_map(|before| no_longer_allowed(before, after)));
     found
 }
 
 /// Peers of this host whom a change would lock out.
-pub fn peers_locked_out(host: &Host, before: Option<&Judge<'_>>, after: &Judge<'_>) -> Vec<Lockout> {
+pub fn peers_locked_out(
+    host: &Host,
+    openings: &Openings<'_>,
+    before: Option<&Judge<'_>>,
+    after: &Judge<'_>,
+) -> Vec<Lockout> {
     let peers = host.peers();
     if peers.is_empty() {
         return Vec::new();
@@ -74,7 +85,7 @@ pub fn peers_locked_out(host: &Host, before: Option<&Judge<'_>>, after: &Judge<'
     let lockout = |peer: &Peer| match peer.role {
         Role::Ssh { local } | Role::ApiClient { local } => {
             let probe = Probe { protocol: TCP, port: Some(local.port()), counts: Counts::Limits };
-            change.harm(peer, local.ip(), &probe)
+            change.harm(peer, local.ip(), &probe).or_else(|| change.harm_at_opening(peer, local, openings))
         }
         Role::Gateway | Role::Resolver => {
             let probes = if peer.role == Role::Gateway { &probes.of_gateway } else { &probes.of_resolver };
@@ -163,13 +174,27 @@ impl Change<'_, '_> {
                 return None;
             }
         }
-        Some(Lockout {
+        Some(self.lockout(peer, service, self.after.label(Some(to))))
+    }
+
+    /// What rules about fingerprints do to the next connection of a peer, if that is worse than before.
+    fn harm_at_opening(&self, peer: &Peer, local: SocketAddr, openings: &Openings<'_>) -> Option<Lockout> {
+        let (source, to) = (Address::from(peer.address), Address::from(local.ip()));
+        let service = |judge: &Judge<'_>| judge.tables.service_at(to, TCP, Some(local.port()));
+        let after = At { judge: self.after, service: service(self.after)? };
+        let before = self.before.and_then(|judge| Some(At { judge, service: service(judge)? }));
+        let would = openings.harm(peer.role, source, before, after)?;
+        Some(self.lockout(peer, after.service, would))
+    }
+
+    fn lockout(&self, peer: &Peer, service: u16, would: String) -> Lockout {
+        Lockout {
             who: peer.address.to_string(),
             role: peer.role.name().to_owned(),
             found: peer.found.clone(),
             service: self.after.tables.manifest.service_name(service).to_owned(),
-            would: self.after.label(Some(to)),
-        })
+            would,
+        }
     }
 }
 

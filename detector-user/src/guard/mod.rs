@@ -8,6 +8,7 @@ pub mod estimate;
 pub mod host;
 mod impact;
 mod lockout;
+mod openings;
 mod share;
 mod unseen;
 
@@ -21,6 +22,7 @@ pub use clients::{MATCHING_MAX, Unselective, unselective};
 pub use host::Host;
 pub use impact::{Impact, Move, Victim, impact, is_stricter};
 pub use lockout::{Lockout, lockouts, peers_locked_out};
+pub use openings::{Opening, Openings};
 pub use share::Share;
 pub use unseen::{Stop, Unseen, with_lock};
 
@@ -206,7 +208,7 @@ impl Guard {
         let loaded = Loaded::read(maps)?;
         let unselective = unselective(maps, loaded.tables.as_ref(), after);
         let (before, after) = (loaded.judge(), loaded.judge_by(after));
-        let lockouts = lockouts(&self.host, before.as_ref(), &after);
+        let lockouts = lockouts(&self.host, &Openings::counted(maps), before.as_ref(), &after);
         let Some(before) = before else { return Ok(Refusal { lockouts, blast: None, unselective }) };
         Ok(Refusal { lockouts, blast: self.check_traffic(maps, &before, &after, look)?, unselective })
     }
@@ -259,7 +261,8 @@ impl Guard {
         let asked: Vec<_> =
             added.and_then(|incident| clients::incident_rule(incident, before.tables)).into_iter().collect();
         let unselective = clients::unselective_of(maps, &asked, before.tables);
-        let lockouts = peers_locked_out(&self.host, Some(&before), &loaded.judge_by(&after));
+        let lockouts =
+            peers_locked_out(&self.host, &Openings::counted(maps), Some(&before), &loaded.judge_by(&after));
         let is_wide = |source: &IpNet| source.prefix_len() < source_bits(source);
         let wide = |incident: &Incident| {
             let sources: Vec<_> = incident.matches.sources().iter().copied().filter(is_wide).collect();

@@ -27,7 +27,7 @@ packets = "10/s"
 "#;
 
 /// The policy with these defaults and rules.
-fn tables(defaults: &str, rules: &str) -> Tables {
+pub(super) fn tables(defaults: &str, rules: &str) -> Tables {
     let text = format!("version = 1\n[defaults]\n{defaults}\n{HEAD}\n{rules}");
     let checked = parse(&text).unwrap_or_else(|diagnostics| panic!("{diagnostics:?}"));
     compile(&checked.policy, &Manifest::default(), 0).unwrap()
@@ -38,7 +38,7 @@ fn rule(service: &str, source: &str, action: &str) -> String {
 }
 
 /// A host at 192.0.2.5 with a peer of each kind.
-fn host() -> (tempfile::TempDir, Host) {
+pub(super) fn host() -> (tempfile::TempDir, Host) {
     let root = tempfile::tempdir().unwrap();
     for (path, text) in [
         ("proc/7/status", "PPid:\t1\n"),
@@ -55,11 +55,22 @@ fn host() -> (tempfile::TempDir, Host) {
     (root, host)
 }
 
-/// Who is locked out by going from one policy to another, and how.
+/// Who is locked out by going from one policy to another, and how; nothing is known of how they open connections.
 fn told(before: Option<&Tables>, after: &Tables) -> Vec<(String, String)> {
     let (_root, host) = host();
-    let loaded = Loaded { tables: before.cloned(), seed: Seed::new([1, 2, 3, 4]), now: 0 };
-    let lockouts = lockouts(&host, loaded.judge().as_ref(), &loaded.judge_by(after));
+    told_of(&host, Vec::new(), before, after)
+}
+
+/// The same of a host whose peers are known to open connections so.
+pub(super) fn told_of(
+    host: &Host,
+    openings: Vec<Opening>,
+    before: Option<&Tables>,
+    after: &Tables,
+) -> Vec<(String, String)> {
+    let openings = Openings::new(move |_, _| openings.clone());
+    let loaded = Loaded { tables: before.cloned(), seed: Seed::new([1, 2, 3, 4]), now: 1 };
+    let lockouts = lockouts(host, &openings, loaded.judge().as_ref(), &loaded.judge_by(after));
     lockouts
         .into_iter()
         .map(|lockout| (lockout.who, format!("{} at {}", lockout.would, lockout.service)))
@@ -70,7 +81,7 @@ fn after(rules: &str) -> Vec<(String, String)> {
     told(Some(&tables("", "")), &tables("", rules))
 }
 
-fn pair(who: &str, what: &str) -> (String, String) {
+pub(super) fn pair(who: &str, what: &str) -> (String, String) {
     (who.to_owned(), what.to_owned())
 }
 

@@ -86,6 +86,12 @@ fn who_asks_over_tls_is_not_locked_out() -> Result<()> {
     let (status, refused) = ask("/v1/incidents", &block(client.to_string()))?;
     assert_eq!(status, 422, "{refused}");
     assert!(refused["error"].to_string().contains("this API client"), "{refused}");
+    for (pattern, of) in [("syn:4:*:*:*:*:*:*:*", "its SYN"), ("ja4:t*_*_*", "its ClientHello")] {
+        let (status, refused) = ask("/v1/incidents", &block(pattern.to_owned()))?;
+        let said = refused["error"].to_string();
+        assert_eq!(status, 422, "{said}");
+        assert!(said.contains("this API client") && said.contains(of), "{said}");
+    }
     assert_eq!(epoch()?, before, "nothing changed in the kernel");
 
     // Somebody else is no client of this request, whether asked from here or over the socket.

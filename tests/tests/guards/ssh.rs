@@ -20,6 +20,10 @@ const DROP_ALL: &str = "\n[[rule]]\nname = \"slip\"\nsource = [\"198.18.0.0/24\"
 const LIMIT_ALL: &str =
     "\n[[rule]]\nname = \"slip\"\nsource = [\"198.18.0.0/24\"]\naction = { limit = \"each\" }\n";
 
+/// Every SYN over IPv4, and those of another stack.
+const EVERY_SYN: &str = "syn:4:*:*:*:*:*:*:*";
+const OTHER_SYN: &str = "syn:4:255:*:*:*:*:*:*";
+
 /// A policy for the port of sshd, with defaults and the rest.
 fn around_sshd(defaults: &str, rest: &str) -> String {
     format!(
@@ -174,5 +178,64 @@ fn who_is_connected_does_not_undo_what_lets_them_in() -> Result<()> {
     assert_eq!(site.ask(&["undo", "1", "--force"])?.0, 0);
     session.send("nobody hears this")?;
     wait_until("the session is cut", PATIENCE, || Ok((site.reason("denied")? > denied).then_some(())))?;
+    Ok(())
+}
+
+/// A rule about SYNs acts on the next connection to every port of its service, also on that of who makes the rule.
+#[test]
+fn who_is_connected_does_not_lock_themselves_out_by_their_syn() -> Result<()> {
+    let Some(stage) = Stage::in_turn(1)? else { return Ok(()) };
+    let peer = NET.source(Who::Client);
+    let site = Site::new(&stage.edge, &around_sshd("", ""))?;
+    let _daemon = site.start(&["edge0"], &[])?;
+    let sshd = Sshd::start(&stage.edge, SSHD)?;
+    let how = ["--for", "1h", "--reason", "INC-4711: its stack"];
+    let line = |arguments: &[&str]| site.line(&[arguments, &how].concat());
+    let through_ssh = |line: &str| answer(&mut sshd.session(&stage.outside, peer, line)?);
+    let refused = |line: &str, parts: &[&str]| -> Result<()> {
+        let (code, out, err) = through_ssh(line)?;
+        assert_eq!((code, out.as_str()), (2, ""), "{line}: {err}");
+        for part in
+            [&[peer.to_string().as_str(), "SSH connection", "at service ssh", "--force"], parts].concat()
+        {
+            assert!(err.contains(part), "{part:?} is missing in: {err}");
+        }
+        Ok(())
+    };
+    through_ssh("true")?;
+    wait_until("its SYN has a name", PATIENCE, || {
+        let (_, explained) = site.ask_json(&["explain", &peer.to_string()])?;
+        let clients = explained["services"][0]["clients"].as_array().cloned().unwrap_or_default();
+        Ok(clients.iter().any(|client| client["syn"].is_string()).then_some(()))
+    })?;
+
+    let before = epoch(&site)?;
+    let block = ["block", EVERY_SYN];
+    refused(&line(&block)?, &["drop by the rule on syn:4", "its SYN matches", "`detector allow`"])?;
+    let throttle = ["throttle", EVERY_SYN, "--connections", "1000/s", "--shared"];
+    refused(&line(&throttle)?, &["limit by the rule on syn:4", "its SYN matches"])?;
+    let pattern = EVERY_SYN.trim_start_matches("syn:");
+    let rule = format!("\n[[rule]]\nname = \"slip\"\nsyn = \"{pattern}\"\naction = \"drop\"\n");
+    let drops = file(&site, "syn.toml", &around_sshd("", &rule))?;
+    refused(&site.line(&["apply", &drops])?, &["drop by slip (its SYN matches)", "`allow` in [defaults]"])?;
+    assert_eq!(epoch(&site)?, before, "nothing changed in the kernel");
+    let (_, plan) = site.ask_json(&["plan", &drops])?;
+    assert_eq!(plan["refusal"]["lockouts"], serde_json::json!([]), "another one's SYN: {plan}");
+
+    // Another stack is none of its own; and a budget that is wide enough may be meant.
+    let (code, _, err) = through_ssh(&line(&["block", OTHER_SYN])?)?;
+    assert_eq!(code, 0, "{err}");
+    let (code, _, err) = through_ssh(&(line(&throttle)? + " --force"))?;
+    assert_eq!(code, 0, "{err}");
+    sshd.open(&stage.outside, peer)?.echo("slow enough")?;
+    assert_eq!(site.ask(&["undo", "2"])?.0, 0);
+
+    let allowed = file(&site, "allowed.toml", &around_sshd(&format!("allow = [\"{peer}\"]"), ""))?;
+    assert_eq!(site.ask(&["apply", &allowed])?.0, 0);
+    // The other guard knows no other client; this one has nothing to say.
+    let (code, _, err) = through_ssh(&line(&block)?)?;
+    assert!(code == 2 && err.contains("known-good") && !err.contains("locks out"), "{code}: {err}");
+    assert_eq!(through_ssh(&(line(&block)? + " --force"))?.0, 0);
+    sshd.open(&stage.outside, peer)?.echo("always allowed")?;
     Ok(())
 }

@@ -176,7 +176,7 @@ impl<'a> Judge<'a> {
         let of_policy = self.tables.class(source, service, self.now)?;
         let beside = self.tables.beside.as_ref();
         let incident = beside.and_then(|beside| Some((beside, beside.class(source, service, self.now)?)));
-        let hash = Key::new(source, Unit::of_source(source.family), service).hash(&self.seed);
+        let hash = self.hash(source, service);
         let enforced = is_enforced(hash, of_policy.enforced_percent);
         let (class, incident) = match incident.filter(|(_, class)| !of_policy.prevails_over(class, enforced))
         {
@@ -184,6 +184,20 @@ impl<'a> Judge<'a> {
             Some((beside, class)) => (class, beside.id_of(class)),
         };
         Some(Judged { class, enforced: is_enforced(hash, class.enforced_percent), incident })
+    }
+
+    /// The time, in ticks.
+    pub const fn now(&self) -> u64 {
+        self.now
+    }
+
+    /// Whether what a class refuses is dropped, of a source at a service.
+    pub fn is_enforced(&self, class: &Class, source: Address, service: u16) -> bool {
+        is_enforced(self.hash(source, service), class.enforced_percent)
+    }
+
+    fn hash(&self, source: Address, service: u16) -> u64 {
+        Key::new(source, Unit::of_source(source.family), service).hash(&self.seed)
     }
 
     /// The rule that says so, if one does; `incident N` is an incident rule.
