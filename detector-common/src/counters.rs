@@ -49,7 +49,7 @@ counters! {
     /// What becomes of handshakes that are followed.
     HANDSHAKE_EVENTS HandshakeEvent {
         Followed "followed" "A connection was given room to follow its handshake."
-        FlowsFull "flows_full" "… and this one was not: all room was taken."
+        FlowsFull "flows_full" "A connection that had said something in the last ten seconds gave way to another one: there are more than are followed."
         FlowReplaced "flow_replaced" "A connection that said nothing after its SYN gave way to another one."
         SynsSkipped "syns_skipped" "A SYN was not followed: there are more than there is room for, and it is not in the sample."
         FlowRaced "flow_raced" "Two CPUs had packets of one handshake at once; one of them was not looked at."

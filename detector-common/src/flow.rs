@@ -7,7 +7,7 @@ use crate::{
     fingerprint::{EXEMPLAR_CONTENT_START, ExemplarHeader},
     hash::{Seed, keyed},
     hello::{Hello, Segment},
-    limits::HANDSHAKE_NS_MAX,
+    limits::{HANDSHAKE_NS_MAX, LONG_IDLE_NS},
     packet::Packet,
     syn::Syn,
 };
@@ -73,11 +73,38 @@ pub fn hash(seed: &Seed, packet: &Packet) -> u64 {
     keyed(seed, both, ports)
 }
 
-/// Until when a handshake is followed that did something now, ticks.
-#[inline(always)]
-pub const fn deadline(now: u64) -> u64 {
-    now + ticks(HANDSHAKE_NS_MAX)
+/// Which connections give way to others first; among equals the one that was silent for longest does. None keeps its place whatever
+/// comes: then whoever holds them all would have the others go unseen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u64)]
+pub enum Rank {
+    /// Its ClientHello has begun, or was read.
+    Hello = 0,
+    /// It is open, or over QUIC.
+    Open = 1,
+    /// Nothing came after its SYN.
+    HalfOpen = 2,
 }
+
+impl Rank {
+    /// The time of the entry of a connection that did something now, ticks: as if it was silent for [`HANDSHAKE_NS_MAX`] longer than
+    /// those of the rank above.
+    #[inline(always)]
+    pub const fn time(self, now: u64) -> u64 {
+        now.saturating_sub(self as u64 * ticks(HANDSHAKE_NS_MAX))
+    }
+
+    /// When the connection of an entry did something last, ticks.
+    #[inline(always)]
+    pub const fn last(self, time: u64) -> u64 {
+        time + self as u64 * ticks(HANDSHAKE_NS_MAX)
+    }
+}
+
+const _: () = assert!(
+    Rank::HalfOpen as u64 * HANDSHAKE_NS_MAX < LONG_IDLE_NS,
+    "ranks are told apart as long as entries are"
+);
 
 /// Where a segment of a stream stands to what was read before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

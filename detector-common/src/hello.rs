@@ -103,9 +103,10 @@ pub enum Phase {
     Version = 14,
     /// All that the key needs has been read.
     Complete = 15,
-    /// The stream does not say ClientHello here: another protocol, or a dialogue before it.
+    /// The stream does not say TLS here: another protocol, or a dialogue before it.
     NotHello = 16,
-    /// Lengths that contradict each other, or an extension twice.
+    /// Lengths that contradict each other, or an extension twice; or TLS that begins with something else than a ClientHello in a
+    /// record: servers may read on to the ClientHello behind it.
     Malformed = 17,
     /// More fields than [`HELLO_FIELDS_MAX`].
     TooLong = 18,
@@ -293,10 +294,15 @@ impl Hello {
         Phase::from_number(self.phase)
     }
 
-    /// Whether a byte has been read.
+    /// Whether a ClientHello has begun and not ended, as far as can be told: what there is of its first record may be the start of one.
     #[inline(always)]
     pub const fn has_begun(&self) -> bool {
-        self.record_have != 0 || self.record_left != 0
+        let is_inside = self.phase != Phase::Message as u8 || self.have != 0 || self.record_left != 0;
+        if is_inside || self.record_have == 0 {
+            return is_inside;
+        }
+        let first = (self.record_carry >> (8 * (self.record_have - 1))) as u8;
+        is_record(first) || is_ssl2(first)
     }
 
     /// Reads on in bytes that follow those read before, until they or the hello end.
@@ -380,14 +386,25 @@ fn read_record_header(hello: &mut Hello, segment: &mut Segment) {
     }
     hello.record_have = 0;
     hello.record_carry = 0;
-    let (kind, major, length) = (header >> 32, header >> 24 & 0xff, header as u32 & 0xffff);
-    const HANDSHAKE: u64 = 22;
+    let (kind, major, length) = ((header >> 32) as u8, header >> 24 & 0xff, header as u32 & 0xffff);
+    const HANDSHAKE: u8 = 22;
     if kind != HANDSHAKE || major != 3 || length == 0 || length > RECORD_BYTES_MAX {
         let is_first = hello.phase == Phase::Message as u8 && hello.have == 0;
-        hello.phase = if is_first { Phase::NotHello } else { Phase::Malformed } as u8;
+        let is_tls = is_record(kind) && major == 3 || is_ssl2(kind) && header >> 16 & 0xff == 1;
+        hello.phase = if is_first && !is_tls { Phase::NotHello } else { Phase::Malformed } as u8;
         return;
     }
     hello.record_left = length;
+}
+
+/// Whether it is the type of a record (RFC 8446, 5.1).
+const fn is_record(kind: u8) -> bool {
+    matches!(kind, 20..=23)
+}
+
+/// Whether it may be the first byte of a ClientHello in the form of SSL 2, whose third one is 1 (RFC 5246, E.2).
+const fn is_ssl2(first: u8) -> bool {
+    first & 0x80 != 0
 }
 
 /// Reads a field of `need` bytes next, after `skip` others.
@@ -452,8 +469,7 @@ fn take_field(hello: &mut Hello, value: u32) {
         Phase::Message => {
             const CLIENT_HELLO: u32 = 1;
             if value >> 24 != CLIENT_HELLO {
-                hello.phase = Phase::NotHello as u8;
-                return;
+                return fail(hello);
             }
             hello.message_left = value & 0xff_ffff;
             if hello.message_left > MESSAGE_BYTES_MAX {

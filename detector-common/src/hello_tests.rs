@@ -171,8 +171,17 @@ fn a_hello_that_ends_early_has_no_key_before_its_last_extension() {
 #[test]
 fn other_protocols_are_told_from_broken_hellos() {
     assert_eq!(phase_of(b"GET / HTTP/1.1\r\n"), Phase::NotHello);
-    assert_eq!(phase_of(b"\x16\x03\x01\x00\x04\x02\0\0\0"), Phase::NotHello);
-    assert_eq!(phase_of(b"\x16\x03\x01\xff\xff\x01\0\0\0"), Phase::NotHello);
+    // TLS, but no ClientHello at its start: other messages, an alert, nothing in a record, the form of SSL 2.
+    for stream in [
+        &b"\x16\x03\x01\x00\x04\x02\0\0\0"[..],
+        b"\x16\x03\x01\xff\xff\x01\0\0\0",
+        b"\x15\x03\x01\x00\x02\x01\x5a\x16\x03\x01",
+        b"\x16\x03\x01\x00\x00\x16\x03\x01",
+        b"\x80\x2e\x01\x03\x01\x00\x15",
+    ] {
+        assert_eq!(phase_of(stream), Phase::Malformed, "{stream:x?}");
+    }
+    assert_eq!(phase_of(b"\x80\x2e\x02\x03\x01\x00\x15"), Phase::NotHello);
     assert_eq!(phase_of(b"\x05\x01\x00"), Phase::Message);
     let broken = |change: &dyn Fn(&mut Parts)| {
         let mut parts = Parts::browser();

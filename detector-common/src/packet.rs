@@ -438,7 +438,7 @@ const TCP_SYN: u8 = 0x02;
 const TCP_ACK: u8 = 0x10;
 
 /// Whether the bytes of a TCP segment may be the start of a ClientHello: a handshake record of TLS and the message's type in it, or
-/// as much of that as there is.
+/// as much of that as there is; or what servers take before it or for it.
 #[inline(always)]
 fn begins_hello<F: Frame>(frame: &F, start: usize, end: usize) -> bool {
     // No bytes at all, most often.
@@ -449,17 +449,29 @@ fn begins_hello<F: Frame>(frame: &F, start: usize, end: usize) -> bool {
     // something is subtracted.
     let place = bounded::<0x7fff>(start as u64 - 1);
     match frame.read::<[u8; 7]>(place) {
-        Some([_, kind, major, _, _, _, message]) if end - start >= 6 => {
-            kind == TLS_HANDSHAKE && major == 3 && message == CLIENT_HELLO
+        Some([_, kind, major, minor, high, low, message]) if end - start >= 6 => {
+            let length = (high as u16) << 8 | low as u16;
+            match (kind, major) {
+                (TLS_HANDSHAKE, 3) => message == CLIENT_HELLO || length == 0,
+                // Servers skip a warning, or an empty record, before it.
+                (TLS_ALERT, 3) => length == TLS_ALERT_BYTES,
+                // The form of SSL 2 (RFC 5246, E.2).
+                (0x80.., _) => minor == CLIENT_HELLO && high == 3,
+                _ => false,
+            }
         }
         // Fewer than a ClientHello begins with, and maybe padding behind.
-        _ => matches!(frame.read::<[u8; 2]>(place), Some([_, TLS_HANDSHAKE])),
+        _ => matches!(frame.read::<[u8; 2]>(place), Some([_, TLS_HANDSHAKE | TLS_ALERT])),
     }
 }
 
 /// Type of a TLS record with handshake messages (RFC 8446, 5.1), and of a ClientHello among these (4).
 const TLS_HANDSHAKE: u8 = 22;
 const CLIENT_HELLO: u8 = 1;
+
+/// Type of a TLS record with an alert, and the length of one that is not encrypted (RFC 8446, 6).
+const TLS_ALERT: u8 = 21;
+const TLS_ALERT_BYTES: u16 = 2;
 
 /// Whether a UDP packet may be an Initial, by its size and its first bytes.
 #[inline(always)]

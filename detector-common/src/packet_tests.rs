@@ -101,6 +101,23 @@ fn the_start_of_a_client_hello_is_seen_however_little_there_is_of_it() {
         other[place] += 1;
         assert!(!begins_handshake(&frame_of(TCP, &header, &other)), "byte {place} is another");
     }
+    for before in [
+        &[21, 3, 1, 0, 2, 1, 90, 22, 3][..],
+        &[22, 3, 1, 0, 0, 22, 3],
+        &[0x80, 46, 1, 3, 1, 0, 21],
+        &[21, 3, 1],
+    ] {
+        assert!(begins_handshake(&frame_of(TCP, &header, before)), "{before:?}");
+    }
+    // An alert that is encrypted, a message of another kind, data.
+    for other in [
+        &[21, 3, 3, 0, 26, 1, 90][..],
+        &[22, 3, 3, 0, 40, 0x9a, 1],
+        &[23, 3, 3, 0, 40, 1, 1],
+        &[0x80, 46, 4, 3, 1, 0, 21],
+    ] {
+        assert!(!begins_handshake(&frame_of(TCP, &header, other)), "{other:?}");
+    }
     let mut padded = frame_of(TCP, &header, &[]);
     padded.extend(hello);
     assert!(!begins_handshake(&padded), "it is no part of the packet");

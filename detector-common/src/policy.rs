@@ -25,22 +25,32 @@ use crate::{
 /// | 24 | slot of the policy in every table |
 /// | 25–26 | slot of the incident rules |
 /// | 27 | whether there are incident rules |
-/// | 28 | whether some of these are about fingerprints |
+/// | 28–29 | bits of [`client_rules`]: which of these are about fingerprints |
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Generation(pub u64);
 
 const SLOT_SHIFT: u32 = 24;
 const INCIDENTS_SHIFT: u32 = 25;
 const HAS_INCIDENTS: u64 = 1 << 27;
-const HAS_CLIENT_INCIDENTS: u64 = 1 << 28;
+const CLIENT_INCIDENTS_SHIFT: u32 = 28;
+
+/// Which rules about fingerprints there are in a policy, or among incident rules.
+pub mod client_rules {
+    /// There are some.
+    pub const SOME: u32 = 1 << 0;
+    /// One of them allows clients by their ClientHello.
+    pub const ALLOW_BY_HELLO: u32 = 1 << 1;
+    /// All bits.
+    pub const ALL: u32 = SOME | ALLOW_BY_HELLO;
+}
 
 /// A set of incident rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IncidentSet {
     /// Its slot.
     pub slot: u32,
-    /// Whether some of its rules are about fingerprints.
-    pub has_client_rules: bool,
+    /// Bits of [`client_rules`].
+    pub client_rules: u32,
 }
 
 impl Generation {
@@ -54,9 +64,10 @@ impl Generation {
             epoch as u64 & EPOCH_MAX as u64 | (slot as u64 & (POLICY_SLOTS as u64 - 1)) << SLOT_SHIFT;
         Self(match incidents {
             None => policy,
-            Some(IncidentSet { slot, has_client_rules }) => {
+            Some(IncidentSet { slot, client_rules }) => {
                 let slot = (slot as u64 & (INCIDENT_SLOTS as u64 - 1)) << INCIDENTS_SHIFT;
-                policy | HAS_INCIDENTS | slot | if has_client_rules { HAS_CLIENT_INCIDENTS } else { 0 }
+                let client_rules = (client_rules & client_rules::ALL) as u64;
+                policy | HAS_INCIDENTS | slot | client_rules << CLIENT_INCIDENTS_SHIFT
             }
         })
     }
@@ -85,7 +96,13 @@ impl Generation {
     /// The slot of the incident rules where some of them are about fingerprints.
     #[inline(always)]
     pub const fn client_incidents(self) -> Option<u32> {
-        if self.0 & HAS_CLIENT_INCIDENTS == 0 { None } else { self.incidents() }
+        if self.incident_client_rules() == 0 { None } else { self.incidents() }
+    }
+
+    /// Bits of [`client_rules`] of the incident rules.
+    #[inline(always)]
+    pub const fn incident_client_rules(self) -> u32 {
+        (self.0 >> CLIENT_INCIDENTS_SHIFT) as u32 & client_rules::ALL
     }
 
     /// Place of a class in its table. Numbers from [`CLASSES_MAX`] on are those of incident rules.
@@ -193,7 +210,7 @@ abi_struct! {
         pub rules_v4: u32,
         /// Whether there are source prefixes of IPv6: 0 or 1.
         pub rules_v6: u32,
-        /// Whether there are rules on fingerprints: 0 or 1.
+        /// Bits of [`client_rules`].
         pub client_rules: u32,
         /// 0.
         pub reserved: u32,

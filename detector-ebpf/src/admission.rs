@@ -5,7 +5,8 @@ use detector_common::{
     counters::TableEvent,
     limits::CLASSES_MAX,
     policy::{
-        Action, Class, ClientRule, ClientRuleKey, Generation, Trait, incident_tree, is_enforced, pair_place,
+        Action, Class, ClientRule, ClientRuleKey, Generation, Trait, client_rules, incident_tree,
+        is_enforced, pair_place,
     },
     table::Key,
     verdict::{FIRST_DROP, Reason},
@@ -39,9 +40,13 @@ pub(crate) enum Asked {
     },
 }
 
-/// Bits of what [`admit`] is asked.
+/// Bits of what [`admit`] is asked; the last one: a part of the ClientHello has come.
 const HANDSHAKE: u64 = 1;
 const CHARGED: u64 = 2;
+const PART: u64 = 4;
+
+/// What [`admit`] answers besides 0, it may not go on, and 1.
+const LATER: u64 = 2;
 
 /// Whether it may. If not, the decision in the scratch says why; it also does where a rule or budget would refuse, but is not
 /// enforced.
@@ -56,7 +61,28 @@ pub(crate) fn admits(asked: Asked) -> bool {
     admit(syn_key, tls_key, what) != 0
 }
 
-/// A function of numbers with external linkage, so that the verifier walks it once. 0: it may not go on.
+/// What [`charges_part`] says.
+pub(crate) enum Part {
+    /// It may not go on.
+    Refused,
+    /// It is charged, or need not be.
+    Charged,
+    /// It is charged with the rest.
+    Uncharged,
+}
+
+/// Charges a handshake of which a part of the ClientHello has come: while its client pauses the program may forget it, and then it
+/// would see no more of it. Where its key may allow it, that is waited for.
+#[inline(always)]
+pub(crate) fn charge_part(syn_key: u64) -> Part {
+    match admit(syn_key, 0, HANDSHAKE | PART) {
+        0 => Part::Refused,
+        LATER => Part::Uncharged,
+        _ => Part::Charged,
+    }
+}
+
+/// A function of numbers with external linkage, so that the verifier walks it once. 0: it may not go on; or [`LATER`].
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn admit(syn_key: u64, tls_key: u64, what: u64) -> u64 {
@@ -67,6 +93,9 @@ extern "C" fn admit(syn_key: u64, tls_key: u64, what: u64) -> u64 {
         Packed::unpack(atomic::load(word!(scratch, decision)));
     let Some(class) = class_of(generation, number) else { return 1 };
     let is_handshake = what & HANDSHAKE != 0;
+    if what & PART != 0 && may_allow(generation) {
+        return LATER;
+    }
 
     let keys = Keys { syn: syn_key, tls: tls_key, is_handshake };
     let rule_number = rule_of(generation, service, number, class, &keys, now);
@@ -179,6 +208,13 @@ fn rule_of(
     let slot = generation.slot();
     let has_rules = POLICIES.get(slot).is_some_and(|header| header.client_rules != 0);
     if is_allowed || !has_rules { 0 } else { rule_in(generation, slot, service, keys, now) }
+}
+
+/// Whether there are rules that allow clients by their ClientHello.
+#[inline(always)]
+fn may_allow(generation: Generation) -> bool {
+    let of_policy = POLICIES.get(generation.slot()).map_or(0, |header| header.client_rules);
+    (of_policy | generation.incident_client_rules()) & client_rules::ALLOW_BY_HELLO != 0
 }
 
 /// That of one policy or set of incident rules. One that names both keys comes before one on the ClientHello. One on the SYN

@@ -6,7 +6,7 @@ use detector_common::{
     counters::HandshakeEvent,
     exchange::{ClientSegment, Sizes},
     fingerprint::Kind,
-    flow::{self, CHARGED, Flow, GATHERED, Order, Scratch, Stage},
+    flow::{CHARGED, Flow, GATHERED, Order, Rank, Scratch, Stage},
     hello::{Phase, SEGMENT_BYTES_MAX, Transport},
     limits::{
         EXCHANGE_SAMPLE, EXCHANGE_SEGMENTS_MAX, EXEMPLAR_SAMPLE, OTHER_SEGMENTS_MAX, STRAYED_SEGMENTS_MAX,
@@ -17,7 +17,7 @@ use detector_common::{
 
 use crate::{
     account,
-    admission::{self, Asked},
+    admission::{self, Asked, Part},
     atomic::{self, word},
     client, clock, exemplar, fingerprint,
     frame::{ACK, FIN, RST, Segment},
@@ -77,17 +77,12 @@ impl Followed {
         atomic::store(word!(self.state, owner), self.owner);
     }
 
-    /// The entry is not given to another connection before the time of a handshake is over.
+    /// Notes that the connection did something now.
     #[inline(always)]
-    fn keep(&self, now: u64) {
-        atomic::store(word!(self.entry, packets_tat), flow::deadline(now));
-        atomic::store(word!(self.entry, connections_tat), 0);
-    }
-
-    /// The entry is given to another connection where there is no room else, the oldest first.
-    #[inline(always)]
-    fn lend(&self, now: u64) {
-        atomic::store(word!(self.entry, packets_tat), now);
+    fn date(&self, rank: Rank, now: u64) {
+        let mark = if matches!(rank, Rank::HalfOpen) { source::HALF_OPEN } else { 0 };
+        atomic::store(word!(self.entry, packets_tat), rank.time(now));
+        atomic::store(word!(self.entry, connections_tat), mark);
     }
 }
 
@@ -123,6 +118,10 @@ pub(crate) fn open(
     let flow = Followed::at(place, attempt, key)?;
     let seen = atomic::load(word!(flow.state, owner));
     if !flow.lock(seen) {
+        if known.is_none() {
+            // Another CPU is at work for the connection that had the entry: its state is not there to be taken.
+            source::release(flow.entry, flow.meta);
+        }
         return None;
     }
     // SAFETY: locked.
@@ -143,73 +142,25 @@ pub(crate) fn open(
     // Its SYN.
     state.exchanges.segments = (start.syn_ns != 0) as u16;
     flow.unlock();
-    if start.syn_ns == 0 {
-        flow.keep(now);
-    } else {
-        // Only a SYN so far.
-        flow.lend(now);
-        atomic::store(word!(flow.entry, connections_tat), source::HALF_OPEN);
-    }
+    flow.date(if start.syn_ns == 0 { Rank::Hello } else { Rank::HalfOpen }, now);
     if known.is_none() {
         pending::count(way, true);
     }
     Some(flow)
 }
 
-/// What a segment did to a handshake.
+/// What became of a connection.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u64)]
 enum Outcome {
     /// It goes on.
     GoOn,
-    /// Its ClientHello has been read.
-    Read(Read),
-    /// The client's first bytes after the ClientHello came.
-    Finished {
-        /// Key of the SYN; 0: it was not seen.
-        syn_key: u64,
-        /// Key of the ClientHello.
-        tls_key: u64,
-        /// See [`Sighting`].
-        finish_delay: u8,
-        /// The connection is followed further.
-        is_followed: bool,
-    },
-    /// Something came after the handshake.
-    Exchanged {
-        /// Key of the SYN; 0: it was not seen.
-        syn_key: u64,
-        /// Key of the ClientHello.
-        tls_key: u64,
-        /// The exchange that ended.
-        ended: Option<Sizes>,
-        /// The connection is followed no longer, after so many segments; 0: it is.
-        segments: u16,
-    },
-    /// It may not go on: it is as if the segment had not come.
+    /// The segment may not go on: it is as if it had not come.
     Refused,
-    /// The same, of a ClientHello that is complete.
-    RefusedHello {
-        /// Its key; 0: it has none.
-        tls_key: u64,
-    },
-    /// It is over.
+    /// Its ClientHello has been read.
+    Read,
+    /// It is followed no longer.
     Over,
-    /// It is over, and has no ClientHello.
-    NoHello {
-        /// Key of the SYN; 0: it was not seen.
-        syn_key: u64,
-    },
-    /// It is over, and its ClientHello has no key.
-    Unknown(HandshakeEvent),
-}
-
-/// A ClientHello that was read.
-struct Read {
-    tls_key: u64,
-    /// Key of the SYN; 0: it was not seen.
-    syn_key: u64,
-    sighting: Sighting,
-    /// Whether it came in several segments, which were gathered.
-    is_gathered: bool,
 }
 
 /// Takes a segment of a connection. The key of the ClientHello that it completes, else 0.
@@ -227,64 +178,25 @@ pub(crate) fn advance(
     // SAFETY: locked.
     let state = unsafe { &mut *flow.state };
     let outcome = take(ctx, scratch, flow.owner, state, segment);
+    let is_before_hello = state.stage == Stage::Hello as u8 && !state.hello.has_begun();
+    let is_open = is_before_hello || state.stage == Stage::Exchange as u8;
+    let tls_key = if outcome == Outcome::Read { state.tls_key } else { 0 };
     flow.unlock();
+    // SAFETY: see `handshake::hand_over`.
+    flow.date(if is_open { Rank::Open } else { Rank::Hello }, unsafe { (*scratch).now });
+    if outcome == Outcome::Over {
+        close(scratch, flow, way);
+    }
+    tls_key
+}
+
+/// Counts a sighting of the fingerprint of the packet in the scratch, and whether it is new.
+#[inline(always)]
+fn note(scratch: *mut Scratch, kind: Kind, key: u64, sighting: Sighting) -> bool {
     // SAFETY: see `handshake::hand_over`.
     let room = unsafe { &*scratch };
     let service = Packed::unpack(room.decision).service;
-    match outcome {
-        Outcome::GoOn | Outcome::Refused => flow.keep(room.now),
-        Outcome::RefusedHello { tls_key } => {
-            flow.keep(room.now);
-            // So that what is blocked is seen, and does not give way to what is not.
-            let sighting = Sighting { counts: CONNECTION, variant: 0, ..Sighting::EMPTY };
-            if tls_key != 0 {
-                fingerprint::note(Kind::Tls, tls_key, service, room.source_hash, room.now, sighting);
-            }
-        }
-        Outcome::Read(read) => {
-            flow.keep(room.now);
-            account::handshake_event(HandshakeEvent::HelloRead);
-            tell(scratch, flow, &read);
-            return read.tls_key;
-        }
-        Outcome::Finished { syn_key, tls_key, finish_delay, is_followed } => {
-            let counts = if is_followed { FOLLOWED } else { 0 };
-            let sighting = Sighting { finish_delay, counts, ..Sighting::EMPTY };
-            fingerprint::note(Kind::Tls, tls_key, service, room.source_hash, room.now, sighting);
-            client::note(syn_key, tls_key, sighting);
-            if is_followed {
-                flow.lend(room.now);
-            } else {
-                close(scratch, flow, way);
-            }
-        }
-        Outcome::Exchanged { syn_key, tls_key, ended, segments } => {
-            let mut sighting = Sighting { segments: at_most_255(segments), ..Sighting::EMPTY };
-            if let Some(Sizes { request, response }) = ended {
-                sighting.request_size = size_bin(request as u64) as u8;
-                sighting.response_size = size_bin(response as u64) as u8;
-            }
-            if ended.is_some() || segments != 0 {
-                client::note(syn_key, tls_key, sighting);
-            }
-            if segments == 0 {
-                flow.lend(room.now);
-            } else {
-                close(scratch, flow, way);
-            }
-        }
-        Outcome::Over => close(scratch, flow, way),
-        Outcome::NoHello { syn_key } => {
-            account::handshake_event(HandshakeEvent::NoHello);
-            client::note(syn_key, 0, Sighting { counts: CONNECTION, ..Sighting::EMPTY });
-            close(scratch, flow, way);
-        }
-        Outcome::Unknown(event) => {
-            account::handshake_event(event);
-            close(scratch, flow, way);
-        }
-    }
-    0
+    fingerprint::note(kind, key, service, room.source_hash, room.now, sighting)
 }
 
 /// What a sighting can say of a count.
@@ -293,42 +205,40 @@ fn at_most_255(count: u16) -> u8 {
     if count > 255 { 255 } else { count as u8 }
 }
 
-/// Counts a ClientHello that was read, and sends it where it is new.
+/// Counts the ClientHello that was read, and sends it where it is new.
 #[inline(always)]
-fn tell(scratch: *mut Scratch, flow: &Followed, read: &Read) {
-    // SAFETY: see `handshake::hand_over`.
-    let room = unsafe { &*scratch };
-    let service = Packed::unpack(room.decision).service;
-    let Read { tls_key, syn_key, sighting, is_gathered } = *read;
-    client::note(syn_key, tls_key, sighting);
-    let is_new = fingerprint::note(Kind::Tls, tls_key, service, room.source_hash, room.now, sighting);
-    let is_sample = flow.owner >> 32 & (EXEMPLAR_SAMPLE - 1) == 0;
+fn tell(scratch: *mut Scratch, owner: u64, state: &Flow) {
+    let sighting = Sighting {
+        round_trip: bin_between(state.syn_ns, state.ack_ns),
+        hello_delay: bin_between(state.ack_ns, state.hello_ns),
+        variant: state.hello.variant & 0xf,
+        counts: HANDSHAKE,
+        ..Sighting::EMPTY
+    };
+    client::note(state.syn_key, state.tls_key, sighting);
+    let is_new = note(scratch, Kind::Tls, state.tls_key, sighting);
+    let is_sample = owner >> 32 & (EXEMPLAR_SAMPLE - 1) == 0;
     if is_new || is_sample {
-        if is_gathered {
-            exemplar::send_gathered(scratch, flow.owner, tls_key, syn_key);
+        if state.notes & GATHERED != 0 {
+            exemplar::send_gathered(scratch, owner, state.tls_key, state.syn_key);
         } else {
-            exemplar::send(scratch, Kind::Tls, tls_key, syn_key);
+            exemplar::send(scratch, Kind::Tls, state.tls_key, state.syn_key);
         }
     }
-    if syn_key == 0 {
-        return;
+    if state.syn_key != 0 {
+        note(scratch, Kind::Syn, state.syn_key, Sighting { variant: NOT_KNOWN, ..sighting });
     }
-    let sighting = Sighting { variant: NOT_KNOWN, ..sighting };
-    fingerprint::note(Kind::Syn, syn_key, service, room.source_hash, room.now, sighting);
 }
 
 /// Ends a connection, and counts its segments for the fingerprints that it has.
 #[inline(always)]
 fn close(scratch: *mut Scratch, flow: &Followed, way: *mut Way) {
-    // SAFETY: see `handshake::hand_over`.
-    let room = unsafe { &*scratch };
-    let service = Packed::unpack(room.decision).service;
     // SAFETY: read without its lock: another CPU may count one more.
     let state = unsafe { &*flow.state };
     let sighting = Sighting { segments: at_most_255(state.exchanges.segments), ..Sighting::EMPTY };
     for (kind, key) in [(Kind::Syn, state.syn_key), (Kind::Tls, state.tls_key)] {
         if key != 0 {
-            fingerprint::note(kind, key, service, room.source_hash, room.now, sighting);
+            note(scratch, kind, key, sighting);
         }
     }
     // Free at once, not when its time is over.
@@ -353,7 +263,7 @@ fn take(ctx: *mut xdp_md, scratch: *mut Scratch, owner: u64, state: &mut Flow, s
     }
     if segment.payload != 0 {
         if state.stage == Stage::Finish as u8 {
-            return if is_after { finish(owner, state, segment) } else { end_of(state, segment) };
+            return if is_after { finish(scratch, owner, state, segment) } else { end_of(state, segment) };
         }
         match order {
             Order::Next => return read(ctx, scratch, owner, state, segment),
@@ -370,7 +280,8 @@ fn take(ctx: *mut xdp_md, scratch: *mut Scratch, owner: u64, state: &mut Flow, s
                 }
                 state.strayed_segments += 1;
                 if state.strayed_segments > STRAYED_SEGMENTS_MAX {
-                    return Outcome::Unknown(HandshakeEvent::HelloStrayed);
+                    account::handshake_event(HandshakeEvent::HelloStrayed);
+                    return Outcome::Over;
                 }
             }
         }
@@ -387,7 +298,7 @@ fn begins_hello(scratch: *mut Scratch) -> bool {
 
 /// The client's first bytes after its ClientHello. A sample of connections is followed further.
 #[inline(always)]
-fn finish(owner: u64, state: &mut Flow, segment: &Segment) -> Outcome {
+fn finish(scratch: *mut Scratch, owner: u64, state: &mut Flow, segment: &Segment) -> Outcome {
     let now_ns = clock::precise_ns();
     let is_followed = owner >> 20 & (EXCHANGE_SAMPLE - 1) == 0 && segment.flags & (FIN | RST) == 0;
     if is_followed {
@@ -396,9 +307,12 @@ fn finish(owner: u64, state: &mut Flow, segment: &Segment) -> Outcome {
         let (bytes, acknowledged) = (segment.payload, segment.acknowledged);
         state.exchanges.begin(&ClientSegment { at_ns: now_ns, bytes, acknowledged });
     }
-    let (syn_key, tls_key) = (state.syn_key, state.tls_key);
+    let counts = if is_followed { FOLLOWED } else { 0 };
     let finish_delay = bin_between(state.hello_ns, now_ns);
-    Outcome::Finished { syn_key, tls_key, finish_delay, is_followed }
+    let sighting = Sighting { finish_delay, counts, ..Sighting::EMPTY };
+    note(scratch, Kind::Tls, state.tls_key, sighting);
+    client::note(state.syn_key, state.tls_key, sighting);
+    if is_followed { Outcome::GoOn } else { Outcome::Over }
 }
 
 /// A segment after the handshake; `is_after`: it brings bytes that did not come before.
@@ -419,7 +333,15 @@ fn exchange(state: &mut Flow, segment: &Segment, is_after: bool) -> Outcome {
     if is_over && ended.is_none() {
         ended = state.exchanges.end();
     }
-    Outcome::Exchanged { syn_key: state.syn_key, tls_key: state.tls_key, ended, segments }
+    let mut sighting = Sighting { segments: at_most_255(segments), ..Sighting::EMPTY };
+    if let Some(Sizes { request, response }) = ended {
+        sighting.request_size = size_bin(request as u64) as u8;
+        sighting.response_size = size_bin(response as u64) as u8;
+    }
+    if ended.is_some() || is_over {
+        client::note(state.syn_key, state.tls_key, sighting);
+    }
+    if is_over { Outcome::Over } else { Outcome::GoOn }
 }
 
 /// Whether a handshake may go on, whose ClientHello has this key; 0: it has none. It is charged once.
@@ -433,16 +355,38 @@ fn admits(state: &mut Flow, tls_key: u64) -> bool {
     goes_on
 }
 
+/// Whether a handshake may go on of which a part of the ClientHello has come.
+#[inline(always)]
+fn admits_part(state: &mut Flow) -> bool {
+    if state.notes & CHARGED != 0 {
+        return true;
+    }
+    match admission::charge_part(state.syn_key) {
+        Part::Refused => false,
+        Part::Uncharged => true,
+        Part::Charged => {
+            state.notes |= CHARGED;
+            true
+        }
+    }
+}
+
 /// A handshake whose ClientHello cannot be read. It is charged as others are: else it would be a way around the budget.
 #[inline(always)]
 fn unknown(state: &mut Flow, event: HandshakeEvent) -> Outcome {
-    if admits(state, 0) { Outcome::Unknown(event) } else { Outcome::Refused }
+    if !admits(state, 0) {
+        return Outcome::Refused;
+    }
+    account::handshake_event(event);
+    Outcome::Over
 }
 
-/// Whether a segment ends its connection. If it does so inside a ClientHello, that is charged: the server may not take it for an end.
+/// Whether a segment ends its connection: where it stands at the client's next byte, since the server takes it nowhere else
+/// (RFC 5961, 3; RFC 9293, 3.10.7.4). If it does so inside a ClientHello, that is charged: its checksum may be wrong.
 #[inline(always)]
 fn end_of(state: &mut Flow, segment: &Segment) -> Outcome {
-    if segment.flags & (FIN | RST) == 0 {
+    let is_next = segment.sequence.wrapping_add(segment.payload) == state.next_sequence;
+    if segment.flags & (FIN | RST) == 0 || !is_next {
         return Outcome::GoOn;
     }
     let is_unfinished = state.stage == Stage::Hello as u8 && state.hello.has_begun();
@@ -472,8 +416,19 @@ fn read(ctx: *mut xdp_md, scratch: *mut Scratch, owner: u64, state: &mut Flow, s
     if matches!(phase, Phase::Complete) {
         let tls_key = hello.key(Transport::Tcp).unwrap_or(0);
         if !admits(state, tls_key) {
-            return Outcome::RefusedHello { tls_key };
+            if tls_key != 0 {
+                // So that what is blocked is seen, and does not give way to what is not.
+                note(
+                    scratch,
+                    Kind::Tls,
+                    tls_key,
+                    Sighting { counts: CONNECTION, variant: 0, ..Sighting::EMPTY },
+                );
+            }
+            return Outcome::Refused;
         }
+    } else if hello.has_begun() && !matches!(phase, Phase::NotHello) && !admits_part(state) {
+        return Outcome::Refused;
     }
     hello::copy(hello, &mut state.hello);
     let end = segment.sequence.wrapping_add(segment.payload);
@@ -484,24 +439,19 @@ fn read(ctx: *mut xdp_md, scratch: *mut Scratch, owner: u64, state: &mut Flow, s
             state.next_sequence = end.wrapping_sub(rest).wrapping_add(state.hello.message_left);
             state.hello_ns = clock::precise_ns();
             state.tls_key = state.hello.key(Transport::Tcp).unwrap_or(0);
-            let is_gathered = state.notes & GATHERED != 0;
-            if is_gathered {
+            if state.notes & GATHERED != 0 {
                 exemplar::gather(ctx, owner, segment, false);
             }
-            let sighting = Sighting {
-                round_trip: bin_between(state.syn_ns, state.ack_ns),
-                hello_delay: bin_between(state.ack_ns, state.hello_ns),
-                variant: state.hello.variant & 0xf,
-                counts: HANDSHAKE,
-                ..Sighting::EMPTY
-            };
-            let (tls_key, syn_key) = (state.tls_key, state.syn_key);
-            return Outcome::Read(Read { tls_key, syn_key, sighting, is_gathered });
+            account::handshake_event(HandshakeEvent::HelloRead);
+            tell(scratch, owner, state);
+            return Outcome::Read;
         }
         Phase::NotHello => {
             state.other_segments += 1;
             if state.other_segments > OTHER_SEGMENTS_MAX {
-                return Outcome::NoHello { syn_key: state.syn_key };
+                account::handshake_event(HandshakeEvent::NoHello);
+                client::note(state.syn_key, 0, Sighting { counts: CONNECTION, ..Sighting::EMPTY });
+                return Outcome::Over;
             }
             hello::start(&mut state.hello);
             state.notes &= !GATHERED;

@@ -182,7 +182,11 @@ fn watch(ctx: &XdpContext, scratch: *mut Scratch, way: *mut Way) -> Learned {
             let start = Start { next_sequence: segment.sequence, syn_key: 0, syn_ns: 0 };
             match flows::open(&place, &key, way, scratch, &start) {
                 Some(flow) => flow,
-                None => return NOTHING,
+                None => {
+                    // Charged all the same.
+                    admission::admits(Asked::Handshake { syn_key: 0, tls_key: 0, is_charged: false });
+                    return NOTHING;
+                }
             }
         }
         None => {

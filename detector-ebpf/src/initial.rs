@@ -10,7 +10,7 @@ use detector_common::{
     budget::ticks,
     counters::HandshakeEvent,
     fingerprint::Kind,
-    flow::{self, Scratch},
+    flow::{self, Rank, Scratch},
     initial::{self, DATAGRAM_BYTES_MAX, DATAGRAM_BYTES_MIN, Shape},
     limits::{EXEMPLAR_SAMPLE, INITIAL_NS_MAX, INITIALS_SENT_MAX},
     packet::Layout,
@@ -186,15 +186,15 @@ fn meet(key: &Key, shape: Shape, now: u64) -> Option<Met> {
         let entry = source::way(&place, attempt);
         let last = word!(entry, packets_tat);
         let seen = atomic::load(last);
-        if seen + ticks(INITIAL_NS_MAX) >= now {
-            atomic::store(last, now);
+        if Rank::Open.last(seen) + ticks(INITIAL_NS_MAX) >= now {
+            atomic::store(last, Rank::Open.time(now));
             return Some(Met::Later(entry));
         }
         // Another connection between the same ports. Two CPUs that have Initials of it at once begin it once.
         if !may_begin_with(shape) {
             return None;
         }
-        let begins = atomic::swap(last, seen, now).is_ok();
+        let begins = atomic::swap(last, seen, Rank::Open.time(now)).is_ok();
         return Some(if begins { Met::First(entry) } else { Met::Later(entry) });
     }
     if !may_begin_with(shape) {
@@ -209,6 +209,7 @@ fn meet(key: &Key, shape: Shape, now: u64) -> Option<Met> {
         }
     };
     let entry = source::way(&place, attempt);
+    atomic::store(word!(entry, packets_tat), Rank::Open.time(now));
     Some(if begins { Met::First(entry) } else { Met::Later(entry) })
 }
 

@@ -79,9 +79,9 @@ pub(crate) static PARENTS: Array<Set, 1, MAPPABLE> = Array::new();
 pub(crate) static CLIENT_BUDGETS: Array<Set, 1, MAPPABLE> = Array::new();
 
 /// Writer: program. Reader: program.
-/// Size: 16,384 connections in their handshake, in sets as the sources. Full: the handshake is not followed, counter
-/// `flows_full`; one that said nothing after its SYN gives way before, counter `flow_replaced`. Error: its fingerprint or its times are
-/// not known.
+/// Size: 16,384 connections in their handshake, in sets as the sources. Full: first one gives way that said nothing after its SYN, counter
+/// `flow_replaced`, then one that said no more, the oldest first, counter `flows_full`. Error: its fingerprint or its times are not known;
+/// its handshake is charged all the same.
 #[btf_map]
 pub(crate) static FLOWS: Array<Set, { FLOWS_LEN / WAYS }, MAPPABLE> = Array::new();
 

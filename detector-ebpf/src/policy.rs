@@ -152,10 +152,15 @@ extern "C" fn classify(generation: u64, high: u64, low: u64, asked: u64, now: u6
         let place = incident_cell_place(slot, value.first_cell() + service);
         let Some(incident) = lasting(generation, place, now) else { return NO_CLASS };
         found.1 &= value.is_cached();
-        if incident != 0 && !prevails(generation, number, incident, asked >> 32) {
-            found.0 = incident as u64;
-            // What follows a rule of the policy may prevail, and nothing at the incident's class says when that is.
-            found.1 &= class_of(generation, number).is_some_and(|class| class.until == 0);
+        if incident != 0 {
+            // What follows the one that gives way may prevail, and nothing at the class of the other says when that is.
+            let gives_way = if prevails(generation, number, incident, asked >> 32) {
+                incident
+            } else {
+                found.0 = incident as u64;
+                number
+            };
+            found.1 &= class_of(generation, gives_way).is_some_and(|class| class.until == 0);
         }
     }
     found.0 | if found.1 { 0 } else { UNCACHED }

@@ -355,8 +355,8 @@ extern "C" fn create_entry(prefix: u64, tag: u64, now: u64, class_and_epoch: u64
             return NO_WAY;
         }
         count_creation(table, seen.is_occupied());
-        if table == Table::Flows && class_and_epoch == 0 && seen.is_occupied() && was_silent {
-            syn_flood::note_replaced(idle_since, now);
+        if table == Table::Flows && seen.is_occupied() && seen.class() != OF_QUIC {
+            syn_flood::note_replaced(was_silent, idle_since, now);
         }
         let attempt =
             settle_with_others(place.hash, prefix, tag, chosen as u64, table as u64) as usize & (WAYS - 1);

@@ -3,7 +3,8 @@
 use detector_common::{
     budget::ticks,
     counters::HandshakeEvent,
-    limits::{HALF_OPEN_NS_MIN, SYN_FLOOD_NS, SYN_SAMPLE},
+    flow::Rank,
+    limits::{HALF_OPEN_NS_MIN, HANDSHAKE_NS_MAX, SYN_FLOOD_NS, SYN_SAMPLE},
     packet::Packet,
 };
 
@@ -14,11 +15,20 @@ use crate::{
     source,
 };
 
-/// A connection gave way that had said nothing since its SYN came. If that is not long ago, there are more than there is room for.
+/// A connection over TCP gave way, whose entry has this time; `was_silent`: it had said nothing since its SYN came.
 #[inline(always)]
-pub(crate) fn note_replaced(idle_since: u64, now: u64) {
+pub(crate) fn note_replaced(was_silent: bool, time: u64, now: u64) {
+    let rank = if was_silent { Rank::HalfOpen } else { Rank::Open };
+    let silent_for = now.saturating_sub(rank.last(time));
+    if !was_silent {
+        if silent_for < ticks(HANDSHAKE_NS_MAX) {
+            account::handshake_event(HandshakeEvent::FlowsFull);
+        }
+        return;
+    }
     account::handshake_event(HandshakeEvent::FlowReplaced);
-    if now.saturating_sub(idle_since) < ticks(HALF_OPEN_NS_MIN)
+    // If that is not long, there are more than there is room for.
+    if silent_for < ticks(HALF_OPEN_NS_MIN)
         && let Some(settings) = SETTINGS.get_ptr_mut(0)
     {
         atomic::store(word!(settings, syn_flood_until), now + ticks(SYN_FLOOD_NS));

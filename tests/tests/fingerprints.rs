@@ -3,7 +3,7 @@
 use detector_common::{
     fingerprint::Kind,
     hello::{Hello as Machine, Transport},
-    limits::{FLOWS, HALF_OPEN_NS_MIN, HANDSHAKE_NS_MAX, SYN_FLOOD_NS, SYN_SAMPLE},
+    limits::{FLOWS, HALF_OPEN_NS_MIN, SYN_FLOOD_NS, SYN_SAMPLE},
     syn::Syn,
     table::PENDING_MAX,
 };
@@ -392,21 +392,28 @@ fn a_flood_of_syns_leaves_room_for_handshakes() {
 }
 
 #[test]
-fn connections_that_answered_are_waited_for_and_then_make_room() {
+fn who_has_begun_a_hello_gives_way_last_and_nobody_keeps_others_out() {
     let mut rig = Rig::under(OPEN);
-    let mut connected = 0;
-    while rig.counter("flows_full") == 0 {
-        let mut client = Client::new(&format!("10.0.{}.9:{}", connected % 200, 1024 + connected / 200));
+    let stream = Hello::browser(700).stream();
+    let mut early = Client::new("198.51.100.1:40000");
+    early.connect(&mut rig);
+    early.send(&mut rig, &stream[..300]);
+    for number in 0..2 * FLOWS {
+        let mut client = Client::new(&format!("10.0.{}.9:{}", number % 200, 1024 + number / 200));
         rig.send(&client.syn().frame());
         client.sequence = client.sequence.wrapping_add(1);
         client.send(&mut rig, &[]);
-        connected += 1;
-        assert!(connected < 2 * FLOWS, "there is room for all");
     }
-    rig.advance(HANDSHAKE_NS_MAX + MS);
-    let followed = rig.counter("followed");
-    flood(&mut rig, connected..connected + FLOWS / 4);
-    assert_eq!(rig.counter("followed"), followed + FLOWS as u64 / 4);
+    assert_eq!(early.send(&mut rig, &stream[300..]), key_of(&stream), "the others had only answered");
+    // As many that have begun, without a connection.
+    for number in 0..2 * FLOWS {
+        let source = format!("10.1.{}.9:{}", number % 200, 1024 + number / 200);
+        Client::new(&source).send(&mut rig, &stream[..6]);
+    }
+    let mut late = Client::new("198.51.100.2:40000");
+    late.connect(&mut rig);
+    assert_eq!(late.send(&mut rig, &stream), key_of(&stream));
+    assert!(rig.counter("flows_full") > 0, "it is told");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Budgets of handshakes, through the real program: charged where a ClientHello ends, once a connection, and no way around.
 
-use detector_common::verdict::Reason;
+use detector_common::{limits::FLOWS, verdict::Reason};
 use detector_tests::{client::Client, hello::Hello, packet::flags, rows::Rig};
 
 const MS: u64 = 1_000_000;
@@ -76,22 +76,40 @@ fn a_refused_hello_is_asked_again_when_it_is_sent_again_and_costs_nothing_until_
     let (first, second) = stream.split_at(500);
     let mut client = Client::new("198.51.100.7:1002");
     client.connect(&mut rig);
-    client.send(&mut rig, first);
-    for _ in 0..3 {
-        assert_eq!(client.reason(&mut rig, 0, second), Reason::Handshakes);
-        assert_eq!(client.send_at(&mut rig, 0, second), 0, "no key of what did not pass");
+    for part in [&stream[..], first, first] {
+        assert_eq!(client.reason(&mut rig, 0, part), Reason::Handshakes);
+        assert_eq!(client.send_at(&mut rig, 0, part), 0, "no key of what did not pass");
         rig.advance(1_000 * MS);
     }
-    // The first segment too: it passed, but whether the server has it nobody knows here.
-    assert_eq!(client.reason(&mut rig, -500, first), Reason::Handshakes);
+    // Where the client goes on all the same, the program cannot read it, and asks for that too.
+    assert_eq!(client.reason(&mut rig, 500, second), Reason::Handshakes);
     rig.advance(7_000 * MS);
+    assert_eq!(client.reason(&mut rig, 0, first), Reason::Conforming);
+    client.sequence = client.sequence.wrapping_add(500);
     assert_ne!(client.send(&mut rig, second), 0);
-    // Sent again after it passed: free.
+    // Sent again after they passed: free.
     assert_eq!(client.reason(&mut rig, -(second.len() as i32), second), Reason::Conforming);
+    assert_eq!(client.reason(&mut rig, -(stream.len() as i32), first), Reason::Conforming);
     assert_eq!(client.reason(&mut rig, 0, b"finished"), Reason::Conforming);
     assert_eq!(shake(&mut rig, "198.51.100.7:1003"), Reason::Handshakes, "one was charged, not two");
     rig.advance(10_000 * MS);
     assert_eq!(shake(&mut rig, "198.51.100.7:1004"), Reason::Conforming);
+}
+
+#[test]
+fn whoever_holds_all_states_has_nobody_elses_handshakes_go_uncharged() {
+    let mut rig = two();
+    for number in 0..2 * FLOWS {
+        let source = format!("10.0.0.{}:{}", number % 50, 1024 + number / 50);
+        rig.send(&Client::new(&source).segment(0, &Hello::browser(700).stream()[..6]));
+    }
+    let reasons: Vec<_> = (1000..1003).map(|port| shake(&mut rig, &format!("198.51.100.7:{port}"))).collect();
+    assert_eq!(reasons, [Reason::Conforming, Reason::Conforming, Reason::Handshakes]);
+}
+
+/// The reason of the first segment that is refused: the server does not have it, nor what comes after it.
+fn first_refused<const SEGMENTS: usize>(reasons: [Reason; SEGMENTS]) -> Reason {
+    reasons.into_iter().find(|&reason| reason != Reason::Conforming).unwrap_or(Reason::Conforming)
 }
 
 /// Makes a handshake of a client from the two halves of a ClientHello; the reason of its last segment.
@@ -119,12 +137,24 @@ fn check_each(profile: &str, tricks: &[(&str, Trick)]) {
 #[test]
 fn hellos_that_are_not_read_are_charged_too() {
     // Each ends in what the program does not read.
-    let tricks: [(&str, Trick); 4] = [
+    let tricks: [(&str, Trick); 8] = [
+        ("an alert before it", |client, rig, first, second| {
+            client.reason(rig, 0, &[&[21, 3, 1, 0, 2, 1, 90], first, second].concat())
+        }),
+        ("an alert before it, in pieces", |client, rig, first, second| {
+            let rest = [&[2, 1, 90], first, second].concat();
+            first_refused([client.reason(rig, 0, &[21, 3, 1, 0]), client.reason(rig, 4, &rest)])
+        }),
+        ("an empty record before it", |client, rig, first, second| {
+            client.reason(rig, 0, &[&[22, 3, 1, 0, 0], first, second].concat())
+        }),
+        ("the form of SSL 2", |client, rig, _, _| {
+            client.reason(rig, 0, &[&[0x80, 46, 1, 3, 1, 0, 21, 0, 0, 0, 16][..], &[7; 37]].concat())
+        }),
         ("the second segment first", |client, rig, _, second| client.reason(rig, 500, second)),
         ("overlapping segments", |client, rig, first, second| {
-            client.send(rig, first);
             let over: Vec<u8> = first[490..].iter().chain(second).copied().collect();
-            client.reason(rig, -10, &over)
+            first_refused([client.reason(rig, 0, first), client.reason(rig, 490, &over)])
         }),
         ("damaged", |client, rig, first, _| {
             let mut damaged = first.to_vec();
@@ -144,15 +174,30 @@ fn hellos_that_are_not_read_are_charged_too() {
 #[test]
 fn nothing_that_the_server_does_not_take_hides_a_handshake() {
     // Each ends in the segment with which the server has the whole ClientHello.
-    let tricks: [(&str, Trick); 7] = [
+    let tricks: [(&str, Trick); 10] = [
         ("a reset", |client, rig, first, second| {
             rig.send(&client.packet(flags::RST).sequence(client.sequence.wrapping_add(1 << 30)).frame());
             client.reason(rig, 0, &[first, second].concat())
         }),
         ("a reset in the midst", |client, rig, first, second| {
-            client.send(rig, first);
-            rig.send(&client.packet(flags::RST).sequence(client.sequence.wrapping_add(1 << 30)).frame());
-            client.reason(rig, 0, second)
+            let of_first = client.reason(rig, 0, first);
+            rig.send(&client.packet(flags::RST).sequence(client.sequence.wrapping_add(500)).frame());
+            first_refused([of_first, client.reason(rig, 500, second)])
+        }),
+        ("a SYN in the midst", |client, rig, first, second| {
+            let of_first = client.reason(rig, 0, first);
+            rig.send(&client.syn().sequence(client.sequence.wrapping_add(499)).frame());
+            first_refused([of_first, client.reason(rig, 500, second)])
+        }),
+        ("a pause in the midst", |client, rig, first, second| {
+            let of_first = client.reason(rig, 0, first);
+            rig.advance(11_000 * MS);
+            Client::new("198.51.100.7:1").send(rig, &[]);
+            first_refused([of_first, client.reason(rig, 500, second)])
+        }),
+        ("a reset, and an alert before it", |client, rig, first, second| {
+            rig.send(&client.packet(flags::RST).frame());
+            client.reason(rig, 0, &[&[21, 3, 1, 0, 2, 1, 90], first, second].concat())
         }),
         ("a pause", |client, rig, first, second| {
             rig.advance(11_000 * MS);
@@ -164,8 +209,8 @@ fn nothing_that_the_server_does_not_take_hides_a_handshake() {
             rig.advance(11_000 * MS);
             let mut other = Client::new("198.51.100.7:1");
             other.send(rig, &[]);
-            client.send(rig, &first[..3]);
-            client.reason(rig, 0, &[&first[3..], second].concat())
+            let rest = [&first[3..], second].concat();
+            first_refused([client.reason(rig, 0, &first[..3]), client.reason(rig, 3, &rest)])
         }),
         ("another SYN", |client, rig, first, second| {
             let ahead = client.sequence.wrapping_add(100_000);
@@ -175,10 +220,7 @@ fn nothing_that_the_server_does_not_take_hides_a_handshake() {
         ("another SYN, by which its first byte asks if the server is there", |client, rig, first, second| {
             rig.send(&client.syn().sequence(client.sequence).frame());
             let stream = [first, second].concat();
-            let decided = client.reason(rig, 0, &stream[..1]);
-            let of_rest = client.reason(rig, 1, &stream[1..]);
-            // Without it the server has nothing.
-            if decided == Reason::Conforming { of_rest } else { decided }
+            first_refused([client.reason(rig, 0, &stream[..1]), client.reason(rig, 1, &stream[1..])])
         }),
         ("bytes that are no ClientHello", |client, rig, first, second| {
             client.reason(rig, 0, &[b'x'; 1400]);

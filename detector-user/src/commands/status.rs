@@ -323,7 +323,7 @@ fn unseen_handshakes(settings: &Settings, now_ns: u64) -> impl Iterator<Item = S
 }
 
 /// Connections without room to follow their handshake.
-pub const FLOWS_FULL: &str = "more connections are in their handshake than are followed (16,384): the others have no fingerprint, limits \
+pub const FLOWS_FULL: &str = "more connections are in their handshake than are followed (16,384): some have no fingerprint, limits \
      hold; look at `connections` budgets, as of a flood of SYNs";
 
 /// Fingerprints without room in the table.

@@ -17,7 +17,7 @@ use super::{
     read::{self, Active},
 };
 use crate::policy::{
-    compile::{Beside, Clocks, CompileError, Standard},
+    compile::{Beside, Clocks, CompileError, Standard, which_client_rules},
     incident::{Incident, Incidents},
 };
 
@@ -175,7 +175,8 @@ pub(super) fn fill(maps: &mut Maps, beside: &Beside, used: &[Generation]) -> Res
     for (number, class) in tables.classes.iter().copied().chain(none).enumerate() {
         maps.classes.write(incident_class_place(slot, number as u32) as usize, &class);
     }
-    Ok(IncidentSet { slot, has_client_rules: !tables.fingerprint_rules.is_empty() })
+    let action_of = |number: u16| tables.classes[usize::from(number) - CLASSES_MAX].action;
+    Ok(IncidentSet { slot, client_rules: which_client_rules(&tables.fingerprint_rules, action_of) })
 }
 
 const _: () =

@@ -51,6 +51,8 @@ pub(crate) struct Client<'a> {
     pub(crate) syn: &'a str,
     pub(crate) service: &'a Service,
     pub(crate) moment: Moment,
+    /// Its handshake was charged before.
+    pub(crate) is_charged: bool,
     /// Of the source.
     pub(crate) hash: u64,
     pub(crate) source: Key<'static>,
@@ -127,6 +129,16 @@ impl<'a> Handshakes<'a> {
     /// Nothing was spent so far.
     pub(crate) fn new(policy: &'a Policy, incidents: &'a [IncidentRule]) -> Self {
         Self { policy, incidents, spent: HashMap::new() }
+    }
+
+    /// Whether a rule may allow clients by their ClientHello: then nothing is charged before that is complete.
+    pub(crate) fn may_allow(&self) -> bool {
+        let is_by_hello = |patterns: Option<&Patterns>| patterns.is_some_and(|of| !of.ja4.is_empty());
+        let of_policy = self.policy.rules.iter().filter(|rule| matches!(rule.action, Action::Allow));
+        let of_incidents = self.incidents.iter().map(|rule| &rule.incident);
+        let of_incidents = of_incidents.filter(|incident| incident.action == IncidentAction::Allow);
+        of_policy.map(|rule| rule.matches.patterns()).any(is_by_hello)
+            || of_incidents.map(|incident| incident.matches.patterns()).any(is_by_hello)
     }
 
     /// The rule that decides about a client, whose source stands so: one of a responder, then one of the policy. Sources that
@@ -242,7 +254,9 @@ impl<'a> Handshakes<'a> {
             }
         }
         let own = match standing.profile {
-            Some((_, profile)) if client.moment == Moment::ClientHello => profile.budgets.handshakes,
+            Some((_, profile)) if client.moment != Moment::Syn && !client.is_charged => {
+                profile.budgets.handshakes
+            }
             _ => None,
         };
         if let Some(budget) = own {

@@ -112,7 +112,9 @@ enum Stage {
 pub(crate) enum Moment {
     /// A connection.
     Syn,
-    /// That a handshake goes on: its ClientHello is complete.
+    /// That a handshake goes on: a part of its ClientHello has come.
+    Part,
+    /// … it is complete.
     ClientHello,
 }
 
@@ -130,6 +132,8 @@ pub(crate) struct Connection {
     /// Bytes of the ClientHello that come in a segment of their own, at first.
     split: usize,
     refused: u8,
+    /// Its handshake has been charged.
+    pub(crate) is_charged: bool,
 }
 
 /// Times that a packet is sent.
@@ -138,7 +142,17 @@ const TRIES: u8 = 4;
 impl Connection {
     fn new(from: &str, to: &str, system: usize, hello: usize) -> Self {
         let (from, to) = (from.to_owned(), to.to_owned());
-        Self { from, to, system, hello, sequence: 1000, stage: Stage::Syn, split: 0, refused: 0 }
+        Self {
+            from,
+            to,
+            system,
+            hello,
+            sequence: 1000,
+            stage: Stage::Syn,
+            split: 0,
+            refused: 0,
+            is_charged: false,
+        }
     }
 
     /// One from a port that no other has.
@@ -185,7 +199,7 @@ impl Connection {
         match self.stage {
             Stage::Syn => (self.syn(), Some(Moment::Syn)),
             Stage::Acknowledgement => (self.segment(&[]), None),
-            Stage::Hello(0) if self.split > 0 => (self.segment(&hello[..self.split]), None),
+            Stage::Hello(0) if self.split > 0 => (self.segment(&hello[..self.split]), Some(Moment::Part)),
             Stage::Hello(sent) => (self.segment(&hello[sent..]), Some(Moment::ClientHello)),
             Stage::Again => {
                 let before = Self {

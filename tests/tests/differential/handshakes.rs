@@ -90,10 +90,17 @@ fn the_program_and_the_host_agree_on_every_packet_of_clients() {
                                 syn: connection.syn_name(&fingerprints),
                                 service: &policy.services[service],
                                 moment,
+                                is_charged: connection.is_charged,
                                 hash: model.hash(&packet, service),
                                 source: source_key(&packet, service),
                             };
-                            handshakes.admit(&client, &standing, judged, now)
+                            if moment == Moment::Part && handshakes.may_allow() {
+                                judged
+                            } else {
+                                let admitted = handshakes.admit(&client, &standing, judged, now);
+                                connection.is_charged |= moment == Moment::Part && !admitted.dropped();
+                                admitted
+                            }
                         }
                     }
                 }

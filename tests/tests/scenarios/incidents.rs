@@ -103,6 +103,18 @@ fn a_throttle_gives_way_to_what_follows_a_rule_that_ends_beneath_it() {
     assert_eq!([rig.reason(&ack(v4(1))), rig.reason(&ack(v4(2)))], [Reason::Denied; 2]);
 }
 
+/// … and what follows the throttle may allow what the policy's rule drops.
+#[test]
+fn a_rule_that_prevails_over_a_throttle_gives_way_to_what_follows_that() {
+    let rule = "[[rule]]\nname = \"all\"\nsource = [\"10.0.0.0/16\"]\naction = \"drop\"\n";
+    let mut rig = Rig::under(&(policy_of("packets = \"1000/s\"") + rule));
+    add(&mut rig, incident(IncidentAction::Allow, "0.0.0.0/0", None));
+    add(&mut rig, incident(throttle("100/s", 100), "10.0.0.0/8", Some(10)));
+    assert_eq!(rig.reason(&ack(v4(1))), Reason::Denied, "the rule is tighter");
+    rig.advance(10 * SECOND);
+    assert_eq!([rig.reason(&ack(v4(1))), rig.reason(&ack(v4(2)))], [Reason::Allowed; 2]);
+}
+
 #[test]
 fn a_policy_that_is_applied_leaves_incident_rules_as_they_are() {
     let mut rig = Rig::under(&policy_of("packets = \"1000/s\""));

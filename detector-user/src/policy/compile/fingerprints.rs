@@ -5,7 +5,7 @@ use std::{cmp::Reverse, collections::BTreeMap};
 use detector_common::{
     budget::Budget,
     limits::{CLASSES_MAX, PAIRS_MAX},
-    policy::{Class, NO_PROFILE},
+    policy::{Action, Class, NO_PROFILE, client_rules},
 };
 use serde::{Deserialize, Serialize};
 
@@ -67,6 +67,15 @@ pub(super) fn of_policy(
     rules.sort_by_cached_key(|rule| (Reverse(rule.patterns.specificity()), action(rule), rule.rule));
     check_pairs(&rules)?;
     Ok(rules)
+}
+
+/// Bits of [`client_rules`]: which of these rules there are; `action_of` gives the [`Action`] of a class.
+pub fn which_client_rules(rules: &[FingerprintRule], action_of: impl Fn(u16) -> u8) -> u32 {
+    let allows = |rule: &FingerprintRule| {
+        action_of(rule.class) == Action::Allow as u8 && !rule.patterns.ja4.is_empty()
+    };
+    let some = if rules.is_empty() { 0 } else { client_rules::SOME };
+    some | if rules.iter().any(allows) { client_rules::ALLOW_BY_HELLO } else { 0 }
 }
 
 /// The incident rules that are about fingerprints, in their order, beside a policy with these numbers of services. A rule about

@@ -14,7 +14,7 @@ mod sources;
 
 pub use error::CompileError;
 use error::Place;
-pub use fingerprints::{FingerprintRule, incident_fingerprint_rules};
+pub use fingerprints::{FingerprintRule, incident_fingerprint_rules, which_client_rules};
 pub use incidents::{Beside, IncidentTables, Standard};
 pub use lookup::{Judge, Judged};
 pub use runs::{Piece, Run, pieces, prefixes_of_run};
@@ -178,13 +178,13 @@ pub fn compile(
     let fingerprint_rules =
         fingerprints::of_policy(policy, &numbers, |rule, patterns| classes.of_fingerprints(rule, patterns))?;
     let services = services::compile(policy, &numbers.services)?;
+    let (profiles, classes, parent_classes) = classes.finish()?;
     let header = PolicyHeader {
-        client_rules: u32::from(!fingerprint_rules.is_empty()),
+        client_rules: which_client_rules(&fingerprint_rules, |number| classes[usize::from(number)].action),
         rules_v4: u32::from(!sources.v4.is_empty()),
         rules_v6: u32::from(!sources.v6.is_empty()),
         ..services.header
     };
-    let (profiles, classes, parent_classes) = classes.finish()?;
     let enforced_percent = policy.mode.enforced_percent();
     let manifest = Manifest { enforced_percent, profiles, fingerprint_rules, ..numbers };
     check_manifest(&manifest)?;
