@@ -26,7 +26,7 @@ use crate::{
     maps::FLOW_STATES,
     pending,
     sighting::{CONNECTION, FOLLOWED, HANDSHAKE, NOT_KNOWN, Sighting, bin_between},
-    source::{self, Created, Place, Table},
+    source::{self, BEYOND, Created, HALF_OPEN, Place, Table},
 };
 
 /// A connection that is followed.
@@ -77,10 +77,9 @@ impl Followed {
         atomic::store(word!(self.state, owner), self.owner);
     }
 
-    /// Notes that the connection did something now.
+    /// Notes that the connection did something now; `mark`: [`HALF_OPEN`], [`BEYOND`] or 0.
     #[inline(always)]
-    fn date(&self, rank: Rank, now: u64) {
-        let mark = if matches!(rank, Rank::HalfOpen) { source::HALF_OPEN } else { 0 };
+    fn date(&self, rank: Rank, mark: u64, now: u64) {
         atomic::store(word!(self.entry, packets_tat), rank.time(now));
         atomic::store(word!(self.entry, connections_tat), mark);
     }
@@ -142,7 +141,8 @@ pub(crate) fn open(
     // Its SYN.
     state.exchanges.segments = (start.syn_ns != 0) as u16;
     flow.unlock();
-    flow.date(if start.syn_ns == 0 { Rank::Hello } else { Rank::HalfOpen }, now);
+    let (rank, mark) = if start.syn_ns == 0 { (Rank::Hello, 0) } else { (Rank::HalfOpen, HALF_OPEN) };
+    flow.date(rank, mark, now);
     if known.is_none() {
         pending::count(way, true);
     }
@@ -178,12 +178,14 @@ pub(crate) fn advance(
     // SAFETY: locked.
     let state = unsafe { &mut *flow.state };
     let outcome = take(ctx, scratch, flow.owner, state, segment);
-    let is_before_hello = state.stage == Stage::Hello as u8 && !state.hello.has_begun();
-    let is_open = is_before_hello || state.stage == Stage::Exchange as u8;
+    let is_beyond = state.stage == Stage::Exchange as u8;
+    let is_open = is_beyond || state.stage == Stage::Hello as u8 && !state.hello.has_begun();
     let tls_key = if outcome == Outcome::Read { state.tls_key } else { 0 };
     flow.unlock();
     // SAFETY: see `handshake::hand_over`.
-    flow.date(if is_open { Rank::Open } else { Rank::Hello }, unsafe { (*scratch).now });
+    let now = unsafe { (*scratch).now };
+    let rank = if is_open { Rank::Open } else { Rank::Hello };
+    flow.date(rank, if is_beyond { BEYOND } else { 0 }, now);
     if outcome == Outcome::Over {
         close(scratch, flow, way);
     }

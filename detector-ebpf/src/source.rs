@@ -26,7 +26,7 @@ pub(crate) enum Table {
     Sources = 0,
     /// [`PARENTS`].
     Parents = 1,
-    /// [`FLOWS`]. Their class is 0, or [`OF_QUIC`]; its ways have one time: until when they are kept; and a mark, see [`HALF_OPEN`].
+    /// [`FLOWS`]. Their class is 0, or [`OF_QUIC`]; its ways have one time, see [`detector_common::flow::Rank`], and a mark, see [`HALF_OPEN`].
     Flows = 2,
     /// [`FINGERPRINTS`].
     Fingerprints = 3,
@@ -97,6 +97,9 @@ pub(crate) const OF_QUIC: u16 = 1;
 
 /// Stands in the time of connections of an entry of [`FLOWS`] as long as nothing came after the SYN. As a time it is long past.
 pub(crate) const HALF_OPEN: u64 = 1;
+
+/// The same of a connection that is followed beyond its handshake.
+pub(crate) const BEYOND: u64 = 2;
 
 /// Where an entry is, or would be.
 pub(crate) struct Place {
@@ -345,7 +348,7 @@ extern "C" fn create_entry(prefix: u64, tag: u64, now: u64, class_and_epoch: u64
             continue;
         }
         let idle_since = busy_until(way);
-        let was_silent = atomic::load(word!(way, connections_tat)) == HALF_OPEN;
+        let mark = atomic::load(word!(way, connections_tat));
         fill(way, key.prefix);
         let owned = claimed.owned(key.tag, class_and_epoch as u16, (class_and_epoch >> 32) as u32);
         // Nobody else changes a claimed word. By a swap since that is a full barrier: what the entry was filled with is
@@ -356,7 +359,7 @@ extern "C" fn create_entry(prefix: u64, tag: u64, now: u64, class_and_epoch: u64
         }
         count_creation(table, seen.is_occupied());
         if table == Table::Flows && seen.is_occupied() && seen.class() != OF_QUIC {
-            syn_flood::note_replaced(was_silent, idle_since, now);
+            syn_flood::note_replaced(mark, idle_since, now);
         }
         let attempt =
             settle_with_others(place.hash, prefix, tag, chosen as u64, table as u64) as usize & (WAYS - 1);

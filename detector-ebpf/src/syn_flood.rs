@@ -12,16 +12,16 @@ use crate::{
     account,
     atomic::{self, word},
     maps::SETTINGS,
-    source,
+    source::{self, BEYOND, HALF_OPEN},
 };
 
-/// A connection over TCP gave way, whose entry has this time; `was_silent`: it had said nothing since its SYN came.
+/// A connection over TCP gave way, whose entry had this mark and time.
 #[inline(always)]
-pub(crate) fn note_replaced(was_silent: bool, time: u64, now: u64) {
-    let rank = if was_silent { Rank::HalfOpen } else { Rank::Open };
+pub(crate) fn note_replaced(mark: u64, time: u64, now: u64) {
+    let rank = if mark == HALF_OPEN { Rank::HalfOpen } else { Rank::Open };
     let silent_for = now.saturating_sub(rank.last(time));
-    if !was_silent {
-        if silent_for < ticks(HANDSHAKE_NS_MAX) {
+    if mark != HALF_OPEN {
+        if mark != BEYOND && silent_for < ticks(HANDSHAKE_NS_MAX) {
             account::handshake_event(HandshakeEvent::FlowsFull);
         }
         return;
