@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use detector_common::{
+    fingerprint::{Kind, Name, ja4_bytes, ja4_text},
     limits::SYN_SAMPLE,
     policy::Settings,
+    table::Set,
     verdict::{Reason, Verdict},
 };
 use detector_tests::{
@@ -15,7 +17,7 @@ use detector_tests::{
 };
 use detector_user::{
     guard::{Guard, Host, Share, Unselective},
-    kernel::incidents,
+    kernel::{client_rules, incidents, names},
     policy::{
         compile::compile,
         incident::{Incident, IncidentAction},
@@ -106,6 +108,77 @@ fn a_fingerprint_that_appears_later_is_acted_on_once_it_has_a_name() {
     assert_eq!(shake(&mut rig, "198.51.100.7:1002", &browser()), Reason::Conforming);
     rig.apply(&policy(&drop));
     assert_eq!(shake(&mut rig, "198.51.100.7:1003", &browser()), Reason::Fingerprint);
+}
+
+/// The key of [`browser`] is made up by somebody else too: the name stays and no rule acts, at any service, until the fingerprint has
+/// left the table.
+#[test]
+fn a_name_stays_and_disarms_its_rules_when_another_client_has_its_key() {
+    let two = SERVICE.replace(", \"2001:db8::1\"", "");
+    let two = format!("{two}[[service]]\nname = \"six\"\naddresses = [\"2001:db8::1\"]\nprofile = \"p\"\n");
+    let drop = rule("scraper", &format!("ja4 = \"{BROWSER}_*_*\"\naction = \"drop\""));
+    let elsewhere = rule("elsewhere", "ja4 = \"t12*_*_*\"\naction = \"drop\"");
+    let mut rig = Rig::under(&format!("{two}{PROFILES}{drop}{elsewhere}"));
+    change(&mut rig, &[&format!("ja4:{BROWSER}_*_*")], None);
+    let acts = |rig: &mut Rig, port: u16| {
+        ["198.51.100.7", "[2001:db8:7::1]"]
+            .map(|address| shake(rig, &format!("{address}:{port}"), &browser()) == Reason::Fingerprint)
+    };
+    acts(&mut rig, 1000);
+    rig.name_fingerprints();
+    assert_eq!(acts(&mut rig, 1001), [true; 2]);
+    let browsers = |rig: &Rig| -> Vec<Name> {
+        let all = names::standing(&rig.bench().loaded.maps).map(|standing| standing.name);
+        all.filter(|name| ja4_text(&name.ja4).is_some_and(|ja4| ja4.starts_with(BROWSER))).collect()
+    };
+    let before = browsers(&rig);
+    let [name, _] = before[..] else { panic!("{before:?}") };
+    assert_eq!(before, [name; 2], "one name at both services");
+
+    // Someone else's ClientHello, at one of the services.
+    let stranger = Name { stable_ja4: ja4_bytes("t13d_else"), ja4: ja4_bytes("t13d_else"), ..name };
+    let maps = &rig.bench().loaded.maps;
+    let six = rig.bench().manifest.services["six"];
+    for conflicts in 1..3 {
+        let given = names::give(maps, &stranger, six).expect("it is counted there");
+        assert_eq!((given.is_conflict(), given.is_first_conflict()), (true, conflicts == 1));
+        assert_eq!(browsers(&rig), [Name { conflicts, ..name }; 2]);
+    }
+    assert_eq!(client_rules::rules_about(maps, &name, &[six]).expect("a policy"), ["scraper", "incident 1"]);
+    assert!(client_rules::rules_about(maps, &stranger, &[six]).expect("a policy").is_empty());
+    client_rules::refresh(&mut rig.bench_mut().loaded.maps).expect("rules");
+    assert_eq!(acts(&mut rig, 1002), [false; 2]);
+    // What comes later, of the client itself, changes nothing.
+    names::give(&rig.bench().loaded.maps, &name, six).expect("it is counted there");
+    assert_eq!(browsers(&rig), [Name { conflicts: 2, ..name }; 2]);
+
+    let maps = &rig.bench().loaded.maps;
+    names::end_conflicts(maps);
+    assert_eq!(browsers(&rig).len(), 2, "it is counted still");
+    (0..maps.fingerprints.len()).for_each(|set| maps.fingerprints.write(set, &Set::default()));
+    names::end_conflicts(maps);
+    acts(&mut rig, 1003);
+    rig.name_fingerprints();
+    assert_eq!(browsers(&rig), [name; 2]);
+    assert_eq!(acts(&mut rig, 1004), [true; 2]);
+}
+
+/// A key that is known at one service has its name at the next one, where somebody else shows it first.
+#[test]
+fn a_name_is_that_of_the_key_at_every_service() {
+    let two = SERVICE.replace(", \"2001:db8::1\"", "");
+    let two = format!("{two}[[service]]\nname = \"six\"\naddresses = [\"2001:db8::1\"]\n{PROFILES}");
+    let mut rig = Rig::under(&two);
+    shake(&mut rig, "198.51.100.7:1000", &browser());
+    rig.name_fingerprints();
+    shake(&mut rig, "[2001:db8:7::1]:1000", &browser());
+    let maps = &rig.bench().loaded.maps;
+    let known: Vec<Name> = names::standing(maps).map(|standing| standing.name).collect();
+    let name = *known.iter().find(|name| name.kind == Kind::Tls as u8).expect("a ClientHello");
+    let stranger = Name { stable_ja4: ja4_bytes("t13d_else"), ..name };
+    let given = names::give(maps, &stranger, rig.bench().manifest.services["six"]).expect("it is counted");
+    assert!(given.is_first_conflict() && given.before.is_none());
+    assert_eq!(given.name, Name { conflicts: 1, ..name });
 }
 
 #[test]
@@ -243,13 +316,15 @@ fn block(text: &str) -> Incident {
     }
 }
 
+/// Adds rules by hand that let nothing of these targets through, and takes one back.
+fn change(rig: &mut Rig, added: &[&str], undone: Option<u64>) {
+    let (clocks, added) = (rig.bench().clocks(), added.iter().copied().map(block).collect());
+    let maps = &mut rig.bench_mut().loaded.maps;
+    incidents::change(maps, clocks, added, |rule| Some(rule.id) == undone).expect("it fits");
+}
+
 #[test]
 fn only_rules_about_fingerprints_have_every_syn_of_a_flood_looked_at() {
-    let change = |rig: &mut Rig, added: &[&str], undone: Option<u64>| {
-        let (clocks, added) = (rig.bench().clocks(), added.iter().copied().map(block).collect());
-        let maps = &mut rig.bench_mut().loaded.maps;
-        incidents::change(maps, clocks, added, |rule| Some(rule.id) == undone).expect("it fits");
-    };
     let mut rig = Rig::under(&policy(""));
     let settings = &rig.bench().loaded.maps.settings;
     settings.write(0, &Settings { syn_flood_until: u64::MAX, ..settings.read(0) });
