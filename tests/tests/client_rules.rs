@@ -19,8 +19,9 @@ use detector_user::{
     guard::{Guard, Host, Share, Unselective},
     kernel::{client_rules, incidents, names},
     policy::{
+        Budgets,
         compile::compile,
-        incident::{Incident, IncidentAction},
+        incident::{Incident, IncidentAction, throttle_of_packets},
         target::{matches, target},
     },
     traffic::Watching,
@@ -321,6 +322,24 @@ fn change(rig: &mut Rig, added: &[&str], undone: Option<u64>) {
     let (clocks, added) = (rig.bench().clocks(), added.iter().copied().map(block).collect());
     let maps = &mut rig.bench_mut().loaded.maps;
     incidents::change(maps, clocks, added, |rule| Some(rule.id) == undone).expect("it fits");
+}
+
+/// What a source spent under a rule is kept beside its counter, which the next rule does not get.
+#[test]
+fn a_rule_by_hand_does_not_inherit_what_sources_spent_under_the_one_before() {
+    let mut rig = seen(&policy(""));
+    let budget = throttle_of_packets("6/min", Some(2)).expect("a rate");
+    let action = IncidentAction::Throttle(Budgets { handshakes: Some(budget), ..Budgets::default() });
+    let throttle = Incident { action, ..block(&format!("ja4:{BROWSER}_*_*")) };
+    for round in 0..4_u16 {
+        let clocks = rig.bench().clocks();
+        let maps = &mut rig.bench_mut().loaded.maps;
+        // In place of the one before.
+        incidents::change(maps, clocks, vec![throttle.clone()], |_| true).expect("it fits");
+        let ports = 1000 + 10 * round..1003 + 10 * round;
+        let expected = [Reason::Conforming, Reason::Conforming, Reason::FingerprintBudget];
+        assert_eq!(reasons(&mut rig, "198.51.100.7", ports, &browser()), expected, "round {round}");
+    }
 }
 
 #[test]
