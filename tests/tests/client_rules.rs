@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use detector_common::{
     fingerprint::{Kind, Name, ja4_bytes, ja4_text},
-    limits::SYN_SAMPLE,
+    limits::{OTHER_SEGMENTS_MAX, SYN_SAMPLE},
     policy::Settings,
     table::Set,
     verdict::{Reason, Verdict},
@@ -60,6 +60,15 @@ fn shake(rig: &mut Rig, source: &str, stream: &[u8]) -> Reason {
     let mut client = Client::new(source);
     client.connect(rig);
     client.reason(rig, 0, stream)
+}
+
+/// As [`shake`], and the client goes on, as one does that the server has answered.
+fn finish(rig: &mut Rig, source: &str, stream: &[u8]) {
+    let mut client = Client::new(source);
+    client.connect(rig);
+    client.send(rig, stream);
+    client.acknowledge(rig, 2000);
+    client.send(rig, &[20, 3, 3, 0, 1, 1]);
 }
 
 /// A rig under a policy, in which both clients have their names: they were seen from elsewhere, before.
@@ -380,13 +389,15 @@ fn refused(rig: &Rig, pattern: &str) -> [Vec<Unselective>; 2] {
 fn a_rule_that_ordinary_clients_match_is_refused() {
     let mut rig = Rig::under(&format!("{SERVICE}{TIGHT}"));
     for number in 0..1200 {
-        shake(&mut rig, &format!("198.18.{}.{}:1000", number / 256, number % 256), &other());
+        finish(&mut rig, &format!("198.18.{}.{}:1000", number / 256, number % 256), &other());
     }
-    shake(&mut rig, "198.51.100.7:1000", &browser());
+    finish(&mut rig, "198.51.100.7:1000", &browser());
     rig.name_fingerprints();
     let browsers = format!("{BROWSER}_*_*");
     assert_eq!(refused(&rig, &browsers), [vec![], vec![]], "one of 1,201");
     shake(&mut rig, "198.51.100.8:1000", &browser());
+    assert_eq!(refused(&rig, &browsers), [vec![], vec![]], "it did not go on");
+    finish(&mut rig, "198.51.100.8:1001", &browser());
     for (found, name) in
         refused(&rig, &browsers).into_iter().zip(["rule scraper", &format!("`ja4:{browsers}`")])
     {
@@ -395,7 +406,7 @@ fn a_rule_that_ordinary_clients_match_is_refused() {
         assert!((1190..=1202).contains(&found.known_good), "{found:?}");
     }
     // Of one something was refused: it is no known-good source any more.
-    for port in 1001..1004 {
+    for port in 1002..1005 {
         shake(&mut rig, &format!("198.51.100.8:{port}"), &browser());
     }
     assert_eq!(refused(&rig, &browsers), [vec![], vec![]]);
@@ -412,4 +423,39 @@ fn a_rule_that_ordinary_clients_match_is_refused() {
     let refusal =
         guard().check(&bench.loaded.maps, &tables.expect("tables"), None).expect("no look is needed");
     assert!(refusal.unselective.is_empty());
+}
+
+/// A SYN and a ClientHello are sent blind under any address: many of them make a fingerprint's part of the sources no smaller.
+#[test]
+fn spoofed_clients_are_not_known_good() {
+    let mut rig = Rig::under(&format!("{SERVICE}{TIGHT}"));
+    for number in 0..400 {
+        finish(&mut rig, &format!("198.18.{}.{}:1000", number / 256, number % 256), &other());
+    }
+    finish(&mut rig, "198.51.100.7:1000", &browser());
+    for number in 0..700 {
+        shake(&mut rig, &format!("198.19.{}.{}:1000", number / 256, number % 256), &other());
+    }
+    rig.name_fingerprints();
+    for found in refused(&rig, &format!("{BROWSER}_*_*")) {
+        let [found] = &found[..] else { panic!("one of 401: {found:?}") };
+        assert!(found.matching == 1 && (390..=401).contains(&found.known_good), "{found:?}");
+    }
+}
+
+#[test]
+fn clients_without_a_client_hello_are_known_good_for_rules_about_syns() {
+    let mut rig = Rig::under(&format!("{SERVICE}{TIGHT}"));
+    for address in 1..21 {
+        let mut client = Client::new(&format!("203.0.113.{address}:1000"));
+        client.connect(&mut rig);
+        for _ in 0..=OTHER_SEGMENTS_MAX {
+            client.send(&mut rig, b"GET / HTTP/1.1\r\n\r\n");
+        }
+    }
+    rig.name_fingerprints();
+    let everybody = block("syn:4:*:*:*:*:*:*:*");
+    let refusal = guard().check_incidents(&rig.bench().loaded.maps, Some(&everybody), &[], None);
+    let found = refusal.expect("no look is needed").unselective;
+    assert!(matches!(found[..], [Unselective { matching: 20, known_good: 20, .. }]), "{found:?}");
 }
