@@ -1,6 +1,7 @@
 //! What a TLS client says first: the ClientHello, as far as fingerprints need it.
 //!
-//! Strict on lengths: every vector fills exactly the place that its surroundings give it. What is inside the vectors is taken
+//! Strict on lengths: every vector fills exactly the place that its surroundings give it, but for the application protocols
+//! behind the first one, which nobody asks for. What is inside the vectors is taken
 //! as it comes; a fingerprint wants to know what a client says, not whether a server would agree. Sources: RFC 8446, 4.1.2 and
 //! 4.2; RFC 5246, 7.4.1.2; RFC 7301, 3.1.
 
@@ -39,7 +40,7 @@ pub struct ClientHello {
     pub supported_versions: Vec<u16>,
     /// What extension 0x000d says, in the order of the wire.
     pub signature_algorithms: Vec<u16>,
-    /// The first application protocol; none: no extension 0x0010, or an empty one.
+    /// The first application protocol; none: no extension 0x0010, or one without a name.
     pub application_protocol: Option<Vec<u8>>,
 }
 
@@ -144,11 +145,14 @@ impl ClientHello {
                 content.end()
             }
             extension::APPLICATION_PROTOCOLS => {
-                let mut protocols = content.list(2, "the application protocols")?;
-                while !protocols.bytes.is_empty() {
-                    let protocol = protocols.list(1, "an application protocol")?.bytes;
-                    self.application_protocol.get_or_insert_with(|| protocol.to_vec());
+                // As the program in the kernel: only the first name counts, and where there is no room for one there is none.
+                const NAMED_BYTES_MIN: usize = 3;
+                if content.bytes.len() < NAMED_BYTES_MIN {
+                    return Ok(());
                 }
+                let mut protocols = content.list(2, "the application protocols")?;
+                let protocol = protocols.list(1, "an application protocol")?.bytes;
+                self.application_protocol = Some(protocol.to_vec());
                 content.end()
             }
             _ => Ok(()),

@@ -123,6 +123,19 @@ fn of_a_repeated_extension_the_first_counts() {
 }
 
 #[test]
+fn of_the_application_protocols_only_the_first_is_asked_for() {
+    let read = |content: &[u8]| {
+        let extensions = Some(vec![(APPLICATION_PROTOCOLS, content.to_vec())]);
+        ClientHello::parse(&Wire { extensions, ..sample() }.bytes()).unwrap().application_protocol
+    };
+    assert_eq!(read(&[0, 5, 2, b'h', b'2', 9, b'x']), Some(b"h2".to_vec()), "the second one is cut off");
+    assert_eq!(read(&[0, 1, 0]), Some(vec![]));
+    for none in [&[][..], &[7], &[0, 0], &[0, 9]] {
+        assert_eq!(read(none), None, "{none:?}");
+    }
+}
+
+#[test]
 fn errors_say_what_and_where() {
     let said = |bytes: &[u8]| ClientHello::parse(bytes).unwrap_err().to_string();
     let with = |extension| Wire { extensions: Some(vec![extension]), ..sample() }.bytes();
@@ -144,8 +157,8 @@ fn errors_say_what_and_where() {
         (with((SIGNATURE_ALGORITHMS, vec![0, 2, 4, 3, 0])), &["an extension: found 1 bytes more at byte 91"]),
         (with((APPLICATION_PROTOCOLS, vec![0, 3, 3, b'h', b'2'])), &["an application protocol at byte 90"]),
         (
-            with((APPLICATION_PROTOCOLS, vec![])),
-            &["the application protocols at byte 87: expected 2 bytes, found 0"],
+            with((APPLICATION_PROTOCOLS, vec![0, 4, 2, b'h', b'2'])),
+            &["the application protocols at byte 89: expected 4 bytes, found 3"],
         ),
     ];
     for (bytes, parts) in rows {

@@ -125,11 +125,17 @@ abi_struct! {
 const _: () = assert!(JA4_BYTES <= 40);
 
 impl Name {
-    /// With the JA4s of an earlier name of the same fingerprint.
+    /// What a fingerprint is called from now on that had a name `before` and is told to have this one: its stable JA4 is the one
+    /// that it had first. Another one is a conflict, and changes nothing else.
     #[must_use]
     pub fn after(mut self, before: &Self) -> Self {
-        let known = [before.ja4].into_iter().chain(before.earlier_ja4);
+        if self.stable_ja4 != before.stable_ja4 {
+            return Self { conflicts: before.conflicts.saturating_add(1), ..*before };
+        }
+        self.conflicts = before.conflicts;
+        self.earlier_ja4 = [[0; 40]; EARLIER_JA4S];
         let own = self.ja4;
+        let known = [before.ja4].into_iter().chain(before.earlier_ja4);
         let others = known.filter(|ja4| *ja4 != own && *ja4 != [0; 40]);
         self.earlier_ja4.iter_mut().zip(others).for_each(|(to, ja4)| *to = ja4);
         self
@@ -236,6 +242,28 @@ mod tests {
             assert_eq!(time_bin(start - 1), bin - 1);
         }
         assert_eq!(time_bin(u64::MAX), TIME_BINS as u32 - 1);
+    }
+
+    #[test]
+    fn a_key_has_the_stable_ja4_that_it_had_first_and_conflicts_are_counted() {
+        let told = |stable: &str, ja4: &str| Name {
+            key: 7,
+            stable_ja4: ja4_bytes(stable),
+            ja4: ja4_bytes(ja4),
+            ..Name::NONE
+        };
+        let mut name = told("stable", "a");
+        for ja4 in ["b", "a", "a", "c", "d", "e"] {
+            name = told("stable", ja4).after(&name);
+        }
+        let others = ["c", "d", "e", "f"].map(|ja4| told("other", ja4));
+        name = others.iter().fold(name, |name, other| other.after(&name));
+        assert_eq!((ja4_text(&name.stable_ja4), ja4_text(&name.ja4)), (Some("stable"), Some("e")));
+        assert_eq!(name.earlier_ja4.each_ref().map(ja4_text), [Some("d"), Some("c"), Some("a")]);
+        name = told("stable", "c").after(&name);
+        assert_eq!((ja4_text(&name.ja4), name.conflicts, name.key), (Some("c"), 4, 7));
+        assert_eq!(name.earlier_ja4.each_ref().map(ja4_text), [Some("e"), Some("d"), Some("a")]);
+        assert_eq!(name.after(&name), name, "what is known already is no news");
     }
 
     #[test]

@@ -249,8 +249,8 @@ pub const MESSAGE_HEADER_BYTES: u8 = 4;
 /// The longest record of a plaintext.
 const RECORD_BYTES_MAX: u32 = 1 << 14;
 
-/// The longest hello that is read.
-const MESSAGE_BYTES_MAX: u32 = 0xffff;
+/// The longest hello that is read, without type and length.
+pub const MESSAGE_BYTES_MAX: u32 = 0xffff;
 
 impl Hello {
     /// Before the first byte of a stream of records: 0 all over, but for [`Self::need`].

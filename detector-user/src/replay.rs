@@ -10,7 +10,7 @@ use aya::{
 };
 use detector_common::{
     budget::{BURST_TICKS_MAX, ticks},
-    fingerprint::{Kind, Name},
+    fingerprint::Name,
     limits::FRAME_BYTES_MAX,
     policy::Trace,
     table::{Set, Unit},
@@ -260,12 +260,8 @@ impl Bench {
         while let Some(record) = ring.next() {
             let Some(exemplar) = Exemplar::of(&record) else { continue };
             let Some(name) = exemplar.name() else { continue };
-            let Some(kind) = Kind::from_number(name.kind) else { continue };
-            if let Some(number) = names::number_of(maps, kind, name.key, exemplar.header.service) {
-                let before = names::read(maps, number, kind, name.key);
-                names::write(maps, number, &before.map_or(name, |before| name.after(&before)));
-                is_new = true;
-            }
+            let given = names::give(maps, &name, exemplar.header.service);
+            is_new |= given.is_some_and(|given| given.before != Some(given.name));
         }
         if is_new {
             client_rules::refresh(maps)?;

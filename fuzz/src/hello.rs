@@ -76,9 +76,13 @@ pub fn hello(bytes: &[u8]) {
         Form::Stream => {
             let (hello, taken) = read(Hello::start(), said);
             assert_uncut(&hello, Hello::start(), said, &input);
-            // Its name comes from as much as the machine needed.
-            assert_named(&hello, filled(&said[..taken]));
-            (hello, filled(said))
+            // Its name comes from as much as the machine needed, or from all that the segment has.
+            let least = filled(&said[..taken]);
+            let message = filled(said);
+            let has_key = hello.key(Transport::Tcp).is_some();
+            assert!(!has_key || least.is_some() && message.is_some(), "a key and no name: {hello:?}");
+            assert_named(&hello, least.as_deref());
+            (hello, message)
         }
         Form::Message => {
             let hello = of_message();
@@ -96,7 +100,7 @@ pub fn hello(bytes: &[u8]) {
         }
     };
     assert_keys(&hello);
-    assert_named(&hello, message.clone());
+    assert_named(&hello, message.as_deref());
     if let Some(message) = message {
         let mut changed = message.clone();
         let (place, value) = input.change;
@@ -154,12 +158,15 @@ fn assert_keys(hello: &Hello) {
     }
 }
 
-/// What the machine read has the key of what the exact parser reads, if both read it.
-fn assert_named(hello: &Hello, message: Option<Vec<u8>>) {
-    if let (Some(key), Some((exact, _))) =
-        (hello.key(Transport::Tcp), message.and_then(|message| fingerprint(&message)))
-    {
-        assert_eq!(key, exact);
+/// What the machine read to a key has a name, of that key: `message` is what all of its bytes are, if they are there.
+fn assert_named(hello: &Hello, message: Option<&[u8]>) {
+    if let (Some(key), Some(message)) = (hello.key(Transport::Tcp), message) {
+        assert_eq!(
+            fingerprint(message).map(|(exact, _)| exact),
+            Some(key),
+            "{:?}",
+            ClientHello::parse(message)
+        );
     }
 }
 

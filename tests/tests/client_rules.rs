@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use detector_common::{
-    limits::SYN_SAMPLE,
+    fingerprint::{Kind, Name, ja4_bytes, ja4_text},
+    limits::{OTHER_SEGMENTS_MAX, SYN_SAMPLE},
     policy::Settings,
+    table::Set,
     verdict::{Reason, Verdict},
 };
 use detector_tests::{
@@ -15,10 +17,11 @@ use detector_tests::{
 };
 use detector_user::{
     guard::{Guard, Host, Share, Unselective},
-    kernel::incidents,
+    kernel::{client_rules, incidents, names},
     policy::{
+        Budgets,
         compile::compile,
-        incident::{Incident, IncidentAction},
+        incident::{Incident, IncidentAction, throttle_of_packets},
         target::{matches, target},
     },
     traffic::Watching,
@@ -57,6 +60,15 @@ fn shake(rig: &mut Rig, source: &str, stream: &[u8]) -> Reason {
     let mut client = Client::new(source);
     client.connect(rig);
     client.reason(rig, 0, stream)
+}
+
+/// As [`shake`], and the client goes on, as one does that the server has answered.
+fn finish(rig: &mut Rig, source: &str, stream: &[u8]) {
+    let mut client = Client::new(source);
+    client.connect(rig);
+    client.send(rig, stream);
+    client.acknowledge(rig, 2000);
+    client.send(rig, &[20, 3, 3, 0, 1, 1]);
 }
 
 /// A rig under a policy, in which both clients have their names: they were seen from elsewhere, before.
@@ -106,6 +118,77 @@ fn a_fingerprint_that_appears_later_is_acted_on_once_it_has_a_name() {
     assert_eq!(shake(&mut rig, "198.51.100.7:1002", &browser()), Reason::Conforming);
     rig.apply(&policy(&drop));
     assert_eq!(shake(&mut rig, "198.51.100.7:1003", &browser()), Reason::Fingerprint);
+}
+
+/// The key of [`browser`] is made up by somebody else too: the name stays and no rule acts, at any service, until the fingerprint has
+/// left the table.
+#[test]
+fn a_name_stays_and_disarms_its_rules_when_another_client_has_its_key() {
+    let two = SERVICE.replace(", \"2001:db8::1\"", "");
+    let two = format!("{two}[[service]]\nname = \"six\"\naddresses = [\"2001:db8::1\"]\nprofile = \"p\"\n");
+    let drop = rule("scraper", &format!("ja4 = \"{BROWSER}_*_*\"\naction = \"drop\""));
+    let elsewhere = rule("elsewhere", "ja4 = \"t12*_*_*\"\naction = \"drop\"");
+    let mut rig = Rig::under(&format!("{two}{PROFILES}{drop}{elsewhere}"));
+    change(&mut rig, &[&format!("ja4:{BROWSER}_*_*")], None);
+    let acts = |rig: &mut Rig, port: u16| {
+        ["198.51.100.7", "[2001:db8:7::1]"]
+            .map(|address| shake(rig, &format!("{address}:{port}"), &browser()) == Reason::Fingerprint)
+    };
+    acts(&mut rig, 1000);
+    rig.name_fingerprints();
+    assert_eq!(acts(&mut rig, 1001), [true; 2]);
+    let browsers = |rig: &Rig| -> Vec<Name> {
+        let all = names::standing(&rig.bench().loaded.maps).map(|standing| standing.name);
+        all.filter(|name| ja4_text(&name.ja4).is_some_and(|ja4| ja4.starts_with(BROWSER))).collect()
+    };
+    let before = browsers(&rig);
+    let [name, _] = before[..] else { panic!("{before:?}") };
+    assert_eq!(before, [name; 2], "one name at both services");
+
+    // Someone else's ClientHello, at one of the services.
+    let stranger = Name { stable_ja4: ja4_bytes("t13d_else"), ja4: ja4_bytes("t13d_else"), ..name };
+    let maps = &rig.bench().loaded.maps;
+    let six = rig.bench().manifest.services["six"];
+    for conflicts in 1..3 {
+        let given = names::give(maps, &stranger, six).expect("it is counted there");
+        assert_eq!((given.is_conflict(), given.is_first_conflict()), (true, conflicts == 1));
+        assert_eq!(browsers(&rig), [Name { conflicts, ..name }; 2]);
+    }
+    assert_eq!(client_rules::rules_about(maps, &name, &[six]).expect("a policy"), ["scraper", "incident 1"]);
+    assert!(client_rules::rules_about(maps, &stranger, &[six]).expect("a policy").is_empty());
+    client_rules::refresh(&mut rig.bench_mut().loaded.maps).expect("rules");
+    assert_eq!(acts(&mut rig, 1002), [false; 2]);
+    // What comes later, of the client itself, changes nothing.
+    names::give(&rig.bench().loaded.maps, &name, six).expect("it is counted there");
+    assert_eq!(browsers(&rig), [Name { conflicts: 2, ..name }; 2]);
+
+    let maps = &rig.bench().loaded.maps;
+    names::end_conflicts(maps);
+    assert_eq!(browsers(&rig).len(), 2, "it is counted still");
+    (0..maps.fingerprints.len()).for_each(|set| maps.fingerprints.write(set, &Set::default()));
+    names::end_conflicts(maps);
+    acts(&mut rig, 1003);
+    rig.name_fingerprints();
+    assert_eq!(browsers(&rig), [name; 2]);
+    assert_eq!(acts(&mut rig, 1004), [true; 2]);
+}
+
+/// A key that is known at one service has its name at the next one, where somebody else shows it first.
+#[test]
+fn a_name_is_that_of_the_key_at_every_service() {
+    let two = SERVICE.replace(", \"2001:db8::1\"", "");
+    let two = format!("{two}[[service]]\nname = \"six\"\naddresses = [\"2001:db8::1\"]\n{PROFILES}");
+    let mut rig = Rig::under(&two);
+    shake(&mut rig, "198.51.100.7:1000", &browser());
+    rig.name_fingerprints();
+    shake(&mut rig, "[2001:db8:7::1]:1000", &browser());
+    let maps = &rig.bench().loaded.maps;
+    let known: Vec<Name> = names::standing(maps).map(|standing| standing.name).collect();
+    let name = *known.iter().find(|name| name.kind == Kind::Tls as u8).expect("a ClientHello");
+    let stranger = Name { stable_ja4: ja4_bytes("t13d_else"), ..name };
+    let given = names::give(maps, &stranger, rig.bench().manifest.services["six"]).expect("it is counted");
+    assert!(given.is_first_conflict() && given.before.is_none());
+    assert_eq!(given.name, Name { conflicts: 1, ..name });
 }
 
 #[test]
@@ -243,13 +326,33 @@ fn block(text: &str) -> Incident {
     }
 }
 
+/// Adds rules by hand that let nothing of these targets through, and takes one back.
+fn change(rig: &mut Rig, added: &[&str], undone: Option<u64>) {
+    let (clocks, added) = (rig.bench().clocks(), added.iter().copied().map(block).collect());
+    let maps = &mut rig.bench_mut().loaded.maps;
+    incidents::change(maps, clocks, added, |rule| Some(rule.id) == undone).expect("it fits");
+}
+
+/// What a source spent under a rule is kept beside its counter, which the next rule does not get.
+#[test]
+fn a_rule_by_hand_does_not_inherit_what_sources_spent_under_the_one_before() {
+    let mut rig = seen(&policy(""));
+    let budget = throttle_of_packets("6/min", Some(2)).expect("a rate");
+    let action = IncidentAction::Throttle(Budgets { handshakes: Some(budget), ..Budgets::default() });
+    let throttle = Incident { action, ..block(&format!("ja4:{BROWSER}_*_*")) };
+    for round in 0..4_u16 {
+        let clocks = rig.bench().clocks();
+        let maps = &mut rig.bench_mut().loaded.maps;
+        // In place of the one before.
+        incidents::change(maps, clocks, vec![throttle.clone()], |_| true).expect("it fits");
+        let ports = 1000 + 10 * round..1003 + 10 * round;
+        let expected = [Reason::Conforming, Reason::Conforming, Reason::FingerprintBudget];
+        assert_eq!(reasons(&mut rig, "198.51.100.7", ports, &browser()), expected, "round {round}");
+    }
+}
+
 #[test]
 fn only_rules_about_fingerprints_have_every_syn_of_a_flood_looked_at() {
-    let change = |rig: &mut Rig, added: &[&str], undone: Option<u64>| {
-        let (clocks, added) = (rig.bench().clocks(), added.iter().copied().map(block).collect());
-        let maps = &mut rig.bench_mut().loaded.maps;
-        incidents::change(maps, clocks, added, |rule| Some(rule.id) == undone).expect("it fits");
-    };
     let mut rig = Rig::under(&policy(""));
     let settings = &rig.bench().loaded.maps.settings;
     settings.write(0, &Settings { syn_flood_until: u64::MAX, ..settings.read(0) });
@@ -286,13 +389,15 @@ fn refused(rig: &Rig, pattern: &str) -> [Vec<Unselective>; 2] {
 fn a_rule_that_ordinary_clients_match_is_refused() {
     let mut rig = Rig::under(&format!("{SERVICE}{TIGHT}"));
     for number in 0..1200 {
-        shake(&mut rig, &format!("198.18.{}.{}:1000", number / 256, number % 256), &other());
+        finish(&mut rig, &format!("198.18.{}.{}:1000", number / 256, number % 256), &other());
     }
-    shake(&mut rig, "198.51.100.7:1000", &browser());
+    finish(&mut rig, "198.51.100.7:1000", &browser());
     rig.name_fingerprints();
     let browsers = format!("{BROWSER}_*_*");
     assert_eq!(refused(&rig, &browsers), [vec![], vec![]], "one of 1,201");
     shake(&mut rig, "198.51.100.8:1000", &browser());
+    assert_eq!(refused(&rig, &browsers), [vec![], vec![]], "it did not go on");
+    finish(&mut rig, "198.51.100.8:1001", &browser());
     for (found, name) in
         refused(&rig, &browsers).into_iter().zip(["rule scraper", &format!("`ja4:{browsers}`")])
     {
@@ -301,7 +406,7 @@ fn a_rule_that_ordinary_clients_match_is_refused() {
         assert!((1190..=1202).contains(&found.known_good), "{found:?}");
     }
     // Of one something was refused: it is no known-good source any more.
-    for port in 1001..1004 {
+    for port in 1002..1005 {
         shake(&mut rig, &format!("198.51.100.8:{port}"), &browser());
     }
     assert_eq!(refused(&rig, &browsers), [vec![], vec![]]);
@@ -318,4 +423,39 @@ fn a_rule_that_ordinary_clients_match_is_refused() {
     let refusal =
         guard().check(&bench.loaded.maps, &tables.expect("tables"), None).expect("no look is needed");
     assert!(refusal.unselective.is_empty());
+}
+
+/// A SYN and a ClientHello are sent blind under any address: many of them make a fingerprint's part of the sources no smaller.
+#[test]
+fn spoofed_clients_are_not_known_good() {
+    let mut rig = Rig::under(&format!("{SERVICE}{TIGHT}"));
+    for number in 0..400 {
+        finish(&mut rig, &format!("198.18.{}.{}:1000", number / 256, number % 256), &other());
+    }
+    finish(&mut rig, "198.51.100.7:1000", &browser());
+    for number in 0..700 {
+        shake(&mut rig, &format!("198.19.{}.{}:1000", number / 256, number % 256), &other());
+    }
+    rig.name_fingerprints();
+    for found in refused(&rig, &format!("{BROWSER}_*_*")) {
+        let [found] = &found[..] else { panic!("one of 401: {found:?}") };
+        assert!(found.matching == 1 && (390..=401).contains(&found.known_good), "{found:?}");
+    }
+}
+
+#[test]
+fn clients_without_a_client_hello_are_known_good_for_rules_about_syns() {
+    let mut rig = Rig::under(&format!("{SERVICE}{TIGHT}"));
+    for address in 1..21 {
+        let mut client = Client::new(&format!("203.0.113.{address}:1000"));
+        client.connect(&mut rig);
+        for _ in 0..=OTHER_SEGMENTS_MAX {
+            client.send(&mut rig, b"GET / HTTP/1.1\r\n\r\n");
+        }
+    }
+    rig.name_fingerprints();
+    let everybody = block("syn:4:*:*:*:*:*:*:*");
+    let refusal = guard().check_incidents(&rig.bench().loaded.maps, Some(&everybody), &[], None);
+    let found = refusal.expect("no look is needed").unselective;
+    assert!(matches!(found[..], [Unselective { matching: 20, known_good: 20, .. }]), "{found:?}");
 }

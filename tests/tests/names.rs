@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, path::Path, process::Command};
 
 use anyhow::{Context as _, Result, ensure};
 use aya::maps::{Map, MapData, RingBuf};
-use detector_common::abi::ABI_VERSION;
+use detector_common::{
+    abi::ABI_VERSION,
+    fingerprint::{Kind, Name, ja4_bytes, ja4_text},
+};
 use detector_tests::{
     api::Api,
     capture::Tap,
@@ -14,7 +17,13 @@ use detector_tests::{
     process::{PATIENCE, run, wait_until},
     stage::{Net, Stage, Who, edge_interface, policy},
 };
-use serde_json::Value;
+use detector_user::kernel::{
+    mapped::Access,
+    maps::Maps,
+    names::{self as kernel_names, Standing},
+    pins::Pins,
+};
+use serde_json::{Value, json};
 
 /// Seconds that a request may take.
 const PATIENCE_S: u32 = 10;
@@ -181,6 +190,48 @@ fn a_new_fingerprint_is_told_where_events_are_followed() -> Result<()> {
     let row = known.iter().find(|row| row["key"] == event["key"]).with_context(|| event.to_string())?;
     assert_eq!((&event["ja4"], &event["stable_ja4"]), (&row["ja4"], &row["stable_ja4"]));
     assert_eq!((event["kind"].as_str(), event["service"].as_str()), (Some("fingerprint"), Some("edge")));
+    Ok(())
+}
+
+/// A key that somebody else makes up: the daemon keeps the name, and says which rules act on it no more.
+#[test]
+fn a_conflict_is_told_with_the_rules_that_it_disarms() -> Result<()> {
+    let Some(stage) = Stage::in_turn(1)? else { return Ok(()) };
+    let net = Net::v4(0);
+    let https = Https::start(&stage.edge, &[net.service()])?;
+    let rule = "[[rule]]\nname = \"library\"\nja4 = \"t13*_*_*\"\nmode = \"shadow\"\naction = \"drop\"\n";
+    let site = Site::new(&stage.edge, &format!("{}{rule}", open()))?;
+    let daemon = site.start(&[&edge_interface(0)], &[])?;
+    let follower =
+        Follower::start(&site, &["--json", "--kind", "fingerprint_conflict", "--service", "edge"])?;
+    request(&stage, &https, net, &[])?;
+    let named = || -> Result<Option<Value>> {
+        Ok(rows(&site, &["--kind", "tls"])?.into_iter().find(|row| row["stable_ja4"].is_string()))
+    };
+    wait_until("the client has a name", PATIENCE, named)?;
+    // Nobody here makes up a ClientHello with the key of another: so the key is named after someone else, as if that one had come
+    // first, and the client is asked for again.
+    let maps = Maps::pinned(&Pins::new(site.pins()).loaded()?, Access::Write)?;
+    let of_client = |standing: &Standing| standing.name.kind == Kind::Tls as u8;
+    let client = kernel_names::standing(&maps).find(of_client).context("no client")?;
+    let other = "t13d9999h2_aaaaaaaaaaaa_bbbbbbbbbbbb";
+    let name = Name { stable_ja4: ja4_bytes(other), ja4: ja4_bytes(other), ..client.name };
+    kernel_names::write(&maps, client.number, &name);
+    kernel_names::ask_again(&maps, client.number);
+    let event = wait_until("the conflict is told", PATIENCE, || {
+        request(&stage, &https, net, &[])?;
+        Ok(follower.events().into_iter().next())
+    })?;
+    assert_eq!(
+        (event["stable_ja4"].as_str(), &event["rules"]),
+        (Some(other), &json!(["library"])),
+        "{event}"
+    );
+    assert_eq!(event["other_stable_ja4"].as_str(), ja4_text(&client.name.stable_ja4), "{event}");
+    let row = named()?.context("a name")?;
+    assert_eq!((row["stable_ja4"].as_str(), row["conflicts"].as_u64()), (Some(other), Some(1)), "{row}");
+    let log = daemon.log();
+    assert!(["library", "`syn:`", "detector explain"].iter().all(|part| log.contains(part)), "{log}");
     Ok(())
 }
 

@@ -4,7 +4,7 @@ use std::fmt;
 use std::ops::AddAssign;
 
 /// How many tests passed, failed and were skipped.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Tally {
     /// Tests that ran and held.
     pub passed: u32,
@@ -12,6 +12,8 @@ pub(crate) struct Tally {
     pub failed: u32,
     /// Tests that printed a line `skipped: why`, and ignored ones.
     pub skipped: u32,
+    /// Their names, with the reason where they tell one.
+    pub skips: Vec<String>,
 }
 
 impl Tally {
@@ -38,6 +40,7 @@ impl AddAssign for Tally {
         self.passed += other.passed;
         self.failed += other.failed;
         self.skipped += other.skipped;
+        self.skips.extend(other.skips);
     }
 }
 
@@ -55,7 +58,14 @@ impl fmt::Display for Tally {
 #[derive(Default)]
 pub(crate) struct Counter {
     tally: Tally,
-    excused: u32,
+    /// Of the test program that runs: tests that were skipped, which it counts among the passed ones, and why.
+    excused: Vec<(String, String)>,
+    /// … and ignored ones.
+    ignored: Vec<String>,
+    /// The test whose output comes, if it is known.
+    test: String,
+    /// Whether that of failed ones comes.
+    is_of_failures: bool,
     line: Vec<u8>,
 }
 
@@ -80,16 +90,45 @@ impl Counter {
 
     fn take_line(&mut self, line: &str) {
         // A test that cannot run prints `skipped: why` and returns, and its program counts it among the passed ones.
-        if line.starts_with("skipped: ") {
-            self.excused += 1;
+        if let Some(why) = line.strip_prefix("skipped: ") {
+            // A test that failed after it said `skipped: ` is a failure; one that says so twice is skipped once.
+            let is_told = !self.test.is_empty() && self.excused.iter().any(|(test, _)| *test == self.test);
+            if !self.is_of_failures && !is_told {
+                self.excused.push((self.test.clone(), why.to_owned()));
+            }
+        } else if let Some(test) = shown(line) {
+            test.clone_into(&mut self.test);
+        } else if line == "failures:" {
+            self.is_of_failures = true;
+        } else if let Some(test) = ignored(line) {
+            self.ignored.push(test.to_owned());
         } else if let Some(mut result) = Tally::read_result(line) {
-            // A test that failed after it said `skipped: ` is a failure.
-            let excused = std::mem::take(&mut self.excused).min(result.passed);
-            result.passed -= excused;
-            result.skipped += excused;
+            let mut excused = std::mem::take(&mut self.excused);
+            excused.truncate(result.passed as usize);
+            result.passed -= excused.len() as u32;
+            result.skipped += excused.len() as u32;
+            result.skips = excused.into_iter().map(named).collect();
+            result.skips.append(&mut self.ignored);
+            self.test.clear();
+            self.is_of_failures = false;
             self.tally += result;
         }
     }
+}
+
+/// The test whose output a line announces.
+fn shown(line: &str) -> Option<&str> {
+    line.strip_prefix("---- ")?.strip_suffix(" stdout ----")
+}
+
+/// The test that a line says is ignored, and why if it does.
+fn ignored(line: &str) -> Option<&str> {
+    let line = line.strip_prefix("test ")?;
+    line.contains(" ... ignored").then_some(line)
+}
+
+fn named((test, why): (String, String)) -> String {
+    if test.is_empty() { why } else { format!("{test}: {why}") }
 }
 
 /// A line without colours and without the carriage return of a serial console.
@@ -119,7 +158,7 @@ mod tests {
         let output = "\nrunning 3 tests\ntest a ... ok\n\n\
             test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.00s\n\n\
             test result: FAILED. 4 passed; 2 failed; 0 ignored; 0 measured; 7 filtered out; finished in 1.00s\n";
-        assert_eq!(count(output), Tally { passed: 7, failed: 2, skipped: 1 });
+        assert_eq!(count(output), Tally { passed: 7, failed: 2, skipped: 1, skips: vec![] });
     }
 
     #[test]
@@ -127,7 +166,23 @@ mod tests {
         let output = "---- veth stdout ----\nskipped: needs root\n\n\
             test result: ok. 3 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out\n\
             test result: ok. 5 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out\n";
-        assert_eq!(count(output), Tally { passed: 7, failed: 0, skipped: 1 });
+        let skips = vec!["veth: needs root".to_owned()];
+        assert_eq!(count(output), Tally { passed: 7, failed: 0, skipped: 1, skips });
+    }
+
+    #[test]
+    fn skipped_tests_are_named_and_counted_once() {
+        let output = "test slow ... ignored, takes an hour\n\
+            successes:\n\n---- one stdout ----\nskipped: no captures\nskipped: no captures\n\n\
+            ---- two stdout ----\nskipped: no captures\n\n\
+            successes:\n    one\n    two\n\nfailures:\n\n---- three stdout ----\nskipped: a cat\npanicked\n\n\
+            test result: FAILED. 3 passed; 1 failed; 1 ignored; 0 measured; 0 filtered out\n\
+            ---- four stdout ----\nskipped: no root\n\
+            test result: ok. 1 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out\n";
+        let skips =
+            ["one: no captures", "two: no captures", "slow ... ignored, takes an hour", "four: no root"];
+        let skips = skips.map(str::to_owned).to_vec();
+        assert_eq!(count(output), Tally { passed: 1, failed: 1, skipped: 4, skips });
     }
 
     #[test]
@@ -159,7 +214,10 @@ mod tests {
 
     #[test]
     fn the_closing_line() {
-        assert_eq!(Tally { passed: 2, failed: 0, skipped: 0 }.to_string(), "2 passed, 0 failed");
-        assert_eq!(Tally { passed: 2, failed: 1, skipped: 3 }.to_string(), "2 passed, 1 failed, 3 skipped");
+        assert_eq!(Tally { passed: 2, ..Tally::default() }.to_string(), "2 passed, 0 failed");
+        assert_eq!(
+            Tally { passed: 2, failed: 1, skipped: 3, skips: vec![] }.to_string(),
+            "2 passed, 1 failed, 3 skipped"
+        );
     }
 }

@@ -16,6 +16,9 @@ use crate::tally::{Counter, Tally};
 /// Says to tests where the binary under test is.
 pub(crate) const DETECTOR_BIN: &str = "DETECTOR_BIN";
 
+/// Says to tests that nothing that setup installs may be missing: what then cannot run is a failure.
+const NO_SKIP: &str = "DETECTOR_NO_SKIP";
+
 /// All host crates but the one that is built for fuzzing only. Always the same selection, so that cargo resolves the same
 /// features and builds nothing twice.
 pub(crate) const HOST_CRATES: [&str; 7] = [
@@ -57,8 +60,11 @@ fn failed(error: &anyhow::Error) -> Tally {
     Tally { failed: 1, ..Tally::default() }
 }
 
-/// Prints the closing line; failed tests are an error.
+/// Prints what was skipped and the closing line; failed tests are an error.
 pub(crate) fn close(tally: Tally) -> Result<()> {
+    for skip in &tally.skips {
+        println!("not run: {skip}");
+    }
     println!("{tally}");
     if tally.failed > 0 {
         bail!("{} of the tests failed\n  next: {SUM_UP}", tally.failed);
@@ -91,7 +97,7 @@ fn here(args: &[OsString]) -> Result<Tally> {
     // Only a test's shown output tells that it skipped itself.
     let (of_cargo, of_tests) = split(args);
     test.args(of_cargo).args(["--", "--show-output", "--color", colour]).args(of_tests);
-    test.env(DETECTOR_BIN, paths::release("detector"));
+    test.env(DETECTOR_BIN, paths::release("detector")).env(NO_SKIP, "1");
     count(&mut test, &mut io::stdout())
 }
 
@@ -169,7 +175,7 @@ mod tests {
         dies.args(["-c", "echo 'test result: ok. 2 passed; 0 failed; 0 ignored'; exit 101"]);
         assert_eq!(
             count(&mut dies, &mut io::sink()).expect("a tally"),
-            Tally { passed: 2, failed: 1, skipped: 0 }
+            Tally { passed: 2, failed: 1, ..Tally::default() }
         );
         let mut nothing = Command::new("false");
         assert!(count(&mut nothing, &mut io::sink()).is_err());

@@ -59,6 +59,7 @@ fn is_wanted(entry: &Entry, kinds: &[EventKind], service: Option<&str>) -> bool 
     let is_of_service = match (&entry.event, service) {
         (Event::Drop(dropped), Some(service)) => dropped.service == service,
         (Event::Fingerprint { service: of, .. }, Some(service)) => of == service,
+        (Event::FingerprintConflict { service: of, .. }, Some(service)) => of == service,
         _ => true,
     };
     is_of_kind && is_of_service

@@ -158,6 +158,14 @@ fn text(entry: &Entry) -> String {
                 "fingerprint {key} is new at service {service}: JA4 {stable_ja4} but for what comes and goes{label}"
             )
         }
+        Event::FingerprintConflict { service, key, stable_ja4, other_stable_ja4, rules } => format!(
+            "fingerprint {key} of {stable_ja4} at service {service} is that of {other_stable_ja4} too: {} on it no more; name its sources \
+             (`detector explain ADDRESS`) or its SYN (`syn:`) instead",
+            match &rules[..] {
+                [rule] => format!("rule {rule} acts"),
+                rules => format!("rules {} act", rules.join(", ")),
+            }
+        ),
         Event::Degraded { what, subject, reason } => format!("{}: {reason}", need_text(*what, subject)),
         Event::Recovered { what, subject } => format!("no more: {}", need_text(*what, subject)),
         Event::Missed { events } => format!("{events} events were missed: this follower is too slow"),

@@ -30,6 +30,8 @@ pub enum EventKind {
     IncidentUndone,
     /// Clients of a service show a fingerprint that is new there.
     Fingerprint,
+    /// A fingerprint is another client's too: no rule about ClientHellos acts on it.
+    FingerprintConflict,
     /// Something needs a hand, see `detector status`.
     Degraded,
     /// It needs none any more.
@@ -50,6 +52,7 @@ impl EventKind {
             Self::IncidentAdded => "incident_added",
             Self::IncidentUndone => "incident_undone",
             Self::Fingerprint => "fingerprint",
+            Self::FingerprintConflict => "fingerprint_conflict",
             Self::Degraded => "degraded",
             Self::Recovered => "recovered",
             Self::Missed => "missed",
@@ -131,6 +134,20 @@ pub enum Event {
         /// What software is known to have such a JA4.
         label: Option<String>,
     },
+    /// A ClientHello has the key of another client, which takes somebody who makes one up: no rule acts on the JA4 of either any more,
+    /// until the key is not counted any longer. To limit its sources, or its SYN, does help. Told once, of those that rules are about.
+    FingerprintConflict {
+        /// The service where it was seen.
+        service: String,
+        /// The key, hexadecimal, see `detector top fingerprints`.
+        key: String,
+        /// The stable JA4 that it has.
+        stable_ja4: String,
+        /// That of the other client.
+        other_stable_ja4: String,
+        /// The rules that stop acting on it; `incident N` for one that a responder added.
+        rules: Vec<String>,
+    },
     /// Something needs a hand.
     Degraded {
         /// What.
@@ -207,6 +224,7 @@ impl Event {
             Self::IncidentAdded { .. } => EventKind::IncidentAdded,
             Self::IncidentUndone { .. } => EventKind::IncidentUndone,
             Self::Fingerprint { .. } => EventKind::Fingerprint,
+            Self::FingerprintConflict { .. } => EventKind::FingerprintConflict,
             Self::Degraded { .. } => EventKind::Degraded,
             Self::Recovered { .. } => EventKind::Recovered,
             Self::Missed { .. } => EventKind::Missed,

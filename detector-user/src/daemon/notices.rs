@@ -68,6 +68,7 @@ fn is_notice(event: &Event) -> bool {
         | Event::RuleEnded { .. }
         | Event::IncidentAdded { .. }
         | Event::IncidentUndone { .. }
+        | Event::FingerprintConflict { .. }
         | Event::Degraded { .. }
         | Event::Recovered { .. } => true,
         Event::TrialEnded { confirmed, .. } => !confirmed,

@@ -1,12 +1,15 @@
 //! The first ClientHello in what a client sends over TCP: at once, or after a dialogue with a proxy (CONNECT, SOCKS) or with
 //! the server (STARTTLS), in one TLS record or in several.
 
-use detector_common::client_hello::{CLIENT_HELLO, ClientHello, HEADER_BYTES};
+use detector_common::{
+    client_hello::{CLIENT_HELLO, ClientHello, HEADER_BYTES},
+    hello::MESSAGE_BYTES_MAX,
+};
 
 /// Bytes that a client may say before its ClientHello. Credentials of HTTP proxies may be long.
 pub const DIALOGUE_BYTES_MAX: usize = 16 * 1024;
 
-/// Bytes of a ClientHello. Those of clients with post-quantum keys have 2,500; servers take 16 to 128 KiB.
+/// Bytes of a ClientHello that is searched. Those of clients with post-quantum keys have 2,500; servers take 16 to 128 KiB.
 pub const HELLO_BYTES_MAX: usize = 32 * 1024;
 
 /// Bytes of a ClientHello in which every list is empty.
@@ -76,27 +79,32 @@ pub fn search(stream: &[u8], from: usize) -> Search {
 
 /// The ClientHello that the bytes begin with, which the program read to its key: what it had no need to see, the end of the last
 /// extension, is made up with zeros. `None`: they begin with none.
+///
+/// It takes what the program takes ([`detector_common::hello`]), whatever versions are said (RFC 8446, 5.1: the one of a record
+/// must be ignored) and whatever stands behind what the key needs; a search in a dialogue has to be stricter.
 pub fn filled(stream: &[u8]) -> Option<Vec<u8>> {
     let mut message = Vec::new();
-    let mut at = 0;
-    loop {
-        let length = match record_length(&stream[at..]) {
-            Ok(length) => length,
-            Err(Some(_)) => break,
-            Err(None) => return None,
-        };
-        let start = at + RECORD_HEADER_BYTES;
-        let end = start + length;
-        message.extend_from_slice(&stream[start..end.min(stream.len())]);
-        if missing_bytes(&message)? == 0 || end >= stream.len() {
+    let mut rest = stream;
+    while let Some(([kind, major, _, high, low], content)) = rest.split_first_chunk::<RECORD_HEADER_BYTES>() {
+        let length = usize::from(u16::from_be_bytes([*high, *low]));
+        if (*kind, *major) != (content_type::HANDSHAKE, 3) || !(1..=RECORD_BYTES_MAX).contains(&length) {
             break;
         }
-        at = end;
+        let (content, next) = content.split_at(length.min(content.len()));
+        message.extend_from_slice(content);
+        if message.len() >= HEADER_BYTES && message.len() >= message_bytes(&message) {
+            break;
+        }
+        rest = next;
     }
-    if message.len() < HEADER_BYTES {
+    if message.len() < HEADER_BYTES || message[0] != CLIENT_HELLO {
         return None;
     }
-    message.resize(message_bytes(&message), 0);
+    let bytes = message_bytes(&message);
+    if bytes > HEADER_BYTES + MESSAGE_BYTES_MAX as usize {
+        return None;
+    }
+    message.resize(bytes, 0);
     Some(message)
 }
 

@@ -136,6 +136,65 @@ fn what_the_program_read_to_its_key_has_its_ja4_wherever_it_was_cut() {
     }
 }
 
+/// A ClientHello with these versions, one extension of protocols and so many bytes of padding behind it.
+fn odd_hello(legacy_version: [u8; 2], protocols: &[u8], padding: usize) -> Vec<u8> {
+    let length = |bytes: usize| u16::try_from(bytes).expect("a short list").to_be_bytes();
+    let extensions = [
+        &[0, 0x10][..],
+        &length(protocols.len()),
+        protocols,
+        &[0, 0x15],
+        &length(padding),
+        &vec![0; padding],
+    ]
+    .concat();
+    let body =
+        [&legacy_version[..], &[7; 32], &[0, 0, 2, 0x13, 1, 1, 0], &length(extensions.len()), &extensions]
+            .concat();
+    [&[1, 0][..], &length(body.len()), &body].concat()
+}
+
+#[test]
+fn whatever_the_program_gives_a_key_has_a_name() {
+    let h2: &[u8] = &[0, 3, 2, b'h', b'2'];
+    let rows: [(&str, Vec<u8>, u8); 7] = [
+        ("an ordinary one", odd_hello([3, 3], h2, 5), 1),
+        ("any minor version of a record", odd_hello([3, 3], h2, 5), 0xfe),
+        ("any version of old", odd_hello([0x7f, 0x12], h2, 5), 1),
+        ("of almost 64 KiB", odd_hello([3, 3], h2, 0xff00), 1),
+        ("with a second protocol that is cut off", odd_hello([3, 3], &[0, 5, 2, b'h', b'2', 9, b'x'], 5), 1),
+        ("without room for a protocol", odd_hello([3, 3], &[0, 9], 5), 1),
+        ("with an empty protocol", odd_hello([3, 3], &[0, 1, 0], 5), 1),
+    ];
+    for (what, message, minor) in rows {
+        let mut stream = records(&message, 1 << 14);
+        stream[2] = minor;
+        // As much as a segment has, of which the program reads what it needs.
+        for end in [stream.len().min(4096), stream.len()] {
+            let mut machine = Hello::start();
+            machine.read(&stream[..end]);
+            let said = machine.key(Transport::Tcp);
+            assert!(said.is_some(), "{what}");
+            let filled = filled(&stream[..end]).unwrap_or_else(|| panic!("{what}: no ClientHello"));
+            assert_eq!((filled.len(), key(&filled, Transport::Tcp)), (message.len(), said), "{what}");
+            let named = ja4(&filled, Transport::Tcp).unwrap_or_else(|error| panic!("{what}: {error}"));
+            assert_eq!(Ok(named), ja4(&message, Transport::Tcp), "{what}");
+        }
+    }
+}
+
+#[test]
+fn what_stands_behind_all_that_the_key_needs_does_not_matter() {
+    let message = odd_hello([3, 3], &[0, 3, 2, b'h', b'2'], 500);
+    let whole = key(&message, Transport::Tcp);
+    // The padding goes on in what is no record.
+    let cut = records(&message[..200], 1000);
+    for behind in [&[0xff; 9][..], &[22, 3, 1, 0, 0, 1], &[22, 3], b""] {
+        let filled = filled(&[&cut, behind].concat()).expect("a ClientHello");
+        assert_eq!((filled.len(), key(&filled, Transport::Tcp)), (message.len(), whole), "{behind:?}");
+    }
+}
+
 #[test]
 fn a_dialogue_has_an_end() {
     let late = [vec![b'.'; DIALOGUE_BYTES_MAX], records(&hello(200, 7), 500)].concat();

@@ -27,7 +27,8 @@ use crate::{
 /// The largest share of a service's known-good sources that a rule about fingerprints may be about.
 pub const MATCHING_MAX: f64 = 0.001;
 
-/// A rule that too many known-good sources match: those that made a connection over TCP to the service and of which nothing was refused.
+/// A rule that too many known-good sources match: those that went on after a ClientHello over TCP at the service and of which nothing was
+/// refused. For a rule about SYNs alone also those that send no ClientHello.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Unselective {
     /// The rule.
@@ -141,11 +142,15 @@ pub(super) fn unselective_of(maps: &Maps, rules: &[Asked<'_>], tables: &Tables) 
             if rule.service.is_some_and(|only| only != service) {
                 continue;
             }
-            let has_it = |clients: &&Vec<Client>| clients.iter().any(|client| is_about(rule, client, &names));
-            let matching = sources.values().filter(has_it).count();
-            if matching as f64 > sources.len() as f64 * MATCHING_MAX {
+            let (mut all, mut matching) = (0, 0);
+            for clients in sources.values() {
+                let mut asked = clients.iter().filter(|client| may_tell(rule, client)).peekable();
+                all += usize::from(asked.peek().is_some());
+                matching += usize::from(asked.any(|client| is_about(rule, client, &names)));
+            }
+            if matching as f64 > all as f64 * MATCHING_MAX {
                 let (rule, service) = (rule.name.clone(), name.clone());
-                found.push(Unselective { rule, service, matching, known_good: sources.len() });
+                found.push(Unselective { rule, service, matching, known_good: all });
             }
         }
     }
@@ -159,6 +164,13 @@ type Source = (u64, detector_common::table::Unit);
 fn is_good(maps: &Maps, client: &Client) -> bool {
     let address = Address { low: 0, ..client.source };
     read::source(maps, address, client.service).is_none_or(|way| way.refused() == 0)
+}
+
+/// Whether a client tells whom a rule hits: it went on after a ClientHello; of SYNs alone also those that send none tell. What the server says
+/// does not pass here, so a ClientHello behind a SYN may be made up under any address.
+fn may_tell(rule: &Asked<'_>, client: &Client) -> bool {
+    let has_finished = client.counts.finish_delay.iter().any(|&count| count > 0);
+    has_finished || rule.patterns.ja4.is_empty() && client.counts.tls_key == 0
 }
 
 fn is_about(rule: &Asked<'_>, client: &Client, names: &HashMap<(u8, u64), Name>) -> bool {

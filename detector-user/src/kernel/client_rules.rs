@@ -228,6 +228,39 @@ fn refresh_generation(maps: &mut Maps, generation: Generation) -> Result<usize, 
     Ok(count)
 }
 
+/// The rules in force about a client of this name, at services that it is counted at: the active policy's by their names, and incident
+/// rules as `incident N`. They act on it unless its key is another client's too.
+///
+/// # Errors
+///
+/// The policy cannot be read.
+pub fn rules_about(maps: &Maps, name: &Name, services: &[u16]) -> Result<Vec<String>, ReadError> {
+    read::consistently(maps, |active| {
+        let (manifest, incidents) = (active.manifest()?.unwrap_or_default(), active.incidents()?);
+        let of_incidents = incident_fingerprint_rules(&incidents, &manifest.services);
+        let called = Names::from(name);
+        let now = read::now(maps);
+        let mut found = Vec::new();
+        let is_about = |rule: &FingerprintRule| {
+            rule.patterns.names_ja4(&called) && services.iter().any(|&service| rule.is_about(service))
+        };
+        let policy = manifest.fingerprint_rules.iter().filter(|rule| is_about(rule));
+        let incident = of_incidents.iter().filter(|rule| is_about(rule));
+        for (rule, is_incident) in policy.map(|rule| (rule, false)).chain(incident.map(|rule| (rule, true))) {
+            if active.class(rule.class)?.has_ended(now) {
+                continue;
+            }
+            let number = usize::from(rule.rule);
+            found.extend(if is_incident {
+                incidents.rules.get(number).map(|incident| format!("incident {}", incident.id))
+            } else {
+                manifest.rules.get(number).map(|rule| rule.name.clone())
+            });
+        }
+        Ok(found)
+    })
+}
+
 /// The class of the first rule that acts on a client of a source, with its number, as the program finds it: at its SYN or at
 /// its ClientHello. Keys are 0 where they are unknown.
 ///

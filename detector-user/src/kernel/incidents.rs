@@ -135,16 +135,18 @@ pub struct Changed {
     pub removed: Vec<Incident>,
 }
 
-/// New incident rules with numbers that none had before and counters that none has now.
+/// New incident rules with numbers that none had before and counters that none has now. Each number has its counter, so those are given
+/// round: what sources spent under a rule is kept by its counter, and long gone when it is another's. A number whose counter is
+/// still in use is left out.
 fn numbered(added: Vec<Incident>, present: &[Incident], last: u64) -> Result<Vec<Incident>, CompileError> {
     let count = added.len() + present.len();
     if count > INCIDENT_RULES_MAX {
         return Err(CompileError::too_many_incidents(count));
     }
-    let is_free = |counter: &u16| present.iter().all(|incident| incident.counter != *counter);
-    let counters = (POLICY_RULE_COUNTERS as u16..).filter(is_free);
-    let number = |((incident, counter), id)| Incident { id, counter, ..incident };
-    Ok(added.into_iter().zip(counters).zip(last + 1..).map(number).collect())
+    let counter = |id: u64| POLICY_RULE_COUNTERS as u16 + ((id - 1) % INCIDENT_RULES_MAX as u64) as u16;
+    let is_free = |id: &u64| present.iter().all(|incident| incident.counter != counter(*id));
+    let number = |(incident, id)| Incident { id, counter: counter(id), ..incident };
+    Ok(added.into_iter().zip((last + 1..).filter(is_free)).map(number).collect())
 }
 
 /// What a policy in the kernel says of sources that no rule of its names.
@@ -182,3 +184,61 @@ pub(super) fn fill(maps: &mut Maps, beside: &Beside, used: &[Generation]) -> Res
 const _: () =
     assert!(INCIDENT_SLOTS >= 4, "two generations have a set each, and each may get another at once");
 const _: () = assert!(INCIDENT_RULES_MAX <= CLASSES_MAX, "the number of a rule fits a class");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::{Matches, incident::IncidentAction};
+
+    fn new(count: usize) -> Vec<Incident> {
+        let incident = Incident {
+            id: 0,
+            action: IncidentAction::Block,
+            matches: Matches::Sources(vec!["192.0.2.1/32".parse().unwrap()]),
+            service: None,
+            until_s: None,
+            reason: "test".to_owned(),
+            by: "nobody".to_owned(),
+            at_s: 0,
+            counter: 0,
+        };
+        vec![incident; count]
+    }
+
+    /// Numbers, and counters from the first one of incident rules.
+    fn given(rules: &[Incident]) -> Vec<(u64, usize)> {
+        let counter = |incident: &Incident| usize::from(incident.counter) - POLICY_RULE_COUNTERS;
+        rules.iter().map(|incident| (incident.id, counter(incident))).collect()
+    }
+
+    #[test]
+    fn a_counter_is_given_again_as_late_as_possible() {
+        let mut present = numbered(new(2), &[], 0).unwrap();
+        assert_eq!(given(&present), [(1, 0), (2, 1)]);
+        // The second one stays; another comes and goes.
+        present.remove(0);
+        let mut last = 2;
+        let mut counters = Vec::new();
+        for _ in 0..2 * (INCIDENT_RULES_MAX - 1) {
+            let added = numbered(new(1), &present, last).unwrap();
+            last = added[0].id;
+            counters.extend(given(&added).into_iter().map(|(_, counter)| counter));
+        }
+        let (first, second) = counters.split_at(INCIDENT_RULES_MAX - 1);
+        assert_eq!(first, second, "in the same order");
+        let all: std::collections::BTreeSet<_> = first.iter().copied().collect();
+        let others = (0..INCIDENT_RULES_MAX).filter(|counter| *counter != 1);
+        assert!(all.into_iter().eq(others), "every other one, once");
+    }
+
+    #[test]
+    fn there_is_a_counter_for_each_that_fits() {
+        let present = numbered(new(100), &[], 1000).unwrap();
+        let added = numbered(new(INCIDENT_RULES_MAX - 100), &present, 1100).unwrap();
+        let mut counters: Vec<_> =
+            given(&[present.clone(), added].concat()).into_iter().map(|(_, at)| at).collect();
+        counters.sort_unstable();
+        assert!(counters.into_iter().eq(0..INCIDENT_RULES_MAX));
+        assert!(numbered(new(INCIDENT_RULES_MAX - 99), &present, 1100).is_err());
+    }
+}

@@ -1,6 +1,7 @@
 //! Names of fingerprints, beside the ways of their table: written by the daemon, read by whoever opens the maps.
 
 use std::{
+    collections::HashSet,
     mem::offset_of,
     sync::atomic::{Ordering, fence},
 };
@@ -49,6 +50,85 @@ pub fn unnamed(maps: &Maps) -> impl Iterator<Item = Unnamed> {
 pub fn all(maps: &Maps) -> impl Iterator<Item = Name> {
     let names = &maps.client_names;
     (0..names.len()).map(|number| names.read(number)).filter(|name| name.key != 0)
+}
+
+/// The name of each fingerprint that is in the table and has one, with the number of its way and its service.
+pub fn standing(maps: &Maps) -> impl Iterator<Item = Standing> {
+    read::numbered_entries(&maps.fingerprints).filter_map(|(number, way)| {
+        let meta = way.meta();
+        let name = read(maps, number, meta.kind()?, way.prefix)?;
+        Some(Standing { number, name, service: meta.service() })
+    })
+}
+
+/// A fingerprint that is in the table, and its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    /// The number of its way.
+    pub number: u32,
+    /// What it is called.
+    pub name: Name,
+    /// Number of the service.
+    pub service: u16,
+}
+
+/// A name that a fingerprint was given at a service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Given {
+    /// What it is called from now on.
+    pub name: Name,
+    /// What it was called there before.
+    pub before: Option<Name>,
+    /// What its key was called, there or else at another service.
+    pub known: Option<Name>,
+}
+
+impl Given {
+    /// Whether the exemplar was of another client than the one that the key is named after.
+    pub fn is_conflict(&self) -> bool {
+        self.known.is_some_and(|known| known.conflicts != self.name.conflicts)
+    }
+
+    /// Whether it is the first one of that kind.
+    pub fn is_first_conflict(&self) -> bool {
+        self.is_conflict() && self.known.is_some_and(|known| known.conflicts == 0)
+    }
+}
+
+/// Puts what an exemplar is called beside its fingerprint at a service. What the key is called already, there or at another service,
+/// stays: another client's name is a conflict, which is counted at every service. `None`: the fingerprint has gone meanwhile.
+pub fn give(maps: &Maps, told: &Name, service: u16) -> Option<Given> {
+    let kind = Kind::from_number(told.kind)?;
+    let number = number_of(maps, kind, told.key, service)?;
+    let before = read(maps, number, kind, told.key);
+    let others = || {
+        standing(maps).filter(|other| {
+            other.number != number && (other.name.kind, other.name.key) == (told.kind, told.key)
+        })
+    };
+    let known = before.or_else(|| others().map(|other| other.name).next());
+    let given = Given { name: known.map_or(*told, |known| told.after(&known)), before, known };
+    if given.is_conflict() {
+        for other in others() {
+            write(maps, other.number, &Name { conflicts: given.name.conflicts, ..other.name });
+        }
+    }
+    if before != Some(given.name) {
+        write(maps, number, &given.name);
+    }
+    Some(given)
+}
+
+/// Forgets the conflicts of fingerprints that have left the table, with what they were called: who comes next names them anew.
+pub fn end_conflicts(maps: &Maps) {
+    let standing: HashSet<u32> = standing(maps).map(|standing| standing.number).collect();
+    let names = &maps.client_names;
+    for number in 0..names.len() {
+        let has_gone = !standing.contains(&(number as u32));
+        if has_gone && names.read(number).conflicts > 0 {
+            write(maps, number as u32, &Name::NONE);
+        }
+    }
 }
 
 /// Gives a name to the fingerprint of a way.

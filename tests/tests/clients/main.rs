@@ -16,6 +16,7 @@ use detector_tests::{
     capture::Recorder,
     daemon::{Site, answer, binary},
     process::{PATIENCE, wait_until},
+    skip::skip,
     stage::{Net, Stage, edge_interface, outside_interface, policy},
 };
 use detector_user::{
@@ -95,8 +96,7 @@ fn aioquic() -> Result<()> {
 /// A client connects, with the program on the link: capture and kernel tell the same of it.
 fn meets_the_program(client: &Client) -> Result<()> {
     if let Some(missing) = client.missing() {
-        println!("skipped: {}: {missing}", client.name);
-        return Ok(());
+        return skip(&format!("{}: {missing}", client.name));
     }
     let Some(stage) = Stage::in_turn(1)? else { return Ok(()) };
     let address = Net::v4(0).service();

@@ -136,8 +136,8 @@ mod tests {
     #[test]
     fn a_guest_is_judged_by_both() {
         let passed = Tally { passed: 3, ..Tally::default() };
-        assert_eq!(judge(passed, Some(0)).expect("a tally"), passed);
-        assert_eq!(judge(passed, Some(1)).expect("a tally").failed, 1);
+        assert_eq!(judge(passed.clone(), Some(0)).expect("a tally"), passed);
+        assert_eq!(judge(passed.clone(), Some(1)).expect("a tally").failed, 1);
         assert!(judge(passed, None).is_err());
         assert!(judge(Tally::default(), Some(0)).is_err());
     }
