@@ -61,7 +61,7 @@ pub(crate) fn admits(asked: Asked) -> bool {
     admit(syn_key, tls_key, what) != 0
 }
 
-/// What [`charges_part`] says.
+/// What [`charge_part`] says.
 pub(crate) enum Part {
     /// It may not go on.
     Refused,

@@ -14,11 +14,11 @@ use crate::{
 /// What one packet tells of a fingerprint: times in bins, and the set of extensions that come and go.
 #[derive(Clone, Copy)]
 pub(crate) struct Sighting {
-    /// A [`time_bin`] of [`Sightings::round_trip`], or [`NOT_KNOWN`].
+    /// A [`time_bin`] of [`detector_common::fingerprint::Sightings::round_trip`], or [`NOT_KNOWN`].
     pub(crate) round_trip: u8,
-    /// … of [`Sightings::hello_delay`].
+    /// … of [`detector_common::fingerprint::Sightings::hello_delay`].
     pub(crate) hello_delay: u8,
-    /// … of [`Sightings::finish_delay`].
+    /// … of [`detector_common::fingerprint::Sightings::finish_delay`].
     pub(crate) finish_delay: u8,
     /// [`detector_common::hello::Hello::variant`], or [`NOT_KNOWN`].
     pub(crate) variant: u8,
