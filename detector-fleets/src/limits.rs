@@ -1,0 +1,29 @@
+//! How large everything can get.
+
+/// Seconds that a block sums up: a quarter of an hour.
+pub const INTERVAL_S: u64 = 15 * 60;
+
+/// Intervals that are kept: a day.
+pub const INTERVALS_MAX: usize = 96;
+
+/// Blocks of one interval. Beyond, a client that is not among them yet is not counted in it, and that is told.
+pub const BLOCKS_MAX: usize = 1 << 22;
+
+/// Kinds of client that are told apart: pairs of fingerprints at a service. Beyond, clients of new kinds are counted as of unknown
+/// fingerprints.
+pub const KINDS_MAX: usize = 1 << 20;
+
+/// A source that was seen at a service longer ago than this is known there, not new.
+pub const NEW_S: u64 = 24 * 3600;
+
+/// A source that was not seen for so many days is forgotten.
+pub const REMEMBERED_DAYS: u8 = 14;
+
+/// Places in the memory of sources for each that it is planned for, in hundredths: 20 M sources take 48 MB.
+pub const PLACES_PER_SOURCE_HUNDREDTHS: u64 = 120;
+
+/// Bins of histograms of sizes: bin *i* is [2^(6+i), 2^(7+i)) bytes, the first and the last one open.
+pub const SIZE_BINS: usize = 16;
+
+/// Bins of histograms of times: bin *i* is [2^(i−2), 2^(i−1)) ms, the first and the last one open.
+pub const TIME_BINS: usize = 12;
