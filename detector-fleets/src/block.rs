@@ -106,7 +106,13 @@ impl Block {
 
     /// Adds what the same client did at another time; minutes of both are counted from the same start.
     pub fn add(&mut self, other: &Self) {
-        debug_assert_eq!((self.source, self.kind), (other.source, other.kind));
+        debug_assert_eq!(self.kind, other.kind);
+        self.add_of_source(other);
+    }
+
+    /// Adds what another client of the same source did; its kind stays what it was.
+    pub fn add_of_source(&mut self, other: &Self) {
+        debug_assert_eq!(self.source, other.source);
         if other.last_minute >= self.last_minute {
             // What is known of it last counts.
             self.is_new = other.is_new;

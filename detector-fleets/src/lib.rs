@@ -9,11 +9,14 @@
 //! | what is a row? | [`observation`], [`source`] |
 //! | what is kept of a quarter of an hour, and of a window of them? | [`block`], [`interval`], [`window`] |
 //! | who was seen before? | [`seen`] |
+//! | what have new sources in common, and what did they do? | [`cells`], [`family`] |
 //! | how much do counts say against what was expected? | [`dirichlet`] |
 //! | how large can it get? | [`limits`] |
 
 pub mod block;
+pub mod cells;
 pub mod dirichlet;
+pub mod family;
 pub mod interval;
 pub mod limits;
 pub mod observation;

@@ -27,3 +27,6 @@ pub const SIZE_BINS: usize = 16;
 
 /// Bins of histograms of times: bin *i* is [2^(i−2), 2^(i−1)) ms, the first and the last one open.
 pub const TIME_BINS: usize = 12;
+
+/// New sources of a cell that is looked at, at least.
+pub const SOURCES_OF_CELL_MIN: u32 = 25;
