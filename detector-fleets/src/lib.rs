@@ -10,13 +10,19 @@
 //! | what is kept of a quarter of an hour, and of a window of them? | [`block`], [`interval`], [`window`] |
 //! | who was seen before? | [`seen`] |
 //! | what have new sources in common, and what did they do? | [`cells`], [`family`] |
-//! | how much do counts say against what was expected? | [`dirichlet`] |
+//! | how much do counts say against what was expected? | [`history`], [`evidence`], [`dirichlet`] |
+//! | is it a fleet? | [`alarm`] |
+//! | how does it all go together? | [`detection`] |
 //! | how large can it get? | [`limits`] |
 
+pub mod alarm;
 pub mod block;
 pub mod cells;
+pub mod detection;
 pub mod dirichlet;
+pub mod evidence;
 pub mod family;
+pub mod history;
 pub mod interval;
 pub mod limits;
 pub mod observation;

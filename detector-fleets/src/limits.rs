@@ -30,3 +30,18 @@ pub const TIME_BINS: usize = 12;
 
 /// New sources of a cell that is looked at, at least.
 pub const SOURCES_OF_CELL_MIN: u32 = 25;
+
+/// Sources that a cell's own history has, at least, before it is taken for what is expected of the cell.
+pub const SOURCES_OF_HISTORY_MIN: f64 = 60.0;
+
+/// Windows that a cell's own history has, at least, before how much they vary is taken for what is expected of the cell.
+pub const WINDOWS_OF_HISTORY_MIN: usize = 8;
+
+/// Concentrations of past windows that are kept of a cell.
+pub const CONCENTRATIONS: usize = 32;
+
+/// Windows after which a cell's history is half forgotten.
+pub const HALF_LIFE_WINDOWS: f64 = 28.0;
+
+/// Cells that have a history, for each length of window. Beyond, the one that was not counted for longest is forgotten.
+pub const HISTORIES_MAX: usize = 8192;
