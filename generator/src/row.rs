@@ -9,7 +9,7 @@ pub const SIZE_BINS: usize = 16;
 pub const DELAY_BINS: usize = 12;
 
 /// What one client of one source did at one service in one epoch.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Row {
     /// Index of the service in the scenario.
     pub service: u16,

@@ -15,8 +15,16 @@ use crate::time::{DAY_S, HOUR_S, Rhythm, hours_ahead};
 const SECOND: usize = 9;
 const THIRD: usize = 19;
 
+/// From this rank on, customers may have no servers of their own.
+const SERVERLESS_RANK: usize = 30;
+
 /// Servers that one customer has at most.
 const SERVERS_MAX: u64 = 64;
+
+/// Activity of a customer changes so often, with that spread: beside the drift from hour to hour. With both, the requests of a minute
+/// vary as those of LLM APIs do (variance 16 to 164 times the mean over days).
+const BURST_S: u32 = 600;
+const BURST_SIGMA: f64 = 0.6;
 
 /// What the population is made from.
 #[derive(Clone, Debug)]
@@ -45,6 +53,8 @@ pub(crate) struct Customers {
     rhythm: Rhythm,
     releases: Vec<Release>,
     customers: Vec<Customer>,
+    /// For each of them what is looked at in each epoch: mean intervals until the next request, and intervals of a second now.
+    pace: Vec<(f64, f64)>,
 }
 
 #[derive(Debug)]
@@ -54,10 +64,6 @@ struct Customer {
     /// Requests of a second, on average.
     rate: f64,
     shape: f64,
-    /// Mean intervals until the next request.
-    left: f64,
-    /// Activity of this hour.
-    factor: f64,
     ahead_h: i32,
     is_serverless: bool,
     servers: Vec<Server>,
@@ -96,10 +102,14 @@ impl Habits {
         let replaced = 1.0 + self.churn;
         shares(self.customers as usize, self.shares)
             .into_iter()
-            .map(|share| {
+            .enumerate()
+            .map(|(rank, share)| {
                 let requests = share * self.requests_a_day;
-                // A burst of requests counts once: few requests in bursts do not come on each day.
-                servers(requests) as f64 * replaced * (1.0 - (-requests / 6.0).exp())
+                // A burst of requests counts once: who makes few does not come on each day, or not in each hour.
+                let servers = servers(requests) as f64 * replaced * (1.0 - (-requests / 2.5).exp());
+                let hours = 24.0 * (1.0 - (-requests / 24.0 / 1.5).exp());
+                let serverless = if rank < SERVERLESS_RANK { 0.0 } else { self.serverless };
+                (1.0 - serverless) * servers + serverless * hours
             })
             .sum()
     }
@@ -107,21 +117,23 @@ impl Habits {
 
 impl Customers {
     pub(crate) fn new(key: Key, service: u16, habits: Habits, releases: Vec<Release>) -> Self {
-        let customers = shares(habits.customers as usize, habits.shares)
+        let customers: Vec<Customer> = shares(habits.customers as usize, habits.shares)
             .into_iter()
             .enumerate()
             .map(|(rank, share)| {
                 Customer::new(key.at(rank as u64), share * habits.requests_a_day, rank, &habits)
             })
             .collect();
-        Self { key, service, habits, rhythm: Rhythm::office(), releases, customers }
+        let pace = customers
+            .iter()
+            .map(|customer| (customer.key.named("first").stream().exponential(), 0.0))
+            .collect();
+        Self { key, service, habits, rhythm: Rhythm::office(), releases, customers, pace }
     }
 
     /// What they do in an epoch.
     pub(crate) fn step(&mut self, span: &Range<u32>, rows: &mut Rows) {
-        let Self { key, service, habits, rhythm, releases, customers } = self;
-        let hour = u64::from(span.start / HOUR_S);
-        let span_s = f64::from(span.end - span.start);
+        let Self { key, service, habits, rhythm, releases, customers, pace } = self;
         let base = Client {
             service: *service,
             source: Network::DataCentre.v4(0),
@@ -132,13 +144,15 @@ impl Customers {
             resume: 0.5,
             spare: 0.0,
         };
-        for customer in customers {
-            if span.start.is_multiple_of(HOUR_S) {
-                customer.factor = customer.activity(hour, rhythm, habits.drift);
+        let span_s = span.end - span.start;
+        let is_other_burst = span.start % BURST_S < span_s;
+        for (customer, (left, rate)) in customers.iter_mut().zip(pace) {
+            if is_other_burst {
+                *rate = customer.rate * customer.activity(span.start, rhythm, habits.drift);
             }
-            customer.left -= customer.rate * customer.factor * span_s;
-            while customer.left < 0.0 {
-                customer.left += customer.stream.interval(customer.shape);
+            *left -= *rate * f64::from(span_s);
+            while *left < 0.0 {
+                *left += customer.stream.interval(customer.shape);
                 customer.request(span.start, &base, habits, releases, rows);
             }
         }
@@ -147,33 +161,29 @@ impl Customers {
 
 impl Customer {
     fn new(key: Key, requests_a_day: f64, rank: usize, habits: &Habits) -> Self {
-        let mut stream = key.stream();
-        // The largest ones mix many users, the small ones are scripts: bursts grow with the rank.
-        let place = (rank as f64 / 60.0).min(1.0) * 0.6 + 0.4 * key.named("variation").unit();
         let (low, high) = habits.variation;
-        let variation = low * (high / low).powf(place);
-        let is_serverless = rank >= 30 && key.named("serverless").unit() < habits.serverless;
+        let variation = low * (high / low).powf(key.named("variation").unit());
+        let is_serverless = rank >= SERVERLESS_RANK && key.named("serverless").unit() < habits.serverless;
         let servers =
             (0..servers(requests_a_day)).map(|_| Server { turn: u64::MAX, conversation: None }).collect();
         Self {
             key,
             rate: requests_a_day / f64::from(DAY_S),
             shape: variation.powi(-2),
-            left: stream.exponential(),
-            stream,
-            factor: 1.0,
+            stream: key.stream(),
             ahead_h: hours_ahead(key),
             is_serverless,
             servers,
         }
     }
 
-    /// Activity in an hour of the recording, on average 1: half of it by day, and drifting.
-    fn activity(&self, hour: u64, rhythm: &Rhythm, drift: f64) -> f64 {
-        let day = hour / 24;
+    /// Activity at a time of the recording, on average 1: most of it by day, drifting from hour to hour, and in bursts.
+    fn activity(&self, time_s: u32, rhythm: &Rhythm, drift: f64) -> f64 {
+        let (day, hour) = (time_s / DAY_S, u64::from(time_s / HOUR_S));
         let local = (hour as i64 + i64::from(self.ahead_h)).rem_euclid(24) as usize;
-        let by_day = 0.4 + 0.6 * rhythm.of_hour(local) * rhythm.of_day(day as u32);
-        by_day * self.key.named("hour").at(hour).stream().factor(drift)
+        let by_day = 0.4 + 0.6 * rhythm.of_hour(local) * rhythm.of_day(day);
+        let burst = self.key.named("burst").at(u64::from(time_s / BURST_S)).stream().factor(BURST_SIGMA);
+        by_day * self.key.named("hour").at(hour).stream().factor(drift) * burst
     }
 
     fn request(
@@ -256,6 +266,55 @@ fn address(customer: Key, server: Key, index: u64, is_serverless: bool) -> Sourc
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn habits() -> Habits {
+        Habits {
+            customers: 3_000,
+            requests_a_day: 300_000.0,
+            shares: [0.16, 0.63, 0.85],
+            variation: (0.7, 4.3),
+            drift: 0.7,
+            churn: 0.1,
+            serverless: 0.02,
+            sizes: Sizes { request: 2_000.0, request_sigma: 0.9, response: 8_000.0, response_sigma: 0.8 },
+        }
+    }
+
+    /// Requests of the first customers over some days.
+    fn requests(first: usize) -> f64 {
+        let mut customers = Customers::new(Key::root(11), 0, habits(), Vec::new());
+        customers.customers.truncate(first);
+        let mut rows = Rows::new(1);
+        let mut sum = 0.0;
+        for epoch in 0..4 * DAY_S / 300 {
+            customers.step(&(epoch * 300..(epoch + 1) * 300), &mut rows);
+            sum += rows.take().iter().map(|row| f64::from(row.exchanges)).sum::<f64>();
+        }
+        sum
+    }
+
+    #[test]
+    fn a_few_customers_make_most_of_the_requests() {
+        let all = requests(3_000);
+        assert!((all / 1_200_000.0 - 1.0).abs() < 0.15, "{all}");
+        for (first, share) in [(1, 0.16), (10, 0.63), (29, 0.85)] {
+            let made = requests(first) / all;
+            assert!((made - share).abs() < 0.05, "{first}: {made}");
+        }
+    }
+
+    #[test]
+    fn as_many_servers_come_as_expected() {
+        let mut customers = Customers::new(Key::root(12), 0, habits(), Vec::new());
+        let mut rows = Rows::new(1);
+        let mut sources = std::collections::HashSet::new();
+        for epoch in 0..DAY_S / 60 {
+            customers.step(&(epoch * 60..(epoch + 1) * 60), &mut rows);
+            sources.extend(rows.take().iter().map(|row| row.source));
+        }
+        let expected = habits().daily_sources();
+        assert!((sources.len() as f64 / expected - 1.0).abs() < 0.2, "{} for {expected}", sources.len());
+    }
 
     #[test]
     fn shares_are_those_of_the_groups() {

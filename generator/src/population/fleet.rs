@@ -207,9 +207,9 @@ impl Plan for Fleets {
             let block = pool.named("blocks").at(u64::from(visit.who / 64));
             Network::DataCentre.v4_in(block.bits(), (visit.who % 64 * 3 + 7) as u8)
         } else if exit.named("family").unit() < 0.25 {
-            Network::Home.v6(exit.bits())
+            Network::Home.v6(pool.bits().wrapping_add(u64::from(visit.who)))
         } else {
-            Network::Home.v4(exit.bits())
+            Network::Home.v4(pool.bits().wrapping_add(u64::from(visit.who)))
         };
         let session =
             exit.at(u64::from(visit.start_s)).at(u64::from(visit.what)).at(u64::from(visit.exchanges));

@@ -13,7 +13,7 @@ parameters! {
 
 parameters! {
     /// Customers of an API, on servers. A few make most of the requests, each in bursts of its own (a renewal process with gamma
-    /// intervals); activity drifts from hour to hour and follows the working day by half; each has one SDK of 14, on servers that are replaced.
+    /// intervals); activity follows the working day by 60 %, drifts from hour to hour and changes every ten minutes; each has one SDK of 14, on servers that are replaced.
     pub struct ApiCustomers {
         service: Option<String> = None, 0.0..=0.0, "", "Service that they use; otherwise the first one.";
         customers: u32 = 3_000, 40.0..=1e6, "customers", "How many there are.";
@@ -25,7 +25,7 @@ parameters! {
         variation_max: f64 = 4.3, 0.1..=20.0, "", "The same for the one with the most pronounced bursts.";
         drift: f64 = 0.7, 0.0..=2.0, "log", "Standard deviation of a customer's activity from hour to hour; gives 14 to 29 % from day to day at the same hour over all.";
         server_churn: f64 = 0.1, 0.0..=10.0, "share a day", "Servers that are replaced.";
-        serverless: f64 = 0.04, 0.0..=1.0, "share", "Small customers that have a new address each hour.";
+        serverless: f64 = 0.02, 0.0..=1.0, "share", "Small customers that have a new address each hour.";
     }
 }
 
