@@ -72,6 +72,12 @@ const QUIC: f64 = 0.5;
 /// Of handshakes, those with the third variant.
 const ODD: f64 = 0.06;
 
+/// Of connections, those whose ClientHello cannot be read: their key stays 0, and there is no handshake.
+const UNREAD: f64 = 0.01;
+
+/// Of connections that nobody needs, those on which no ClientHello is sent.
+const MUTE: f64 = 0.12;
+
 /// A client, and the connection that it has.
 #[derive(Clone, Debug)]
 pub(crate) struct Conversation {
@@ -105,17 +111,17 @@ impl Conversation {
     }
 
     fn open(&mut self, rows: &mut Rows) -> Connection {
-        let spares = u32::from(self.client.spare > 0.0 && self.stream.chance(self.client.spare));
-        let connection = self.connect(rows);
-        for _ in 0..spares {
-            self.connection = Some(connection);
-            self.connect(rows);
-        }
+        let has_spare = self.client.spare > 0.0 && self.stream.chance(self.client.spare);
+        let connection = self.connect(0.0, rows);
         self.connection = Some(connection);
+        if has_spare {
+            self.connect(MUTE, rows);
+        }
         connection
     }
 
-    fn connect(&mut self, rows: &mut Rows) -> Connection {
+    /// `mute`: chance that no ClientHello is sent.
+    fn connect(&mut self, mute: f64, rows: &mut Rows) -> Connection {
         let Client { service, source, fingerprint, path, .. } = self.client;
         let stream = &mut self.stream;
         if fingerprint.quic_key != 0 && self.connection.is_some() && stream.chance(QUIC) {
@@ -133,14 +139,17 @@ impl Conversation {
         };
         let delays = path.handshake(stream);
         let is_followed = rows.exchange_sample == 1 || stream.below(u64::from(rows.exchange_sample)) == 0;
-        let tls_key = fingerprint.tls_keys[variant];
+        let is_unread = stream.chance(UNREAD + mute);
+        let tls_key = if is_unread { 0 } else { fingerprint.tls_keys[variant] };
         let row = rows.at(service, source, fingerprint.syn_key, tls_key);
         row.connections += 1;
-        row.handshakes += 1;
         row.rtt[delay_bin(delays.rtt)] += 1;
-        row.hello_gap[delay_bin(delays.hello_gap)] += 1;
-        row.finish_gap[delay_bin(delays.finish_gap)] += 1;
         send(row, HANDSHAKE_PACKETS, HANDSHAKE_BYTES);
+        if !is_unread {
+            row.handshakes += 1;
+            row.hello_gap[delay_bin(delays.hello_gap)] += 1;
+            row.finish_gap[delay_bin(delays.finish_gap)] += 1;
+        }
         Connection { syn_key: fingerprint.syn_key, tls_key, is_followed }
     }
 

@@ -35,7 +35,7 @@ pub struct Row {
     pub request_sizes: [u32; SIZE_BINS],
     /// Their responses.
     pub response_sizes: [u32; SIZE_BINS],
-    /// From the SYN's answer to the client's, one for each connection over TCP: see [`delay_bin`].
+    /// From the SYN's answer to the client's, one for each connection over TCP that was answered: see [`delay_bin`].
     pub rtt: [u32; DELAY_BINS],
     /// From that to the ClientHello.
     pub hello_gap: [u32; DELAY_BINS],

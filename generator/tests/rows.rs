@@ -81,9 +81,11 @@ fn hold(row: &Row, exchange_sample: u32) {
     assert_eq!(sum(&row.request_sizes) * exchange_sample, row.exchanges);
     assert_eq!(sum(&row.response_sizes), sum(&row.request_sizes));
     assert!(row.handshakes <= row.connections);
-    for times in [&row.rtt, &row.hello_gap, &row.finish_gap] {
-        assert!(sum(times) <= row.handshakes);
+    assert!(sum(&row.rtt) <= row.connections);
+    for gaps in [&row.hello_gap, &row.finish_gap] {
+        assert!(sum(gaps) <= row.handshakes);
     }
+    assert!(row.tls_key != 0 || row.handshakes == 0);
     assert!(row.packets > 0 && row.bytes >= row.packets * 52 && row.dropped_packets <= row.packets);
     assert!(u64::from(row.connections) <= row.packets);
 }

@@ -52,7 +52,7 @@ parameters! {
         sources: u32 = 25_000, 1.0..=6e6, "sources", "Active on a day.";
         share: Option<f64> = None, 0.0001..=0.9, "share", "Instead of `sources`: their part of the daily sources of the service, itself among them.";
         exchanges: f64 = 25.6, 0.1..=100_000.0, "a day", "Of a source: 28.8 M over 25,000 sources and 45 days.";
-        start_h: f64 = 120.0, 0.0..=9_600.0, "h", "When it begins.";
+        start_h: f64 = 96.0, 0.0..=9_600.0, "h", "When it begins.";
         end_h: Option<f64> = None, 0.0..=9_600.0, "h", "When it ends; otherwise with the recording.";
         ramp_h: f64 = 0.0, 0.0..=9_600.0, "h", "Until it has all its sources.";
         pool: Option<u32> = None, 1.0..=67_000_000.0, "addresses", "That it takes its sources from: otherwise `sources`, from `L3` on 6,000,000.";
