@@ -68,7 +68,7 @@ pub fn look(cells: &Cells, histories: &Histories) -> Vec<Finding> {
 }
 
 fn look_at(service: ServiceId, cells: &Cells, histories: &Histories) -> Vec<Finding> {
-    if histories.of_service(service).is_none_or(|service| !service.is_enough()) {
+    if histories.of_service(service).is_none_or(|service| !service.is_enough() || !service.is_old()) {
         return Vec::new();
     }
     let Some(scale) = scale(service, cells, histories) else { return Vec::new() };

@@ -1,14 +1,14 @@
 //! Detection as a whole: rows go in, and every quarter of an hour findings come out.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use crate::{
     alarm::{self, Finding},
     cells::{self, Cell, Cells},
     history::Histories,
     interval::{Interval, Kinds, OpenInterval},
-    limits::{INTERVAL_S, INTERVALS_MAX},
-    observation::Observation,
+    limits::{INTERVAL_S, INTERVALS_MAX, NEW_S},
+    observation::{Observation, ServiceId},
     seen::Seen,
     window::merge,
 };
@@ -18,15 +18,17 @@ use crate::{
 pub struct WindowLength {
     /// Intervals in it.
     pub intervals: usize,
+    /// Intervals between two looks.
+    pub looked_every: u64,
     /// Intervals between two that are learned from.
     pub learned_every: u64,
 }
 
 /// Lengths of windows: 1, 6 and 24 hours.
 pub const WINDOWS: [WindowLength; 3] = [
-    WindowLength { intervals: 4, learned_every: 4 },
-    WindowLength { intervals: 24, learned_every: 8 },
-    WindowLength { intervals: 96, learned_every: 24 },
+    WindowLength { intervals: 4, looked_every: 1, learned_every: 4 },
+    WindowLength { intervals: 24, looked_every: 2, learned_every: 8 },
+    WindowLength { intervals: 96, looked_every: 4, learned_every: 24 },
 ];
 
 /// Intervals before a window is learned from: twelve hours, so that a fleet does not teach what is expected before it is found.
@@ -61,6 +63,8 @@ pub struct Detection {
     intervals: VecDeque<Interval>,
     histories: [Histories; WINDOWS.len()],
     lessons: VecDeque<Lesson>,
+    /// In which interval each service was first seen.
+    began: HashMap<ServiceId, u64>,
     /// Cells with an alarm, and in which interval it was last.
     alarmed: Vec<(Cell, u64)>,
     /// Observations older than the interval that was open, which are not counted.
@@ -77,6 +81,7 @@ impl Detection {
             intervals: VecDeque::new(),
             histories: Default::default(),
             lessons: VecDeque::new(),
+            began: HashMap::new(),
             alarmed: Vec::new(),
             late: 0,
         }
@@ -93,6 +98,7 @@ impl Detection {
             Some(open) if open.number() == number => Vec::new(),
             _ => self.go_on_to(row.time_s),
         };
+        self.began.entry(row.kind.service).or_insert(number);
         if let Some(open) = &mut self.open {
             open.add(row, &mut self.kinds, &mut self.seen);
         }
@@ -120,6 +126,9 @@ impl Detection {
         self.learn(number);
         let mut looks = Vec::new();
         for (window, length) in WINDOWS.iter().enumerate() {
+            if !number.is_multiple_of(length.looked_every) {
+                continue;
+            }
             let from = (number + 1).saturating_sub(length.intervals as u64);
             let cells =
                 cells::count(&merge(self.intervals.iter().filter(|one| one.number >= from)), &self.kinds);
@@ -128,11 +137,18 @@ impl Detection {
                 self.alarmed.push((finding.cell, number));
             }
             if number.is_multiple_of(length.learned_every) {
+                let mut cells = cells;
+                cells.retain(|cell, _| self.tells_new_from_known(cell.service, from));
                 self.lessons.push_back(Lesson { due: number + LEARNED_AFTER, window, cells });
             }
             looks.push(Look { window, end_s: (number + 1) * INTERVAL_S, findings });
         }
         looks
+    }
+
+    /// Whether sources of a service were known a day before an interval: before that all of them are new.
+    fn tells_new_from_known(&self, service: ServiceId, number: u64) -> bool {
+        self.began.get(&service).is_some_and(|began| began + NEW_S / INTERVAL_S <= number)
     }
 
     /// Learns from the windows whose time has come, but for cells with an alarm since they began.

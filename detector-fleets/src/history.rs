@@ -79,8 +79,7 @@ impl History {
 
     /// By how much of itself the share varies; `None`: it was not seen often enough to tell.
     pub fn deviation(&self) -> Option<f64> {
-        let is_known = self.windows as usize >= WINDOWS_OF_HISTORY_MIN && self.share > 0.0;
-        is_known.then(|| (self.square.max(0.0).sqrt() / self.share).min(2.0))
+        (self.is_old() && self.share > 0.0).then(|| (self.square.max(0.0).sqrt() / self.share).min(2.0))
     }
 
     /// Sources that it knows of.
@@ -91,6 +90,11 @@ impl History {
     /// Whether it says what is expected of the cell.
     pub fn is_enough(&self) -> bool {
         self.sources() >= SOURCES_OF_HISTORY_MIN
+    }
+
+    /// Whether it was learned from so many windows that how it varies is known.
+    pub const fn is_old(&self) -> bool {
+        self.windows as usize >= WINDOWS_OF_HISTORY_MIN
     }
 
     /// Shares of the categories of a family. `None`: it knows of no sources.
