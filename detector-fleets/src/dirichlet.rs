@@ -22,7 +22,7 @@ fn log_rising(x: f64, n: u32) -> f64 {
 }
 
 /// The highest concentration that is told from "never varies".
-pub const CONCENTRATION_MAX: f64 = 1e5;
+pub const CONCENTRATION_MAX: f64 = 200.0;
 
 /// The lowest one.
 pub const CONCENTRATION_MIN: f64 = 0.5;

@@ -24,6 +24,16 @@ const UNEXPECTED: f64 = 0.001;
 /// A concentration where none was measured yet: shares may be anything.
 const CONCENTRATION_UNKNOWN: f64 = 2.0;
 
+/// So many sources a cell has beside its own as all of its service do, and a service spread over all categories: what never came is
+/// rare, not impossible.
+const PARENT_SOURCES: f64 = 30.0;
+const UNIFORM_SOURCES: f64 = 10.0;
+
+/// Shares of so many sources, with some more of a fixed share.
+fn mixed(shares: impl Iterator<Item = f64>, sources: f64, share: f64, more: f64) -> Vec<f64> {
+    shares.map(|own| (own * sources + share * more) / (sources + more)).collect()
+}
+
 /// What a family says of a cell.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Evidence {
@@ -62,7 +72,15 @@ fn weigh_family(cell: &Cell, counts: &Counts, histories: &Histories, family: Fam
     let of_service = histories.of_service(cell.service)?;
     let parent = of_service.shares(family)?;
     let own = histories.of(cell).filter(|own| own.is_enough());
-    let expected = own.and_then(|own| own.shares(family)).unwrap_or_else(|| parent.clone());
+    let parent = mixed(parent.iter().copied(), of_service.sources(), 1.0 / parent.len() as f64, UNIFORM_SOURCES);
+    let expected = match own.and_then(|own| Some((own.shares(family)?, own.sources()))) {
+        Some((shares, sources)) => shares
+            .iter()
+            .zip(&parent)
+            .map(|(share, parent)| (share * sources + parent * PARENT_SOURCES) / (sources + PARENT_SOURCES))
+            .collect(),
+        None => parent.clone(),
+    };
     let between = || histories.concentration_between(cell, family);
     let concentration = own
         .and_then(|own| own.concentration(family))
