@@ -6,6 +6,8 @@
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use serde::{Serialize, Serializer};
+
 /// Version of the internet protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Family {
@@ -30,6 +32,13 @@ impl fmt::Display for Source {
             Family::V4 => write!(f, "{}/32", Ipv4Addr::from_bits(self.address as u32)),
             Family::V6 => write!(f, "{}/64", Ipv6Addr::from_bits(self.address)),
         }
+    }
+}
+
+/// As text.
+impl Serialize for Source {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 

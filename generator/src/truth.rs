@@ -85,8 +85,8 @@ pub struct FleetTruth {
 /// A source of a fleet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Member {
-    /// Its prefix.
-    pub source: String,
+    /// Its prefix, in JSON as text.
+    pub source: Source,
     /// When its first epoch in the fleet begins, seconds since 1970.
     pub first_s: u64,
     /// When its last one so far does.
@@ -136,7 +136,7 @@ impl Truth {
                 members: members
                     .into_iter()
                     .map(|(source, member)| Member {
-                        source: source.to_string(),
+                        source: *source,
                         first_s: since_1970(member.first_s),
                         last_s: since_1970(member.last_s),
                         exchanges: member.exchanges,

@@ -3,8 +3,8 @@
 use std::collections::HashSet;
 
 use detector_generator::scenario::{
-    AppUsers, BrowserRelease, Browsers, CgnatRenumbering, CronBursts, DeviceLaunch, FlashCrowd, Fleet, Level,
-    OwnLimiter, PrivacyRelay, RegionalFailover, VpnRollout,
+    ApiCustomers, AppUsers, BrowserRelease, Browsers, CgnatRenumbering, CronBursts, DeviceLaunch, FlashCrowd,
+    Fleet, Level, OwnLimiter, PrivacyRelay, RegionalFailover, VpnRollout,
 };
 use detector_generator::{Epoch, Row, Scenario, generate};
 use proptest::prelude::*;
@@ -39,18 +39,27 @@ fn the_seed_decides_everything() {
 
 #[test]
 fn what_is_added_changes_nothing_of_the_rest() {
-    let of_browsers = Scenario { scale: 0.02, browsers: vec![Browsers::default()], ..empty() };
-    let alone = rows(&of_browsers, 9);
-    assert!(alone.len() > 3_000, "{}", alone.len());
-    let more = Scenario {
+    let none = Scenario { scale: 0.02, ..empty() };
+    let fleet = Fleet { level: Level::L3, start_h: 1.0, sources: 300, ..Fleet::default() };
+    let all = Scenario {
+        api_customers: vec![ApiCustomers::default()],
         app_users: vec![AppUsers::default()],
-        fleet: vec![Fleet { level: Level::L3, start_h: 1.0, sources: 300, ..Fleet::default() }],
+        browsers: vec![Browsers::default()],
         cron_bursts: vec![CronBursts { start_h: 2.0, servers: 3_000, ..CronBursts::default() }],
-        ..of_browsers
+        fleet: vec![fleet],
+        ..none.clone()
     };
-    let together = rows(&more, 9);
-    assert!(together.len() > alone.len() * 2);
-    assert!(alone.is_subset(&together), "{} rows are not the same", alone.difference(&together).count());
+    let together = rows(&all, 9);
+    for alone in [
+        Scenario { api_customers: all.api_customers.clone(), ..none.clone() },
+        Scenario { browsers: all.browsers.clone(), ..none.clone() },
+        Scenario { cron_bursts: all.cron_bursts.clone(), ..none.clone() },
+        Scenario { fleet: all.fleet.clone(), ..none },
+    ] {
+        let alone = rows(&alone, 9);
+        assert!(alone.len() > 900 && alone.len() < together.len(), "{}", alone.len());
+        assert!(alone.is_subset(&together), "{} rows are not the same", alone.difference(&together).count());
+    }
 }
 
 #[test]

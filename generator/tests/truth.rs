@@ -17,23 +17,23 @@ fn only(text: &str) -> Scenario {
 }
 
 /// Sources of each day, and rows.
-fn daily(scenario: &Scenario, seed: u64) -> (Vec<HashSet<String>>, Vec<Row>) {
+fn daily(scenario: &Scenario, seed: u64) -> (Vec<HashSet<Source>>, Vec<Row>) {
     let mut days = vec![HashSet::new(); scenario.days as usize];
     let mut rows = Vec::new();
     for epoch in generate(scenario, seed) {
         let day = (epoch.time_s - u64::from(scenario.start_s)) / 86_400;
-        days[day as usize].extend(epoch.rows.iter().map(|row| row.source.to_string()));
+        days[day as usize].extend(epoch.rows.iter().map(|row| row.source));
         rows.extend(epoch.rows);
     }
     (days, rows)
 }
 
-fn end(scenario: &Scenario, seed: u64) -> (Truth, HashMap<String, (u64, u64, u32)>) {
+fn end(scenario: &Scenario, seed: u64) -> (Truth, HashMap<Source, (u64, u64, u32)>) {
     let mut generation = generate(scenario, seed);
-    let mut seen: HashMap<String, (u64, u64, u32)> = HashMap::new();
+    let mut seen: HashMap<Source, (u64, u64, u32)> = HashMap::new();
     for epoch in generation.by_ref() {
         for row in epoch.rows {
-            let source = seen.entry(row.source.to_string()).or_insert((epoch.time_s, 0, 0));
+            let source = seen.entry(row.source).or_insert((epoch.time_s, 0, 0));
             source.1 = epoch.time_s;
             source.2 += row.exchanges;
         }
@@ -49,10 +49,10 @@ fn members_are_those_who_came_and_what_they_did() {
         let scenario = Scenario { fleet: vec![fleet], ..only("days = 2\nexchange_sample = 1") };
         let (truth, seen) = end(&scenario, 21);
         let fleet = &truth.fleets[0];
-        let told: HashMap<String, (u64, u64, u32)> = fleet
+        let told: HashMap<Source, (u64, u64, u32)> = fleet
             .members
             .iter()
-            .map(|member| (member.source.clone(), (member.first_s, member.last_s, member.exchanges)))
+            .map(|member| (member.source, (member.first_s, member.last_s, member.exchanges)))
             .collect();
         assert_eq!(told, seen, "{level:?}");
         assert_eq!(
@@ -121,7 +121,7 @@ fn a_pool_is_replaced_and_a_target_left_when_they_should_be() {
     let both = days[0].intersection(&days[1]).count();
     assert!(days[0].len() > 390 && days[1].len() > 390 && both < 20, "{both}");
     let services: HashSet<(u16, bool)> =
-        rows.iter().map(|row| (row.service, days[0].contains(&row.source.to_string()))).collect();
+        rows.iter().map(|row| (row.service, days[0].contains(&row.source))).collect();
     assert_eq!(services, HashSet::from([(0, true), (1, false)]));
 }
 

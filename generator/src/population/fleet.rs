@@ -33,9 +33,9 @@ pub(crate) struct Membership {
     pub(crate) exchanges: u32,
 }
 
-/// A fleet and what it did so far.
+/// Who is behind a fleet, and what it did so far.
 #[derive(Debug)]
-pub(crate) struct Fleets {
+pub(crate) struct Actor {
     pub(crate) key: Key,
     pub(crate) fleet: Fleet,
     /// Sources of a day.
@@ -48,7 +48,7 @@ pub(crate) struct Fleets {
     rhythm: Rhythm,
 }
 
-impl Fleets {
+impl Actor {
     /// `length_s`: of the recording.
     pub(crate) fn new(
         key: Key,
@@ -184,7 +184,7 @@ fn divisor(a: u64, b: u64) -> u64 {
     if b == 0 { a } else { divisor(b, a % b) }
 }
 
-impl Plan for Fleets {
+impl Plan for Actor {
     fn day(&mut self, day: u32, visits: &mut Vec<Visit>) {
         let day_s = day * DAY_S;
         if !self.window.meets(&(day_s..day_s + DAY_S)) {

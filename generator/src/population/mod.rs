@@ -17,7 +17,7 @@ use crate::time::DAY_S;
 use crate::visits::Visits;
 
 use customers::Customers;
-use fleet::Fleets;
+use fleet::Actor;
 use users::Users;
 
 /// What a scenario is made of.
@@ -25,7 +25,7 @@ use users::Users;
 pub(crate) struct Populations {
     pub(crate) users: Vec<Visits<Users>>,
     pub(crate) customers: Vec<Customers>,
-    pub(crate) fleets: Vec<Visits<Fleets>>,
+    pub(crate) fleets: Vec<Visits<Actor>>,
     /// Sources of a working day that each service has without nuisances and fleets, about.
     pub(crate) daily_sources: Vec<f64>,
 }
@@ -47,7 +47,7 @@ impl Populations {
             let targets = [service, later].map(|service| (service, sizes(scenario, service, FLEET)));
             let length_s = f64::from(scenario.days) * f64::from(DAY_S);
             let key = key.named("fleet").at(index as u64);
-            all.fleets.push(Visits::new(Fleets::new(key, fleet.clone(), sources.max(1), targets, length_s)));
+            all.fleets.push(Visits::new(Actor::new(key, fleet.clone(), sources.max(1), targets, length_s)));
         }
         all
     }

@@ -21,7 +21,7 @@ parameters! {
         top: f64 = 0.16, 0.0..=1.0, "share", "Requests of the largest customer.";
         top_10: f64 = 0.63, 0.0..=1.0, "share", "Requests of the ten largest.";
         top_29: f64 = 0.85, 0.0..=1.0, "share", "Requests of the twenty-nine largest.";
-        variation_min: f64 = 0.7, 0.1..=20.0, "", "Coefficient of variation of the times between a customer's requests, for the steadiest.";
+        variation_min: f64 = 0.7, 0.1..=20.0, "", "Coefficient of variation of the times between a customer's requests while its rate stays the same, for the steadiest.";
         variation_max: f64 = 4.3, 0.1..=20.0, "", "The same for the one with the most pronounced bursts.";
         drift: f64 = 0.7, 0.0..=2.0, "log", "Standard deviation of a customer's activity from hour to hour; gives 14 to 29 % from day to day at the same hour over all.";
         server_churn: f64 = 0.1, 0.0..=10.0, "share a day", "Servers that are replaced.";
