@@ -8,6 +8,7 @@ mod ci;
 mod command;
 mod ebpf;
 mod fuzz;
+mod generate;
 mod initramfs;
 mod kernels;
 mod packages;
@@ -67,6 +68,12 @@ enum Habit {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
+    /// Simulate a scenario: `SCENARIO.toml --out DIR [--seed N] [--days N]` writes observations as Parquet, and truth.json
+    Generate {
+        /// Arguments of the generator
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
     /// Do what continuous integration does: set up, check, test, and run the lab for a moment
     Ci,
 }
@@ -81,6 +88,7 @@ fn main() -> ExitCode {
         Habit::Ebpf => ebpf::tell(),
         Habit::Tidy { check } => tidy::tidy(check),
         Habit::Bench { args } => bench::bench(&args),
+        Habit::Generate { args } => generate::generate(&args),
         Habit::Ci => ci::ci(),
     };
     match done {

@@ -1,0 +1,187 @@
+//! Detection as a whole: rows go in, and every quarter of an hour findings come out.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+
+use crate::{
+    alarm::{self, Finding},
+    cells::{self, Cell, Cells},
+    history::Histories,
+    interval::{Interval, Kinds, OpenInterval},
+    limits::{INTERVAL_S, INTERVALS_MAX, NEW_S},
+    observation::{Observation, ServiceId},
+    seen::Seen,
+    window::merge,
+};
+
+/// A length of window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WindowLength {
+    /// Intervals in it.
+    pub intervals: usize,
+    /// Intervals between two looks.
+    pub looked_every: u64,
+    /// Intervals between two that are learned from.
+    pub learned_every: u64,
+}
+
+/// Lengths of windows: 1, 6 and 24 hours.
+pub const WINDOWS: [WindowLength; 3] = [
+    WindowLength { intervals: 4, looked_every: 1, learned_every: 4 },
+    WindowLength { intervals: 24, looked_every: 2, learned_every: 8 },
+    WindowLength { intervals: 96, looked_every: 4, learned_every: 24 },
+];
+
+/// Intervals before a window is learned from: twelve hours, so that a fleet does not teach what is expected before it is found.
+pub const LEARNED_AFTER: u64 = 48;
+
+/// What a look at a window found.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Look {
+    /// Number of the window in [`WINDOWS`].
+    pub window: usize,
+    /// When it ended, seconds since the Unix epoch.
+    pub end_s: u64,
+    /// Cells with more new sources than expected.
+    pub findings: Vec<Finding>,
+}
+
+/// A window that is to be learned from.
+#[derive(Clone, Debug)]
+struct Lesson {
+    /// Number of the interval in which it is learned.
+    due: u64,
+    window: usize,
+    cells: Cells,
+}
+
+/// The state of detection.
+#[derive(Debug)]
+pub struct Detection {
+    kinds: Kinds,
+    seen: Seen,
+    open: Option<OpenInterval>,
+    intervals: VecDeque<Interval>,
+    histories: [Histories; WINDOWS.len()],
+    lessons: VecDeque<Lesson>,
+    /// In which interval each service was first seen.
+    began: HashMap<ServiceId, u64>,
+    /// Cells with an alarm, and in which interval it was last.
+    alarmed: Vec<(Cell, u64)>,
+    /// Observations older than the interval that was open, which are not counted.
+    late: u64,
+}
+
+impl Detection {
+    /// One that has seen nothing, for so many sources.
+    pub fn new(sources: u64, secret: u64) -> Self {
+        Self {
+            kinds: Kinds::default(),
+            seen: Seen::for_sources(sources, secret),
+            open: None,
+            intervals: VecDeque::new(),
+            histories: Default::default(),
+            lessons: VecDeque::new(),
+            began: HashMap::new(),
+            alarmed: Vec::new(),
+            late: 0,
+        }
+    }
+
+    /// Takes a row. Rows come by time; where one begins another interval, the one before is looked at first: what that found.
+    pub fn observe(&mut self, row: &Observation) -> Vec<Look> {
+        let number = row.time_s / INTERVAL_S;
+        let looks = match &self.open {
+            Some(open) if open.number() > number => {
+                self.late += 1;
+                return Vec::new();
+            }
+            Some(open) if open.number() == number => Vec::new(),
+            _ => self.go_on_to(row.time_s),
+        };
+        self.began.entry(row.kind.service).or_insert(number);
+        if let Some(open) = &mut self.open {
+            open.add(row, &mut self.kinds, &mut self.seen);
+        }
+        looks
+    }
+
+    /// Time has come to this: what is found in the interval before, if that is over.
+    pub fn go_on_to(&mut self, time_s: u64) -> Vec<Look> {
+        let next = OpenInterval::at(time_s);
+        if self.open.as_ref().is_some_and(|open| open.number() >= next.number()) {
+            return Vec::new();
+        }
+        let Some(over) = self.open.replace(next) else { return Vec::new() };
+        let sealed = over.seal();
+        let number = sealed.number;
+        self.intervals.push_back(sealed);
+        while self.intervals.front().is_some_and(|first| first.number + INTERVALS_MAX as u64 <= number) {
+            self.intervals.pop_front();
+        }
+        self.look(number)
+    }
+
+    /// Looks at all windows that end with an interval.
+    fn look(&mut self, number: u64) -> Vec<Look> {
+        self.learn(number);
+        let mut looks = Vec::new();
+        for (window, length) in WINDOWS.iter().enumerate() {
+            if !number.is_multiple_of(length.looked_every) {
+                continue;
+            }
+            let from = (number + 1).saturating_sub(length.intervals as u64);
+            let cells =
+                cells::count(&merge(self.intervals.iter().filter(|one| one.number >= from)), &self.kinds);
+            let findings = alarm::look(&cells, &self.histories[window]);
+            for finding in findings.iter().filter(|finding| finding.is_alarm()) {
+                self.alarmed.push((finding.cell, number));
+            }
+            if number.is_multiple_of(length.learned_every) {
+                let mut cells = cells;
+                cells.retain(|cell, _| self.tells_new_from_known(cell.service, from));
+                self.lessons.push_back(Lesson { due: number + LEARNED_AFTER, window, cells });
+            }
+            looks.push(Look { window, end_s: (number + 1) * INTERVAL_S, findings });
+        }
+        looks
+    }
+
+    /// Whether sources of a service were known a day before an interval: before that all of them are new.
+    fn tells_new_from_known(&self, service: ServiceId, number: u64) -> bool {
+        self.began.get(&service).is_some_and(|began| began + NEW_S / INTERVAL_S <= number)
+    }
+
+    /// Learns from the windows whose time has come, but for cells with an alarm since they began.
+    fn learn(&mut self, number: u64) {
+        let kept_for = LEARNED_AFTER + INTERVALS_MAX as u64;
+        self.alarmed.retain(|(_, at)| at + kept_for >= number);
+        while self.lessons.front().is_some_and(|lesson| lesson.due <= number) {
+            let Some(Lesson { due, window, mut cells }) = self.lessons.pop_front() else { break };
+            let began = (due - LEARNED_AFTER).saturating_sub(WINDOWS[window].intervals as u64);
+            let alarmed: HashSet<_> =
+                self.alarmed.iter().filter(|(_, at)| *at >= began).map(|(cell, _)| *cell).collect();
+            cells.retain(|cell, _| !alarmed.contains(cell));
+            self.histories[window].learn(&cells, due);
+        }
+    }
+
+    /// The kinds of client that blocks and cells are of.
+    pub const fn kinds(&self) -> &Kinds {
+        &self.kinds
+    }
+
+    /// The memory of sources.
+    pub const fn seen(&self) -> &Seen {
+        &self.seen
+    }
+
+    /// Intervals that are kept, the oldest first.
+    pub fn intervals(&self) -> impl Iterator<Item = &Interval> {
+        self.intervals.iter()
+    }
+
+    /// Observations that came too late to be counted.
+    pub const fn late(&self) -> u64 {
+        self.late
+    }
+}

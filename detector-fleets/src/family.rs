@@ -1,0 +1,173 @@
+//! Families of evidence: into which category of each a source falls, by what it did in a window.
+
+use crate::block::{Block, NOT_TIMED, Sizes};
+
+/// A family of evidence. All are *hard*: what they see is not that a population is new, but that it is not a population of users.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum Family {
+    /// How much each source did, and for how long: users differ by orders of magnitude, those of one actor do not.
+    Homogeneity = 0,
+    /// What the times of handshakes say of the way to the client: behind a proxy the parts that need it take longer than a round trip.
+    Path = 1,
+    /// Sizes of requests and responses: one program asks for one thing.
+    Size = 2,
+}
+
+impl Family {
+    /// All, in the order of their numbers.
+    pub const ALL: [Self; 3] = [Self::Homogeneity, Self::Path, Self::Size];
+
+    /// Its name in reports.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Homogeneity => "homogeneity",
+            Self::Path => "path",
+            Self::Size => "size",
+        }
+    }
+
+    /// Categories that it has.
+    pub const fn categories(self) -> usize {
+        match self {
+            Self::Homogeneity => VOLUMES * LIVES,
+            Self::Path => PATHS,
+            Self::Size => SIZES * SIZES,
+        }
+    }
+
+    /// The category of what a source did.
+    pub fn category(self, did: &Block) -> usize {
+        match self {
+            Self::Homogeneity => volume(did) * LIVES + life(did),
+            Self::Path => path(did),
+            Self::Size => top(did.requests) * SIZES + top(did.responses),
+        }
+    }
+}
+
+/// Classes of volume: 1, 2, 3–4, 5–8, 9–16, 17–32 and more exchanges.
+pub const VOLUMES: usize = 7;
+
+/// Classes of time from first to last activity: below 1, 5, 30 and 120 minutes, and longer.
+pub const LIVES: usize = 5;
+
+/// Classes of the time from the TCP handshake to the ClientHello, the last one unknown.
+const HELLO_GAPS: usize = 9;
+
+/// Classes of how many bins the answer to the ServerHello took longer than a round trip, the last one unknown.
+const FINISH_GAPS: usize = 7;
+
+/// Categories of [`Family::Path`].
+pub const PATHS: usize = HELLO_GAPS * FINISH_GAPS;
+
+/// Classes of the most frequent size, the last one unknown.
+const SIZES: usize = 17;
+
+/// The class of how much a source did: of its exchanges, or of its connections where no exchange was seen.
+pub fn volume(did: &Block) -> usize {
+    let volume = u32::from(did.exchanges.max(did.connections).max(1));
+    ((u32::BITS - (volume - 1).leading_zeros()) as usize).min(VOLUMES - 1)
+}
+
+/// The class of how long it did so.
+pub fn life(did: &Block) -> usize {
+    [1, 5, 30, 120].iter().filter(|&&minutes| did.life_minutes() >= minutes).count()
+}
+
+/// The category of the way to a client.
+pub fn path(did: &Block) -> usize {
+    let hello = match did.hello_gap {
+        NOT_TIMED => HELLO_GAPS - 1,
+        bin => HELLO_GAP_STARTS.iter().filter(|&&start| bin >= start).count(),
+    };
+    let finish = match (did.finish_gap, did.rtt) {
+        (NOT_TIMED, _) | (_, NOT_TIMED) => FINISH_GAPS - 1,
+        (finish, rtt) => usize::from(finish.saturating_sub(rtt)).min(FINISH_GAPS - 2),
+    };
+    hello * FINISH_GAPS + finish
+}
+
+/// Bins that a class of [`HELLO_GAPS`] begins with, after the first: 2, 8, 16, 32, 64, 128 and 256 ms.
+const HELLO_GAP_STARTS: [u8; HELLO_GAPS - 2] = [3, 5, 6, 7, 8, 9, 10];
+
+/// Whether a category of [`Family::Path`] is a proxy's: the ClientHello came 32 ms after it could, or the answer to the ServerHello took
+/// twice a round trip or longer.
+pub const fn is_proxied(path: usize) -> bool {
+    let (hello, finish) = (path / FINISH_GAPS, path % FINISH_GAPS);
+    hello >= 4 && hello < HELLO_GAPS - 1 || finish >= 2 && finish < FINISH_GAPS - 1
+}
+
+/// Whether a category of [`Family::Homogeneity`] is a heavy user's.
+pub const fn is_heavy(category: usize) -> bool {
+    category / LIVES >= VOLUMES - 2
+}
+
+fn top(sizes: Sizes) -> usize {
+    sizes.top().unwrap_or(SIZES - 1)
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::{block::KindId, source::Source};
+    use proptest::prelude::*;
+
+    pub(crate) fn block(
+        exchanges: u16,
+        minutes: u16,
+        [rtt, hello_gap, finish_gap]: [u8; 3],
+        requests: Sizes,
+    ) -> Block {
+        Block {
+            source: Source::of_v4(7.into()),
+            kind: KindId(0),
+            is_new: true,
+            exchanges,
+            connections: 1,
+            first_minute: 3,
+            last_minute: 3 + minutes,
+            rtt,
+            hello_gap,
+            finish_gap,
+            requests,
+            responses: requests,
+        }
+    }
+
+    #[test]
+    fn volumes_double_and_lives_are_in_minutes() {
+        let volume = |exchanges| volume(&block(exchanges, 0, [NOT_TIMED; 3], Sizes(0)));
+        assert_eq!(
+            [0, 1, 2, 3, 4, 5, 8, 9, 16, 17, 32, 33, 60_000].map(volume),
+            [0, 0, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6]
+        );
+        let life = |minutes| life(&block(1, minutes, [NOT_TIMED; 3], Sizes(0)));
+        assert_eq!([0, 1, 4, 5, 29, 30, 119, 120, 1439].map(life), [0, 1, 1, 2, 2, 3, 3, 4, 4]);
+    }
+
+    #[test]
+    fn a_proxy_is_known_by_its_gaps_and_nothing_known_is_no_proxy() {
+        let is_proxied = |times| is_proxied(path(&block(1, 0, times, Sizes(0))));
+        // A browser 20 ms away; one behind a proxy whose client is 40 ms behind it; one that answers early.
+        assert!(!is_proxied([6, 2, 6]) && !is_proxied([6, 2, 7]));
+        assert!(is_proxied([6, 7, 8]) && is_proxied([6, 2, 8]));
+        assert!(
+            !is_proxied([NOT_TIMED; 3])
+                && !is_proxied([NOT_TIMED, 2, 11])
+                && !is_proxied([6, NOT_TIMED, NOT_TIMED])
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn every_source_is_in_a_category(
+            exchanges in any::<u16>(), minutes in 0..1440_u16, bins in proptest::array::uniform3(prop_oneof![0..12_u8, Just(NOT_TIMED)]), sizes in any::<u64>(),
+        ) {
+            let block = block(exchanges, minutes, bins, Sizes(sizes));
+            for family in Family::ALL {
+                prop_assert!(family.category(&block) < family.categories(), "{family:?}");
+            }
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! A quarter of an hour: observations are folded into blocks, one for each client, and sealed.
+
+use std::collections::{HashMap, hash_map::Entry};
+
+use foldhash::fast::RandomState;
+
+use crate::{
+    block::{Block, KindId},
+    limits::{BLOCKS_MAX, INTERVAL_S, KINDS_MAX},
+    observation::{Kind, Observation},
+    seen::{Known, Seen},
+    source::Source,
+};
+
+/// The kinds of client that were seen, each with a number.
+#[derive(Clone, Debug, Default)]
+pub struct Kinds {
+    kinds: Vec<Kind>,
+    numbers: HashMap<Kind, KindId, RandomState>,
+}
+
+impl Kinds {
+    /// The number of a kind, which is given one where it has none. Where [`KINDS_MAX`] have one, that of clients of the service whose
+    /// fingerprints are unknown.
+    pub fn number(&mut self, kind: Kind) -> KindId {
+        if let Some(number) = self.numbers.get(&kind) {
+            return *number;
+        }
+        let unknown = Kind { syn_key: 0, tls_key: 0, ..kind };
+        if self.kinds.len() >= KINDS_MAX && kind != unknown {
+            return self.number(unknown);
+        }
+        let number = KindId(self.kinds.len() as u32);
+        self.kinds.push(kind);
+        self.numbers.insert(kind, number);
+        number
+    }
+
+    /// The kind of a number that was given.
+    pub fn kind(&self, number: KindId) -> Kind {
+        self.kinds[number.0 as usize]
+    }
+}
+
+/// Blocks of one interval, in the order of sources and kinds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Interval {
+    /// Number of the interval: its start in seconds since the Unix epoch, by [`INTERVAL_S`].
+    pub number: u64,
+    /// The blocks.
+    pub blocks: Box<[Block]>,
+    /// Observations of clients that found no room.
+    pub lost: u64,
+}
+
+/// An interval that observations come into.
+#[derive(Clone, Debug)]
+pub struct OpenInterval {
+    number: u64,
+    blocks: HashMap<(Source, KindId), Block, RandomState>,
+    lost: u64,
+}
+
+impl OpenInterval {
+    /// The interval that a time is in.
+    pub fn at(time_s: u64) -> Self {
+        Self { number: time_s / INTERVAL_S, blocks: HashMap::default(), lost: 0 }
+    }
+
+    /// Its number, see [`Interval::number`].
+    pub const fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Adds what a client did.
+    pub fn add(&mut self, row: &Observation, kinds: &mut Kinds, seen: &mut Seen) {
+        let known = seen.note(row.kind.service, row.source, row.time_s);
+        let kind = kinds.number(row.kind);
+        let block = Block::of(row, kind, known == Known::New);
+        let is_full = self.blocks.len() >= BLOCKS_MAX;
+        match self.blocks.entry((row.source, kind)) {
+            Entry::Occupied(mut entry) => entry.get_mut().add(&block),
+            Entry::Vacant(_) if is_full => self.lost += 1,
+            Entry::Vacant(entry) => drop(entry.insert(block)),
+        }
+    }
+
+    /// No more observations come.
+    pub fn seal(self) -> Interval {
+        let mut blocks: Box<[Block]> = self.blocks.into_values().collect();
+        blocks.sort_unstable_by_key(Block::order);
+        Interval { number: self.number, blocks, lost: self.lost }
+    }
+}

@@ -1,0 +1,31 @@
+//! Finds fleets: one actor behind many sources, each of them below every limit.
+//!
+//! The unit is the population, not the source: first it is seen that a population changed, or is not natural, then who belongs to it
+//! (Javed & Paxson 2013). Everything here is a function of observations and of what was kept of earlier ones, so it is the same on live
+//! snapshots, on recordings and on simulated rows.
+//!
+//! | question | module |
+//! |---|---|
+//! | what is a row? | [`observation`], [`source`] |
+//! | what is kept of a quarter of an hour, and of a window of them? | [`block`], [`interval`], [`window`] |
+//! | who was seen before? | [`seen`] |
+//! | what have new sources in common, and what did they do? | [`cells`], [`family`] |
+//! | how much do counts say against what was expected? | [`history`], [`evidence`], [`dirichlet`] |
+//! | is it a fleet? | [`alarm`] |
+//! | how does it all go together? | [`detection`] |
+//! | how large can it get? | [`limits`] |
+
+pub mod alarm;
+pub mod block;
+pub mod cells;
+pub mod detection;
+pub mod dirichlet;
+pub mod evidence;
+pub mod family;
+pub mod history;
+pub mod interval;
+pub mod limits;
+pub mod observation;
+pub mod seen;
+pub mod source;
+pub mod window;

@@ -1,0 +1,47 @@
+//! How large everything can get.
+
+/// Seconds that a block sums up: a quarter of an hour.
+pub const INTERVAL_S: u64 = 15 * 60;
+
+/// Intervals that are kept: a day.
+pub const INTERVALS_MAX: usize = 96;
+
+/// Blocks of one interval. Beyond, a client that is not among them yet is not counted in it, and that is told.
+pub const BLOCKS_MAX: usize = 1 << 22;
+
+/// Kinds of client that are told apart: pairs of fingerprints at a service. Beyond, clients of new kinds are counted as of unknown
+/// fingerprints.
+pub const KINDS_MAX: usize = 1 << 20;
+
+/// A source that was seen at a service longer ago than this is known there, not new.
+pub const NEW_S: u64 = 24 * 3600;
+
+/// A source that was not seen for so many days is forgotten.
+pub const REMEMBERED_DAYS: u8 = 14;
+
+/// Places in the memory of sources for each that it is planned for, in hundredths: 20 M sources take 48 MB.
+pub const PLACES_PER_SOURCE_HUNDREDTHS: u64 = 120;
+
+/// Bins of histograms of sizes: bin *i* is [2^(6+i), 2^(7+i)) bytes, the first and the last one open.
+pub const SIZE_BINS: usize = 16;
+
+/// Bins of histograms of times: bin *i* is [2^(i−2), 2^(i−1)) ms, the first and the last one open.
+pub const TIME_BINS: usize = 12;
+
+/// New sources of a cell that is looked at, at least.
+pub const SOURCES_OF_CELL_MIN: u32 = 25;
+
+/// Sources that a cell's own history has, at least, before it is taken for what is expected of the cell.
+pub const SOURCES_OF_HISTORY_MIN: f64 = 60.0;
+
+/// Windows that a cell's own history has, at least, before how much they vary is taken for what is expected of the cell.
+pub const WINDOWS_OF_HISTORY_MIN: usize = 8;
+
+/// Concentrations of past windows that are kept of a cell.
+pub const CONCENTRATIONS: usize = 32;
+
+/// Windows after which a cell's history is half forgotten.
+pub const HALF_LIFE_WINDOWS: f64 = 28.0;
+
+/// Cells that have a history, for each length of window. Beyond, the one that was not counted for longest is forgotten.
+pub const HISTORIES_MAX: usize = 8192;

@@ -1,0 +1,83 @@
+//! Rows: what one client of a source did at a service in one epoch.
+
+use std::collections::HashMap;
+
+use crate::{
+    limits::{SIZE_BINS, TIME_BINS},
+    source::Source,
+};
+
+/// A service, by its place in [`Services`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ServiceId(pub u16);
+
+/// The services of observations, each with a number.
+#[derive(Clone, Debug, Default)]
+pub struct Services {
+    names: Vec<String>,
+    numbers: HashMap<String, ServiceId>,
+}
+
+impl Services {
+    /// The number of a service, which is given one where it has none. `None`: 65,536 have one already.
+    pub fn number(&mut self, name: &str) -> Option<ServiceId> {
+        if let Some(number) = self.numbers.get(name) {
+            return Some(*number);
+        }
+        let number = ServiceId(u16::try_from(self.names.len()).ok()?);
+        self.names.push(name.to_owned());
+        self.numbers.insert(name.to_owned(), number);
+        Some(number)
+    }
+
+    /// The name of a service; empty for a number that none has.
+    pub fn name(&self, number: ServiceId) -> &str {
+        self.names.get(usize::from(number.0)).map_or("", String::as_str)
+    }
+}
+
+/// Which software and which system a client seems to be: its fingerprints, at a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Kind {
+    /// Where it is a client.
+    pub service: ServiceId,
+    /// Key of its SYN; 0: unknown, also over QUIC.
+    pub syn_key: u64,
+    /// Key of its ClientHello, over QUIC of the shape of its first Initial; 0: unknown.
+    pub tls_key: u64,
+}
+
+/// One row of a recording: who was active in an epoch. Counts are those of the epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Observation {
+    /// Start of the epoch, seconds since the Unix epoch.
+    pub time_s: u64,
+    /// Its length.
+    pub span_s: u32,
+    /// Who was active.
+    pub source: Source,
+    /// As what.
+    pub kind: Kind,
+    /// Packets that came.
+    pub packets: u64,
+    /// Their bytes, Ethernet headers included.
+    pub bytes: u64,
+    /// Those of the packets that were dropped.
+    pub dropped_packets: u64,
+    /// SYNs of new connections.
+    pub connections: u32,
+    /// ClientHellos, or first Initials.
+    pub handshakes: u32,
+    /// Requests with their responses.
+    pub exchanges: u32,
+    /// Exchanges by the bytes of their requests.
+    pub request_sizes: [u32; SIZE_BINS],
+    /// … of their responses.
+    pub response_sizes: [u32; SIZE_BINS],
+    /// Connections by the time from the SYN to the first answer to the server's.
+    pub rtt: [u32; TIME_BINS],
+    /// … from that to the end of the ClientHello.
+    pub hello_gap: [u32; TIME_BINS],
+    /// … from the ClientHello to what the client says next.
+    pub finish_gap: [u32; TIME_BINS],
+}

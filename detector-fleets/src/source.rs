@@ -1,0 +1,111 @@
+//! Sources in one number.
+
+use std::{
+    fmt,
+    net::{Ipv4Addr, Ipv6Addr},
+    str::FromStr,
+};
+
+/// A source: an IPv4 address, or an IPv6 /64 by its upper half. In one number, since there are millions: those of IPv4 are below 2^32, and
+/// no /64 is, since `::/32` is reserved (RFC 4291, 2.4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Source(u64);
+
+/// What is not a source.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not a source: expected an IPv4 address, or an IPv6 prefix of 64 bits outside ::/32")]
+pub struct NotASource(pub String);
+
+impl Source {
+    /// That of an address of IPv4.
+    pub fn of_v4(address: Ipv4Addr) -> Self {
+        Self(u32::from(address).into())
+    }
+
+    /// That of an address of IPv6: the /64 that it is in. `None`: it is in `::/32`.
+    pub fn of_v6(address: Ipv6Addr) -> Option<Self> {
+        let source = Self((u128::from(address) >> 64) as u64);
+        (!source.is_v4()).then_some(source)
+    }
+
+    /// Its number, which orders sources by address, those of IPv4 first.
+    pub const fn number(self) -> u64 {
+        self.0
+    }
+
+    /// Whether it is of IPv4.
+    pub const fn is_v4(self) -> bool {
+        self.0 <= u32::MAX as u64
+    }
+
+    /// A number of the prefix around it, its /24 or /48; those of both families differ.
+    pub const fn neighbourhood(self) -> u64 {
+        if self.is_v4() { self.0 >> 8 } else { self.0 & !0xffff }
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_v4() {
+            write!(formatter, "{}/32", Ipv4Addr::from(self.0 as u32))
+        } else {
+            write!(formatter, "{}/64", Ipv6Addr::from(u128::from(self.0) << 64))
+        }
+    }
+}
+
+impl FromStr for Source {
+    type Err = NotASource;
+
+    fn from_str(text: &str) -> Result<Self, NotASource> {
+        let not_one = || NotASource(text.to_owned());
+        let (address, length) = text.split_once('/').unwrap_or((text, ""));
+        if let Ok(v4) = address.parse() {
+            return if matches!(length, "" | "32") { Ok(Self::of_v4(v4)) } else { Err(not_one()) };
+        }
+        let v6: Ipv6Addr = address.parse().map_err(|_| not_one())?;
+        let is_prefix = u128::from(v6) & u128::from(u64::MAX) == 0;
+        // An address without a length is in its /64.
+        if !(length.is_empty() || length == "64" && is_prefix) {
+            return Err(not_one());
+        }
+        Self::of_v6(v6).ok_or_else(not_one)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn what_is_none_is_refused() {
+        for text in
+            ["", "198.51.100.7/24", "2001:db8::1/64", "2001:db8::/48", "::1", "::/64", "198.51.100/32", "x"]
+        {
+            assert_eq!(text.parse::<Source>(), Err(NotASource(text.to_owned())));
+        }
+        assert_eq!(
+            "2001:db8::7".parse::<Source>().map(|source| source.to_string()),
+            Ok("2001:db8::/64".to_owned())
+        );
+    }
+
+    #[test]
+    fn neighbours_share_a_prefix() {
+        let of = |text: &str| text.parse::<Source>().expect("a source").neighbourhood();
+        assert_eq!(of("198.51.100.7"), of("198.51.100.200"));
+        assert_ne!(of("198.51.100.7"), of("198.51.101.7"));
+        assert_eq!(of("2001:db8:1:2::/64"), of("2001:db8:1:ffff::/64"));
+        assert_ne!(of("2001:db8:1:2::/64"), of("2001:db8:2:2::/64"));
+    }
+
+    proptest! {
+        #[test]
+        fn texts_are_read_as_they_are_written(v4 in any::<u32>(), v6 in (1_u64 << 32)..) {
+            for source in [Source::of_v4(v4.into()), Source::of_v6((u128::from(v6) << 64).into()).expect("not in ::/32")] {
+                prop_assert_eq!(source.to_string().parse(), Ok(source));
+            }
+        }
+    }
+}
