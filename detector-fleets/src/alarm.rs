@@ -109,3 +109,105 @@ fn scale(service: ServiceId, cells: &Cells, histories: &Histories) -> Option<f64
         (sum >= half).then_some(says)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        block::{Block, Sizes},
+        cells::Counts,
+        family::{Family, tests::block},
+    };
+
+    const WEB: ServiceId = ServiceId(0);
+    const BROWSERS: [u64; 4] = [11, 12, 13, 14];
+
+    /// What the users of a browser do: volumes, lives and sizes of all kinds, no proxy. `number` stands for chance.
+    fn user(number: u64) -> Block {
+        let random = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20;
+        let exchanges = 1_u16 << (random % 7);
+        let rtt = 4 + (random / 7 % 4) as u8;
+        block(
+            exchanges,
+            (random / 28 % 300) as u16,
+            [rtt, 2, rtt + (random / 64 % 2) as u8],
+            Sizes(1 << (4 * (random / 128 % 6))),
+        )
+    }
+
+    /// What those of a fleet do: the same, behind proxies.
+    fn member(number: u64) -> Block {
+        block(2, (number % 3) as u16, [4, 8, 7], Sizes(1 << 12))
+    }
+
+    /// A window with users of each browser, `more` of them of the first, and members of a fleet that has a key.
+    fn window(number: u64, more: u64, members: u64, key: u64) -> Cells {
+        let mut cells = Cells::default();
+        let mut add = |tls_key, did: &Block| {
+            for common in [Common::Service, Common::Tls(tls_key)] {
+                cells.entry(Cell { service: WEB, common }).or_insert_with(Counts::default).add(did);
+            }
+        };
+        for (place, browser) in BROWSERS.into_iter().enumerate() {
+            let users = 150 + 10 * (number % 3) + if place == 0 { more } else { 0 };
+            (0..users).for_each(|user_number| {
+                add(browser, &user(number * 10_000 + place as u64 * 1000 + user_number))
+            });
+        }
+        (0..members).for_each(|member_number| add(key, &member(member_number)));
+        cells
+    }
+
+    fn taught() -> Histories {
+        let mut histories = Histories::default();
+        (0..30).for_each(|number| histories.learn(&window(number, 0, 0, 0), number));
+        histories
+    }
+
+    fn alarms(cells: &Cells) -> Vec<Common> {
+        let findings = look(cells, &taught());
+        findings.iter().filter(|finding| finding.is_alarm()).map(|finding| finding.cell.common).collect()
+    }
+
+    #[test]
+    fn a_fleet_is_found_under_a_key_of_its_own_and_under_that_of_a_browser() {
+        assert_eq!(alarms(&window(40, 0, 200, 99)), [Common::Tls(99)]);
+        assert_eq!(alarms(&window(40, 0, 300, BROWSERS[2])), [Common::Tls(BROWSERS[2])]);
+    }
+
+    #[test]
+    fn more_users_are_no_fleet_and_neither_are_few_sources() {
+        assert_eq!(alarms(&window(40, 0, 0, 0)), []);
+        assert_eq!(alarms(&window(40, 600, 0, 0)), [], "more of a browser than ever");
+        assert_eq!(alarms(&window(40, 0, 24, 99)), []);
+        let findings = look(&window(40, 600, 0, 0), &taught());
+        assert_eq!(findings.len(), 1, "it is seen all the same: {findings:?}");
+    }
+
+    #[test]
+    fn without_a_history_nothing_is_said() {
+        assert_eq!(look(&window(0, 0, 200, 99), &Histories::default()), []);
+        let mut histories = Histories::default();
+        histories.learn(&window(0, 0, 0, 0), 0);
+        assert_eq!(look(&window(1, 0, 200, 99), &histories), [], "one window is none");
+    }
+
+    /// Without what speaks for a fleet there is no alarm: each family is taken away in turn, of the two and of the gate.
+    #[test]
+    fn an_alarm_falls_with_its_evidence() {
+        let findings = look(&window(40, 0, 200, 99), &taught());
+        let [finding] = &findings[..] else { panic!("one finding: {findings:?}") };
+        let hard: Vec<_> = finding
+            .evidence
+            .iter()
+            .filter(|one| one.log_factor >= FAMILY_MIN)
+            .map(|one| one.family)
+            .collect();
+        assert!(hard.len() >= FAMILIES_MIN, "{finding:?}");
+        for kept in Family::ALL {
+            let mut without = finding.clone();
+            without.evidence.retain(|one| one.family == kept);
+            assert!(!without.is_alarm(), "{kept:?} alone");
+        }
+    }
+}

@@ -72,7 +72,8 @@ fn weigh_family(cell: &Cell, counts: &Counts, histories: &Histories, family: Fam
     let of_service = histories.of_service(cell.service)?;
     let parent = of_service.shares(family)?;
     let own = histories.of(cell).filter(|own| own.is_enough());
-    let parent = mixed(parent.iter().copied(), of_service.sources(), 1.0 / parent.len() as f64, UNIFORM_SOURCES);
+    let parent =
+        mixed(parent.iter().copied(), of_service.sources(), 1.0 / parent.len() as f64, UNIFORM_SOURCES);
     let expected = match own.and_then(|own| Some((own.shares(family)?, own.sources()))) {
         Some((shares, sources)) => shares
             .iter()
