@@ -61,7 +61,15 @@ fn main() -> Result<()> {
                 let evidence: Vec<String> = finding
                     .evidence
                     .iter()
-                    .map(|one| format!("{} {:.1} ({:.2}/{:.2})", one.family.name(), one.log_factor, one.observed, one.expected))
+                    .map(|one| {
+                        format!(
+                            "{} {:.1} ({:.2}/{:.2})",
+                            one.family.name(),
+                            one.log_factor,
+                            one.observed,
+                            one.expected
+                        )
+                    })
                     .collect();
                 println!(
                     "{hours:7.2} h {:2} h {} {:?}: {} of {:.0}, z {:.1}, {}, total {:.1}",
@@ -81,7 +89,12 @@ fn main() -> Result<()> {
     for fleet in &truth.fleets {
         println!(
             "fleet {} {:?} from {:.2} h to {:.2} h, {} members, {} exchanges",
-            fleet.name, fleet.level, (fleet.start_s - start) as f64 / 3600.0, (fleet.end_s - start) as f64 / 3600.0, fleet.members.len(), fleet.exchanges
+            fleet.name,
+            fleet.level,
+            (fleet.start_s - start) as f64 / 3600.0,
+            (fleet.end_s - start) as f64 / 3600.0,
+            fleet.members.len(),
+            fleet.exchanges
         );
     }
     println!("{rows} rows, {detecting:.1} s to detect, {:.2} M rows a second", rows as f64 / detecting / 1e6);
