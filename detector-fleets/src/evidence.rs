@@ -50,16 +50,15 @@ pub struct Evidence {
 /// In which direction a fleet differs, as one number for reports: of homogeneity the share of sources that are no heavy users, of path
 /// that behind a proxy, of size that of the most frequent pair of sizes.
 fn measure(family: Family, shares: impl Iterator<Item = f64>) -> f64 {
-    let shares = shares.enumerate();
     match family {
-        Family::Homogeneity => {
-            shares.filter(|(category, _)| !family::is_heavy(*category)).map(|(_, share)| share).sum()
-        }
-        Family::Path => {
-            shares.filter(|(category, _)| family::is_proxied(*category)).map(|(_, share)| share).sum()
-        }
-        Family::Size => shares.map(|(_, share)| share).fold(0.0, f64::max),
+        Family::Homogeneity => sum_of(shares, |category| !family::is_heavy(category)),
+        Family::Path => sum_of(shares, family::is_proxied),
+        Family::Size => shares.fold(0.0, f64::max),
     }
+}
+
+fn sum_of(shares: impl Iterator<Item = f64>, is_counted: impl Fn(usize) -> bool) -> f64 {
+    shares.enumerate().filter(|(category, _)| is_counted(*category)).map(|(_, share)| share).sum()
 }
 
 /// What each family says of a cell that it does not define.

@@ -94,7 +94,7 @@ impl Seen {
         let hash = mix(mix(source.number() ^ self.secret).wrapping_add(u64::from(service.0)));
         let tag = (hash as u16) & !AGE_MASK;
         let buckets =
-            [hash >> 32, mix(hash) >> 32].map(|part| (part * self.places.len() as u64 >> 32) as usize);
+            [hash >> 32, mix(hash) >> 32].map(|part| ((part * self.places.len() as u64) >> 32) as usize);
         for bucket in buckets {
             for place in &mut self.places[bucket] {
                 let age = *place & AGE_MASK;

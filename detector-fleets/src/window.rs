@@ -74,6 +74,9 @@ mod tests {
         row
     }
 
+    /// Exchanges, connections, first and last minute, and the lowest bin of round trips.
+    type Sum = (u32, u32, u64, u64, u8);
+
     proptest! {
         /// Rows in any order inside their interval, folded and merged, are what a plain sum by client says.
         #[test]
@@ -84,7 +87,7 @@ mod tests {
             rows.sort_by_key(|row| row.0 / 15);
             let (mut kinds, mut seen) = (Kinds::default(), Seen::for_sources(1000, 1));
             let mut open: Vec<OpenInterval> = Vec::new();
-            let mut expected: BTreeMap<(Source, u64), (u32, u32, u64, u64, u8)> = BTreeMap::new();
+            let mut expected: BTreeMap<(Source, u64), Sum> = BTreeMap::new();
             for &(minute, source, tls_key, exchanges, bin) in &rows {
                 let row = row(minute, source, tls_key, exchanges, bin);
                 if open.last().is_none_or(|last| last.number() != row.time_s / INTERVAL_S) {
