@@ -43,7 +43,7 @@ fn main() -> Result<()> {
     let mut detection = Detection::new(2_000_000, seed);
     let (mut rows, mut detecting) = (0_u64, 0.0);
     let mut start = 0;
-    while let Some(epoch) = generation.next() {
+    for epoch in generation.by_ref() {
         if start == 0 {
             start = epoch.time_s;
         }
