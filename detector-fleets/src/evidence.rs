@@ -41,7 +41,8 @@ pub struct Evidence {
     pub family: Family,
     /// The log of how much likelier the cell is a fleet, from [`LEAST`] to a cap.
     pub log_factor: f64,
-    /// What was observed, see [`measure`].
+    /// What was observed, in one number: of homogeneity the share of sources that are no heavy users, of path that behind a proxy, of size
+    /// that of the most frequent pair of sizes.
     pub observed: f64,
     /// What was expected.
     pub expected: f64,

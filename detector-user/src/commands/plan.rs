@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 use super::{
     EXIT_DONE, Failure, PolicyFile, print_json, print_line, read_policy,
     rules::{IdleIncident, idle_incidents},
-    table,
+    table, version_name,
 };
 use crate::{
     change::clocks,
@@ -30,6 +30,8 @@ pub struct Answer {
     pub file: String,
     /// The policy that is loaded.
     pub policy: u32,
+    /// Its version; 0: it could not be recorded.
+    pub version: u64,
     /// Where that came from.
     pub policy_file: String,
     /// What the two differ in.
@@ -97,6 +99,7 @@ pub fn answer(
     Ok(Answer {
         file: file.name.clone(),
         policy: before.tables.header.epoch as u32,
+        version: before.tables.manifest.version,
         policy_file: before.tables.manifest.file.clone(),
         difference: difference(before.tables, &tables, read::now(maps)),
         impact,
@@ -108,8 +111,9 @@ pub fn answer(
 }
 
 fn text(answer: &Answer) -> String {
-    let Answer { file, policy, policy_file, difference, impact, .. } = answer;
-    let mut lines = vec![format!("{file} against policy {policy}, {policy_file}"), String::new()];
+    let Answer { file, policy, version, policy_file, difference, impact, .. } = answer;
+    let name = version_name(*version, *policy);
+    let mut lines = vec![format!("{file} against {name}, {policy_file}"), String::new()];
     lines.extend(difference.changes.iter().map(change));
     lines.extend(difference.sources.iter().flat_map(source_change));
     if *difference == Difference::default() {

@@ -3,7 +3,7 @@
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{EXIT_DONE, Failure, print_json, print_line, table};
+use super::{EXIT_DONE, Failure, print_json, print_line, table, version_name};
 use crate::{
     cli::VictimsArgs,
     guard::{Loaded, say_waiting},
@@ -17,6 +17,8 @@ use crate::{
 pub struct Answer {
     /// The policy that is loaded.
     pub policy: u32,
+    /// Its version; 0: it could not be recorded.
+    pub version: u64,
     /// Time that was looked at, s.
     pub window_s: f64,
     /// How many there are, of the rule if one was named.
@@ -107,13 +109,19 @@ pub fn answer(maps: &Maps, traffic: &Traffic, rule: Option<&str>, rows: usize) -
     victims.sort_by(|one, other| sum(other).total_cmp(&sum(one)));
     let sources = victims.len();
     victims.truncate(rows);
-    Ok(Answer { policy: judge.tables.header.epoch as u32, window_s: traffic.seconds(), sources, victims })
+    Ok(Answer {
+        policy: judge.tables.header.epoch as u32,
+        version: manifest.version,
+        window_s: traffic.seconds(),
+        sources,
+        victims,
+    })
 }
 
 fn text(answer: &Answer) -> String {
-    let Answer { policy, window_s, sources, .. } = answer;
-    let head =
-        format!("policy {policy}: {sources} sources dropped or would-be dropped in the last {window_s:.0} s");
+    let Answer { policy, version, window_s, sources, .. } = answer;
+    let name = version_name(*version, *policy);
+    let head = format!("{name}: {sources} sources dropped or would-be dropped in the last {window_s:.0} s");
     if answer.victims.is_empty() {
         return head;
     }
