@@ -34,20 +34,26 @@ pub fn unload(args: &UnloadArgs) -> Result<u8, Failure> {
     probe()?;
     let pins = args.write.pins();
     // Until everything is removed: a daemon that starts meanwhile waits, and finds nothing.
-    let lock = match pins.lock_for_removal() {
-        Err(PinsError::Locked { .. }) if args.force => None,
+    let (lock, is_there) = match pins.lock_for_removal() {
+        Err(PinsError::Locked { .. }) if args.force => (None, true),
         Err(PinsError::Locked { .. }) => {
             return Err(Failure::failed(format_args!(
                 "a daemon runs on {}: stop it (it detaches on SIGTERM), or unload under it with --force",
                 pins.root().display()
             )));
         }
-        lock => lock?,
+        lock => {
+            let lock = lock?;
+            let is_there = lock.is_some();
+            (lock, is_there)
+        }
     };
+    // Where there was nothing nothing is looked for: what is there now is of a daemon that has started since, and holds the lock.
+    let (links, versions) =
+        if is_there { (pins.links_of_every_version(), pins.versions()) } else { (Vec::new(), Vec::new()) };
     let own = Namespace::own()?;
-    let links = pins.links_of_every_version();
     let interfaces: Vec<_> = links.into_iter().map(|link| name(link, own)).collect();
-    let versions: Vec<_> = pins.versions().iter().map(|directory| file_name(directory)).collect();
+    let versions: Vec<_> = versions.iter().map(|directory| file_name(directory)).collect();
     let was_there = !versions.is_empty();
     // Also where another removed the rest and the lock is what is left.
     if was_there || lock.is_some() {
