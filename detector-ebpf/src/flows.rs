@@ -103,11 +103,11 @@ pub(crate) fn open(
 ) -> Option<Followed> {
     // SAFETY: see `handshake::hand_over`.
     let now = unsafe { (*scratch).now };
-    let known = source::attempt_in(Table::Flows, key);
-    let attempt = match known {
-        Some(attempt) => attempt,
+    let (attempt, is_made) = match source::attempt_in(Table::Flows, key) {
+        Some(attempt) => (attempt, false),
         None => match source::create(Table::Flows, key, now, 0, 0) {
-            Created::Made(attempt) | Created::Met(attempt) => attempt,
+            Created::Made(attempt) => (attempt, true),
+            Created::Met(attempt) => (attempt, false),
             Created::Full => {
                 account::handshake_event(HandshakeEvent::FlowsFull);
                 return None;
@@ -117,7 +117,7 @@ pub(crate) fn open(
     let flow = Followed::at(place, attempt, key)?;
     let seen = atomic::load(word!(flow.state, owner));
     if !flow.lock(seen) {
-        if known.is_none() {
+        if is_made {
             // Another CPU is at work for the connection that had the entry: its state is not there to be taken.
             source::release(flow.entry, flow.meta);
         }
@@ -126,7 +126,7 @@ pub(crate) fn open(
     // SAFETY: locked.
     let state = unsafe { &mut *flow.state };
     // A SYN that comes again does not say when the connection began.
-    let is_again = known.is_some() && state.next_sequence == start.next_sequence;
+    let is_again = !is_made && state.next_sequence == start.next_sequence;
     state.syn_ns = if is_again { 0 } else { start.syn_ns };
     atomic::store(word!(flow.state, ack_ns), 0);
     atomic::store(word!(flow.state, hello_ns), 0);
@@ -143,7 +143,7 @@ pub(crate) fn open(
     flow.unlock();
     let (rank, mark) = if start.syn_ns == 0 { (Rank::Hello, 0) } else { (Rank::HalfOpen, HALF_OPEN) };
     flow.date(rank, mark, now);
-    if known.is_none() {
+    if is_made {
         pending::count(way, true);
     }
     Some(flow)
