@@ -10,12 +10,15 @@ use detector_fleets::{
 };
 use detector_generator::{Family, Row, Scenario};
 
-fn observation(row: &Row, time_s: u64, span_s: u32) -> Observation {
+fn observation(row: &Row, time_s: u64, span_s: u32) -> Result<Observation> {
     let source = match row.source.family {
         Family::V4 => Source::of_v4((row.source.address as u32).into()),
-        Family::V6 => Source::of_v6(row.source.address.into()).expect("it is not in ::/32"),
+        Family::V6 => {
+            let source = Source::of_v6(row.source.address.into());
+            source.with_context(|| format!("{} is in ::/32, which is nobody's", row.source))?
+        }
     };
-    Observation {
+    Ok(Observation {
         time_s,
         span_s,
         source,
@@ -31,7 +34,7 @@ fn observation(row: &Row, time_s: u64, span_s: u32) -> Observation {
         rtt: row.rtt,
         hello_gap: row.hello_gap,
         finish_gap: row.finish_gap,
-    }
+    })
 }
 
 fn main() -> Result<()> {
@@ -51,7 +54,7 @@ fn main() -> Result<()> {
         let mut looks = detection.go_on_to(epoch.time_s);
         for row in &epoch.rows {
             rows += 1;
-            looks.extend(detection.observe(&observation(row, epoch.time_s, epoch.span_s)));
+            looks.extend(detection.observe(&observation(row, epoch.time_s, epoch.span_s)?));
         }
         detecting += began.elapsed().as_secs_f64();
         for look in looks {
