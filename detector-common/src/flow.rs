@@ -155,7 +155,7 @@ pub struct Scratch {
     pub bytes: u64,
     /// Now, ticks.
     pub now: u64,
-    /// The [`crate::policy::Generation`] that it was judged by.
+    /// The [`crate::generation::Generation`] that it was judged by.
     pub generation: u64,
     /// The keyed hash of the source at the service.
     pub source_hash: u64,

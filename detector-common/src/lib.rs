@@ -9,7 +9,7 @@
 //! | which entry of a table belongs to a source? | [`table`], [`table_size`] |
 //! | who made the client? | [`syn`], [`hello`], [`initial`], [`flow`], [`fingerprint`] |
 //! | may it pass? | [`budget`], [`verdict`] |
-//! | what did the policy say? | [`policy`], [`service`], [`ranges`] |
+//! | what did the policy say? | [`generation`], [`policy`], [`service`], [`ranges`] |
 //! | what is counted? | [`verdict`], [`counters`] |
 //! | what do kernel and daemon share byte by byte? | [`abi`], and the structs of the modules above |
 //! | how large can it get? | [`limits`] |
@@ -37,6 +37,7 @@ pub mod exchange;
 pub mod fingerprint;
 pub mod flow;
 pub mod frame;
+pub mod generation;
 pub mod hash;
 pub mod hello;
 pub mod initial;

@@ -3,10 +3,10 @@
 use detector_common::{
     budget::Budget,
     counters::TableEvent,
+    generation::Generation,
     limits::CLASSES_MAX,
     policy::{
-        Action, Class, ClientRule, ClientRuleKey, Generation, Trait, client_rules, incident_tree,
-        is_enforced, pair_place,
+        Action, Class, ClientRule, ClientRuleKey, Trait, client_rules, incident_tree, is_enforced, pair_place,
     },
     table::Key,
     verdict::{FIRST_DROP, Reason},

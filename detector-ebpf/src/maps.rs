@@ -12,6 +12,7 @@ use detector_common::{
     counters::COUNTERS as COUNTERS_LEN,
     fingerprint::{ExemplarHeader, Gathered, Name, Sightings},
     flow::{Flow, Scratch},
+    generation::Settings,
     limits::{
         CELLS_MAX, CLASSES_MAX, CLIENT_RULES_MAX, DESTINATION_SLOTS, EVENTS_BYTES, EXEMPLARS_BYTES,
         FINGERPRINTS as FINGERPRINTS_LEN, FLOWS as FLOWS_LEN, GATHERED, INCIDENT_CELLS_MAX,
@@ -19,8 +20,7 @@ use detector_common::{
         PARENT_CLASSES_MAX, POLICY_SLOTS, PORT_SLOTS, RULE_COUNTERS, SERVICES_MAX, WAYS,
     },
     policy::{
-        Cell, Class, ClientRule, ClientRuleKey, DropEvent, ParentClass, PolicyHeader, RuleDrops, Settings,
-        Trace,
+        Cell, Class, ClientRule, ClientRuleKey, DropEvent, ParentClass, PolicyHeader, RuleDrops, Trace,
     },
     ranges::{NodeV4, NodeV6},
     service::{DestinationSlot, PortSlot},

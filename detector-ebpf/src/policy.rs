@@ -2,11 +2,12 @@
 
 use detector_common::{
     address::{Address, Family},
+    generation::{Generation, generation},
     limits::{CELLS_MAX, DESTINATION_SLOTS, ENDS_MAX, PARENT_CLASSES_MAX, PORT_SLOTS},
     packet::Packet,
     policy::{
-        Class, DEFAULT_ROW, Generation, ParentClass, PolicyHeader, RuleValue, generation,
-        incident_cell_place, incident_tree, is_share_enforced, share_of, slot_place,
+        Class, DEFAULT_ROW, ParentClass, PolicyHeader, RuleValue, incident_cell_place, incident_tree,
+        is_share_enforced, share_of, slot_place,
     },
     ranges::{self, Node, NodeV4, NodeV6},
     service::{self, DestinationSlot, PortSlot, ServiceTables},

@@ -1,7 +1,7 @@
 //! Which cells are fleets: more new sources than expected, and two hard families that each say so.
 
 use crate::{
-    cells::{Cell, Cells, Common},
+    cells::{Cell, Cells, Common, Counts},
     evidence::{Evidence, weigh},
     history::{Histories, History},
     limits::SOURCES_OF_CELL_MIN,
@@ -74,7 +74,7 @@ fn look_at(service: ServiceId, cells: &Cells, histories: &Histories) -> Vec<Find
     let Some(scale) = scale(service, cells, histories) else { return Vec::new() };
     let of_service =
         cells.iter().filter(|(cell, _)| cell.service == service && cell.common != Common::Service);
-    let finding = |(cell, counts): (&Cell, &crate::cells::Counts)| {
+    let finding = |(cell, counts): (&Cell, &Counts)| {
         let history = histories.of(cell);
         let expected_sources = scale * history.map_or(0.0, History::share);
         let deviation = history.and_then(History::deviation).unwrap_or(DEVIATION_UNKNOWN);
@@ -115,7 +115,6 @@ mod tests {
     use super::*;
     use crate::{
         block::{Block, Sizes},
-        cells::Counts,
         family::{Family, tests::block},
     };
 

@@ -209,7 +209,7 @@ impl Bench {
         let loaded = load(&LoadOptions::isolated(sources))?;
         let settings = loaded.maps.settings.read(0);
         let seed = LoadOptions::isolated(sources).seed;
-        loaded.maps.settings.write(0, &detector_common::policy::Settings { seed, ..settings });
+        loaded.maps.settings.write(0, &detector_common::generation::Settings { seed, ..settings });
         let bench = Self { loaded, manifest: Manifest::default(), boot_unix_ns: 0, packets: 0 };
         bench.set_ns(START_NS);
         Ok(bench)

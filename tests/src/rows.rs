@@ -19,8 +19,9 @@ use detector_common::{
     address::Address,
     budget::ticks,
     counters::COUNTERS,
+    generation::Settings,
     limits::{RULE_COUNTERS, SERVICES_MAX},
-    policy::{RuleDrops, Settings},
+    policy::RuleDrops,
     table::Way,
     verdict::{Counter, Reason, ServiceCounters, Verdict, counter_slot},
 };

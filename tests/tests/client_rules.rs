@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use detector_common::{
     fingerprint::{Kind, Name, ja4_bytes, ja4_text},
+    generation::Settings,
     limits::{OTHER_SEGMENTS_MAX, SYN_SAMPLE},
-    policy::Settings,
     table::Set,
     verdict::{Reason, Verdict},
 };

@@ -5,8 +5,8 @@ use std::{fmt::Write as _, fs, net::SocketAddr, path::PathBuf};
 use anyhow::{Context as _, Result};
 use detector_common::{
     abi::ABI_VERSION,
+    generation::{Generation, Settings},
     hash::Seed,
-    policy::{Generation, Settings},
 };
 use detector_tests::{
     daemon::Site,

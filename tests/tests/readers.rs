@@ -7,7 +7,7 @@ use aya::{
     maps::PerCpuValues,
     programs::{TestRun as _, TestRunOptions},
 };
-use detector_common::{address::Address, budget::Budget, limits::WAYS, policy::Settings};
+use detector_common::{address::Address, budget::Budget, generation::Settings, limits::WAYS};
 use detector_tests::{
     daemon::Site,
     netns::{may_run, remove_pins, unique_pins},

@@ -4,7 +4,7 @@ use std::{fs, mem::offset_of};
 
 use anyhow::{Context as _, Result};
 use aya::programs::XdpMode;
-use detector_common::{budget::ticks, limits::SOURCES_DEFAULT, policy::Settings};
+use detector_common::{budget::ticks, generation::Settings, limits::SOURCES_DEFAULT};
 use detector_tests::{
     netns::{End, Namespace, veth},
     process,

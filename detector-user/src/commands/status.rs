@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use detector_common::{
     budget::ticks,
     counters::{HANDSHAKE_EVENTS, TABLE_EVENTS, handshake_event_slot, table_event_slot},
+    generation::Settings,
     limits::CLASSES_MAX,
-    policy::{NO_RULE, Settings},
+    policy::NO_RULE,
     verdict::{COUNTER_SLOTS, Verdict, slot_reason},
 };
 use serde::Serialize;

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, mem::offset_of, sync::atomic::Ordering};
 use detector_common::{
     budget::ticks,
     counters::{HandshakeEvent, handshake_event_slot},
-    policy::Settings,
+    generation::Settings,
 };
 
 use super::{

@@ -10,9 +10,9 @@ use std::{
 use aya::maps::{MapData, RingBuf};
 use detector_common::{
     budget::{TICKS_PER_NS, ticks},
+    generation::Settings,
     hash::Seed,
     limits::WAYS,
-    policy::Settings,
     table_size::{sets_for_client_budgets, sets_for_clients, sets_for_parents, sets_for_sources},
 };
 

@@ -6,11 +6,12 @@ use aya::maps::{ArrayOfMaps, MapData, MapError};
 use aya_obj::generated::{BPF_F_INNER_MAP, BPF_F_MMAPABLE, bpf_map_type::BPF_MAP_TYPE_ARRAY};
 use detector_common::{
     budget::{TICKS_PER_NS_LOG2, ticks},
+    generation::{Generation, Settings},
     limits::{
         CELLS_MAX, CLASSES_MAX, CLIENT_RULES_MAX, DESTINATION_SLOTS, MANIFEST_BYTES, PARENT_CLASSES_MAX,
         POLICY_SLOTS, PORT_SLOTS, RULE_COUNTERS, SERVICES_MAX,
     },
-    policy::{Class, Generation, PolicyHeader, RuleDrops, Settings, slot_place},
+    policy::{Class, PolicyHeader, RuleDrops, slot_place},
     ranges::{NodeV4, NodeV6},
     table::next_epoch,
     verdict::ServiceCounters,

@@ -6,8 +6,9 @@ use std::collections::{HashMap, HashSet};
 use aya::maps::MapError;
 use detector_common::{
     fingerprint::{Kind, Name},
+    generation::Generation,
     limits::{CLASSES_MAX, CLIENT_RULES_MAX, FINGERPRINTS, INCIDENT_SLOTS, PAIRS_MAX, POLICY_SLOTS},
-    policy::{Action, Class, ClientRule, ClientRuleKey, Generation, Trait, incident_tree, pair_place},
+    policy::{Action, Class, ClientRule, ClientRuleKey, Trait, incident_tree, pair_place},
 };
 
 use super::{

@@ -3,10 +3,9 @@
 use std::io;
 
 use detector_common::{
+    generation::{Generation, IncidentSet, Settings},
     limits::{CLASSES_MAX, INCIDENT_CLASSES_MAX, INCIDENT_RULES_MAX, INCIDENT_SLOTS, POLICY_RULE_COUNTERS},
-    policy::{
-        Class, Generation, IncidentSet, Settings, incident_cell_place, incident_class_place, incident_tree,
-    },
+    policy::{Class, incident_cell_place, incident_class_place, incident_tree},
     table::next_epoch,
 };
 

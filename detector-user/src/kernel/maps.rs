@@ -12,7 +12,8 @@ use aya::{
 use detector_common::{
     client::Client,
     fingerprint::{Name, Sightings},
-    policy::{Cell, Class, ClientRule, ClientRuleKey, ParentClass, PolicyHeader, RuleDrops, Settings, Trace},
+    generation::Settings,
+    policy::{Cell, Class, ClientRule, ClientRuleKey, ParentClass, PolicyHeader, RuleDrops, Trace},
     service::{DestinationSlot, PortSlot},
     table::Set,
     verdict::ServiceCounters,

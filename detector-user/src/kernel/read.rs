@@ -10,8 +10,9 @@ use aya::maps::MapError;
 use detector_common::{
     budget::{TICKS_PER_NS_LOG2, ticks},
     counters::COUNTERS,
+    generation::{Generation, Settings},
     limits::{RULE_COUNTERS, SERVICES_MAX},
-    policy::{Generation, RuleDrops, Settings},
+    policy::RuleDrops,
     verdict::{COUNTER_SLOTS, ServiceCounters},
 };
 use thiserror::Error;

@@ -9,8 +9,9 @@ use aya::maps::{MapData, RingBuf};
 use detector_common::{
     address::Address,
     budget::{TICKS_PER_NS, ticks},
+    generation::Settings,
     limits::{EVENTS_BYTES, OVERFLOW_SOURCES, WAYS},
-    policy::{DropEvent, Settings},
+    policy::DropEvent,
     verdict::Reason,
 };
 use detector_tests::{

@@ -1,7 +1,7 @@
 //! A change of policy keeps what every source has spent.
 
 use detector_common::{
-    policy::{Generation, Settings},
+    generation::{Generation, Settings},
     table::EPOCH_MAX,
     verdict::Reason,
 };

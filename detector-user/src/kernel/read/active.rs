@@ -6,13 +6,14 @@ use aya::maps::{MapData, MapError};
 use detector_common::{
     address::{Address, Family},
     budget::Budget,
+    generation::Generation,
     limits::{
         CELLS_MAX, CLASSES_MAX, ENDS_MAX, INCIDENT_CELLS_MAX, INCIDENT_CLASSES_MAX, MANIFEST_BYTES,
         PARENT_CLASSES_MAX, POLICY_SLOTS,
     },
     policy::{
-        Action, Class, DEFAULT_ROW, Generation, ParentClass, RuleValue, incident_cell_place, incident_tree,
-        is_enforced, slot_place,
+        Action, Class, DEFAULT_ROW, ParentClass, RuleValue, incident_cell_place, incident_tree, is_enforced,
+        slot_place,
     },
     ranges::{NodeV4, NodeV6, find},
 };
