@@ -4,6 +4,8 @@
 //! [`EXTENSION_HEADERS_MAX`] extension headers, TCP, UDP, ICMP, ICMPv6. What cannot be judged passes, with the reason
 //! that this parser gives. Sources: RFC 791, 8200, 9293, 768, 4861, 6946, IEEE 802.1Q.
 
+use core::ops::ControlFlow;
+
 use network_types::{
     eth::{EthHdr, EtherType},
     icmp::Icmpv6Hdr,
@@ -18,7 +20,7 @@ use crate::{
     branchless::bounded,
     frame::{ExtensionHdr, Frame, PortBytes, TcpStart},
     initial::{self, DATAGRAM_BYTES_MAX, DATAGRAM_BYTES_MIN},
-    limits::{EXTENSION_HEADERS_MAX, VLAN_TAGS_MAX},
+    limits::{EXTENSION_HEADERS_MAX, FRAME_BYTES_MAX, VLAN_TAGS_MAX},
     verdict::Reason,
 };
 
@@ -114,60 +116,83 @@ const fn is_extension(protocol: u8) -> bool {
     )
 }
 
-/// Where the headers of a packet lie, bytes from the start of the frame. All 0 where the transport header was not read, and of
-/// fragments.
+/// Where the headers of a packet lie, bytes from the start of the frame, and whether it may begin a handshake. All 0 where the transport
+/// header was not read, and of fragments.
+///
+/// | bits | meaning |
+/// |---|---|
+/// | 0–7 | start of the network header |
+/// | 8–31 | start of the transport header |
+/// | 32–62 | end of the packet |
+/// | 63 | whether it may begin a handshake |
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Layout {
-    /// Where the network header starts.
-    pub network: u32,
-    /// Where the transport header starts.
-    pub transport: u32,
-    /// Where the packet ends; an Ethernet frame may be padded beyond.
-    pub end: u32,
-    /// Whether it may begin a handshake: its bytes start as a ClientHello over TCP does, or as an Initial of QUIC. Told here since the
-    /// parser has the headers at hand: no other packet pays for the look.
-    pub begins_handshake: bool,
-}
+#[repr(transparent)]
+pub struct Layout(u64);
+
+const TRANSPORT_SHIFT: u32 = 8;
+const END_SHIFT: u32 = 32;
+const BEGINS_HANDSHAKE: u64 = 1 << 63;
+
+const _: () = assert!(EthHdr::LEN + VLAN_TAGS_MAX * VlanHdr::LEN < 1 << TRANSPORT_SHIFT);
+const _: () = assert!(FRAME_BYTES_MAX < 1 << (END_SHIFT - TRANSPORT_SHIFT));
 
 impl Layout {
-    /// In the lowest [`Self::BITS`] bits of a word: 7 bits and one, then 17 and 17.
+    /// Of a packet whose transport header is not read to its end, or that is not whole.
+    pub const NOWHERE: Self = Self(0);
+
+    /// Of a packet that begins no handshake, in a frame of at most [`FRAME_BYTES_MAX`].
     #[inline(always)]
-    pub const fn pack(self) -> u64 {
-        self.network as u64 & NETWORK_MASK
-            | (self.begins_handshake as u64) << NETWORK_BITS
-            | (self.transport as u64 & PLACE_MASK) << 8
-            | (self.end as u64 & PLACE_MASK) << (8 + PLACE_BITS)
+    pub const fn new(network: usize, transport: usize, end: usize) -> Self {
+        Self(network as u64 | (transport as u64) << TRANSPORT_SHIFT | (end as u64) << END_SHIFT)
     }
 
-    /// Bits of the packed form.
-    pub const BITS: u32 = 8 + 2 * PLACE_BITS;
+    /// The same of a packet that may begin a handshake: its bytes start as a ClientHello over TCP does, or as an Initial of QUIC. Told
+    /// by the parser since it has the headers at hand: no other packet pays for the look.
+    #[inline(always)]
+    pub const fn beginning_handshake(self) -> Self {
+        Self(self.0 | BEGINS_HANDSHAKE)
+    }
+
+    /// The word.
+    #[inline(always)]
+    pub const fn word(self) -> u64 {
+        self.0
+    }
 
     /// Of such a word.
     #[inline(always)]
-    pub const fn unpack(word: u64) -> Self {
-        Self {
-            network: (word & NETWORK_MASK) as u32,
-            begins_handshake: word >> NETWORK_BITS & 1 != 0,
-            transport: (word >> 8 & PLACE_MASK) as u32,
-            end: (word >> (8 + PLACE_BITS) & PLACE_MASK) as u32,
-        }
+    pub const fn of_word(word: u64) -> Self {
+        Self(word)
+    }
+
+    /// Where the network header starts.
+    #[inline(always)]
+    pub const fn network(self) -> u32 {
+        self.0 as u32 & ((1 << TRANSPORT_SHIFT) - 1)
+    }
+
+    /// Where the transport header starts.
+    #[inline(always)]
+    pub const fn transport(self) -> u32 {
+        self.0 as u32 >> TRANSPORT_SHIFT
+    }
+
+    /// Where the packet ends; an Ethernet frame may be padded beyond.
+    #[inline(always)]
+    pub const fn end(self) -> u32 {
+        (self.0 >> END_SHIFT) as u32 & !(1 << 31)
+    }
+
+    /// See [`Self::beginning_handshake`].
+    #[inline(always)]
+    pub const fn begins_handshake(self) -> bool {
+        self.0 & BEGINS_HANDSHAKE != 0
     }
 }
 
-/// Bits of the place of a network header, which follows Ethernet and [`VLAN_TAGS_MAX`] tags.
-const NETWORK_BITS: u32 = 7;
-
-const NETWORK_MASK: u64 = (1 << NETWORK_BITS) - 1;
-
-const _: () = assert!(EthHdr::LEN + VLAN_TAGS_MAX * VlanHdr::LEN <= NETWORK_MASK as usize);
-
-/// Bits of a place in a frame. The kernel's longest frame has 17 fragments of a page.
-pub const PLACE_BITS: u32 = 17;
-
-const PLACE_MASK: u64 = (1 << PLACE_BITS) - 1;
-
 /// A packet and where it lies in its frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
 pub struct Parsed {
     /// The packet.
     pub packet: Packet,
@@ -175,28 +200,90 @@ pub struct Parsed {
     pub layout: Layout,
 }
 
+impl Parsed {
+    /// All zero: nothing is known yet.
+    pub const EMPTY: Self = Self {
+        packet: Packet {
+            source: Address::v4([0; 4]),
+            destination: Address::v4([0; 4]),
+            notes: 0,
+            source_port: 0,
+            destination_port: 0,
+            protocol: 0,
+            ports: Ports::Known,
+            connection: false,
+        },
+        layout: Layout::NOWHERE,
+    };
+
+    #[inline(always)]
+    fn note(&mut self, note: u32) {
+        self.packet.notes |= note;
+    }
+
+    #[inline(always)]
+    fn set_ports(&mut self, source: [u8; 2], destination: [u8; 2]) {
+        self.packet.source_port = u16::from_be_bytes(source);
+        self.packet.destination_port = u16::from_be_bytes(destination);
+    }
+
+    /// A packet whose ports are not read.
+    #[inline(always)]
+    fn end_without_ports(&mut self, ports: Ports, note: u32) {
+        self.packet.ports = ports;
+        self.note(note);
+    }
+
+    /// A packet whose transport header is out of reach. It could ask for a connection, and is charged as if it did: otherwise
+    /// a sender would choose what its packets count as.
+    #[inline(always)]
+    fn end_unread(&mut self, note: u32) {
+        self.packet.connection = true;
+        self.end_without_ports(Ports::Unread, note);
+    }
+}
+
 /// Where the parser stands in the network layer.
 struct Network {
-    source: Address,
-    destination: Address,
-    protocol: u8,
     /// Where the network header starts.
     start: usize,
     /// Where the transport header starts.
     transport: usize,
     /// Where the packet ends; an Ethernet frame may be padded beyond.
     end: usize,
+    protocol: u8,
     first_fragment: bool,
-    notes: u32,
+}
+
+impl Network {
+    #[inline(always)]
+    fn layout(&self) -> Layout {
+        Layout::new(self.start, self.transport, self.end)
+    }
 }
 
 /// Reads a frame: a packet to judge, or the reason why it passes unjudged.
-#[inline(always)]
+///
+/// # Errors
+///
+/// The reason.
 pub fn parse<F: Frame>(frame: &F) -> Result<Parsed, Reason> {
+    let mut parsed = Parsed::EMPTY;
+    parse_into(frame, &mut parsed)?;
+    Ok(parsed)
+}
+
+/// Reads a frame as [`parse`] does, into what is [`Parsed::EMPTY`] before: field by field as they are read, since a BPF program has few
+/// registers to carry them in.
+///
+/// # Errors
+///
+/// The reason why it passes unjudged; then what was read means nothing.
+#[inline(always)]
+pub fn parse_into<F: Frame>(frame: &F, parsed: &mut Parsed) -> Result<(), Reason> {
     let ethernet = frame.read::<EthHdr>(0).ok_or(Reason::Truncated)?;
     let mut ether_type = ethernet.ether_type;
     let mut offset = EthHdr::LEN;
-    let mut notes = 0;
     for tag in 0..VLAN_TAGS_MAX {
         if !is_vlan(ether_type) {
             break;
@@ -204,13 +291,13 @@ pub fn parse<F: Frame>(frame: &F) -> Result<Parsed, Reason> {
         let vlan = frame.read::<VlanHdr>(offset).ok_or(Reason::Truncated)?;
         ether_type = vlan.ether_type;
         offset += VlanHdr::LEN;
-        notes = if tag == 0 { notes::VLAN } else { notes::QINQ };
+        parsed.packet.notes = if tag == 0 { notes::VLAN } else { notes::QINQ };
     }
     if ether_type == EtherType::Ipv4 as u16 {
-        return parse_v4(frame, offset, notes);
+        return parse_v4(frame, offset, parsed);
     }
     if ether_type == EtherType::Ipv6 as u16 {
-        return parse_v6(frame, offset, notes);
+        return parse_v6(frame, offset, parsed);
     }
     if is_vlan(ether_type) {
         return Err(Reason::VlanDepth);
@@ -226,8 +313,11 @@ const fn is_vlan(ether_type: u16) -> bool {
 }
 
 #[inline(always)]
-fn parse_v4<F: Frame>(frame: &F, offset: usize, mut notes: u32) -> Result<Parsed, Reason> {
+fn parse_v4<F: Frame>(frame: &F, offset: usize, parsed: &mut Parsed) -> Result<(), Reason> {
     let header = frame.read::<Ipv4Hdr>(offset).ok_or(Reason::Truncated)?;
+    parsed.packet.source = Address::v4(header.src_addr);
+    parsed.packet.destination = Address::v4(header.dst_addr);
+    parsed.packet.protocol = header.proto;
     let header_length = header.ihl() as usize;
     // Segmentation offload leaves length 0 in frames that have not been cut yet (captures, veth): such a packet ends
     // where the frame ends.
@@ -242,33 +332,31 @@ fn parse_v4<F: Frame>(frame: &F, offset: usize, mut notes: u32) -> Result<Parsed
         return Err(Reason::Truncated);
     }
     if header_length > Ipv4Hdr::LEN {
-        notes |= notes::IPV4_OPTIONS;
+        parsed.note(notes::IPV4_OPTIONS);
     }
     let fragment = u16::from_be_bytes(header.frags);
-    let fragment_offset = fragment & 0x1fff;
-    let more_fragments = fragment & 0x2000 != 0;
+    if fragment & 0x1fff != 0 {
+        parsed.end_without_ports(Ports::InFirstFragment, notes::LATER_FRAGMENT);
+        return Ok(());
+    }
     let network = Network {
-        source: Address::v4(header.src_addr),
-        destination: Address::v4(header.dst_addr),
-        protocol: header.proto,
         start: offset,
         transport: offset + header_length,
         end: offset + total_length,
-        first_fragment: more_fragments,
-        notes,
+        protocol: header.proto,
+        first_fragment: fragment & 0x2000 != 0,
     };
-    if fragment_offset != 0 {
-        return Ok(unlocated(without_ports(&network, Ports::InFirstFragment, notes::LATER_FRAGMENT)));
-    }
-    parse_transport(frame, network)
+    parse_transport(frame, &network, parsed)
 }
 
 #[inline(always)]
-fn parse_v6<F: Frame>(frame: &F, offset: usize, notes: u32) -> Result<Parsed, Reason> {
+fn parse_v6<F: Frame>(frame: &F, offset: usize, parsed: &mut Parsed) -> Result<(), Reason> {
     let header = frame.read::<Ipv6Hdr>(offset).ok_or(Reason::Truncated)?;
     if header.vcf[0] >> 4 != 6 {
         return Err(Reason::Malformed);
     }
+    parsed.packet.source = Address::v6(header.src_addr);
+    parsed.packet.destination = Address::v6(header.dst_addr);
     let payload_length = u16::from_be_bytes(header.payload_len) as usize;
     let transport = offset + Ipv6Hdr::LEN;
     // A payload of length 0 is a jumbogram's (RFC 2675) or one that segmentation offload has not cut yet: it ends where
@@ -280,22 +368,15 @@ fn parse_v6<F: Frame>(frame: &F, offset: usize, notes: u32) -> Result<Parsed, Re
     if end > frame.length() {
         return Err(Reason::Truncated);
     }
-    let mut network = Network {
-        source: Address::v6(header.src_addr),
-        destination: Address::v6(header.dst_addr),
-        protocol: header.next_hdr,
-        start: offset,
-        transport,
-        end,
-        first_fragment: false,
-        notes,
-    };
+    let mut network =
+        Network { start: offset, transport, end, protocol: header.next_hdr, first_fragment: false };
     if is_extension(network.protocol) {
-        network.notes |= notes::IPV6_EXTENSIONS;
-        if let Some(packet) = walk_extensions(frame, &mut network)? {
-            return Ok(unlocated(packet));
+        parsed.note(notes::IPV6_EXTENSIONS);
+        if walk_extensions(frame, &mut network, parsed)?.is_break() {
+            return Ok(());
         }
     }
+    parsed.packet.protocol = network.protocol;
     if network.protocol == ICMPV6
         && header.hop_limit == 255
         && !network.first_fragment
@@ -303,22 +384,27 @@ fn parse_v6<F: Frame>(frame: &F, offset: usize, notes: u32) -> Result<Parsed, Re
     {
         return Err(Reason::NeighbourDiscovery);
     }
-    parse_transport(frame, network)
+    parse_transport(frame, &network, parsed)
 }
 
-/// Walks to the transport header; `Some` where the walk ends before it.
+/// Walks to the transport header, or breaks off before it.
 #[inline(always)]
-fn walk_extensions<F: Frame>(frame: &F, network: &mut Network) -> Result<Option<Packet>, Reason> {
+fn walk_extensions<F: Frame>(
+    frame: &F,
+    network: &mut Network,
+    parsed: &mut Parsed,
+) -> Result<ControlFlow<()>, Reason> {
     // Hidden from the compiler: unrolled eight times, the walk would take more stack than a BPF program has.
     for _ in 0..core::hint::black_box(EXTENSION_HEADERS_MAX) {
         if !is_extension(network.protocol) {
-            return Ok(None);
+            return Ok(ControlFlow::Continue(()));
         }
         if network.transport + ExtensionHdr::LEN > network.end {
             return Err(Reason::Malformed);
         }
         let Some(extension) = frame.read::<ExtensionHdr>(network.transport) else {
-            return Ok(Some(unread(network, notes::SPLIT_HEADERS)));
+            parsed.end_unread(notes::SPLIT_HEADERS);
+            return Ok(ControlFlow::Break(()));
         };
         let length = match network.protocol {
             FRAGMENT => ExtensionHdr::LEN,
@@ -331,16 +417,18 @@ fn walk_extensions<F: Frame>(frame: &F, network: &mut Network) -> Result<Option<
             if fragment >> 3 != 0 {
                 // The next header of a later fragment is whatever its sender writes: only the first one's counts
                 // (RFC 8200, 4.5).
-                return Ok(Some(without_ports(network, Ports::Unread, notes::LATER_FRAGMENT)));
+                parsed.end_without_ports(Ports::Unread, notes::LATER_FRAGMENT);
+                return Ok(ControlFlow::Break(()));
             }
         }
         network.protocol = extension.next_header;
         network.transport += length;
     }
     if is_extension(network.protocol) {
-        return Ok(Some(unread(network, notes::EXTENSION_LIMIT)));
+        parsed.end_unread(notes::EXTENSION_LIMIT);
+        return Ok(ControlFlow::Break(()));
     }
-    Ok(None)
+    Ok(ControlFlow::Continue(()))
 }
 
 /// Router and neighbour solicitations and advertisements and redirects (RFC 4861, 4): a node that loses them is cut off.
@@ -354,84 +442,75 @@ fn is_neighbour_discovery<F: Frame>(frame: &F, network: &Network) -> bool {
 }
 
 #[inline(always)]
-fn without_ports(network: &Network, ports: Ports, note: u32) -> Packet {
-    Packet {
-        source: network.source,
-        destination: network.destination,
-        protocol: network.protocol,
-        ports,
-        source_port: 0,
-        destination_port: 0,
-        connection: false,
-        notes: network.notes | note,
+fn parse_transport<F: Frame>(frame: &F, network: &Network, parsed: &mut Parsed) -> Result<(), Reason> {
+    if network.first_fragment {
+        parsed.note(notes::FIRST_FRAGMENT);
     }
-}
-
-/// A packet whose transport header is out of reach. It could ask for a connection, and is charged as if it did: otherwise
-/// a sender would choose what its packets count as.
-#[inline(always)]
-fn unread(network: &Network, note: u32) -> Packet {
-    Packet { connection: true, ..without_ports(network, Ports::Unread, note) }
-}
-
-#[inline(always)]
-fn unlocated(packet: Packet) -> Parsed {
-    Parsed { packet, layout: Layout::default() }
-}
-
-#[inline(always)]
-fn parse_transport<F: Frame>(frame: &F, network: Network) -> Result<Parsed, Reason> {
-    let first_fragment = if network.first_fragment { notes::FIRST_FRAGMENT } else { 0 };
     if network.protocol != TCP && network.protocol != UDP {
-        return Ok(unlocated(without_ports(&network, Ports::None, first_fragment)));
+        parsed.end_without_ports(Ports::None, 0);
+        return Ok(());
     }
     if network.transport + size_of::<PortBytes>() > network.end {
         return Err(Reason::Malformed);
     }
-    let Some(ports) = frame.read::<PortBytes>(network.transport) else {
-        return Ok(unlocated(unread(&network, first_fragment | notes::SPLIT_HEADERS)));
-    };
-    // Of a packet in fragments the end is somewhere else.
-    let mut layout = match network.first_fragment {
-        true => Layout::default(),
-        false => Layout {
-            network: network.start as u32,
-            transport: network.transport as u32,
-            end: network.end as u32,
-            begins_handshake: false,
-        },
-    };
-    let mut packet = without_ports(&network, Ports::Known, first_fragment);
-    packet.source_port = u16::from_be_bytes([ports[0], ports[1]]);
-    packet.destination_port = u16::from_be_bytes([ports[2], ports[3]]);
-    if network.protocol == UDP {
-        check_udp(frame, &network)?;
-        layout.begins_handshake = !network.first_fragment && begins_initial(frame, &network);
-        return Ok(Parsed { packet, layout });
+    match network.protocol == UDP {
+        true => parse_udp(frame, network, parsed),
+        false => parse_tcp(frame, network, parsed),
     }
+}
+
+/// Reads the ports of a packet whose transport header is not there as a whole; false where they are not either.
+#[inline(always)]
+fn read_ports<F: Frame>(frame: &F, network: &Network, parsed: &mut Parsed) -> bool {
+    let ports = frame.read::<PortBytes>(network.transport);
+    match ports {
+        Some([a, b, c, d]) => parsed.set_ports([a, b], [c, d]),
+        None => parsed.end_unread(notes::SPLIT_HEADERS),
+    }
+    ports.is_some()
+}
+
+#[inline(always)]
+fn parse_tcp<F: Frame>(frame: &F, network: &Network, parsed: &mut Parsed) -> Result<(), Reason> {
     let length = network.end - network.transport;
     if length < TcpHdr::LEN {
         if !network.first_fragment {
             return Err(Reason::Malformed);
         }
-        packet.connection = true;
-        packet.notes |= notes::TINY_FRAGMENT;
-        return Ok(unlocated(packet));
+        parse_part_of_tcp(frame, network, parsed, notes::TINY_FRAGMENT);
+        return Ok(());
     }
     let Some(header) = frame.read::<TcpStart>(network.transport) else {
-        packet.connection = true;
-        packet.notes |= notes::SPLIT_HEADERS;
-        return Ok(unlocated(packet));
+        parse_part_of_tcp(frame, network, parsed, notes::SPLIT_HEADERS);
+        return Ok(());
     };
+    parsed.set_ports([header[0], header[1]], [header[2], header[3]]);
     // Byte 12 holds the data offset in its upper half, byte 13 the flags (RFC 9293, 3.1).
-    let (header_length, flags) = ((header[12] >> 4) as usize * 4, header[13]);
-    if header_length < TcpHdr::LEN || (header_length > length && !network.first_fragment) {
+    let header_length = (header[12] >> 4) as usize * 4;
+    if header_length < TcpHdr::LEN {
         return Err(Reason::Malformed);
     }
-    packet.connection = flags & (TCP_SYN | TCP_ACK) == TCP_SYN;
-    layout.begins_handshake =
-        !network.first_fragment && begins_hello(frame, network.transport + header_length, network.end);
-    Ok(Parsed { packet, layout })
+    parsed.packet.connection = header[13] & (TCP_SYN | TCP_ACK) == TCP_SYN;
+    if network.first_fragment {
+        return Ok(());
+    }
+    if header_length > length {
+        return Err(Reason::Malformed);
+    }
+    parsed.layout = network.layout();
+    if begins_hello(frame, network.transport + header_length, network.end) {
+        parsed.layout = parsed.layout.beginning_handshake();
+    }
+    Ok(())
+}
+
+/// A TCP segment whose flags are out of reach. It could ask for a connection, as in [`Parsed::end_unread`].
+#[inline(always)]
+fn parse_part_of_tcp<F: Frame>(frame: &F, network: &Network, parsed: &mut Parsed, note: u32) {
+    if read_ports(frame, network, parsed) {
+        parsed.packet.connection = true;
+        parsed.note(note);
+    }
 }
 
 const TCP_SYN: u8 = 0x02;
@@ -448,22 +527,28 @@ fn begins_hello<F: Frame>(frame: &F, start: usize, end: usize) -> bool {
     // With the last byte of the header: the verifier wants a read of more than one. Bounded, since it wants no place behind which
     // something is subtracted.
     let place = bounded::<0x7fff>(start as u64 - 1);
-    match frame.read::<[u8; 7]>(place) {
-        Some([_, kind, major, minor, high, low, message]) if end - start >= 6 => {
-            let length = (high as u16) << 8 | low as u16;
-            match (kind, major) {
-                (TLS_HANDSHAKE, 3) => message == CLIENT_HELLO || length == 0,
-                // Servers skip a warning, or an empty record, before it.
-                (TLS_ALERT, 3) => length == TLS_ALERT_BYTES,
-                // The form of SSL 2 (RFC 5246, E.2).
-                (0x80.., _) => minor == CLIENT_HELLO && high == 3,
-                _ => false,
-            }
-        }
-        // Fewer than a ClientHello begins with, and maybe padding behind.
-        _ => matches!(frame.read::<[u8; 2]>(place), Some([_, TLS_HANDSHAKE | TLS_ALERT])),
+    let Some([_, kind]) = frame.read::<[u8; 2]>(place) else { return false };
+    if !matches!(kind, TLS_HANDSHAKE | TLS_ALERT | SSL2..) {
+        return false;
+    }
+    // Fewer than a ClientHello begins with, and maybe padding behind.
+    if end - start < 6 {
+        return kind < SSL2;
+    }
+    let Some([_, _, major, minor, high, low, message]) = frame.read::<[u8; 7]>(place) else {
+        return kind < SSL2;
+    };
+    let length = (high as u16) << 8 | low as u16;
+    match kind {
+        TLS_HANDSHAKE => major == 3 && (message == CLIENT_HELLO || length == 0),
+        // Servers skip a warning, or an empty record, before it.
+        TLS_ALERT => major == 3 && length == TLS_ALERT_BYTES,
+        _ => minor == CLIENT_HELLO && high == 3,
     }
 }
+
+/// Where the first bytes of a ClientHello in the form of SSL 2 start (RFC 5246, E.2).
+const SSL2: u8 = 0x80;
 
 /// Type of a TLS record with handshake messages (RFC 8446, 5.1), and of a ClientHello among these (4).
 const TLS_HANDSHAKE: u8 = 22;
@@ -473,31 +558,39 @@ const CLIENT_HELLO: u8 = 1;
 const TLS_ALERT: u8 = 21;
 const TLS_ALERT_BYTES: u16 = 2;
 
+/// The length in the header covers the header and stays inside the packet, fragments aside (RFC 768).
+#[inline(always)]
+fn parse_udp<F: Frame>(frame: &F, network: &Network, parsed: &mut Parsed) -> Result<(), Reason> {
+    let length = network.end - network.transport;
+    if length < UdpHdr::LEN && !network.first_fragment {
+        return Err(Reason::Malformed);
+    }
+    let Some(header) = frame.read::<UdpHdr>(network.transport) else {
+        read_ports(frame, network, parsed);
+        return Ok(());
+    };
+    parsed.set_ports(header.src, header.dst);
+    if network.first_fragment {
+        return Ok(());
+    }
+    let claimed = u16::from_be_bytes(header.len) as usize;
+    // 0 stands for "to the end of the jumbogram" (RFC 2675, 4).
+    if claimed > length || (claimed < UdpHdr::LEN && claimed != 0) {
+        return Err(Reason::Malformed);
+    }
+    parsed.layout = network.layout();
+    if begins_initial(frame, network) {
+        parsed.layout = parsed.layout.beginning_handshake();
+    }
+    Ok(())
+}
+
 /// Whether a UDP packet may be an Initial, by its size and its first bytes.
 #[inline(always)]
 fn begins_initial<F: Frame>(frame: &F, network: &Network) -> bool {
     let start = network.transport + UdpHdr::LEN;
     let sizes = DATAGRAM_BYTES_MIN as usize..=DATAGRAM_BYTES_MAX as usize;
     sizes.contains(&network.end.wrapping_sub(start)) && frame.read(start).is_some_and(initial::may_begin)
-}
-
-/// The length in a UDP header covers the header and stays inside the packet, fragments aside (RFC 768).
-#[inline(always)]
-fn check_udp<F: Frame>(frame: &F, network: &Network) -> Result<(), Reason> {
-    if network.first_fragment {
-        return Ok(());
-    }
-    let length = network.end - network.transport;
-    if length < UdpHdr::LEN {
-        return Err(Reason::Malformed);
-    }
-    let Some(header) = frame.read::<UdpHdr>(network.transport) else { return Ok(()) };
-    let claimed = u16::from_be_bytes(header.len) as usize;
-    // 0 stands for "to the end of the jumbogram" (RFC 2675, 4).
-    if claimed > length || (claimed < UdpHdr::LEN && claimed != 0) {
-        return Err(Reason::Malformed);
-    }
-    Ok(())
 }
 
 #[cfg(test)]

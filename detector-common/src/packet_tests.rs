@@ -55,15 +55,17 @@ fn headers_lie_where_the_layout_says() {
         "aa",
         "0000",
     ));
-    let layout = Layout { network: 18, transport: 42, end: 63, begins_handshake: false };
+    let layout = Layout::new(18, 42, 63);
     assert_eq!(parse(&SliceFrame(&tagged)).map(|parsed| parsed.layout), Ok(layout));
-    assert_eq!(Layout::unpack(layout.pack()), layout);
-    let far = Layout { network: 22, transport: (1 << 17) - 1, end: (1 << 17) - 1, begins_handshake: true };
-    assert_eq!(Layout::unpack(far.pack() | 1 << Layout::BITS), far);
+    assert_eq!((layout.network(), layout.transport(), layout.end()), (18, 42, 63));
+    let far = Layout::new(22, (1 << 17) - 1, (1 << 17) - 1).beginning_handshake();
+    assert_eq!((far.network(), far.transport(), far.end()), (22, (1 << 17) - 1, (1 << 17) - 1));
+    assert!(far.begins_handshake() && !layout.begins_handshake());
+    assert_eq!(Layout::of_word(far.word()), far);
     // The first of several fragments: its end is in another packet.
     let mut fragment = tagged;
     fragment[24] = 0x20;
-    assert_eq!(parse(&SliceFrame(&fragment)).map(|parsed| parsed.layout), Ok(Layout::default()));
+    assert_eq!(parse(&SliceFrame(&fragment)).map(|parsed| parsed.layout), Ok(Layout::NOWHERE));
 }
 
 /// A frame over IPv4 with a transport header and bytes behind it.
@@ -78,9 +80,7 @@ fn frame_of(protocol: u8, transport: &[u8], bytes: &[u8]) -> Vec<u8> {
 }
 
 fn begins_handshake(frame: &[u8]) -> bool {
-    let layout = parse(&SliceFrame(frame)).unwrap().layout;
-    assert_eq!(Layout::unpack(layout.pack()), layout);
-    layout.begins_handshake
+    parse(&SliceFrame(frame)).unwrap().layout.begins_handshake()
 }
 
 #[test]

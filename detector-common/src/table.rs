@@ -146,17 +146,16 @@ pub const fn set_of(hash: u64, sets: u32) -> u32 {
     place(hash, sets)
 }
 
-/// The way of a hash at attempt 0 to [`WAYS`] − 1. The lowest bits pick the first; the set came from the highest. The second
-/// is the other line of the first one's pair, which processors fetch together.
+/// The way of a hash at attempt 0 to [`WAYS`] − 1: in a row from the one that the lowest bits name; the set came from the highest.
 #[inline(always)]
 pub const fn way_of(hash: u64, attempt: usize) -> usize {
-    (hash as usize ^ attempt) & (WAYS - 1)
+    (hash as usize).wrapping_add(attempt) & (WAYS - 1)
 }
 
 /// The attempt that meets a way: the inverse of [`way_of`].
 #[inline(always)]
 pub const fn attempt_at(hash: u64, way: usize) -> usize {
-    (hash as usize ^ way) & (WAYS - 1)
+    way.wrapping_sub(hash as usize) & (WAYS - 1)
 }
 
 const SERVICE_MASK: u64 = 0xfff;

@@ -295,7 +295,7 @@ fn take(ctx: *mut xdp_md, scratch: *mut Scratch, owner: u64, state: &mut Flow, s
 #[inline(always)]
 fn begins_hello(scratch: *mut Scratch) -> bool {
     // SAFETY: see `handshake::hand_over`.
-    Layout::unpack(unsafe { (*scratch).layout }).begins_handshake
+    Layout::of_word(unsafe { (*scratch).layout }).begins_handshake()
 }
 
 /// The client's first bytes after its ClientHello. A sample of connections is followed further.

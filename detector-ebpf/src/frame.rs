@@ -7,9 +7,8 @@ use aya_ebpf::{bindings::xdp_md, helpers::generated::bpf_xdp_get_buff_len, progr
 use detector_common::{
     branchless::bounded,
     frame::{Frame, Wire},
-    limits::FRAME_BYTES_MAX,
-    packet::{self, Layout, PLACE_BITS, Packet},
-    verdict::{REASONS, Reason},
+    packet::{self, Layout, Packet, Parsed},
+    verdict::Reason,
 };
 
 /// A frame on its way in.
@@ -48,96 +47,57 @@ impl Frame for XdpFrame {
 }
 
 /// What a frame holds.
-pub(crate) struct Parsed<'a> {
+pub(crate) struct Read<'a> {
     /// Length of the whole frame, Ethernet header included.
     pub(crate) bytes: u32,
-    /// The packet, or why it is not judged.
-    pub(crate) packet: Result<&'a Packet, Reason>,
-    /// Where its headers are, see [`Layout`].
-    pub(crate) layout: u64,
+    /// The packet and where it lies, or why it is not judged.
+    pub(crate) parsed: Result<&'a Parsed, Reason>,
 }
 
 /// Zeroes the room of a packet, since the verifier wants every byte written that a function is shown; word by word,
 /// since the compiler would call a loop over bytes.
 #[inline(always)]
-fn clear(room: &mut MaybeUninit<Packet>) {
-    const { assert!(size_of::<Packet>() == 64 && align_of::<Packet>() == 8) };
+fn clear(room: &mut MaybeUninit<Parsed>) {
+    const { assert!(size_of::<Parsed>() == 72 && align_of::<Parsed>() == 8) };
     let words = room.as_mut_ptr().cast::<u64>();
-    for word in 0..8 {
-        // SAFETY: one of the eight words of the room.
+    for word in 0..9 {
+        // SAFETY: one of the nine words of the room.
         atomic::store(unsafe { words.add(word) }, 0);
     }
 }
 
 /// Reads the frame of a context into `room`: the packet is large for a BPF stack and is not copied.
 #[inline(always)]
-pub(crate) fn parse<'a>(ctx: &XdpContext, room: &'a mut MaybeUninit<Packet>) -> Parsed<'a> {
+pub(crate) fn read<'a>(ctx: &XdpContext, room: &'a mut MaybeUninit<Parsed>) -> Read<'a> {
     clear(room);
-    let Outcome { reason, bytes, layout } = Outcome::unpack(parse_frame(ctx.ctx, room.as_mut_ptr()));
-    let packet = match Reason::from_number(reason) {
+    let outcome = parse_frame(ctx.ctx, room.as_mut_ptr());
+    let parsed = match Reason::from_number(outcome as u8) {
         Some(reason) => Err(reason),
         // SAFETY: `parse_frame` wrote a packet, as it says by a number that no reason has.
         None => Ok(unsafe { room.assume_init_ref() }),
     };
-    Parsed { bytes, packet, layout }
+    Read { bytes: (outcome >> 8) as u32, parsed }
 }
 
 /// Stands in the answer of [`parse_frame`] for "a packet was written".
-const PARSED: u8 = 0x1f;
+const PARSED: u64 = 0xff;
 
-const _: () = assert!(REASONS < PARSED as usize);
-const _: () = assert!(FRAME_BYTES_MAX < 1 << 17, "a place in a frame has 17 bits");
-
-const _: () = assert!(FRAME_BYTES_MAX < 1 << PLACE_BITS);
-
-/// The answer of [`parse_frame`], in one word.
-struct Outcome {
-    /// The number of a reason, or [`PARSED`].
-    reason: u8,
-    bytes: u32,
-    layout: u64,
-}
-
-const REASON_BITS: u32 = 5;
-
-const _: () = assert!(PARSED < 1 << REASON_BITS && REASON_BITS + PLACE_BITS + Layout::BITS <= 64);
-
-impl Outcome {
-    #[inline(always)]
-    fn pack(&self) -> u64 {
-        self.reason as u64 | (self.bytes as u64) << REASON_BITS | self.layout << (REASON_BITS + PLACE_BITS)
-    }
-
-    #[inline(always)]
-    fn unpack(word: u64) -> Self {
-        Self {
-            reason: word as u8 & PARSED,
-            bytes: (word >> REASON_BITS) as u32 & ((1 << PLACE_BITS) - 1),
-            layout: word >> (REASON_BITS + PLACE_BITS),
-        }
-    }
-}
-
-/// Parses a frame into `packet`. Returns an [`Outcome`].
+/// Parses a frame into `parsed`, which `clear` made. Returns its length above bit 8 and the number of the reason, or [`PARSED`], below.
 ///
 /// A function with external linkage: the verifier walks the many ways through a parser once, and what they found is
 /// then just a packet, not a hundred cases to follow through every later step.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn parse_frame(ctx: *mut xdp_md, packet: *mut Packet) -> u64 {
+extern "C" fn parse_frame(ctx: *mut xdp_md, parsed: *mut Parsed) -> u64 {
     let frame = XdpFrame::new(ctx);
-    let bytes = frame.bytes;
-    let unparsed = |reason: Reason| Outcome { reason: reason as u8, bytes, layout: 0 }.pack();
-    if packet.is_null() {
-        return unparsed(Reason::Unjudged);
+    let length = (frame.bytes as u64) << 8;
+    if parsed.is_null() {
+        return length | Reason::Unjudged as u64;
     }
-    match packet::parse(&frame) {
-        Ok(parsed) => {
-            // SAFETY: not null, and the verifier knows its size.
-            unsafe { packet.write(parsed.packet) };
-            Outcome { reason: PARSED, bytes, layout: parsed.layout.pack() }.pack()
-        }
-        Err(reason) => unparsed(reason),
+    // SAFETY: not null, the verifier knows its size, and all zero is `Parsed::EMPTY`.
+    match packet::parse_into(&frame, unsafe { &mut *parsed }) {
+        Ok(()) => length | PARSED,
+        Err(reason) => length | reason as u64,
     }
 }
 
@@ -169,11 +129,11 @@ pub(crate) struct Datagram {
 #[inline(always)]
 pub(crate) fn datagram(ctx: &XdpContext, layout: Layout) -> Option<Datagram> {
     let frame = XdpFrame { data: ctx.data(), data_end: ctx.data_end(), bytes: 0 };
-    let header = frame.read::<[u8; 8]>(bounded::<0x7fff>(layout.transport as u64))?;
-    let start = layout.transport + UDP_HEADER_BYTES;
+    let header = frame.read::<[u8; 8]>(bounded::<0x7fff>(layout.transport() as u64))?;
+    let start = layout.transport() + UDP_HEADER_BYTES;
     let bytes = match u16::from_be_bytes([header[4], header[5]]) {
         // To the end of the jumbogram.
-        0 => layout.end.saturating_sub(start),
+        0 => layout.end().saturating_sub(start),
         length => (length as u32).saturating_sub(UDP_HEADER_BYTES),
     };
     Some(Datagram { start, bytes })
@@ -203,13 +163,13 @@ pub(crate) struct Segment {
 pub(crate) fn tcp_segment(ctx: &XdpContext, layout: Layout) -> Option<Segment> {
     let frame = XdpFrame { data: ctx.data(), data_end: ctx.data_end(), bytes: 0 };
     // Headers lie in the first page; the verifier wants a place to be far from 2^16.
-    let header = frame.read::<[u8; 20]>(bounded::<0x7fff>(layout.transport as u64))?;
-    let payload_start = layout.transport + (header[12] >> 4) as u32 * 4;
+    let header = frame.read::<[u8; 20]>(bounded::<0x7fff>(layout.transport() as u64))?;
+    let payload_start = layout.transport() + (header[12] >> 4) as u32 * 4;
     Some(Segment {
         sequence: u32::from_be_bytes([header[4], header[5], header[6], header[7]]),
         acknowledged: u32::from_be_bytes([header[8], header[9], header[10], header[11]]),
         flags: header[13] as u32,
         payload_start,
-        payload: layout.end.saturating_sub(payload_start),
+        payload: layout.end().saturating_sub(payload_start),
     })
 }

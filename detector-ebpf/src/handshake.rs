@@ -43,7 +43,7 @@ pub(crate) fn hand_over(
     ctx: &XdpContext,
     policy: &Policy,
     decision: &Decision<'_>,
-    layout: u64,
+    layout: Layout,
     bytes: u32,
     now: u64,
 ) {
@@ -52,7 +52,7 @@ pub(crate) fn hand_over(
     }
     let (Some(packet), Some(way)) = (decision.packet, decision.way) else { return };
     let is_dropped = decision.reason as usize >= FIRST_DROP && !decision.shadow;
-    if is_dropped || layout == 0 || !is_part(packet, layout, way) {
+    if is_dropped || layout == Layout::NOWHERE || !is_part(packet, layout, way) {
         return;
     }
     // A rule may be about it all the same.
@@ -68,7 +68,7 @@ pub(crate) fn hand_over(
     // SAFETY: this CPU's scratch, which nobody else uses until this packet is done with.
     let scratch = unsafe { &mut *scratch };
     frame::copy_packet(packet, &mut scratch.packet);
-    scratch.layout = layout;
+    scratch.layout = layout.word();
     scratch.decision = decision.pack();
     scratch.bytes = bytes as u64;
     scratch.now = now;
@@ -81,10 +81,9 @@ pub(crate) fn hand_over(
 /// ClientHello or an Initial of QUIC does. The last is looked for in every packet, since a client can make this program forget its
 /// connection: by a reset that the server does not take for one, or by waiting.
 #[inline(always)]
-fn is_part(packet: &Packet, layout: u64, way: *mut Way) -> bool {
+fn is_part(packet: &Packet, layout: Layout, way: *mut Way) -> bool {
     let is_tcp = packet.protocol == TCP;
-    Layout::unpack(layout).begins_handshake
-        || is_tcp && (packet.connection || source::meta(way).pending() != 0)
+    layout.begins_handshake() || is_tcp && (packet.connection || source::meta(way).pending() != 0)
 }
 
 /// What was learned of a client by one packet: keys, 0 where there is none.
@@ -137,7 +136,7 @@ pub(crate) fn follow(ctx: &XdpContext) -> u32 {
 fn watch(ctx: &XdpContext, scratch: *mut Scratch, way: *mut Way) -> Learned {
     // SAFETY: see `hand_over`.
     let handed = unsafe { &*scratch };
-    let (packet, layout, now) = (&handed.packet, Layout::unpack(handed.layout), handed.now);
+    let (packet, layout, now) = (&handed.packet, Layout::of_word(handed.layout), handed.now);
     if packet.protocol == UDP {
         initial::follow(ctx, scratch);
         return NOTHING;
@@ -178,7 +177,7 @@ fn watch(ctx: &XdpContext, scratch: *mut Scratch, way: *mut Way) -> Learned {
             flow
         }
         // The SYN came before there was a program, or among too many others, or is forgotten.
-        None if layout.begins_handshake => {
+        None if layout.begins_handshake() => {
             let start = Start { next_sequence: segment.sequence, syn_key: 0, syn_ns: 0 };
             match flows::open(&place, &key, way, scratch, &start) {
                 Some(flow) => flow,

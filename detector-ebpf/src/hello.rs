@@ -106,13 +106,13 @@ unsafe extern "C" fn hello_step(_: u64, context: *mut c_void) -> i64 {
 /// The key of a SYN's signature; 0: its headers are out of reach.
 #[inline(always)]
 pub(crate) fn read_syn(ctx: *mut xdp_md, scratch: *mut Scratch, layout: Layout, segment: &Segment) -> u64 {
-    let length = segment.payload_start.wrapping_sub(layout.network);
-    if length > HEADER_BYTES_MAX as u32 || !load(ctx, scratch, layout.network, length) {
+    let length = segment.payload_start.wrapping_sub(layout.network());
+    if length > HEADER_BYTES_MAX as u32 || !load(ctx, scratch, layout.network(), length) {
         return 0;
     }
     // SAFETY: see `handshake::hand_over`.
     let room = unsafe { &mut *scratch };
-    let transport = layout.transport.wrapping_sub(layout.network);
+    let transport = layout.transport().wrapping_sub(layout.network());
     clear((&raw mut room.syn).cast());
     syn::begin(&mut room.syn, &room.segment, transport, segment.payload != 0);
     let mut context = scratch;

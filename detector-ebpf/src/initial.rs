@@ -161,7 +161,7 @@ fn connection_of(handed: &Scratch) -> Key {
 #[inline(always)]
 fn read(ctx: *mut xdp_md, scratch: *mut Scratch) -> Option<Shape> {
     // SAFETY: see `handshake::hand_over`.
-    let layout = Layout::unpack(unsafe { (*scratch).layout });
+    let layout = Layout::of_word(unsafe { (*scratch).layout });
     let datagram = frame::datagram(&XdpContext::new(ctx), layout)?;
     let is_readable = (DATAGRAM_BYTES_MIN..=DATAGRAM_BYTES_MAX).contains(&datagram.bytes)
         && hello::load(ctx, scratch, datagram.start, datagram.bytes);

@@ -37,7 +37,9 @@ use core::mem::MaybeUninit;
 
 use aya_ebpf::{macros::xdp, programs::XdpContext};
 
-use crate::{judge::Decision, policy::Policy};
+use detector_common::packet::Parsed;
+
+use crate::{frame::Read, judge::Decision, policy::Policy};
 
 /// Decides on one frame. Marked for frames in several buffers, so that jumbo frames do not force generic mode.
 #[xdp(frags)]
@@ -45,19 +47,19 @@ use crate::{judge::Decision, policy::Policy};
 fn detector(ctx: XdpContext) -> u32 {
     let now = clock::now();
     let mut room = MaybeUninit::uninit();
-    let parsed = frame::parse(&ctx, &mut room);
-    let decision = match parsed.packet {
+    let Read { bytes, parsed } = frame::read(&ctx, &mut room);
+    let decision = match parsed {
         Err(reason) => Decision::unjudged(reason),
-        Ok(packet) => match Policy::at(now) {
+        Ok(Parsed { packet, layout }) => match Policy::at(now) {
             Some(policy) => {
-                let decision = judge::judge(&ctx, &policy, packet, parsed.bytes, now);
-                handshake::hand_over(&ctx, &policy, &decision, parsed.layout, parsed.bytes, now);
+                let decision = judge::judge(&ctx, &policy, packet, bytes, now);
+                handshake::hand_over(&ctx, &policy, &decision, *layout, bytes, now);
                 decision
             }
             None => Decision::no_policy(packet),
         },
     };
-    account::settle(&ctx, &decision, parsed.bytes, now)
+    account::settle(&ctx, &decision, bytes, now)
 }
 
 /// Goes on with a packet that may be part of a handshake; see [`handshake`].

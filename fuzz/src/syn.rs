@@ -82,8 +82,8 @@ fn parsed(headers: &[u8]) -> Option<usize> {
     let kind: [u8; 2] = if headers.first()? >> 4 == 4 { [0x08, 0x00] } else { [0x86, 0xdd] };
     let frame = [&[0; 12][..], &kind, headers].concat();
     let parsed = packet::parse(&SliceFrame(&frame)).ok()?;
-    let is_tcp = parsed.packet.protocol == TCP && parsed.layout != Layout::default();
-    is_tcp.then_some((parsed.layout.transport - parsed.layout.network) as usize)
+    let is_tcp = parsed.packet.protocol == TCP && parsed.layout != Layout::NOWHERE;
+    is_tcp.then_some((parsed.layout.transport() - parsed.layout.network()) as usize)
 }
 
 /// The text is a pattern and a target, of this SYN.

@@ -49,11 +49,11 @@ const TCP_ACK: u8 = 0x10;
 /// before its payload, or a fragment.
 pub(super) fn read(frame: &[u8], captured_bytes: usize) -> Option<Segment<'_>> {
     let Parsed { packet, layout } = packet::parse(&SliceFrame(frame)).ok()?;
-    if layout == Layout::default() {
+    if layout == Layout::NOWHERE {
         return None;
     }
     let [network, transport, end_of_packet] =
-        [layout.network, layout.transport, layout.end].map(|place| place as usize);
+        [layout.network(), layout.transport(), layout.end()].map(|place| place as usize);
     let kept = frame.get(..captured_bytes)?;
     let end = end_of_packet.min(captured_bytes);
     let content = match packet.protocol {
