@@ -5,6 +5,7 @@ mod guard;
 mod incident;
 mod look;
 mod policy;
+mod record;
 mod run;
 mod shell;
 
@@ -21,6 +22,7 @@ pub use guard::{GuardArgs, PlanArgs, TrafficArgs, VictimsArgs};
 pub use incident::{IncidentArgs, ThrottleArgs, UndoArgs};
 pub use look::{ExplainArgs, FingerprintArgs, ReplayArgs, TopArgs, TopFingerprintsArgs, TopOf};
 pub use policy::{ApplyArgs, CheckArgs, HistoryArgs, RollbackArgs, ShowArgs};
+pub use record::RecordArgs;
 pub use run::{MetricsAddress, RunArgs};
 pub use shell::{CompletionsArgs, ManArgs, Shell};
 
@@ -119,6 +121,9 @@ pub enum Command {
     /// Print the manual, or write a page for each command.
     #[command(after_help = shell::MAN_NOTES)]
     Man(ManArgs),
+    /// Write what is counted of sources and clients to disk, a row for each of them and each minute. Works with the daemon dead.
+    #[command(after_help = record::RECORD_NOTES)]
+    Record(RecordArgs),
     /// Run captures through the kernel program, with their own clock, and say what a policy would have done.
     #[command(after_help = look::REPLAY_NOTES)]
     Replay(ReplayArgs),
@@ -158,6 +163,7 @@ impl Command {
             },
             Self::Events(args) => args.json,
             Self::Token(args) => args.json,
+            Self::Record(args) => args.read.json,
             Self::Replay(args) => args.json,
             Self::Fingerprint(args) => args.json,
             Self::Unload(args) => args.write.read.json,

@@ -21,5 +21,6 @@ pub mod log;
 pub mod policy;
 pub mod quic;
 pub mod recent;
+pub mod recording;
 pub mod replay;
 pub mod traffic;

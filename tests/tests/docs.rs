@@ -7,7 +7,9 @@ use detector_common::{
     counters::{FRAME_KINDS, HANDSHAKE_EVENTS, TABLE_EVENTS},
     verdict::Reason,
 };
-use detector_user::{api, cli::Cli, daemon::metrics::FAMILIES, kernel::maps, policy};
+use detector_user::{
+    api, cli::Cli, daemon::metrics::FAMILIES, kernel::maps, policy, recording::file::COLUMNS,
+};
 use serde_json::Value;
 
 fn root() -> PathBuf {
@@ -70,6 +72,10 @@ fn the_documentation_says_what_the_code_does() {
         row.to_vec()
     });
     hold("docs/reference.md", "metrics", &table(&["name", "kind", "labels", "meaning"], metrics));
+    let columns = COLUMNS
+        .iter()
+        .map(|(name, of, help)| vec![format!("`{name}`"), of.name(), (*help).to_owned()]);
+    hold("docs/reference.md", "columns", &table(&["column", "type", "meaning"], columns));
     hold("docs/reference.md", "commands", &help());
     hold("docs/architecture.md", "maps", &cards());
     hold("README.md", "figures", &figures());

@@ -45,6 +45,8 @@ const ROWS: &[Row] = &[
     ("rules", 1, 0),
     ("victims --sample 1s", 1, 0),
     ("victims --sample 1s --rule nosuch", 1, 2),
+    ("record DIR --for 1s", 1, 0),
+    ("record DIR --keep 10", 2, 2),
     ("plan FILE", 1, 0),
     ("plan BAD", 2, 2),
     ("history", 0, 0),

@@ -14,6 +14,7 @@ pub mod incident;
 pub mod man;
 pub mod plan;
 mod policy_file;
+pub mod record;
 pub mod replay;
 pub mod rollback;
 pub mod rules;
@@ -37,6 +38,7 @@ use crate::{
         pins::PinsError, probe::ProbeError, read::ReadError,
     },
     policy::{self, Diagnostic, FileDiagnostic},
+    recording::RecordingError,
     replay::ReplayError,
 };
 
@@ -186,6 +188,15 @@ impl From<ReplayError> for Failure {
             ReplayError::Compile(_) => Self::invalid(error),
             ReplayError::Apply(error) => error.into(),
             _ => Self::failed(error),
+        }
+    }
+}
+
+impl From<RecordingError> for Failure {
+    fn from(error: RecordingError) -> Self {
+        match error {
+            RecordingError::Foreign { .. } | RecordingError::Row { .. } => Self::invalid(error),
+            RecordingError::Open { .. } | RecordingError::Write { .. } => Self::failed(error),
         }
     }
 }

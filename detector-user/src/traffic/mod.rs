@@ -72,6 +72,12 @@ struct Count {
     outcomes: u64,
 }
 
+impl Count {
+    fn of(number: u32, way: &Way, seed: &Seed) -> Self {
+        Self { way: number, owner: owner(seed, way), traffic: way.traffic, outcomes: way.outcomes }
+    }
+}
+
 /// What a source that has an entry sent to a service between two looks; zeros when it was silent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Flow {
@@ -117,15 +123,37 @@ impl Look {
         Traffic { window: self.age(), flows }
     }
 
+    /// Looks again: what was sent since this look, which is of the same tables, by every source that was not silent. From then on this is
+    /// the look that was just taken.
+    pub fn next(&mut self, maps: &Maps, mut sent: impl FnMut(Flow)) {
+        let (head, seed) = (Head::now(maps), read::settings(maps).seed);
+        let mut counts = Vec::with_capacity(self.counts.len());
+        let mut before = self.counts.iter().peekable();
+        for (number, way) in read::numbered_entries(&maps.sources) {
+            while before.next_if(|count| count.way < number).is_some() {}
+            let now = Count::of(number, &way, &seed);
+            let is_its_own = |count: &&Count| (count.way, count.owner) == (now.way, now.owner);
+            if let Some(flow) = flow(&way, before.peek().copied().filter(is_its_own))
+                && flow.packets != 0
+            {
+                sent(flow);
+            }
+            counts.push(now);
+        }
+        *self = Self { head, counts };
+    }
+
+    /// Whether it is of the tables of these maps.
+    pub fn is_of_tables(&self, maps: &Maps) -> bool {
+        let now = Head::now(maps);
+        (self.head.identity, self.head.ways) == (now.identity, now.ways)
+    }
+
     /// The time since.
     pub fn age(&self) -> Duration {
         Duration::from_nanos(clock::kernel_ns().saturating_sub(self.head.at_ns))
     }
 
-    fn is_of(&self, maps: &Maps) -> bool {
-        let now = Head::now(maps);
-        (self.head.identity, self.head.ways) == (now.identity, now.ways)
-    }
 }
 
 impl Head {
@@ -142,12 +170,7 @@ impl Head {
 /// The counters of every way that has an owner, in the order of the ways.
 fn counts(maps: &Maps) -> impl Iterator<Item = Count> {
     let seed = read::settings(maps).seed;
-    read::numbered_entries(&maps.sources).map(move |(number, way)| Count {
-        way: number,
-        owner: owner(&seed, &way),
-        traffic: way.traffic,
-        outcomes: way.outcomes,
-    })
+    read::numbered_entries(&maps.sources).map(move |(number, way)| Count::of(number, &way, &seed))
 }
 
 fn owner(seed: &Seed, way: &Way) -> u32 {
@@ -244,7 +267,7 @@ impl Watching {
 ///
 /// A file is there and cannot be read, and the other is of no use.
 pub fn recent(maps: &Maps, directory: &Path, age_min: Duration) -> Result<Option<Look>, FileError> {
-    let is_recent = |look: &Look| look.is_of(maps) && (age_min..=WINDOW_MAX).contains(&look.age());
+    let is_recent = |look: &Look| look.is_of_tables(maps) && (age_min..=WINDOW_MAX).contains(&look.age());
     oldest(directory, is_recent)
 }
 

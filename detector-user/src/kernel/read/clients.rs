@@ -13,6 +13,10 @@ use crate::kernel::maps::Maps;
 /// A source at a service under a pair of fingerprints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Client {
+    /// The number of its way.
+    pub way: u32,
+    /// Tells this life of the way from the ones before and after: [`Meta::generation`].
+    pub life: u8,
     /// Its source.
     pub source: Address,
     /// What the source is.
@@ -37,6 +41,8 @@ pub fn clients(maps: &Maps) -> impl Iterator<Item = Client> {
         // The counts follow their entry a moment later.
         let unit = of_source.unit().filter(|_| counts.key == way.prefix)?;
         Some(Client {
+            way: number,
+            life: way.meta().generation(),
             source: Address { family: unit.family(), high: counts.source, low: 0 },
             unit,
             service: of_source.service(),

@@ -1,0 +1,74 @@
+use super::*;
+use crate::recording::fixtures::row;
+
+const START_S: u64 = 1_763_816_400;
+
+fn written(rows: &[Observation]) -> tempfile::NamedTempFile {
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    let mut writer = Writer::new(file.reopen().expect("the file"), "edge-1").expect("a writer");
+    let service = |number: ServiceId| if number.0 == 0 { "api" } else { "web" };
+    writer.write(rows.iter().copied(), service).expect("written");
+    writer.finish().expect("finished");
+    file
+}
+
+fn read(path: &Path) -> Result<(Vec<Observation>, Services), RecordingError> {
+    let (mut recording, mut services, mut rows) = (Recording::open(path)?, Services::default(), Vec::new());
+    while let Some(group) = recording.next_group(&mut services)? {
+        rows.extend(group);
+    }
+    Ok((rows, services))
+}
+
+#[test]
+fn rows_are_read_as_they_were_written() {
+    let mut rows: Vec<_> = (0..GROUP_ROWS as u64 + 10).map(|number| row(START_S + number / 100, number)).collect();
+    rows[1].kind.service = ServiceId(1);
+    rows[2].source = "2001:db8:1:2::/64".parse().expect("a source");
+    let file = written(&rows);
+    let (found, services) = read(file.path()).expect("a recording");
+    assert_eq!(found, rows);
+    assert_eq!([ServiceId(0), ServiceId(1)].map(|number| services.name(number).to_owned()), ["api", "web"]);
+    assert_eq!(Recording::open(file.path()).expect("it").file.num_row_groups(), 2);
+}
+
+#[test]
+fn what_is_no_recording_is_told_with_what_is_wrong() {
+    let refused = |path: &Path| read(path).map(|(rows, _)| rows.len()).expect_err("refused").to_string();
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("x.parquet");
+    assert!(refused(&path).contains("No such file"), "{}", refused(&path));
+    std::fs::write(&path, "not parquet at all").expect("a file");
+    assert!(refused(&path).starts_with(&format!("cannot open {}", path.display())), "{}", refused(&path));
+    // Cut off before its end, as after a crash.
+    let whole = std::fs::read(written(&[row(START_S, 1)]).path()).expect("bytes");
+    std::fs::write(&path, &whole[..whole.len() - 20]).expect("a file");
+    assert!(refused(&path).starts_with("cannot open"), "{}", refused(&path));
+
+    let with = |schema: &str, times: &[i64]| {
+        let schema = Arc::new(parse_message_type(schema).expect("a schema"));
+        let file = File::create(&path).expect("a file");
+        let mut writer = SerializedFileWriter::new(file, schema, Arc::default()).expect("a writer");
+        {
+            let mut group = Group { writer: writer.next_row_group().expect("a group") };
+            group.column::<Int64Type>(times).expect("times");
+            group.writer.close().expect("closed");
+        }
+        writer.close().expect("closed");
+    };
+    with("message m { required int64 other; }", &[1]);
+    assert!(refused(&path).contains("it has no column `time`"), "{}", refused(&path));
+    with("message m { required int64 time; }", &[1]);
+    assert!(refused(&path).contains("`time` is no timestamp"), "{}", refused(&path));
+    with("message m { required int64 time (TIMESTAMP(MICROS, true)); }", &[1]);
+    assert!(refused(&path).contains("it has no column `span_s`"), "{}", refused(&path));
+}
+
+#[test]
+fn times_of_any_unit_are_seconds() {
+    let units = [(TimeUnit::MILLIS, 1_000), (TimeUnit::MICROS, 1_000_000), (TimeUnit::NANOS, 1_000_000_000)];
+    for (unit, each) in units {
+        assert_eq!(seconds(START_S as i64 * each + each - 1, unit), Some(START_S));
+    }
+    assert_eq!(seconds(-1, TimeUnit::MILLIS), None);
+}
