@@ -130,7 +130,8 @@ fn for_each_source(window: &[Block], kinds: &Kinds, mut call: impl FnMut(Cell, &
     }
 }
 
-fn commons(tls_key: u64, syn_key: u64, path: u8) -> [Common; Common::PROJECTIONS] {
+/// What a new source has in common with others, by its client.
+pub(crate) fn commons(tls_key: u64, syn_key: u64, path: u8) -> [Common; Common::PROJECTIONS] {
     [
         Common::Service,
         Common::Tls(tls_key),

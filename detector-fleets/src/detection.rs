@@ -1,14 +1,18 @@
 //! Detection as a whole: rows go in, and every quarter of an hour findings come out.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 
 use crate::{
     alarm::{self, Finding},
+    block::Block,
     cells::{self, Cell, Cells},
+    fleet::{Fleet, Fleets, Looked},
     history::Histories,
     interval::{Interval, Kinds, OpenInterval},
-    limits::{INTERVAL_S, INTERVALS_MAX, NEW_S},
+    limits::{CLEAN_WINDOWS_MAX, INTERVAL_S, INTERVALS_MAX, NEW_S},
+    membership::{self, Question},
     observation::{Observation, ServiceId},
+    profile::{self, Clean},
     seen::Seen,
     window::merge,
 };
@@ -52,7 +56,11 @@ struct Lesson {
     due: u64,
     window: usize,
     cells: Cells,
+    clean: BTreeMap<ServiceId, Clean>,
 }
+
+/// Windows of one length in which nothing was found, by service, the oldest first; at most [`CLEAN_WINDOWS_MAX`] of each.
+type CleanWindows = BTreeMap<ServiceId, VecDeque<Clean>>;
 
 /// The state of detection.
 #[derive(Debug)]
@@ -63,6 +71,8 @@ pub struct Detection {
     intervals: VecDeque<Interval>,
     histories: [Histories; WINDOWS.len()],
     lessons: VecDeque<Lesson>,
+    clean: [CleanWindows; WINDOWS.len()],
+    fleets: Fleets,
     /// In which interval each service was first seen.
     began: HashMap<ServiceId, u64>,
     /// Cells with an alarm, and in which interval it was last.
@@ -81,6 +91,8 @@ impl Detection {
             intervals: VecDeque::new(),
             histories: Default::default(),
             lessons: VecDeque::new(),
+            clean: Default::default(),
+            fleets: Fleets::default(),
             began: HashMap::new(),
             alarmed: Vec::new(),
             late: 0,
@@ -124,26 +136,81 @@ impl Detection {
     /// Looks at all windows that end with an interval.
     fn look(&mut self, number: u64) -> Vec<Look> {
         self.learn(number);
+        let end_s = (number + 1) * INTERVAL_S;
+        self.fleets.forget(end_s);
         let mut looks = Vec::new();
         for (window, length) in WINDOWS.iter().enumerate() {
             if !number.is_multiple_of(length.looked_every) {
                 continue;
             }
             let from = (number + 1).saturating_sub(length.intervals as u64);
-            let cells =
-                cells::count(&merge(self.intervals.iter().filter(|one| one.number >= from)), &self.kinds);
+            let merged = merge(self.intervals.iter().filter(|one| one.number >= from));
+            let cells = cells::count(&merged, &self.kinds);
             let findings = alarm::look(&cells, &self.histories[window]);
             for finding in findings.iter().filter(|finding| finding.is_alarm()) {
                 self.alarmed.push((finding.cell, number));
             }
+            self.find_fleets(window, end_s, &merged, &findings);
             if number.is_multiple_of(length.learned_every) {
                 let mut cells = cells;
                 cells.retain(|cell, _| self.tells_new_from_known(cell.service, from));
-                self.lessons.push_back(Lesson { due: number + LEARNED_AFTER, window, cells });
+                let populations = profile::populations(&merged, &self.kinds, |service| {
+                    self.tells_new_from_known(service, from)
+                });
+                let clean = Clean::of_all(&populations);
+                self.lessons.push_back(Lesson { due: number + LEARNED_AFTER, window, cells, clean });
             }
-            looks.push(Look { window, end_s: (number + 1) * INTERVAL_S, findings });
+            looks.push(Look { window, end_s, findings });
         }
         looks
+    }
+
+    /// Asks who belongs to what alarms of a window saw, and to the fleets that are known.
+    fn find_fleets(&mut self, window: usize, end_s: u64, merged: &[Block], findings: &[Finding]) {
+        let alarms: Vec<&Finding> = findings.iter().filter(|finding| finding.is_alarm()).collect();
+        let mut services: BTreeSet<_> = alarms.iter().map(|alarm| alarm.cell.service).collect();
+        services.extend(self.fleets.services(end_s));
+        services.retain(|service| self.clean[window].contains_key(service));
+        // The first minute of a window is that of the first interval that is kept.
+        let intervals = WINDOWS[window].intervals as u64;
+        let from = (end_s / INTERVAL_S).saturating_sub(intervals);
+        let kept = self.intervals.iter().map(|interval| interval.number).find(|number| *number >= from);
+        for service in services {
+            let alarms: Vec<_> =
+                alarms.iter().copied().filter(|alarm| alarm.cell.service == service).collect();
+            let clean: Vec<_> = self.clean[window].get(&service).into_iter().flatten().collect();
+            let with_clean = (0..WINDOWS.len()).filter(|&length| self.clean[length].contains_key(&service));
+            let lengths_s: Vec<_> =
+                with_clean.map(|length| WINDOWS[length].intervals as u64 * INTERVAL_S).collect();
+            let mut looked = Looked {
+                service,
+                start_s: kept.unwrap_or(from) * INTERVAL_S,
+                end_s,
+                length_s: intervals * INTERVAL_S,
+                lengths_s: &lengths_s,
+                alarms: &alarms,
+                population: &profile::Population::default(),
+                clean: &clean,
+                kinds: &self.kinds,
+            };
+            if !self.fleets.is_asked(&looked) {
+                continue;
+            }
+            let populations = profile::populations(merged, &self.kinds, |of| of == service);
+            let Some(population) = populations.get(&service) else { continue };
+            looked.population = population;
+            let (ids, known): (Vec<_>, Vec<_>) = self.fleets.known(service, end_s).into_iter().unzip();
+            let groups = membership::attribute(&Question {
+                service,
+                window: merged,
+                population,
+                clean: &clean,
+                alarms: &alarms,
+                known: &known,
+                kinds: &self.kinds,
+            });
+            self.fleets.update(&looked, &ids, groups);
+        }
     }
 
     /// Whether sources of a service were known a day before an interval: before that all of them are new.
@@ -156,13 +223,28 @@ impl Detection {
         let kept_for = LEARNED_AFTER + INTERVALS_MAX as u64;
         self.alarmed.retain(|(_, at)| at + kept_for >= number);
         while self.lessons.front().is_some_and(|lesson| lesson.due <= number) {
-            let Some(Lesson { due, window, mut cells }) = self.lessons.pop_front() else { break };
+            let Some(Lesson { due, window, mut cells, clean }) = self.lessons.pop_front() else { break };
             let began = (due - LEARNED_AFTER).saturating_sub(WINDOWS[window].intervals as u64);
             let alarmed: HashSet<_> =
                 self.alarmed.iter().filter(|(_, at)| *at >= began).map(|(cell, _)| *cell).collect();
             cells.retain(|cell, _| !alarmed.contains(cell));
             self.histories[window].learn(&cells, due);
+            for (service, clean) in clean {
+                if alarmed.iter().any(|cell| cell.service == service) {
+                    continue;
+                }
+                let windows = self.clean[window].entry(service).or_default();
+                windows.push_back(clean);
+                while windows.len() > CLEAN_WINDOWS_MAX {
+                    windows.pop_front();
+                }
+            }
         }
+    }
+
+    /// The fleets that were found, by number, also those that are quiet.
+    pub fn fleets(&self) -> impl Iterator<Item = &Fleet> {
+        self.fleets.iter()
     }
 
     /// The kinds of client that blocks and cells are of.

@@ -103,6 +103,12 @@ pub const fn is_heavy(category: usize) -> bool {
     category / LIVES >= VOLUMES - 2
 }
 
+/// The bin of the responses of a category of [`Family::Size`]. `None`: none was seen.
+pub const fn response_bin(category: usize) -> Option<u32> {
+    let bin = category % SIZES;
+    if bin == SIZES - 1 { None } else { Some(bin as u32) }
+}
+
 fn top(sizes: Sizes) -> usize {
     sizes.top().unwrap_or(SIZES - 1)
 }

@@ -12,6 +12,9 @@
 //! | what have new sources in common, and what did they do? | [`cells`], [`family`] |
 //! | how much do counts say against what was expected? | [`history`], [`evidence`], [`dirichlet`] |
 //! | is it a fleet? | [`alarm`] |
+//! | who belongs to it? | [`profile`], [`mixture`], [`membership`] |
+//! | what do members have in common, and what innocent thing could it be? | [`traits`], [`explanation`] |
+//! | is it the fleet of yesterday? | [`fleet`] |
 //! | how does it all go together? | [`detection`] |
 //! | how large can it get? | [`limits`] |
 
@@ -21,11 +24,17 @@ pub mod cells;
 pub mod detection;
 pub mod dirichlet;
 pub mod evidence;
+pub mod explanation;
 pub mod family;
+pub mod fleet;
 pub mod history;
 pub mod interval;
 pub mod limits;
+pub mod membership;
+pub mod mixture;
 pub mod observation;
+pub mod profile;
 pub mod seen;
 pub mod source;
+pub mod traits;
 pub mod window;

@@ -45,3 +45,27 @@ pub const HALF_LIFE_WINDOWS: f64 = 28.0;
 
 /// Cells that have a history, for each length of window. Beyond, the one that was not counted for longest is forgotten.
 pub const HISTORIES_MAX: usize = 8192;
+
+/// Profiles that are kept of windows in which nothing was found, for each length of window: 16 MB.
+pub const CLEAN_PROFILES_MAX: usize = 1 << 20;
+
+/// Such windows that are kept of a service, for each length of window.
+pub const CLEAN_WINDOWS_MAX: usize = 24;
+
+/// Cells of a look that are asked for members at a service: those with the most evidence.
+pub const ALARMED_CELLS_MAX: usize = 64;
+
+/// Fleets that are told apart in a look at a service.
+pub const FLEETS_OF_LOOK_MAX: usize = 8;
+
+/// Fleets that are kept. Beyond, the one whose last alarm is longest ago is forgotten.
+pub const FLEETS_MAX: usize = 256;
+
+/// Members of a fleet, and its suspects. Beyond, those that were active last stay.
+pub const MEMBERS_MAX: usize = 1 << 20;
+
+/// A member that was not active for so long is none any more.
+pub const MEMBER_S: u64 = 24 * 3600;
+
+/// Pairs of fingerprints that are kept of a fleet: the most frequent.
+pub const KINDS_OF_FLEET_MAX: usize = 64;

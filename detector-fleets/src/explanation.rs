@@ -1,0 +1,279 @@
+//! Why something is taken for a fleet, in sentences with numbers, and what innocent thing it could be.
+
+use crate::{
+    alarm::{FAMILY_MIN, Finding},
+    cells::{Cell, Common},
+    family::{self, Family},
+    traits::Traits,
+};
+
+/// Responses below which a population may be of devices that ask whether there is something new, bytes.
+pub const SMALL_RESPONSE_BYTES: u32 = 512;
+
+/// Members in the /24 or /48 of a member, itself among them, from which on they are taken for servers and not for homes.
+pub const NEIGHBOURS_MIN: u32 = 4;
+
+/// What a family says of a fleet.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Statement {
+    /// Which; `None`: novelty, which opens the gate and never counts as one of the two that an alarm needs.
+    pub family: Option<Family>,
+    /// What was observed: a share of sources, of novelty a number of them.
+    pub observed: f64,
+    /// What was expected.
+    pub expected: f64,
+    /// How much likelier it is of a fleet than of users.
+    pub e_value: f64,
+    /// The same for people.
+    pub sentence: String,
+}
+
+/// What is innocent and looks like it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Innocent {
+    /// Devices or an app that were launched: uniform, new, and straight from where they are.
+    Launch,
+    /// A release of a browser or an SDK: a new key, and people behind it as before.
+    Release,
+    /// A privacy relay or a VPN that people move behind: a gap, and people behind it as before.
+    Relay,
+    /// A flash crowd or a fail-over: many that are new, as users are.
+    Crowd,
+}
+
+impl Innocent {
+    /// What it is, for people.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Launch => "devices or an app that were launched",
+            Self::Release => "the release of a browser or an SDK",
+            Self::Relay => "people who moved behind a privacy relay or a VPN",
+            Self::Crowd => "a flash crowd or a fail-over",
+        }
+    }
+}
+
+/// Why something is taken for a fleet.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Explanation {
+    /// The cell with the most evidence.
+    pub cell: Cell,
+    /// What each family says of it, after novelty.
+    pub evidence: Vec<Statement>,
+    /// The innocent explanation that was nearest: the one that the least speaks against.
+    pub nearest: Innocent,
+    /// Why it was rejected, or that it was not.
+    pub why: String,
+    /// A new population of uniform clients, with nothing that tells it from devices or an app that were launched: to be shown, never
+    /// acted on.
+    pub is_new_uniform_population: bool,
+}
+
+impl Explanation {
+    /// Of the cells with an alarm that a fleet was found by, and of its members. `None`: there is no such cell.
+    pub fn of(alarms: &[&Finding], traits: Option<&Traits>) -> Option<Self> {
+        // The first among equals.
+        let strongest = alarms.iter().rev().max_by(|one, other| one.total().total_cmp(&other.total()))?;
+        let has_path = alarms.iter().any(|alarm| has_path_evidence(alarm));
+        let is_uniform = !has_path && traits.is_none_or(looks_launched);
+        let (nearest, why) = nearest(strongest, has_path, is_uniform, traits);
+        let families = strongest.evidence.iter().map(|evidence| Statement {
+            family: Some(evidence.family),
+            observed: evidence.observed,
+            expected: evidence.expected,
+            e_value: evidence.log_factor.exp(),
+            sentence: sentence(evidence.family, strongest.sources, evidence.observed, evidence.expected),
+        });
+        let novelty = Statement {
+            family: None,
+            observed: strongest.sources.into(),
+            expected: strongest.expected_sources,
+            e_value: strongest.novelty().exp(),
+            sentence: format!(
+                "{} new sources came where {} were expected.",
+                grouped(strongest.sources.into()),
+                grouped(strongest.expected_sources.round() as u64)
+            ),
+        };
+        Some(Self {
+            cell: strongest.cell,
+            evidence: std::iter::once(novelty).chain(families).collect(),
+            nearest,
+            why,
+            is_new_uniform_population: is_uniform,
+        })
+    }
+}
+
+/// Whether an alarm tells of proxies: its family says so, or the cell is of those behind one.
+fn has_path_evidence(alarm: &Finding) -> bool {
+    let is_proxied = match alarm.cell.common {
+        Common::Path(path) | Common::TlsAndPath(_, path) => family::is_proxied(path.into()),
+        _ => false,
+    };
+    is_proxied || log_factor(alarm, Family::Path) >= FAMILY_MIN
+}
+
+fn log_factor(alarm: &Finding, family: Family) -> f64 {
+    alarm
+        .evidence
+        .iter()
+        .find(|evidence| evidence.family == family)
+        .map_or(0.0, |evidence| evidence.log_factor)
+}
+
+/// Whether nothing tells members from devices or an app that were launched, if no path does: they come straight from homes, which are
+/// scattered while servers are neighbours, or get small answers.
+fn looks_launched(traits: &Traits) -> bool {
+    let is_direct = traits.proxied < 0.5;
+    let is_small = traits.response_bytes.is_none_or(|bytes| bytes < SMALL_RESPONSE_BYTES);
+    is_direct && traits.neighbours < NEIGHBOURS_MIN || is_small
+}
+
+/// The innocent explanation that the least speaks against, and what does.
+fn nearest(
+    strongest: &Finding,
+    has_path: bool,
+    is_uniform: bool,
+    traits: Option<&Traits>,
+) -> (Innocent, String) {
+    if is_uniform {
+        let why = "not rejected: no handshake tells of a proxy, and the sources are scattered as homes are or get small answers";
+        return (Innocent::Launch, why.to_owned());
+    }
+    let behaviour = [Family::Homogeneity, Family::Size].map(|family| log_factor(strongest, family));
+    let against_users: f64 = behaviour.iter().sum();
+    let against_launch =
+        if has_path { log_factor(strongest, Family::Path).max(FAMILY_MIN) } else { FAMILY_MIN };
+    let moved = if has_path { Innocent::Relay } else { Innocent::Release };
+    let against = [
+        (Innocent::Launch, against_launch),
+        (moved, against_users),
+        (Innocent::Crowd, against_users + strongest.novelty()),
+    ];
+    let nearest =
+        against.into_iter().min_by(|one, other| one.1.total_cmp(&other.1)).map_or(moved, |(of, _)| of);
+    let why = match nearest {
+        Innocent::Launch if has_path => {
+            "rejected: they come through proxies, and devices and apps come straight from where they are"
+                .to_owned()
+        }
+        Innocent::Launch => format!(
+            "rejected: half of the members or more share their /24 or /48 with {} others, and homes are scattered",
+            traits.map_or(0, |traits| traits.neighbours.saturating_sub(1))
+        ),
+        Innocent::Release | Innocent::Relay | Innocent::Crowd => {
+            let family = if behaviour[0] >= behaviour[1] { Family::Homogeneity } else { Family::Size };
+            let odds = grouped(log_factor(strongest, family).exp().round() as u64);
+            format!(
+                "rejected: people would do as they did before, and the {} of these sources is {odds} times likelier of a fleet",
+                family.name()
+            )
+        }
+    };
+    (nearest, why)
+}
+
+fn sentence(family: Family, sources: u32, observed: f64, expected: f64) -> String {
+    let of = grouped((f64::from(sources) * observed).round() as u64);
+    let all = grouped(sources.into());
+    let [observed, expected] = [observed, expected].map(|share| format!("{:.0} %", share * 100.0));
+    match family {
+        Family::Homogeneity => {
+            format!(
+                "{of} of {all} new sources ({observed}) made 16 exchanges or fewer; {expected} did before."
+            )
+        }
+        Family::Path => {
+            format!(
+                "{of} of {all} new sources ({observed}) have a proxy's gap in their handshakes; {expected} had one before."
+            )
+        }
+        Family::Size => {
+            format!(
+                "{of} of {all} new sources ({observed}) have one and the same size of requests and responses; the most frequent one had {expected} before."
+            )
+        }
+    }
+}
+
+/// A number with commas.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{evidence::Evidence, observation::ServiceId, traits::tests::traits};
+
+    fn alarm(common: Common, homogeneity: f64, path: f64, size: f64) -> Finding {
+        let of = |family, log_factor| Evidence { family, log_factor, observed: 0.96, expected: 0.09 };
+        Finding {
+            cell: Cell { service: ServiceId(0), common },
+            sources: 24_880,
+            expected_sources: 1200.4,
+            z: 12.0,
+            evidence: vec![
+                of(Family::Homogeneity, homogeneity),
+                of(Family::Path, path),
+                of(Family::Size, size),
+            ],
+        }
+    }
+
+    #[test]
+    fn every_family_has_its_sentence() {
+        let explanation =
+            Explanation::of(&[&alarm(Common::Tls(1), 9.0, 12.0, 7.0)], Some(&traits(1, true, 7, 0)));
+        let explanation = explanation.expect("there is an alarm");
+        let told: Vec<_> = explanation.evidence.iter().map(|one| one.sentence.as_str()).collect();
+        assert_eq!(
+            told,
+            [
+                "24,880 new sources came where 1,200 were expected.",
+                "23,885 of 24,880 new sources (96 %) made 16 exchanges or fewer; 9 % did before.",
+                "23,885 of 24,880 new sources (96 %) have a proxy's gap in their handshakes; 9 % had one before.",
+                "23,885 of 24,880 new sources (96 %) have one and the same size of requests and responses; the most frequent one had 9 % before.",
+            ]
+        );
+        assert!((explanation.evidence[2].e_value - 12_f64.exp()).abs() < 1e-6);
+        assert_eq!(Explanation::of(&[], None), None);
+    }
+
+    #[test]
+    fn what_may_have_been_launched_is_told_as_that() {
+        let is_uniform = |alarm: &Finding, traits: &Traits| {
+            let explanation = Explanation::of(&[alarm], Some(traits)).expect("there is an alarm");
+            assert_eq!(explanation.is_new_uniform_population, explanation.why.starts_with("not rejected"));
+            explanation.is_new_uniform_population
+        };
+        let without_path = alarm(Common::Tls(1), 15.0, -4.0, 15.0);
+        assert!(is_uniform(&without_path, &traits(256, false, 7, 0)), "straight from homes");
+        assert!(is_uniform(&without_path, &traits(1, false, 2, 0)), "servers with small answers");
+        assert!(!is_uniform(&without_path, &traits(1, false, 7, 0)), "servers");
+        let with_path = alarm(Common::Tls(1), 15.0, 9.0, 15.0);
+        assert!(!is_uniform(&with_path, &traits(256, true, 7, 0)), "homes behind which somebody is");
+        let proxied = Family::Path.category(&family::tests::block(1, 0, [4, 8, 7], crate::block::Sizes(1)));
+        let of_path = alarm(Common::Path(proxied as u8), 15.0, 0.0, 15.0);
+        assert!(!is_uniform(&of_path, &traits(256, true, 7, 0)), "a cell of those behind proxies");
+    }
+
+    #[test]
+    fn the_nearest_explanation_is_the_one_that_the_least_speaks_against() {
+        let nearest = |alarm: Finding, apart: u32, is_proxied| {
+            Explanation::of(&[&alarm], Some(&traits(apart, is_proxied, 7, 0))).map(|one| one.nearest)
+        };
+        assert_eq!(nearest(alarm(Common::Tls(1), 9.0, 5.0, 9.0), 256, true), Some(Innocent::Launch));
+        assert_eq!(nearest(alarm(Common::Tls(1), 5.0, 20.0, -4.0), 256, true), Some(Innocent::Relay));
+        assert_eq!(nearest(alarm(Common::Tls(1), 4.7, 0.0, -1.0), 1, false), Some(Innocent::Release));
+    }
+}

@@ -1,0 +1,477 @@
+//! Who belongs to what an alarm saw: all sources of a service are asked, and the cut is such that clean windows have nearly none above it.
+//!
+//! An alarm is about cells, in which there are users, too, and beside which there are members. So the new sources of alarmed cells are
+//! where a fleet begins, each with the part that is too many ([`crate::mixture`]). The mixture's own odds are not calibrated for small
+//! fleets; how many users would be taken for members is counted in clean windows.
+//!
+//! Memory: for each active source 32 bytes and its cells in 16 more, and for each different profile of the window, and of clean ones, about
+//! 60 bytes and 16 for each fleet; 1 M sources with 300,000 profiles take 90 MB while a look takes.
+
+use std::collections::HashMap;
+
+use crate::{
+    alarm::Finding,
+    block::Block,
+    cells::{Common, commons},
+    family,
+    interval::Kinds,
+    limits::{ALARMED_CELLS_MAX, FLEETS_OF_LOOK_MAX, MEMBERS_MAX},
+    mixture::Mixture,
+    observation::ServiceId,
+    profile::{Active, Clean, Population, Profile},
+    source::Source,
+};
+
+/// Users that are expected above the cut, by members.
+pub const INNOCENTS_MAX: f64 = 0.01;
+
+/// The same of the lower cut, above which sources are suspects.
+pub const INNOCENTS_OF_SUSPECTS_MAX: f64 = 0.2;
+
+/// Odds that a suspect is a member, at least.
+const SUSPECT_ODDS_MIN: f64 = 0.1;
+
+/// Two beginnings are of one fleet where so much of the smaller one is in both.
+const OVERLAP_MIN: f64 = 0.5;
+
+/// The part of a known member that is taken for a fleet's at first.
+const KNOWN_WEIGHT: f64 = 0.9;
+
+/// Added to how many clean sources are above a cut: that none was seen is not that there is none.
+const UNSEEN: f64 = 0.5;
+
+/// What is asked about a window.
+#[derive(Clone, Copy, Debug)]
+pub struct Question<'a> {
+    /// Where.
+    pub service: ServiceId,
+    /// Its blocks, in the order of sources and kinds.
+    pub window: &'a [Block],
+    /// Who was active at the service.
+    pub population: &'a Population,
+    /// Windows of the same length in which nothing was found.
+    pub clean: &'a [&'a Clean],
+    /// Cells with an alarm.
+    pub alarms: &'a [&'a Finding],
+    /// Members of fleets that are known, by source and in order.
+    pub known: &'a [Vec<Source>],
+    /// Kinds of client.
+    pub kinds: &'a Kinds,
+}
+
+/// What was found: a fleet, or the part of one that was in the window.
+#[derive(Clone, Debug)]
+pub struct Group {
+    /// Which of the alarms it is about.
+    pub alarms: Vec<usize>,
+    /// Which of the known fleets.
+    pub known: Vec<usize>,
+    /// Sources above the cut.
+    pub members: Vec<Active>,
+    /// Sources above the lower cut only.
+    pub suspects: Vec<Active>,
+    /// Users that are expected among the members.
+    pub innocents: f64,
+    /// Users of the window.
+    pub users: f64,
+}
+
+/// Groups what alarms and known fleets have in common, and finds the members of each. Nothing where there is nothing to compare with.
+pub fn attribute(question: &Question<'_>) -> Vec<Group> {
+    let clean = clean_profiles(question.clean);
+    if clean.is_empty() || question.population.sources.is_empty() {
+        return Vec::new();
+    }
+    let beginnings = Beginnings::of(question);
+    let mut groups = beginnings.groups();
+    groups.truncate(FLEETS_OF_LOOK_MAX);
+    let weights = beginnings.weights(&groups, question);
+    let mixture = Mixture::of(&question.population.profiles, &clean, weights, question.kinds);
+    divide(question, &beginnings, &groups, &mixture, &clean)
+}
+
+/// The profiles of all clean windows together.
+fn clean_profiles(clean: &[&Clean]) -> Vec<(Profile, f64)> {
+    let mut all: Vec<_> = clean.iter().flat_map(|clean| clean.profiles.iter().copied()).collect();
+    all.sort_unstable_by_key(|(profile, _)| *profile);
+    let same = all.chunk_by(|(one, _), (next, _)| one == next);
+    same.map(|same| (same[0].0, same.iter().map(|(_, count)| f64::from(*count)).sum())).collect()
+}
+
+/// Where fleets begin: alarmed cells, and members that are known, and which sources are in which of them.
+struct Beginnings {
+    /// Which alarms, those with the most evidence first.
+    alarms: Vec<usize>,
+    known: usize,
+    /// For each source a bit for each alarm, and above them one for each known fleet.
+    of_sources: Vec<u128>,
+    /// How many sources are in each pair.
+    in_both: Vec<Vec<u32>>,
+    weights: Vec<f64>,
+    is_proxied: Vec<bool>,
+}
+
+impl Beginnings {
+    fn of(question: &Question<'_>) -> Self {
+        let mut alarms: Vec<_> = (0..question.alarms.len()).collect();
+        alarms.sort_by(|&one, &other| {
+            let total = |alarm: usize| question.alarms[alarm].total();
+            total(other).total_cmp(&total(one)).then(one.cmp(&other))
+        });
+        alarms.truncate(ALARMED_CELLS_MAX);
+        let known = question.known.len().min(FLEETS_OF_LOOK_MAX);
+        let all = alarms.len() + known;
+        let commons: HashMap<Common, usize> = alarms
+            .iter()
+            .enumerate()
+            .map(|(bit, &alarm)| (question.alarms[alarm].cell.common, bit))
+            .collect();
+        let of_sources: Vec<u128> = question
+            .population
+            .sources
+            .iter()
+            .map(|active| {
+                let mut bits = 0_u128;
+                for (bit, members) in question.known.iter().take(known).enumerate() {
+                    let is_member = members.binary_search(&active.source).is_ok();
+                    bits |= u128::from(is_member) << (alarms.len() + bit);
+                }
+                let blocks = Population::blocks(active, question.window, question.kinds, question.service);
+                for block in blocks.filter(|block| block.is_new && !commons.is_empty()) {
+                    bits |= cells_of(block, question.kinds, &commons);
+                }
+                bits
+            })
+            .collect();
+        let mut in_both = vec![vec![0; all]; all];
+        for &bits in of_sources.iter().filter(|bits| **bits != 0) {
+            for one in bits_of(bits) {
+                bits_of(bits).for_each(|other| in_both[one][other] += 1);
+            }
+        }
+        let of_alarm = |&alarm: &usize| {
+            let finding = question.alarms[alarm];
+            let excess = f64::from(finding.sources) - finding.expected_sources;
+            (excess / f64::from(finding.sources.max(1))).clamp(0.01, 0.99)
+        };
+        let of_known = std::iter::repeat_n(KNOWN_WEIGHT, known);
+        let weights = alarms.iter().map(of_alarm).chain(of_known).collect();
+        let is_proxied = |&alarm: &usize| match question.alarms[alarm].cell.common {
+            Common::Path(path) | Common::TlsAndPath(_, path) => family::is_proxied(path.into()),
+            _ => false,
+        };
+        let is_proxied = alarms.iter().map(is_proxied).chain(std::iter::repeat_n(false, known)).collect();
+        Self { alarms, known, of_sources, in_both, weights, is_proxied }
+    }
+
+    /// Whether two are of one fleet: most of one is in the other, or proxies are in the way to both, since exits are at all distances.
+    fn is_one_fleet(&self, one: usize, other: usize) -> bool {
+        let of = |beginning: usize| self.in_both[beginning][beginning];
+        let smaller = f64::from(of(one).min(of(other)));
+        let overlaps = smaller > 0.0 && f64::from(self.in_both[one][other]) >= OVERLAP_MIN * smaller;
+        overlaps || self.is_proxied[one] && self.is_proxied[other]
+    }
+
+    /// Beginnings by fleets, as bits.
+    fn groups(&self) -> Vec<u128> {
+        let all = self.alarms.len() + self.known;
+        let mut groups: Vec<u128> = Vec::new();
+        for one in 0..all {
+            let mut joined = 1_u128 << one;
+            groups.retain(|&group| {
+                let is_joined = bits_of(group).any(|other| self.is_one_fleet(one, other));
+                if is_joined {
+                    joined |= group;
+                }
+                !is_joined
+            });
+            groups.push(joined);
+        }
+        groups.sort_by_key(|group| group.trailing_zeros());
+        groups
+    }
+
+    /// The mean weight of each group in each profile.
+    fn weights(&self, groups: &[u128], question: &Question<'_>) -> Vec<Vec<f64>> {
+        let profiles = &question.population.profiles;
+        let mut weights = vec![vec![0.0; profiles.len()]; groups.len()];
+        for (active, &bits) in question.population.sources.iter().zip(&self.of_sources) {
+            if bits == 0 {
+                continue;
+            }
+            let of_group =
+                |group: &u128| bits_of(bits & group).map(|bit| self.weights[bit]).fold(0.0, f64::max);
+            let sum: f64 = groups.iter().map(of_group).sum();
+            let place = active.profile as usize;
+            for (weights, group) in weights.iter_mut().zip(groups) {
+                weights[place] += of_group(group) / sum.max(1.0) / f64::from(profiles[place].1);
+            }
+        }
+        weights
+    }
+}
+
+fn cells_of(block: &Block, kinds: &Kinds, alarmed: &HashMap<Common, usize>) -> u128 {
+    let kind = kinds.kind(block.kind);
+    let commons = commons(kind.tls_key, kind.syn_key, family::path(block) as u8);
+    commons.iter().filter_map(|common| alarmed.get(common)).fold(0, |bits, &bit| bits | 1 << bit)
+}
+
+fn bits_of(mut bits: u128) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        let next = (bits != 0).then(|| bits.trailing_zeros() as usize)?;
+        bits &= bits - 1;
+        Some(next)
+    })
+}
+
+/// Gives each source above the cut of a group to the group that it is likeliest of.
+fn divide(
+    question: &Question<'_>,
+    beginnings: &Beginnings,
+    groups: &[u128],
+    mixture: &Mixture,
+    clean: &[(Profile, f64)],
+) -> Vec<Group> {
+    let profiles = &question.population.profiles;
+    let odds: Vec<_> = (0..groups.len()).map(|group| mixture.odds(group)).collect();
+    let likeliest: Vec<usize> = (0..profiles.len())
+        .map(|place| {
+            let of = |group: &usize| mixture.scores[*group][place] + odds[*group];
+            (0..groups.len())
+                .max_by(|one, other| of(one).total_cmp(&of(other)).then(other.cmp(one)))
+                .unwrap_or(0)
+        })
+        .collect();
+    let members: f64 = mixture.fleets.iter().map(|fleet| fleet.sources).sum();
+    let users = (mixture.sources - members).max(0.0);
+    let cuts: Vec<[Cut; 2]> = (0..groups.len())
+        .map(|group| {
+            let of_window = (0..profiles.len()).filter(|&place| likeliest[place] == group);
+            let scores = of_window.map(|place| (mixture.scores[group][place], profiles[place].1.into()));
+            let of_clean =
+                mixture.clean_scores[group].iter().zip(clean).map(|(score, (_, count))| (*score, *count));
+            let scores = Scores::of(scores.collect(), of_clean.collect(), users);
+            let suspect = scores.cut(SUSPECT_ODDS_MIN.ln() - odds[group], INNOCENTS_OF_SUSPECTS_MAX);
+            [scores.cut(-odds[group], INNOCENTS_MAX), suspect]
+        })
+        .collect();
+    let mut found: Vec<Group> = groups
+        .iter()
+        .zip(&cuts)
+        .map(|(group, cuts)| Group {
+            alarms: bits_of(*group).filter_map(|bit| beginnings.alarms.get(bit).copied()).collect(),
+            known: bits_of(*group).filter_map(|bit| bit.checked_sub(beginnings.alarms.len())).collect(),
+            members: Vec::new(),
+            suspects: Vec::new(),
+            innocents: cuts[0].innocents,
+            users,
+        })
+        .collect();
+    for active in &question.population.sources {
+        let place = active.profile as usize;
+        let group = likeliest[place];
+        let (Some(found), Some([member, suspect])) = (found.get_mut(group), cuts.get(group)) else {
+            continue;
+        };
+        let score = mixture.scores[group][place];
+        if score >= member.score && found.members.len() < MEMBERS_MAX {
+            found.members.push(*active);
+        } else if score >= suspect.score && found.suspects.len() < MEMBERS_MAX {
+            found.suspects.push(*active);
+        }
+    }
+    found
+}
+
+/// From which score on sources are taken.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Cut {
+    score: f64,
+    /// Users that are expected above it.
+    innocents: f64,
+}
+
+/// Scores of a window and of clean ones, each with how many sources have it, the highest first.
+struct Scores {
+    of_window: Vec<(f64, f64)>,
+    of_clean: Vec<(f64, f64)>,
+    users: f64,
+}
+
+impl Scores {
+    fn of(mut of_window: Vec<(f64, f64)>, mut of_clean: Vec<(f64, f64)>, users: f64) -> Self {
+        of_window.sort_by(|one, other| other.0.total_cmp(&one.0));
+        of_clean.sort_by(|one, other| other.0.total_cmp(&one.0));
+        Self { of_window, of_clean, users }
+    }
+
+    /// The lowest cut, not below `least`, above which users are at most a part of all that are above it.
+    fn cut(&self, least: f64, innocents_max: f64) -> Cut {
+        let all_clean: f64 = self.of_clean.iter().map(|(_, count)| count).sum();
+        let mut clean = self.of_clean.iter().peekable();
+        let (mut above, mut clean_above) = (0.0, UNSEEN);
+        let mut found = Cut { score: f64::INFINITY, innocents: 0.0 };
+        for same in self.of_window.chunk_by(|one, next| one.0 == next.0) {
+            let score = same[0].0;
+            if score < least {
+                break;
+            }
+            above += same.iter().map(|(_, count)| count).sum::<f64>();
+            while let Some((_, count)) = clean.next_if(|(clean, _)| *clean >= score) {
+                clean_above += count;
+            }
+            let innocents = self.users * clean_above / all_clean.max(1.0);
+            if innocents <= innocents_max * above {
+                found = Cut { score, innocents };
+            }
+        }
+        found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        block::Sizes,
+        cells::Cell,
+        family::{Family, tests::block},
+        observation::Kind,
+        profile::populations,
+    };
+
+    const WEB: ServiceId = ServiceId(0);
+
+    #[test]
+    fn the_cut_is_the_lowest_with_few_users_above_it() {
+        // Users of clean windows: 1,000, of which 10 score above 5 and 100 above 2. The window has 500 users.
+        let clean = vec![(6.0, 10.0), (3.0, 90.0), (-1.0, 900.0)];
+        let of = |members: f64| {
+            let window = vec![(8.0, members), (5.5, members), (2.5, members), (-2.0, 500.0)];
+            Scores::of(window, clean.clone(), 500.0)
+        };
+        // Above 5.5 are 10.5 of 1,000, 5.25 of 500; above 2.5 are 50.25.
+        assert_eq!(of(2000.0).cut(-10.0, 0.01), Cut { score: 2.5, innocents: 50.25 });
+        assert_eq!(of(400.0).cut(-10.0, 0.01), Cut { score: 5.5, innocents: 5.25 });
+        assert_eq!(of(100.0).cut(-10.0, 0.01).score, 8.0);
+        assert_eq!(of(2000.0).cut(3.0, 0.01).score, 5.5, "not below the least");
+        assert_eq!(of(10.0).cut(-10.0, 0.01).score, f64::INFINITY, "a quarter of a user is too much for ten");
+    }
+
+    /// What users do, `number` stands for chance.
+    fn user(number: u32, kind: crate::block::KindId) -> Block {
+        let random = u64::from(number).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20;
+        let rtt = 4 + (random / 7 % 4) as u8;
+        let did = block(
+            1 << (random % 7),
+            (random / 28 % 50) as u16,
+            [rtt, 2, rtt + (random / 64 % 2) as u8],
+            Sizes(1 << (4 * (random / 128 % 6))),
+        );
+        Block { source: Source::of_v4(number.into()), kind, is_new: random / 1024 % 4 == 0, ..did }
+    }
+
+    fn member(number: u32, kind: crate::block::KindId) -> Block {
+        let did = block(2, (number % 3) as u16, [4, 8, 7], Sizes(1 << 12));
+        Block { source: Source::of_v4(number.into()), kind, ..did }
+    }
+
+    fn kinds() -> Kinds {
+        let mut kinds = Kinds::default();
+        for tls_key in [11, 12, 13] {
+            kinds.number(Kind { service: WEB, syn_key: 9, tls_key });
+        }
+        kinds
+    }
+
+    fn finding(common: Common, sources: u32, expected_sources: f64) -> Finding {
+        Finding {
+            cell: Cell { service: WEB, common },
+            sources,
+            expected_sources,
+            z: 9.0,
+            evidence: Vec::new(),
+        }
+    }
+
+    /// 6,000 users of three browsers; 300 members, with the first browser's ClientHello, have the addresses from 100,000 on.
+    fn asked(alarms: &[&Finding], known: &[Vec<Source>]) -> Vec<Group> {
+        let kinds = kinds();
+        let kind = |number: u32| crate::block::KindId(number % 3);
+        let clean = (0..12_000).map(|number| user(200_000 + number, kind(number))).collect::<Vec<_>>();
+        let clean = Clean::of(&populations(&clean, &kinds, |_| true)[&WEB], usize::MAX);
+        let window: Vec<_> = (0..6000)
+            .map(|number| user(number, kind(number)))
+            .chain((100_000..100_300).map(|number| member(number, kind(0))))
+            .collect();
+        let population = &populations(&window, &kinds, |_| true)[&WEB];
+        attribute(&Question {
+            service: WEB,
+            window: &window,
+            population,
+            clean: &[&clean],
+            alarms,
+            known,
+            kinds: &kinds,
+        })
+    }
+
+    fn is_member(active: &Active) -> bool {
+        (100_000..100_300).contains(&active.source.number())
+    }
+
+    #[test]
+    fn members_are_found_among_users_with_the_same_key() {
+        let alarm = finding(Common::Tls(11), 800, 500.0);
+        let groups = asked(&[&alarm], &[]);
+        let [group] = &groups[..] else { panic!("{} groups", groups.len()) };
+        let right = group.members.iter().filter(|active| is_member(active)).count();
+        assert!(right >= 297 && group.members.len() <= right + 3, "{right} of {}", group.members.len());
+        assert!(group.innocents <= 3.0, "{}", group.innocents);
+        assert_eq!((&group.alarms[..], &group.known[..]), (&[0][..], &[][..]));
+    }
+
+    #[test]
+    fn known_members_are_a_beginning_and_join_what_they_are_in() {
+        let known: Vec<_> = (100_000..100_200_u32).map(|number| Source::of_v4(number.into())).collect();
+        let groups = asked(&[], std::slice::from_ref(&known));
+        assert_eq!(groups.len(), 1);
+        assert!(
+            groups[0].members.len() >= 297,
+            "those that were not known are found: {}",
+            groups[0].members.len()
+        );
+        let alarm = finding(Common::Tls(11), 800, 500.0);
+        let strangers = (500_000..500_100_u32).map(|number| Source::of_v4(number.into())).collect();
+        let groups = asked(&[&alarm], &[known, strangers]);
+        let told: Vec<_> = groups.iter().map(|group| (&group.alarms[..], &group.known[..])).collect();
+        assert_eq!(told, [(&[0][..], &[0][..]), (&[][..], &[1][..])]);
+        assert!(groups[1].members.is_empty(), "those of a fleet that is not there");
+    }
+
+    #[test]
+    fn proxies_at_all_distances_are_one_fleet() {
+        let path = |times| Common::Path(Family::Path.category(&block(1, 0, times, Sizes(1))) as u8);
+        let near = finding(path([4, 8, 7]), 300, 0.0);
+        let far = finding(path([4, 9, 9]), 30, 0.0);
+        assert_eq!(asked(&[&near, &far], &[]).len(), 1);
+        let direct = finding(path([4, 2, 4]), 30, 0.0);
+        assert_eq!(asked(&[&near, &direct], &[]).len(), 2);
+    }
+
+    #[test]
+    fn without_clean_windows_nobody_is_named() {
+        let population = Population::default();
+        let question = Question {
+            service: WEB,
+            window: &[],
+            population: &population,
+            clean: &[],
+            alarms: &[],
+            known: &[],
+            kinds: &kinds(),
+        };
+        assert!(attribute(&question).is_empty());
+    }
+}

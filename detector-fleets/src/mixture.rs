@@ -1,0 +1,396 @@
+//! A window as a mixture: users as they were in clean windows, and fleets.
+//!
+//! Users are described once, from clean windows, and stay what they are: P(tls) P(syn | tls) P(new | tls) Π P(family | new, tls). A fleet is one
+//! multinomial for each of these, independent of the others. What share of each profile is whose is found by expectation maximisation
+//! (Dempster, Laird & Rubin 1977, "Maximum likelihood from incomplete data via the EM algorithm").
+
+use std::collections::{BTreeMap, HashMap};
+
+use foldhash::fast::RandomState;
+
+use crate::{family::Family, interval::Kinds, profile::Profile};
+
+/// Rounds of expectation and maximisation, at most.
+const ROUNDS_MAX: usize = 30;
+
+/// Rounds end when the sizes of all fleets change by less than this part.
+const CHANGE_MIN: f64 = 1e-3;
+
+/// Sources of a fleet that are users in all they do: what no member did so far is unlikely, not impossible.
+const USERS_IN_FLEET: f64 = 2.0;
+
+/// Sources of all users that have a key of those that clean windows do not have, all such keys together.
+const UNSEEN_KEYS: f64 = 5.0;
+
+/// Sources that a key has beside its own, and that do as all users do: for its SYN and newness, and for each family.
+const USERS_OF_KEY: f64 = 5.0;
+const USERS_OF_FAMILY: f64 = 30.0;
+
+/// Sources that are spread over all categories of a family.
+const UNIFORM_SOURCES: f64 = 10.0;
+
+/// Features that a fleet has a multinomial of: TLS, SYN, newness and the families.
+const FEATURES: usize = 3 + Family::ALL.len();
+
+/// A profile by the number of its value for each feature.
+type Point = [u32; FEATURES];
+
+/// Shares of the values of a feature.
+type Shares = Box<[f64]>;
+
+/// The numbers of keys: those of users and those of a window.
+#[derive(Clone, Debug, Default)]
+struct Keys {
+    tls: BTreeMap<u64, u32>,
+    syn: BTreeMap<u64, u32>,
+}
+
+impl Keys {
+    fn of<'a>(profiles: impl Iterator<Item = &'a Profile>, kinds: &Kinds) -> Self {
+        let mut keys = Self::default();
+        for profile in profiles {
+            let kind = kinds.kind(profile.kind);
+            keys.tls.insert(kind.tls_key, 0);
+            keys.syn.insert(kind.syn_key, 0);
+        }
+        let number = |keys: &mut BTreeMap<u64, u32>| {
+            keys.values_mut().zip(0..).for_each(|(number, next)| *number = next);
+        };
+        number(&mut keys.tls);
+        number(&mut keys.syn);
+        keys
+    }
+
+    fn point(&self, profile: &Profile, kinds: &Kinds) -> Point {
+        let kind = kinds.kind(profile.kind);
+        let of = |keys: &BTreeMap<u64, u32>, key| keys.get(&key).copied().unwrap_or(0);
+        let [first, second, third] = profile.categories.map(u32::from);
+        [
+            of(&self.tls, kind.tls_key),
+            of(&self.syn, kind.syn_key),
+            profile.is_new.into(),
+            first,
+            second,
+            third,
+        ]
+    }
+
+    fn values(&self, feature: usize) -> usize {
+        match feature {
+            0 => self.tls.len(),
+            1 => self.syn.len(),
+            2 => 2,
+            _ => Family::ALL[feature - 3].categories(),
+        }
+    }
+}
+
+/// Users, as they were in clean windows.
+#[derive(Clone, Debug)]
+struct Users {
+    /// Sources in all.
+    sources: f64,
+    /// Of each value of each feature, whatever else they are.
+    of_values: [Vec<f64>; FEATURES],
+    /// Of a TLS key and a value of the SYN or of newness, `[tls, feature, value]`.
+    of_keys: HashMap<[u32; 3], f64, RandomState>,
+    /// Of a TLS key, newness, and a category of a family, `[tls, new, feature, category]`.
+    of_families: HashMap<[u32; 4], f64, RandomState>,
+    /// Of newness, and a category of a family, by `[feature, new, category]`.
+    of_new: HashMap<[u32; 3], f64, RandomState>,
+}
+
+impl Users {
+    fn of(points: &[(Point, f64)], keys: &Keys) -> Self {
+        let mut users = Self {
+            sources: 0.0,
+            of_values: std::array::from_fn(|feature| vec![0.0; keys.values(feature)]),
+            of_keys: HashMap::default(),
+            of_families: HashMap::default(),
+            of_new: HashMap::default(),
+        };
+        for (point, count) in points {
+            users.sources += count;
+            for (feature, &value) in point.iter().enumerate() {
+                users.of_values[feature][value as usize] += count;
+            }
+            let [tls, syn, new, ..] = *point;
+            *users.of_keys.entry([tls, 1, syn]).or_insert(0.0) += count;
+            *users.of_keys.entry([tls, 2, new]).or_insert(0.0) += count;
+            for feature in 3..FEATURES {
+                let category = point[feature];
+                *users.of_families.entry([tls, new, feature as u32, category]).or_insert(0.0) += count;
+                *users.of_new.entry([feature as u32, new, category]).or_insert(0.0) += count;
+            }
+        }
+        users
+    }
+
+    /// The share of users with a value, whatever else they are.
+    fn share(&self, feature: usize, value: u32) -> f64 {
+        let of_values = &self.of_values[feature];
+        let more = if feature < 2 { UNSEEN_KEYS } else { UNIFORM_SOURCES };
+        (of_values[value as usize] + more / of_values.len() as f64) / (self.sources + more)
+    }
+
+    /// The log of how likely a user is this.
+    fn log(&self, point: &Point) -> f64 {
+        let [tls, syn, new, ..] = *point;
+        let of_tls = self.of_values[0][tls as usize];
+        let of_key = |feature: u32, value: u32| {
+            let own = self.of_keys.get(&[tls, feature, value]).copied().unwrap_or(0.0);
+            (own + USERS_OF_KEY * self.share(feature as usize, value)) / (of_tls + USERS_OF_KEY)
+        };
+        let of_tls_and_new = self.of_keys.get(&[tls, 2, new]).copied().unwrap_or(0.0);
+        let of_new = self.of_values[2][new as usize];
+        let of_family = |feature: usize| {
+            let category = point[feature];
+            let all = self.of_new.get(&[feature as u32, new, category]).copied().unwrap_or(0.0);
+            let uniform = UNIFORM_SOURCES / self.of_values[feature].len() as f64;
+            let parent = (all + uniform) / (of_new + UNIFORM_SOURCES);
+            let own = self.of_families.get(&[tls, new, feature as u32, category]).copied().unwrap_or(0.0);
+            (own + USERS_OF_FAMILY * parent) / (of_tls_and_new + USERS_OF_FAMILY)
+        };
+        let keys = self.share(0, tls).ln() + of_key(1, syn).ln() + of_key(2, new).ln();
+        keys + (3..FEATURES).map(|feature| of_family(feature).ln()).sum::<f64>()
+    }
+}
+
+/// A fleet of a mixture.
+#[derive(Clone, Debug)]
+pub struct Component {
+    /// Its sources, as far as they are its own.
+    pub sources: f64,
+    logs: [Shares; FEATURES],
+}
+
+impl Component {
+    fn of(points: &[Point], counts: &[f64], weights: &[f64], users: &Users) -> Self {
+        let mut sums: [Shares; FEATURES] =
+            std::array::from_fn(|feature| vec![0.0; users.of_values[feature].len()].into());
+        let mut sources = 0.0;
+        for ((point, count), weight) in points.iter().zip(counts).zip(weights) {
+            if *weight < 1e-9 {
+                continue;
+            }
+            sources += count * weight;
+            for (sums, &value) in sums.iter_mut().zip(point) {
+                sums[value as usize] += count * weight;
+            }
+        }
+        for (feature, sums) in sums.iter_mut().enumerate() {
+            for (value, sum) in sums.iter_mut().enumerate() {
+                let users = USERS_IN_FLEET * users.share(feature, value as u32);
+                *sum = ((*sum + users) / (sources + USERS_IN_FLEET)).ln();
+            }
+        }
+        Self { sources, logs: sums }
+    }
+
+    fn log(&self, point: &Point) -> f64 {
+        self.logs.iter().zip(point).map(|(logs, &value)| logs[value as usize]).sum()
+    }
+}
+
+/// A window of sources as users and fleets.
+#[derive(Clone, Debug)]
+pub struct Mixture {
+    /// Fleets, as many as there were beginnings.
+    pub fleets: Vec<Component>,
+    /// Sources of the window.
+    pub sources: f64,
+    /// For each fleet and each profile of the window: the log of how much likelier a member has it than a user.
+    pub scores: Vec<Vec<f64>>,
+    /// For each fleet and each profile of clean windows: the same.
+    pub clean_scores: Vec<Vec<f64>>,
+}
+
+impl Mixture {
+    /// Of the profiles of a window and of clean ones, each with how many sources have it. `beginnings` are the weights that each fleet has
+    /// in each profile of the window at first, in sum at most 1.
+    pub fn of(
+        profiles: &[(Profile, u32)],
+        clean: &[(Profile, f64)],
+        beginnings: Vec<Vec<f64>>,
+        kinds: &Kinds,
+    ) -> Self {
+        let all = profiles.iter().map(|(profile, _)| profile).chain(clean.iter().map(|(profile, _)| profile));
+        let keys = Keys::of(all, kinds);
+        let clean: Vec<_> =
+            clean.iter().map(|(profile, count)| (keys.point(profile, kinds), *count)).collect();
+        let users = Users::of(&clean, &keys);
+        let points: Vec<_> = profiles.iter().map(|(profile, _)| keys.point(profile, kinds)).collect();
+        let counts: Vec<_> = profiles.iter().map(|(_, count)| f64::from(*count)).collect();
+        let of_users: Vec<_> = points.iter().map(|point| users.log(point)).collect();
+        let fleets = maximise(&points, &counts, &of_users, beginnings, &users);
+        let clean_points: Vec<_> = clean.into_iter().map(|(point, _)| point).collect();
+        let of_clean: Vec<_> = clean_points.iter().map(|point| users.log(point)).collect();
+        let score = |points: &[Point], of_users: &[f64]| -> Vec<Vec<f64>> {
+            let of_fleet = |fleet: &Component| {
+                points.iter().zip(of_users).map(|(point, log)| fleet.log(point) - log).collect()
+            };
+            fleets.iter().map(of_fleet).collect()
+        };
+        let (scores, clean_scores) = (score(&points, &of_users), score(&clean_points, &of_clean));
+        Self { fleets, sources: counts.iter().sum(), scores, clean_scores }
+    }
+
+    /// The log of how many members of a fleet there are for each user.
+    pub fn odds(&self, fleet: usize) -> f64 {
+        let members: f64 = self.fleets.iter().map(|fleet| fleet.sources).sum();
+        (self.fleets[fleet].sources.max(1e-9) / (self.sources - members).max(1.0)).ln()
+    }
+}
+
+fn maximise(
+    points: &[Point],
+    counts: &[f64],
+    of_users: &[f64],
+    beginnings: Vec<Vec<f64>>,
+    users: &Users,
+) -> Vec<Component> {
+    let sources: f64 = counts.iter().sum();
+    let mut weights = beginnings;
+    let components = |weights: &[Vec<f64>]| -> Vec<Component> {
+        weights.iter().map(|weights| Component::of(points, counts, weights, users)).collect()
+    };
+    let mut fleets = components(&weights);
+    let mut logs = vec![0.0; fleets.len()];
+    for _ in 0..ROUNDS_MAX {
+        let members: f64 = fleets.iter().map(|fleet| fleet.sources).sum();
+        let users_share = ((sources - members) / sources).max(1e-9).ln();
+        let shares: Vec<_> = fleets.iter().map(|fleet| (fleet.sources / sources).max(1e-12).ln()).collect();
+        for (place, point) in points.iter().enumerate() {
+            let of_users = of_users[place] + users_share;
+            let mut most = of_users;
+            for ((log, fleet), share) in logs.iter_mut().zip(&fleets).zip(&shares) {
+                *log = fleet.log(point) + share;
+                most = most.max(*log);
+            }
+            let sum = (of_users - most).exp() + logs.iter().map(|log| (log - most).exp()).sum::<f64>();
+            for (weights, log) in weights.iter_mut().zip(&logs) {
+                weights[place] = (log - most).exp() / sum;
+            }
+        }
+        let next = components(&weights);
+        let change: f64 =
+            next.iter().zip(&fleets).map(|(next, fleet)| (next.sources - fleet.sources).abs()).sum();
+        fleets = next;
+        if change < CHANGE_MIN * members {
+            break;
+        }
+    }
+    fleets
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::{
+        block::KindId,
+        observation::{Kind, ServiceId},
+    };
+
+    const WEB: ServiceId = ServiceId(0);
+
+    /// Kinds 0 to 3: three browsers, and the first one's ClientHello with another SYN.
+    pub(crate) fn kinds() -> Kinds {
+        let mut kinds = Kinds::default();
+        for (tls_key, syn_key) in [(1, 7), (2, 7), (3, 8), (1, 9)] {
+            kinds.number(Kind { service: WEB, syn_key, tls_key });
+        }
+        kinds
+    }
+
+    /// Users of three browsers, of which one in four is new, do all kinds of things; `number` stands for chance.
+    pub(crate) fn user(number: u64) -> Profile {
+        let random = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 17;
+        Profile {
+            kind: KindId((random % 3) as u32),
+            is_new: random / 3 % 4 == 0,
+            categories: [(random / 12 % 35) as u16, (random / 420 % 3) as u16, (random / 1260 % 40) as u16],
+        }
+    }
+
+    /// Members have a proxy's way and few sizes.
+    pub(crate) fn member(number: u64) -> Profile {
+        Profile {
+            kind: KindId(3),
+            is_new: true,
+            categories: [(number % 3) as u16, 30 + (number % 2) as u16, 200],
+        }
+    }
+
+    pub(crate) fn counted(profiles: impl Iterator<Item = Profile>) -> Vec<(Profile, u32)> {
+        let mut counts = BTreeMap::new();
+        profiles.for_each(|profile| *counts.entry(profile).or_insert(0) += 1);
+        counts.into_iter().collect()
+    }
+
+    pub(crate) fn clean(users: u64) -> Vec<(Profile, f64)> {
+        counted((1_000_000..1_000_000 + users).map(user))
+            .into_iter()
+            .map(|(profile, count)| (profile, f64::from(count)))
+            .collect()
+    }
+
+    /// A window of 4,000 users and 200 members; of the new ones with the first ClientHello a third belongs to the fleet at first.
+    fn mixture(beginning: impl Fn(&Profile) -> f64) -> (Vec<(Profile, u32)>, Mixture) {
+        let window = counted((0..4000).map(user).chain((0..200).map(member)));
+        let beginnings = window.iter().map(|(profile, _)| beginning(profile)).collect();
+        let mixture = Mixture::of(&window, &clean(20_000), vec![beginnings], &kinds());
+        (window, mixture)
+    }
+
+    #[test]
+    fn a_fleet_is_told_from_users_with_its_key() {
+        let (window, mixture) =
+            mixture(|profile| if profile.is_new && matches!(profile.kind.0, 0 | 3) { 0.3 } else { 0.0 });
+        let found = mixture.fleets[0].sources;
+        assert!((195.0..210.0).contains(&found), "{found} of 200");
+        for ((profile, _), score) in window.iter().zip(&mixture.scores[0]) {
+            let is_member = profile.kind.0 == 3;
+            assert_eq!(score + mixture.odds(0) > 0.0, is_member, "{profile:?}: {score}");
+        }
+    }
+
+    #[test]
+    fn scores_of_clean_windows_are_those_of_the_same_profiles() {
+        let (window, mixture) = mixture(|profile| if profile.kind.0 == 3 { 0.9 } else { 0.0 });
+        let scores: BTreeMap<_, _> =
+            window.iter().map(|(profile, _)| *profile).zip(&mixture.scores[0]).collect();
+        let clean = clean(20_000);
+        let both = clean
+            .iter()
+            .zip(&mixture.clean_scores[0])
+            .filter_map(|((profile, _), score)| Some((scores.get(profile)?, score)));
+        let mut compared = 0;
+        for (score, clean_score) in both {
+            assert!((*score - clean_score).abs() < 1e-9);
+            compared += 1;
+        }
+        assert!(compared > 1000, "{compared}");
+    }
+
+    #[test]
+    fn fleets_with_different_keys_are_told_from_each_other() {
+        let other = |number: u64| Profile { kind: KindId(2), categories: [9, 40, 111], ..member(number) };
+        let window = counted((0..4000).map(user).chain((0..200).map(member)).chain((0..100).map(other)));
+        let beginning = |kind: u32| {
+            window
+                .iter()
+                .map(|(profile, _)| if profile.is_new && profile.kind.0 == kind { 0.4 } else { 0.0 })
+                .collect()
+        };
+        let mixture = Mixture::of(&window, &clean(20_000), vec![beginning(3), beginning(2)], &kinds());
+        let found: Vec<_> = mixture.fleets.iter().map(|fleet| fleet.sources).collect();
+        assert!((195.0..210.0).contains(&found[0]) && (95.0..110.0).contains(&found[1]), "{found:?}");
+    }
+
+    /// Where nothing begins nothing comes to be.
+    #[test]
+    fn without_a_beginning_there_is_no_fleet() {
+        let (_, mixture) = mixture(|_| 0.0);
+        assert!(mixture.fleets[0].sources < 1.0, "{}", mixture.fleets[0].sources);
+    }
+}

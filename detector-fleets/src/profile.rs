@@ -1,0 +1,211 @@
+//! What is asked of a source before it is said whether it belongs to a fleet: its profile in a window, and those of windows in which
+//! nothing was found.
+
+use std::collections::{BTreeMap, HashMap};
+
+use foldhash::fast::RandomState;
+
+use crate::{
+    block::{Block, KindId},
+    family::Family,
+    interval::Kinds,
+    limits::{CLEAN_PROFILES_MAX, CLEAN_WINDOWS_MAX},
+    observation::ServiceId,
+    source::Source,
+};
+
+/// What a source did at a service in a window, by categories.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Profile {
+    /// Its client with the most connections.
+    pub kind: KindId,
+    /// Whether it was new there, see [`Block::is_new`].
+    pub is_new: bool,
+    /// The category of each family, by all that it did there.
+    pub categories: [u16; Family::ALL.len()],
+}
+
+const _: () = assert!(size_of::<Profile>() == 12);
+
+impl Profile {
+    /// That of a source by its clients at one service. `None`: it has none.
+    pub fn of<'a>(clients: impl Iterator<Item = &'a Block> + Clone) -> Option<(Self, Block)> {
+        let rank = |client: &&Block| (client.connections, client.exchanges, u32::MAX - client.kind.0);
+        let first = clients.clone().max_by_key(rank)?;
+        let mut did = *first;
+        clients.filter(|client| client.kind != first.kind).for_each(|client| did.add_of_source(client));
+        let categories = Family::ALL.map(|family| family.category(&did) as u16);
+        Some((Self { kind: first.kind, is_new: did.is_new, categories }, did))
+    }
+}
+
+/// A source that was active in a window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Active {
+    /// Who.
+    pub source: Source,
+    /// Number of its profile, see [`Population::profiles`].
+    pub profile: u32,
+    /// Exchanges at the service.
+    pub exchanges: u32,
+    /// First minute of the window in which it was active.
+    pub first_minute: u16,
+    /// Last one.
+    pub last_minute: u16,
+    /// Number of its first block in the window, and how many it has: those at other services, too.
+    first_block: u32,
+    blocks: u16,
+}
+
+/// The sources that were active at a service in a window.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Population {
+    /// Profiles, each once, and how many sources have it.
+    pub profiles: Vec<(Profile, u32)>,
+    /// The sources by address.
+    pub sources: Vec<Active>,
+}
+
+impl Population {
+    /// The blocks of a source at a service, in the window that the population is of.
+    pub fn blocks<'a>(
+        active: &Active,
+        window: &'a [Block],
+        kinds: &'a Kinds,
+        service: ServiceId,
+    ) -> impl Iterator<Item = &'a Block> + Clone {
+        let from = active.first_block as usize;
+        let blocks = window.get(from..from + usize::from(active.blocks)).unwrap_or_default();
+        blocks.iter().filter(move |block| kinds.kind(block.kind).service == service)
+    }
+}
+
+/// The populations of a window by services, of those that are wanted. `window` is in the order of sources and kinds.
+pub fn populations(
+    window: &[Block],
+    kinds: &Kinds,
+    is_wanted: impl Fn(ServiceId) -> bool,
+) -> BTreeMap<ServiceId, Population> {
+    let mut found: BTreeMap<ServiceId, (Population, HashMap<Profile, u32, RandomState>)> = BTreeMap::new();
+    let mut services = Vec::new();
+    let mut first_block = 0;
+    for blocks in window.chunk_by(|one, next| one.source == next.source) {
+        services.clear();
+        services
+            .extend(blocks.iter().map(|block| kinds.kind(block.kind).service).filter(|of| is_wanted(*of)));
+        services.sort_unstable();
+        services.dedup();
+        for &service in &services {
+            let clients = blocks.iter().filter(|block| kinds.kind(block.kind).service == service);
+            let Some((profile, did)) = Profile::of(clients) else { continue };
+            let (population, numbers) = found.entry(service).or_default();
+            let next = population.profiles.len() as u32;
+            let number = *numbers.entry(profile).or_insert(next);
+            if number == next {
+                population.profiles.push((profile, 0));
+            }
+            population.profiles[number as usize].1 += 1;
+            population.sources.push(Active {
+                source: did.source,
+                profile: number,
+                exchanges: did.exchanges.into(),
+                first_minute: did.first_minute,
+                last_minute: did.last_minute,
+                first_block,
+                blocks: blocks.len() as u16,
+            });
+        }
+        first_block += blocks.len() as u32;
+    }
+    found.into_iter().map(|(service, (population, _))| (service, population)).collect()
+}
+
+/// Profiles of a window in which nothing was found, of all its sources or of every so manieth.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Clean {
+    /// Profiles, each once, in their order, and how many sources had it; estimated where not all were kept.
+    pub profiles: Box<[(Profile, f32)]>,
+}
+
+impl Clean {
+    /// Of a population: so many profiles at most. Sources are taken by address at even distances, so that the same window leaves the
+    /// same behind.
+    pub fn of(population: &Population, most: usize) -> Self {
+        let step = population.sources.len().div_ceil(most.max(1)).max(1);
+        let mut counts = vec![0_u32; population.profiles.len()];
+        population.sources.iter().step_by(step).for_each(|active| counts[active.profile as usize] += 1);
+        let of_profiles = population.profiles.iter().zip(counts).filter(|(_, count)| *count > 0);
+        let mut profiles: Box<[_]> =
+            of_profiles.map(|((profile, _), count)| (*profile, count as f32 * step as f32)).collect();
+        profiles.sort_unstable_by_key(|(profile, _)| *profile);
+        Self { profiles }
+    }
+
+    /// Those of all services of a window, [`CLEAN_PROFILES_MAX`] / [`CLEAN_WINDOWS_MAX`] profiles together at most.
+    pub fn of_all(populations: &BTreeMap<ServiceId, Population>) -> BTreeMap<ServiceId, Self> {
+        let most = CLEAN_PROFILES_MAX / CLEAN_WINDOWS_MAX / populations.len().max(1);
+        populations.iter().map(|(service, population)| (*service, Self::of(population, most))).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        block::{NOT_TIMED, Sizes},
+        family::tests::block,
+        observation::Kind,
+    };
+
+    const WEB: ServiceId = ServiceId(0);
+    const API: ServiceId = ServiceId(1);
+
+    #[test]
+    fn a_source_has_one_profile_for_each_service_by_all_that_it_did_there() {
+        let mut kinds = Kinds::default();
+        let mut kind = |service, tls_key| kinds.number(Kind { service, syn_key: 9, tls_key });
+        let (fresh, api, resumed) = (kind(WEB, 1), kind(API, 1), kind(WEB, 2));
+        let did = |kind, exchanges, connections, times| Block {
+            kind,
+            connections,
+            ..block(exchanges, 0, times, Sizes(1))
+        };
+        let window = [
+            did(fresh, 2, 1, [6, 8, 9]),
+            did(api, 40, 9, [NOT_TIMED; 3]),
+            did(resumed, 2, 3, [6, 2, 6]),
+            Block { source: Source::of_v4(8.into()), ..did(resumed, 1, 1, [6, 2, 6]) },
+        ];
+        let found = populations(&window, &kinds, |_| true);
+        let of_web = &found[&WEB];
+        let (profile, count) = of_web.profiles[0];
+        assert_eq!((profile.kind, count), (resumed, 1), "the client with the most connections");
+        let both = block(4, 0, [6, 2, 6], Sizes(2));
+        assert_eq!(profile.categories, Family::ALL.map(|family| family.category(&both) as u16));
+        assert_eq!(of_web.sources.iter().map(|active| active.exchanges).collect::<Vec<_>>(), [4, 1]);
+        let blocks = Population::blocks(&of_web.sources[0], &window, &kinds, WEB);
+        assert_eq!(blocks.map(|block| block.kind).collect::<Vec<_>>(), [fresh, resumed]);
+        assert_eq!(found[&API].sources.len(), 1);
+        assert_eq!(populations(&window, &kinds, |service| service == API).len(), 1);
+    }
+
+    #[test]
+    fn what_is_kept_of_a_window_has_a_bound_and_stands_for_all() {
+        let mut kinds = Kinds::default();
+        let kind = kinds.number(Kind { service: WEB, syn_key: 9, tls_key: 1 });
+        let window: Vec<_> = (0..1000_u32)
+            .map(|number| Block {
+                source: Source::of_v4(number.into()),
+                kind,
+                ..block(1 << (number % 7), 0, [6, 2, 6], Sizes(1))
+            })
+            .collect();
+        let population = &populations(&window, &kinds, |_| true)[&WEB];
+        for most in [1000, 300, 5] {
+            let clean = Clean::of(population, most);
+            let sum: f32 = clean.profiles.iter().map(|(_, count)| count).sum();
+            assert!((1000.0..=1200.0).contains(&sum), "{sum} of {most}");
+            assert!(clean.profiles.len() <= most);
+        }
+    }
+}

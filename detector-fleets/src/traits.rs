@@ -1,0 +1,199 @@
+//! What the members of a fleet have in common.
+
+use std::collections::{BTreeMap, HashMap};
+
+use foldhash::fast::RandomState;
+
+use crate::{
+    family::{self, Family},
+    interval::Kinds,
+    limits::KINDS_OF_FLEET_MAX,
+    profile::{Active, Clean, Population},
+};
+
+/// The share of a service's sources that a key may match at most, if clients are to be known by it alone.
+pub const SELECTIVE_MAX: f64 = 0.001;
+
+/// The share of members that a key matches, at least.
+const KEY_OF_MEMBERS_MIN: f64 = 0.5;
+
+/// Fingerprints of a client that nearly nobody else has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Key {
+    /// That of the ClientHello.
+    pub tls_key: u64,
+    /// That of the SYN.
+    pub syn_key: u64,
+}
+
+/// What members have in common.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Traits {
+    /// Fingerprints by their share of the members, the most frequent first, at most [`KINDS_OF_FLEET_MAX`].
+    pub keys: Vec<(Key, f64)>,
+    /// Shares of the categories of [`Family::Path`] and [`Family::Size`], which are the same in windows of all lengths.
+    paths: Box<[f64]>,
+    sizes: Box<[f64]>,
+    /// The share of members behind a proxy.
+    pub proxied: f64,
+    /// Bytes that half of the responses have at least, rounded down to a power of two: the median over members of their most frequent
+    /// size. `None`: no exchange of a member was seen.
+    pub response_bytes: Option<u32>,
+    /// Members in the /24 or /48 of a member, itself among them, at the median.
+    pub neighbours: u32,
+    /// Exchanges of a member in the window, at the median.
+    pub exchanges: u32,
+}
+
+impl Traits {
+    /// Those of members of a population. `None`: there are none.
+    pub fn of(members: &[Active], population: &Population, kinds: &Kinds) -> Option<Self> {
+        if members.is_empty() {
+            return None;
+        }
+        let mut paths = vec![0.0; Family::Path.categories()];
+        let mut sizes = vec![0.0; Family::Size.categories()];
+        let mut keys: BTreeMap<(u64, u64), f64> = BTreeMap::new();
+        let mut neighbours: HashMap<(bool, u64), u32, RandomState> = HashMap::default();
+        let neighbourhood = |active: &Active| (active.source.is_v4(), active.source.neighbourhood());
+        let mut responses = Vec::with_capacity(members.len());
+        let share = 1.0 / members.len() as f64;
+        for active in members {
+            let Some((profile, _)) = population.profiles.get(active.profile as usize) else { continue };
+            let kind = kinds.kind(profile.kind);
+            *keys.entry((kind.tls_key, kind.syn_key)).or_insert(0.0) += share;
+            let [path, size] =
+                [Family::Path, Family::Size].map(|of| usize::from(profile.categories[of as usize]));
+            paths[path] += share;
+            sizes[size] += share;
+            responses.extend(family::response_bin(size));
+            *neighbours.entry(neighbourhood(active)).or_insert(0) += 1;
+        }
+        let mut keys: Vec<_> =
+            keys.into_iter().map(|((tls_key, syn_key), share)| (Key { tls_key, syn_key }, share)).collect();
+        keys.sort_by(|one, other| other.1.total_cmp(&one.1));
+        keys.truncate(KINDS_OF_FLEET_MAX);
+        let proxied = paths.iter().enumerate().filter(|(path, _)| family::is_proxied(*path));
+        let proxied = proxied.map(|(_, share)| share).sum();
+        Some(Self {
+            keys,
+            proxied,
+            paths: paths.into(),
+            sizes: sizes.into(),
+            response_bytes: median(responses).map(|bin| 64 << bin),
+            neighbours: median(members.iter().map(|active| neighbours[&neighbourhood(active)]).collect())
+                .unwrap_or(0),
+            exchanges: median(members.iter().map(|active| active.exchanges).collect()).unwrap_or(0),
+        })
+    }
+
+    /// How much two have in common, from 0 to 1: the Bhattacharyya coefficients of keys, ways and sizes (Bhattacharyya 1943), multiplied.
+    pub fn similarity(&self, other: &Self) -> f64 {
+        let of = |one: &[f64], other: &[f64]| {
+            one.iter().zip(other).map(|(one, other)| (one * other).sqrt()).sum::<f64>()
+        };
+        let share = |key: &Key| other.keys.iter().find(|(of, _)| of == key).map_or(0.0, |(_, share)| *share);
+        let keys: f64 = self.keys.iter().map(|(key, own)| (own * share(key)).sqrt()).sum();
+        keys * of(&self.paths, &other.paths) * of(&self.sizes, &other.sizes)
+    }
+
+    /// The key that members are known by: most of them have it, and nearly nobody had it in clean windows.
+    pub fn key(&self, clean: &[&Clean], kinds: &Kinds) -> Option<Key> {
+        let (key, share) = *self.keys.first()?;
+        let all = || clean.iter().flat_map(|clean| clean.profiles.iter());
+        let count = |(_, count): &(_, f32)| f64::from(*count);
+        let with_it = all().filter(|(profile, _)| {
+            let kind = kinds.kind(profile.kind);
+            kind.tls_key == key.tls_key && kind.syn_key == key.syn_key
+        });
+        let (with_it, sources): (f64, f64) = (with_it.map(count).sum(), all().map(count).sum());
+        let is_known = key.tls_key != 0 && sources > 0.0;
+        (is_known && share >= KEY_OF_MEMBERS_MIN && with_it <= SELECTIVE_MAX * sources).then_some(key)
+    }
+}
+
+/// The lower median; `None` of nothing.
+fn median(mut of: Vec<u32>) -> Option<u32> {
+    let middle = of.len().checked_sub(1)? / 2;
+    Some(*of.select_nth_unstable(middle).1)
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::{
+        block::{Block, Sizes},
+        family::tests::block,
+        observation::{Kind, ServiceId},
+        profile::populations,
+        source::Source,
+    };
+
+    const WEB: ServiceId = ServiceId(0);
+
+    fn kinds() -> Kinds {
+        let mut kinds = Kinds::default();
+        for tls_key in [11, 12] {
+            kinds.number(Kind { service: WEB, syn_key: 9, tls_key });
+        }
+        kinds
+    }
+
+    /// Sources at so many addresses from each other, behind proxies or not, with answers of a bin.
+    pub(crate) fn traits(apart: u32, is_proxied: bool, response_bin: u32, tls: u32) -> Traits {
+        let kinds = kinds();
+        let window: Vec<_> = (0..100_u32)
+            .map(|number| Block {
+                source: Source::of_v4((number * apart).into()),
+                kind: crate::block::KindId(tls),
+                ..block(
+                    1 + (number / 40) as u16,
+                    0,
+                    if is_proxied { [4, 8, 8] } else { [4, 2, 4] },
+                    Sizes(1 << (4 * response_bin)),
+                )
+            })
+            .collect();
+        let population = &populations(&window, &kinds, |_| true)[&WEB];
+        Traits::of(&population.sources, population, &kinds).expect("there are members")
+    }
+
+    #[test]
+    fn members_are_summed_up() {
+        let near = traits(1, true, 7, 0);
+        assert_eq!((near.neighbours, near.exchanges, near.response_bytes), (100, 2, Some(8192)));
+        assert!((near.proxied - 1.0).abs() < 1e-9);
+        let far = traits(256, false, 2, 0);
+        assert_eq!((far.neighbours, far.response_bytes), (1, Some(256)));
+        assert!(far.proxied < 1e-9);
+        assert_eq!(Traits::of(&[], &Population::default(), &kinds()), None);
+    }
+
+    #[test]
+    fn those_of_one_actor_are_alike_wherever_they_are() {
+        let one = traits(1, true, 7, 0);
+        assert!((one.similarity(&traits(999, true, 7, 0)) - 1.0).abs() < 1e-9);
+        for other in [traits(1, false, 7, 0), traits(1, true, 6, 0), traits(1, true, 7, 1)] {
+            assert!(one.similarity(&other) < 1e-9);
+        }
+    }
+
+    #[test]
+    fn a_key_is_one_that_nearly_nobody_had() {
+        let kinds = kinds();
+        let clean = |others: u32| {
+            let window: Vec<_> = (0..10_000_u32)
+                .map(|number| Block {
+                    source: Source::of_v4(number.into()),
+                    kind: crate::block::KindId(u32::from(number >= others)),
+                    ..block(1, 0, [4, 2, 4], Sizes(1))
+                })
+                .collect();
+            Clean::of(&populations(&window, &kinds, |_| true)[&WEB], usize::MAX)
+        };
+        let traits = traits(1, true, 7, 0);
+        assert_eq!(traits.key(&[&clean(10)], &kinds), Some(Key { tls_key: 11, syn_key: 9 }));
+        assert_eq!(traits.key(&[&clean(11)], &kinds), None);
+        assert_eq!(traits.key(&[], &kinds), None, "nothing is known of others");
+    }
+}
