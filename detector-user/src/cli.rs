@@ -22,7 +22,7 @@ pub use guard::{GuardArgs, PlanArgs, TrafficArgs, VictimsArgs};
 pub use incident::{IncidentArgs, ThrottleArgs, UndoArgs};
 pub use look::{ExplainArgs, FingerprintArgs, ReplayArgs, TopArgs, TopFingerprintsArgs, TopOf};
 pub use policy::{ApplyArgs, CheckArgs, HistoryArgs, RollbackArgs, ShowArgs};
-pub use record::RecordArgs;
+pub use record::{HuntArgs, RecordArgs};
 pub use run::{MetricsAddress, RunArgs};
 pub use shell::{CompletionsArgs, ManArgs, Shell};
 
@@ -124,6 +124,9 @@ pub enum Command {
     /// Write what is counted of sources and clients to disk, a row for each of them and each minute. Works with the daemon dead.
     #[command(after_help = record::RECORD_NOTES)]
     Record(RecordArgs),
+    /// Look for fleets in recordings: one actor behind many sources, each of them below every limit.
+    #[command(after_help = record::HUNT_NOTES)]
+    Hunt(HuntArgs),
     /// Run captures through the kernel program, with their own clock, and say what a policy would have done.
     #[command(after_help = look::REPLAY_NOTES)]
     Replay(ReplayArgs),
@@ -164,6 +167,7 @@ impl Command {
             Self::Events(args) => args.json,
             Self::Token(args) => args.json,
             Self::Record(args) => args.read.json,
+            Self::Hunt(args) => args.json,
             Self::Replay(args) => args.json,
             Self::Fingerprint(args) => args.json,
             Self::Unload(args) => args.write.read.json,

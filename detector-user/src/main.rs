@@ -60,6 +60,7 @@ fn execute(cli: &Cli) -> Result<u8, Failure> {
         Command::Man(args) => commands::man::man(args),
         Command::Victims(args) => commands::victims::victims(args),
         Command::Record(args) => commands::record::record(args),
+        Command::Hunt(args) => commands::hunt::hunt(args),
         Command::Replay(args) => commands::replay::replay(args),
         Command::Fingerprint(args) => commands::fingerprint::fingerprint(args),
         Command::Unload(args) => commands::unload::unload(args),

@@ -72,9 +72,8 @@ fn the_documentation_says_what_the_code_does() {
         row.to_vec()
     });
     hold("docs/reference.md", "metrics", &table(&["name", "kind", "labels", "meaning"], metrics));
-    let columns = COLUMNS
-        .iter()
-        .map(|(name, of, help)| vec![format!("`{name}`"), of.name(), (*help).to_owned()]);
+    let columns =
+        COLUMNS.iter().map(|(name, of, help)| vec![format!("`{name}`"), of.name(), (*help).to_owned()]);
     hold("docs/reference.md", "columns", &table(&["column", "type", "meaning"], columns));
     hold("docs/reference.md", "commands", &help());
     hold("docs/architecture.md", "maps", &cards());

@@ -47,6 +47,8 @@ const ROWS: &[Row] = &[
     ("victims --sample 1s --rule nosuch", 1, 2),
     ("record DIR --for 1s", 1, 0),
     ("record DIR --keep 10", 2, 2),
+    ("hunt FILE", 2, 2),
+    ("hunt NOSUCH", 1, 1),
     ("plan FILE", 1, 0),
     ("plan BAD", 2, 2),
     ("history", 0, 0),
@@ -86,8 +88,8 @@ const EMPTY_CAPTURE: [u8; 24] =
     [0xd4, 0xc3, 0xb2, 0xa1, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0, 0, 1, 0, 0, 0];
 
 /// Commands that are about no loaded program.
-const ELSEWHERE: [&str; 8] =
-    ["check", "completions", "fingerprint", "man", "replay", "run", "schema", "token"];
+const ELSEWHERE: [&str; 9] =
+    ["check", "completions", "fingerprint", "hunt", "man", "replay", "run", "schema", "token"];
 
 #[test]
 fn every_command_ends_with_the_code_that_is_promised() -> Result<()> {

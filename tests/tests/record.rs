@@ -36,7 +36,9 @@ impl Recorder {
         let mut command = site.command(&["record", to, "--epoch", "1s", "--node", "edge-7", "--json"])?;
         let child = Running::start(command.stdout(File::create(&said)?))?;
         let recorder = Self { child, said };
-        wait_until("the recorder has looked", PATIENCE, || Ok((!recorder.epochs()?.is_empty()).then_some(())))?;
+        wait_until("the recorder has looked", PATIENCE, || {
+            Ok((!recorder.epochs()?.is_empty()).then_some(()))
+        })?;
         Ok(recorder)
     }
 
@@ -134,7 +136,10 @@ fn rows_are_what_clients_did_since_it_began_also_while_the_daemon_dies_and_comes
     assert!(rows.is_sorted_by_key(|row| row.time_s), "by time");
     let of_client = sum(&rows, client);
     assert_eq!(of_client.packets, after - before, "{rows:#?}");
-    assert!(of_client.bytes > 60 * of_client.packets && of_client.bytes < 1000 * of_client.packets, "{of_client:?}");
+    assert!(
+        of_client.bytes > 60 * of_client.packets && of_client.bytes < 1000 * of_client.packets,
+        "{of_client:?}"
+    );
     assert_eq!((of_client.connections, of_client.handshakes, of_client.timed), (3, 3, [3; 3]), "{rows:#?}");
     let packets = counted(offender)?;
     let of_offender = sum(&rows, offender);

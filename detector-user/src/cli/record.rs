@@ -1,4 +1,4 @@
-//! What is about observations: `record`.
+//! What is about observations: `record`, `hunt`.
 
 use std::{path::PathBuf, str::FromStr, time::Duration};
 
@@ -41,6 +41,30 @@ pub struct RecordArgs {
     pub read: ReadArgs,
 }
 
+pub(super) const HUNT_NOTES: &str = "\
+Works on recordings of `detector record`, of one node or of several, and needs no root. It first
+learns what is usual at a service: of windows of a day that takes five days, of an hour two. A
+fleet is told as it was when the recordings ended. Fleets that are found in simulated rows say
+nothing certain about real ones; there is no public set of both.
+
+Examples:
+  detector hunt /var/lib/detector/observations
+  detector hunt monday.parquet tuesday.parquet --json | jq -r '.fleets[].members[]'";
+
+/// `hunt`.
+#[derive(Debug, Args)]
+pub struct HuntArgs {
+    /// Recordings, or directories of such.
+    #[arg(required = true, value_name = "RECORDING")]
+    pub recordings: Vec<PathBuf>,
+    /// Sources to remember for two weeks, each at each service: 2.4 bytes for each.
+    #[arg(long, value_name = "N", default_value_t = 20_000_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
+    pub sources: u64,
+    /// Answer as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(86_400);
@@ -50,11 +74,13 @@ fn epoch_time(text: &str) -> Result<Duration, String> {
 }
 
 fn file_time(text: &str) -> Result<Duration, String> {
-    time_within(60 * SECOND, DAY, text).ok_or_else(|| "expected a time from 1min to 1d, like 15min".to_owned())
+    time_within(60 * SECOND, DAY, text)
+        .ok_or_else(|| "expected a time from 1min to 1d, like 15min".to_owned())
 }
 
 fn record_time(text: &str) -> Result<Duration, String> {
-    time_within(SECOND, 365 * DAY, text).ok_or_else(|| "expected a time from 1s to 365d, like 10min".to_owned())
+    time_within(SECOND, 365 * DAY, text)
+        .ok_or_else(|| "expected a time from 1s to 365d, like 10min".to_owned())
 }
 
 /// A number of bytes on disk.

@@ -10,6 +10,7 @@ pub mod events;
 pub mod explain;
 pub mod fingerprint;
 pub mod history;
+pub mod hunt;
 pub mod incident;
 pub mod man;
 pub mod plan;
@@ -252,8 +253,13 @@ pub fn version_name(version: u64, epoch: u32) -> String {
 
 /// A time for people: UTC, to the second.
 pub fn time(unix_s: u64) -> String {
+    rfc3339(unix_s).replace('T', " ").replace('Z', "")
+}
+
+/// A time for programs: UTC, to the second (RFC 3339).
+pub fn rfc3339(unix_s: u64) -> String {
     let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(unix_s.min(TIME_S_MAX));
-    humantime::format_rfc3339_seconds(time).to_string().replace('T', " ").replace('Z', "")
+    humantime::format_rfc3339_seconds(time).to_string()
 }
 
 /// The last second of the year 9999: later times have no form.

@@ -8,7 +8,7 @@ use tokio::{
     time::{Instant, MissedTickBehavior},
 };
 
-use super::{EXIT_DONE, Failure, print_json_line, print_line, time, warn};
+use super::{EXIT_DONE, Failure, print_json_line, print_line, rfc3339, time, warn};
 use crate::{
     cli::RecordArgs,
     clock,
@@ -97,7 +97,12 @@ impl Run<'_> {
         let Some(over) = self.recorder.look(&self.maps, clock::unix_s(), span_s) else { return Ok(()) };
         self.keep(over)?;
         // After an unload and another start there are other maps.
-        match self.pins.loaded().map_err(Failure::from).and_then(|pins| Ok(Maps::pinned(&pins, Access::Read)?)) {
+        match self
+            .pins
+            .loaded()
+            .map_err(Failure::from)
+            .and_then(|pins| Ok(Maps::pinned(&pins, Access::Read)?))
+        {
             Ok(maps) => self.maps = maps,
             Err(failure) => {
                 self.directory.finish()?;
@@ -116,14 +121,17 @@ impl Run<'_> {
         let tidied = self.directory.write(start_s, rows, |service| manifest.service_name(service.0))?;
         self.rows += rows_of_epoch;
         self.epochs += 1;
-        self.tell(&Recorded { epoch: time(start_s), rows: rows_of_epoch, lost, removed: tidied.removed })
+        self.tell(
+            start_s,
+            &Recorded { epoch: rfc3339(start_s), rows: rows_of_epoch, lost, removed: tidied.removed },
+        )
     }
 
-    fn tell(&self, recorded: &Recorded) -> Result<(), Failure> {
+    fn tell(&self, start_s: u64, recorded: &Recorded) -> Result<(), Failure> {
         if self.args.read.json {
             return print_json_line(recorded);
         }
-        print_line(&format!("{}  {} rows", recorded.epoch, recorded.rows));
+        print_line(&format!("{}  {} rows", time(start_s), recorded.rows));
         if recorded.lost > 0 {
             warn(&format!("{} counts of sources or clients found no room in this epoch", recorded.lost));
         }

@@ -102,7 +102,17 @@ mod tests {
             response_sizes: [0; _],
         };
         let source = Address { family: Family::V4, high: key << 32, low: 0 };
-        Client { way, life, source, unit: Unit::V4Source, service: 1, connections: 0, handshakes, last_ns: 0, counts }
+        Client {
+            way,
+            life,
+            source,
+            unit: Unit::V4Source,
+            service: 1,
+            connections: 0,
+            handshakes,
+            last_ns: 0,
+            counts,
+        }
     }
 
     fn deeds(clients: &mut Clients, now: &[Client]) -> Vec<Client> {

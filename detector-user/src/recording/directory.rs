@@ -50,7 +50,12 @@ impl Directory {
     /// # Errors
     ///
     /// It cannot be made, read, or tidied.
-    pub fn open(path: &Path, node: &str, file_s: u64, bytes_max: u64) -> Result<(Self, Vec<PathBuf>), RecordingError> {
+    pub fn open(
+        path: &Path,
+        node: &str,
+        file_s: u64,
+        bytes_max: u64,
+    ) -> Result<(Self, Vec<PathBuf>), RecordingError> {
         fs::create_dir_all(path).map_err(|error| unwritten(path, error))?;
         let mut unfinished = Vec::new();
         for entry in fs::read_dir(path).map_err(|error| unwritten(path, error))? {
@@ -192,7 +197,8 @@ mod tests {
             let rows = vec![row(START_S + minute * 60, minute)];
             assert_eq!(to.write(START_S + minute * 60, rows, |_| "api").expect("written"), Tidied::default());
         }
-        let [first, second] = ["observations-20251122T130000Z.parquet", "observations-20251122T131500Z.parquet"];
+        let [first, second] =
+            ["observations-20251122T130000Z.parquet", "observations-20251122T131500Z.parquet"];
         assert_eq!(names(directory.path()), [first.to_owned(), format!("{second}.part")]);
         assert_eq!(times(&directory.path().join(first)), [0, 1, 14].map(|minute| START_S + minute * 60));
         to.finish().expect("finished");
@@ -228,7 +234,10 @@ mod tests {
         }
         removed.extend(to.finish().expect("finished").removed);
         let names_of: Vec<_> = removed.iter().filter_map(|path| path.file_name()?.to_str()).collect();
-        assert_eq!(names_of, ["observations-20251122T130000Z.parquet", "observations-20251122T130100Z.parquet"]);
+        assert_eq!(
+            names_of,
+            ["observations-20251122T130000Z.parquet", "observations-20251122T130100Z.parquet"]
+        );
         assert_eq!(names(directory.path()), ["notes.txt", "observations-20251122T130200Z.parquet"]);
     }
 }

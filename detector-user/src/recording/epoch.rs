@@ -98,7 +98,8 @@ impl Epoch {
         row.handshakes = row.handshakes.saturating_add(client.handshakes);
         if counts.syn_key != 0 {
             // Over QUIC there are none.
-            row.connections = row.connections.saturating_add(client.handshakes).saturating_add(client.connections);
+            row.connections =
+                row.connections.saturating_add(client.handshakes).saturating_add(client.connections);
         }
         // Of a sample of the connections all are counted.
         row.exchanges = row.exchanges.saturating_add(counts.exchanges.saturating_mul(EXCHANGE_SAMPLE as u32));
@@ -180,11 +181,7 @@ fn add<const BINS: usize>(sums: &mut [u32; BINS], counts: &[u16; BINS]) {
 
 #[cfg(test)]
 mod tests {
-    use detector_common::{
-        address::Family,
-        client::Client as Counts,
-        table::Unit,
-    };
+    use detector_common::{address::Family, client::Client as Counts, table::Unit};
 
     use super::*;
 
@@ -212,14 +209,20 @@ mod tests {
             request_sizes: [3; _],
             response_sizes: [0; _],
         };
-        let source = Address { family: Family::V4, high: u64::from(u32::from_be_bytes([198, 51, 100, source])) << 32, low: 0 };
+        let source = Address {
+            family: Family::V4,
+            high: u64::from(u32::from_be_bytes([198, 51, 100, source])) << 32,
+            low: 0,
+        };
         let unit = Unit::V4Source;
         Client { way: 0, life: 0, source, unit, service: 3, connections: 1, handshakes, last_ns, counts }
     }
 
     /// Keys, packets, connections and handshakes of each row.
     fn told(rows: &[Observation]) -> Vec<(Keys, u64, u32, u32)> {
-        rows.iter().map(|row| ((row.kind.syn_key, row.kind.tls_key), row.packets, row.connections, row.handshakes)).collect()
+        rows.iter()
+            .map(|row| ((row.kind.syn_key, row.kind.tls_key), row.packets, row.connections, row.handshakes))
+            .collect()
     }
 
     #[test]
@@ -236,7 +239,10 @@ mod tests {
         assert_eq!(told(&rows), [((1, 10), 0, 4, 2), ((1, 20), 100, 8, 4)]);
         let row = &rows[1];
         assert_eq!((row.time_s, row.span_s, row.bytes, row.dropped_packets), (START_S, 60, 10_000, 10));
-        assert_eq!((row.exchanges, row.request_sizes, row.rtt, row.hello_gap), (4 * 8, [6; _], [2; _], [0; _]));
+        assert_eq!(
+            (row.exchanges, row.request_sizes, row.rtt, row.hello_gap),
+            (4 * 8, [6; _], [2; _], [0; _])
+        );
         assert_eq!(row.source.to_string(), "198.51.100.7/32");
     }
 

@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     fs::File,
-    io::Write,
+    io::{self, Write},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -21,6 +21,7 @@ use parquet::{
     file::{
         properties::WriterProperties,
         reader::{FileReader as _, RowGroupReader, SerializedFileReader},
+        statistics::Statistics,
         writer::{SerializedFileWriter, SerializedRowGroupWriter},
     },
     schema::parser::parse_message_type,
@@ -80,7 +81,11 @@ pub const COLUMNS: [(&str, ColumnType, &str); 18] = [
     ("service", ColumnType::Text, "name of the service; `none`: a policy took it away since"),
     ("source", ColumnType::Text, "`198.51.100.7/32`, or an IPv6 /64"),
     ("syn_key", ColumnType::Long, "key of the client's SYN; 0: not known, also over QUIC"),
-    ("tls_key", ColumnType::Long, "key of its ClientHello, over QUIC of the shape of its first packet; 0: not known"),
+    (
+        "tls_key",
+        ColumnType::Long,
+        "key of its ClientHello, over QUIC of the shape of its first packet; 0: not known",
+    ),
     ("packets", ColumnType::Long, "packets of the source, told of one of its clients"),
     ("bytes", ColumnType::Long, "their bytes, Ethernet headers included"),
     ("dropped_packets", ColumnType::Long, "packets of these that were refused, also in shadow"),
@@ -91,7 +96,11 @@ pub const COLUMNS: [(&str, ColumnType, &str); 18] = [
         ColumnType::Word,
         "requests with their responses: those of one connection in eight, times eight; right on average, of one source often 0",
     ),
-    ("request_sizes", ColumnType::List(SIZE_BINS), "exchanges that were counted, by the bytes of their requests"),
+    (
+        "request_sizes",
+        ColumnType::List(SIZE_BINS),
+        "exchanges that were counted, by the bytes of their requests",
+    ),
     ("response_sizes", ColumnType::List(SIZE_BINS), "… of their responses"),
     ("rtt", ColumnType::List(TIME_BINS), "connections by the time from the SYN to the client's first answer"),
     ("hello_gap", ColumnType::List(TIME_BINS), "… from that to the end of the ClientHello"),
@@ -106,16 +115,18 @@ fn schema() -> String {
 /// A recording cannot be written or read.
 #[derive(Debug, Error)]
 pub enum RecordingError {
-    /// The file is not there, or what it says of itself cannot be read.
-    #[error("cannot open {path}: {source}; expected a recording that `detector record` wrote, or another tool with the same columns")]
+    /// The file is not there, or cannot be read.
+    #[error("cannot open {path}: {source}")]
     Open {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
-        source: ParquetError,
+        /// What the system said.
+        source: io::Error,
     },
-    /// The file is Parquet, and not what is expected.
-    #[error("{path}: {found}; expected the columns that `detector record` writes")]
+    /// It is something else than a recording.
+    #[error(
+        "{path}: {found}; expected a recording that `detector record` wrote, or Parquet with its columns (docs/reference.md)"
+    )]
     Foreign {
         /// The file.
         path: PathBuf,
@@ -202,15 +213,20 @@ impl<W: Write + Send> Writer<W> {
     fn write_group(&mut self) -> Result<(), ParquetError> {
         let rows = std::mem::take(&mut self.rows);
         let mut group = Group { writer: self.file.next_row_group()? };
-        let texts = |of: &dyn Fn(&(ByteArray, Observation)) -> ByteArray| rows.iter().map(of).collect::<Vec<_>>();
+        let texts =
+            |of: &dyn Fn(&(ByteArray, Observation)) -> ByteArray| rows.iter().map(of).collect::<Vec<_>>();
         // Unsigned integers are stored as the signed ones of the same bits.
-        let longs = |of: &dyn Fn(&Observation) -> u64| rows.iter().map(|(_, row)| of(row) as i64).collect::<Vec<_>>();
-        let words = |of: &dyn Fn(&Observation) -> u32| rows.iter().map(|(_, row)| of(row) as i32).collect::<Vec<_>>();
+        let longs =
+            |of: &dyn Fn(&Observation) -> u64| rows.iter().map(|(_, row)| of(row) as i64).collect::<Vec<_>>();
+        let words =
+            |of: &dyn Fn(&Observation) -> u32| rows.iter().map(|(_, row)| of(row) as i32).collect::<Vec<_>>();
         group.column::<Int64Type>(&longs(&|row| row.time_s * 1000))?;
         group.column::<Int32Type>(&words(&|row| row.span_s))?;
         group.column::<ByteArrayType>(&texts(&|_| self.node.clone()))?;
         group.column::<ByteArrayType>(&texts(&|(service, _)| service.clone()))?;
-        group.column::<ByteArrayType>(&texts(&|(_, row)| ByteArray::from(row.source.to_string().into_bytes())))?;
+        group.column::<ByteArrayType>(&texts(&|(_, row)| {
+            ByteArray::from(row.source.to_string().into_bytes())
+        }))?;
         group.column::<Int64Type>(&longs(&|row| row.kind.syn_key))?;
         group.column::<Int64Type>(&longs(&|row| row.kind.tls_key))?;
         group.column::<Int64Type>(&longs(&|row| row.packets))?;
@@ -289,16 +305,16 @@ impl Recording {
     ///
     /// It cannot be read, or has other columns.
     pub fn open(path: &Path) -> Result<Self, RecordingError> {
-        let open = |source| RecordingError::Open { path: path.to_owned(), source };
-        let file = File::open(path).map_err(|error| open(error.into()))?;
-        let file = SerializedFileReader::new(file).map_err(open)?;
+        let foreign = |found: String| RecordingError::Foreign { path: path.to_owned(), found };
+        let file = File::open(path);
+        let file = file.map_err(|source| RecordingError::Open { path: path.to_owned(), source })?;
+        let file = SerializedFileReader::new(file).map_err(|error| foreign(error.to_string()))?;
         let schema = file.metadata().file_metadata().schema_descr();
         let columns = schema.columns().iter().enumerate().map(|(place, column)| {
             let name = column.path().parts().first().cloned().unwrap_or_default();
             (name, Place { place, most: (column.max_def_level(), column.max_rep_level()) })
         });
         let columns: HashMap<_, _> = columns.collect();
-        let foreign = |found: String| RecordingError::Foreign { path: path.to_owned(), found };
         let time = columns.get("time").ok_or_else(|| foreign("it has no column `time`".into()))?;
         let time_unit = match schema.column(time.place).logical_type_ref() {
             Some(LogicalType::Timestamp(timestamp)) => timestamp.unit,
@@ -307,12 +323,37 @@ impl Recording {
         Ok(Self { path: path.to_owned(), file, columns, time_unit, groups: 0, rows: 0 })
     }
 
+    /// The earliest time in its first row group, seconds since the Unix epoch; `None`: it has no rows.
+    ///
+    /// # Errors
+    ///
+    /// They cannot be read.
+    pub fn start_s(&self) -> Result<Option<u64>, RecordingError> {
+        let Some(metadata) = self.file.metadata().row_groups().iter().find(|group| group.num_rows() > 0)
+        else {
+            return Ok(None);
+        };
+        let time = self.columns.get("time").map(|place| metadata.column(place.place));
+        let least = time.and_then(|column| match column.statistics() {
+            Some(Statistics::Int64(statistics)) => statistics.min_opt().copied(),
+            _ => None,
+        });
+        let without = || {
+            self.foreign("its column `time` does not tell its least value in the file's statistics".into())
+        };
+        let least = least.ok_or_else(without)?;
+        seconds(least, self.time_unit).map(Some).ok_or_else(|| self.foreign("a time is before 1970".into()))
+    }
+
     /// The rows of the next row group, with the numbers that `services` has for their services; `None` at the end.
     ///
     /// # Errors
     ///
     /// They cannot be read, or a row is none.
-    pub fn next_group(&mut self, services: &mut Services) -> Result<Option<Vec<Observation>>, RecordingError> {
+    pub fn next_group(
+        &mut self,
+        services: &mut Services,
+    ) -> Result<Option<Vec<Observation>>, RecordingError> {
         if self.groups >= self.file.num_row_groups() {
             return Ok(None);
         }
@@ -335,8 +376,10 @@ impl Recording {
         let of_services = read.column::<ByteArrayType>("service")?;
         let sources = read.column::<ByteArrayType>("source")?;
         let [syn_keys, tls_keys, packets, bytes, dropped] =
-            ["syn_key", "tls_key", "packets", "bytes", "dropped_packets"].map(|name| read.column::<Int64Type>(name));
-        let (syn_keys, tls_keys, packets, bytes, dropped) = (syn_keys?, tls_keys?, packets?, bytes?, dropped?);
+            ["syn_key", "tls_key", "packets", "bytes", "dropped_packets"]
+                .map(|name| read.column::<Int64Type>(name));
+        let (syn_keys, tls_keys, packets, bytes, dropped) =
+            (syn_keys?, tls_keys?, packets?, bytes?, dropped?);
         let connections = read.column::<Int32Type>("connections")?;
         let handshakes = read.column::<Int32Type>("handshakes")?;
         let exchanges = read.column::<Int32Type>("exchanges")?;
@@ -370,11 +413,14 @@ impl Recording {
             let source = match known_sources.get(name.data()) {
                 Some(source) => *source,
                 None => {
-                    let source = text(name)?.parse().map_err(|error: detector_fleets::source::NotASource| wrong(error.to_string()))?;
+                    let source = text(name)?
+                        .parse()
+                        .map_err(|error: detector_fleets::source::NotASource| wrong(error.to_string()))?;
                     *known_sources.entry(name.data()).or_insert(source)
                 }
             };
-            let time_s = seconds(times[row], self.time_unit).ok_or_else(|| wrong("its time is before 1970".into()))?;
+            let time_s =
+                seconds(times[row], self.time_unit).ok_or_else(|| wrong("its time is before 1970".into()))?;
             observations.push(Observation {
                 time_s,
                 span_s: spans[row] as u32,
@@ -437,7 +483,8 @@ impl Reader<'_> {
     fn lists<const BINS: usize>(&self, name: &str) -> Result<Vec<[u32; BINS]>, RecordingError> {
         let (values, repetitions) = self.values::<Int32Type>(name)?;
         let is_whole = repetitions.is_some_and(|levels| {
-            levels.len() == self.rows * BINS && levels.iter().enumerate().all(|(at, level)| (*level == 0) == (at % BINS == 0))
+            levels.len() == self.rows * BINS
+                && levels.iter().enumerate().all(|(at, level)| (*level == 0) == (at % BINS == 0))
         });
         if !is_whole || values.len() != self.rows * BINS {
             let found = format!("a list of its column `{name}` has not {BINS} elements");

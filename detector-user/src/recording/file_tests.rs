@@ -22,7 +22,8 @@ fn read(path: &Path) -> Result<(Vec<Observation>, Services), RecordingError> {
 
 #[test]
 fn rows_are_read_as_they_were_written() {
-    let mut rows: Vec<_> = (0..GROUP_ROWS as u64 + 10).map(|number| row(START_S + number / 100, number)).collect();
+    let mut rows: Vec<_> =
+        (0..GROUP_ROWS as u64 + 10).map(|number| row(START_S + number / 100, number)).collect();
     rows[1].kind.service = ServiceId(1);
     rows[2].source = "2001:db8:1:2::/64".parse().expect("a source");
     let file = written(&rows);
@@ -39,11 +40,15 @@ fn what_is_no_recording_is_told_with_what_is_wrong() {
     let path = directory.path().join("x.parquet");
     assert!(refused(&path).contains("No such file"), "{}", refused(&path));
     std::fs::write(&path, "not parquet at all").expect("a file");
-    assert!(refused(&path).starts_with(&format!("cannot open {}", path.display())), "{}", refused(&path));
+    assert!(
+        refused(&path).contains("expected a recording that `detector record` wrote"),
+        "{}",
+        refused(&path)
+    );
     // Cut off before its end, as after a crash.
     let whole = std::fs::read(written(&[row(START_S, 1)]).path()).expect("bytes");
     std::fs::write(&path, &whole[..whole.len() - 20]).expect("a file");
-    assert!(refused(&path).starts_with("cannot open"), "{}", refused(&path));
+    assert!(refused(&path).starts_with(&format!("{}: ", path.display())), "{}", refused(&path));
 
     let with = |schema: &str, times: &[i64]| {
         let schema = Arc::new(parse_message_type(schema).expect("a schema"));

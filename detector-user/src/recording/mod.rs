@@ -6,6 +6,7 @@
 //! | which rows are that in an epoch? | [`epoch`] |
 //! | how do both go together, look by look? | [`recorder`] |
 //! | how are rows written and read? | [`file`] |
+//! | how are several files read as one? | [`merge`] |
 //! | which files are there, and for how long? | [`directory`] |
 
 pub mod clients;
@@ -14,8 +15,10 @@ pub mod epoch;
 pub mod file;
 #[cfg(test)]
 mod fixtures;
+pub mod merge;
 pub mod recorder;
 
 pub use directory::{Directory, Tidied};
 pub use file::{Recording, RecordingError};
+pub use merge::Merged;
 pub use recorder::{Over, Recorder};

@@ -153,7 +153,6 @@ impl Look {
     pub fn age(&self) -> Duration {
         Duration::from_nanos(clock::kernel_ns().saturating_sub(self.head.at_ns))
     }
-
 }
 
 impl Head {
