@@ -76,7 +76,7 @@ impl Default for Counts {
 }
 
 impl Counts {
-    /// Those of a family, a count for each category.
+    /// Those of a family of which it says something, a count for each category.
     pub fn of(&self, family: Family) -> &[u32] {
         &self.families[family as usize]
     }
@@ -85,7 +85,8 @@ impl Counts {
     pub fn add(&mut self, did: &Block) {
         self.sources += 1;
         for family in Family::ALL {
-            self.families[family as usize][family.category(did)] += 1;
+            let category = family.category(did);
+            self.families[family as usize][category] += u32::from(family.is_known(category));
         }
     }
 }

@@ -36,6 +36,15 @@ impl Family {
         }
     }
 
+    /// Whether a category of it says something. Sizes are known of the exchanges that were followed, and of many sources none was: that
+    /// is a property of how exchanges are sampled and not of the source.
+    pub const fn is_known(self, category: usize) -> bool {
+        match self {
+            Self::Homogeneity | Self::Path => true,
+            Self::Size => category / SIZES < SIZES - 1 || category % SIZES < SIZES - 1,
+        }
+    }
+
     /// The category of what a source did.
     pub fn category(self, did: &Block) -> usize {
         match self {
@@ -46,7 +55,7 @@ impl Family {
     }
 }
 
-/// Classes of volume: 1, 2, 3–4, 5–8, 9–16, 17–32 and more exchanges.
+/// Classes of volume: 1, 2, 3–4, 5–8, 9–16, 17–32 and more connections.
 pub const VOLUMES: usize = 7;
 
 /// Classes of time from first to last activity: below 1, 5, 30 and 120 minutes, and longer.
@@ -64,9 +73,9 @@ pub const PATHS: usize = HELLO_GAPS * FINISH_GAPS;
 /// Classes of the most frequent size, the last one unknown.
 const SIZES: usize = 17;
 
-/// The class of how much a source did: of its exchanges, or of its connections where no exchange was seen.
+/// The class of how much a source did: of its connections, each of which is counted, while exchanges are estimated from few of them.
 pub fn volume(did: &Block) -> usize {
-    let volume = u32::from(did.exchanges.max(did.connections).max(1));
+    let volume = u32::from(did.connections.max(1));
     ((u32::BITS - (volume - 1).leading_zeros()) as usize).min(VOLUMES - 1)
 }
 

@@ -87,6 +87,11 @@ impl History {
         self.families[0].iter().copied().map(f64::from).sum()
     }
 
+    /// Sources of which a family says something.
+    pub fn known(&self, family: Family) -> f64 {
+        self.families[family as usize].iter().copied().map(f64::from).sum()
+    }
+
     /// Whether it says what is expected of the cell.
     pub fn is_enough(&self) -> bool {
         self.sources() >= SOURCES_OF_HISTORY_MIN
