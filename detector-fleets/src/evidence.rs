@@ -59,7 +59,7 @@ pub struct Evidence {
 fn measure(family: Family, shares: impl Iterator<Item = f64>) -> f64 {
     match family {
         Family::Homogeneity => sum_of(shares, |category| !family::is_heavy(category)),
-        Family::Path => sum_of(shares, family::is_proxied),
+        Family::Path => sum_of(shares, |evidence| evidence == 1),
         Family::Size => shares.fold(0.0, f64::max),
     }
 }

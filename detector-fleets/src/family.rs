@@ -36,12 +36,24 @@ impl Family {
         }
     }
 
-    /// Whether a category of it says something. Sizes are known of the exchanges that were followed, and of many sources none was: that
-    /// is a property of how exchanges are sampled and not of the source.
-    pub const fn is_known(self, category: usize) -> bool {
+    /// What is counted as evidence of a category; `None`: it says nothing. Of ways only whether a proxy is on them: everything else of them
+    /// is where clients are. Sizes are known of the exchanges that were followed, and of many sources none was: that is a property of how
+    /// exchanges are sampled and not of the source.
+    pub const fn evidence(self, category: usize) -> Option<usize> {
         match self {
-            Self::Homogeneity | Self::Path => true,
-            Self::Size => category / SIZES < SIZES - 1 || category % SIZES < SIZES - 1,
+            Self::Homogeneity => Some(category),
+            Self::Path if category == PATHS - 1 => None,
+            Self::Path => Some(is_proxied(category) as usize),
+            Self::Size if category == SIZES * SIZES - 1 => None,
+            Self::Size => Some(category),
+        }
+    }
+
+    /// Kinds of evidence that it has.
+    pub const fn evidences(self) -> usize {
+        match self {
+            Self::Path => 2,
+            Self::Homogeneity | Self::Size => self.categories(),
         }
     }
 

@@ -65,7 +65,7 @@ impl Default for History {
             last_window: 0,
             share: 0.0,
             square: 0.0,
-            families: Family::ALL.map(|family| vec![0.0; family.categories()].into()),
+            families: Family::ALL.map(|family| vec![0.0; family.evidences()].into()),
             concentrations: Default::default(),
         }
     }
