@@ -71,12 +71,12 @@ pub struct Counts {
 
 impl Default for Counts {
     fn default() -> Self {
-        Self { sources: 0, families: Family::ALL.map(|family| vec![0; family.categories()].into()) }
+        Self { sources: 0, families: Family::ALL.map(|family| vec![0; family.evidences()].into()) }
     }
 }
 
 impl Counts {
-    /// Those of a family, a count for each category.
+    /// Those of a family, a count for each kind of evidence.
     pub fn of(&self, family: Family) -> &[u32] {
         &self.families[family as usize]
     }
@@ -85,7 +85,9 @@ impl Counts {
     pub fn add(&mut self, did: &Block) {
         self.sources += 1;
         for family in Family::ALL {
-            self.families[family as usize][family.category(did)] += 1;
+            if let Some(evidence) = family.evidence(family.category(did)) {
+                self.families[family as usize][evidence] += 1;
+            }
         }
     }
 }

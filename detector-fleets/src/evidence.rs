@@ -29,6 +29,12 @@ const CONCENTRATION_UNKNOWN: f64 = 2.0;
 const PARENT_SOURCES: f64 = 30.0;
 const UNIFORM_SOURCES: f64 = 10.0;
 
+/// Parameters of what a fleet does, which is not known: spread over the categories that were ever seen, so much for each or so much for
+/// all, and as all of the service do.
+const WIDE_EACH: f64 = 0.5;
+const NARROW: f64 = 2.0;
+const LIKE_USERS: f64 = 2.0;
+
 /// Shares of so many sources, with some more of a fixed share.
 fn mixed(shares: impl Iterator<Item = f64>, sources: f64, share: f64, more: f64) -> Vec<f64> {
     shares.map(|own| (own * sources + share * more) / (sources + more)).collect()
@@ -53,7 +59,7 @@ pub struct Evidence {
 fn measure(family: Family, shares: impl Iterator<Item = f64>) -> f64 {
     match family {
         Family::Homogeneity => sum_of(shares, |category| !family::is_heavy(category)),
-        Family::Path => sum_of(shares, family::is_proxied),
+        Family::Path => sum_of(shares, |evidence| evidence == 1),
         Family::Size => shares.fold(0.0, f64::max),
     }
 }
@@ -70,11 +76,11 @@ pub fn weigh(cell: &Cell, counts: &Counts, histories: &Histories) -> Vec<Evidenc
 
 fn weigh_family(cell: &Cell, counts: &Counts, histories: &Histories, family: Family) -> Option<Evidence> {
     let of_service = histories.of_service(cell.service)?;
-    let parent = of_service.shares(family)?;
+    let seen = of_service.shares(family)?;
     let own = histories.of(cell).filter(|own| own.is_enough());
     let parent =
-        mixed(parent.iter().copied(), of_service.sources(), 1.0 / parent.len() as f64, UNIFORM_SOURCES);
-    let expected = match own.and_then(|own| Some((own.shares(family)?, own.sources()))) {
+        mixed(seen.iter().copied(), of_service.known(family), 1.0 / seen.len() as f64, UNIFORM_SOURCES);
+    let expected = match own.and_then(|own| Some((own.shares(family)?, own.known(family)))) {
         Some((shares, sources)) => shares
             .iter()
             .zip(&parent)
@@ -91,10 +97,20 @@ fn weigh_family(cell: &Cell, counts: &Counts, histories: &Histories, family: Fam
 
     let counts = counts.of(family);
     let sources = f64::from(counts.iter().sum::<u32>());
+    if sources == 0.0 {
+        return None;
+    }
     let categories = counts.len() as f64;
-    let is_possible = |category: usize| parent[category] > 0.0 || counts[category] > 0;
+    // Of all categories few are ever seen; what a fleet is allowed is spread over those.
+    let is_possible = |category: usize| seen[category] > 0.0 || counts[category] > 0;
     let possible = (0..counts.len()).filter(|&category| is_possible(category)).count() as f64;
-    let fleet = log_likelihood(counts, 0.5 * possible + 2.0, |category| 0.5 + 2.0 * parent[category]);
+    let fleet_of = |spread: f64| {
+        let total = spread + LIKE_USERS;
+        log_likelihood(counts, total, |category| spread / possible + LIKE_USERS * parent[category])
+    };
+    // A fleet may be of a few categories or of many: the mean of both likelihoods.
+    let (narrow, wide) = (fleet_of(NARROW.min(WIDE_EACH * possible)), fleet_of(WIDE_EACH * possible));
+    let fleet = narrow.max(wide) + (-(narrow - wide).abs()).exp().ln_1p() - std::f64::consts::LN_2;
     let users = log_likelihood(counts, concentration + UNEXPECTED * categories, |category| {
         concentration * expected[category] + UNEXPECTED
     });

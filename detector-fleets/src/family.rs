@@ -36,6 +36,27 @@ impl Family {
         }
     }
 
+    /// What is counted as evidence of a category; `None`: it says nothing. Of ways only whether a proxy is on them: everything else of them
+    /// is where clients are. Sizes are known of the exchanges that were followed, and of many sources none was: that is a property of how
+    /// exchanges are sampled and not of the source.
+    pub const fn evidence(self, category: usize) -> Option<usize> {
+        match self {
+            Self::Homogeneity => Some(category),
+            Self::Path if category == PATHS - 1 => None,
+            Self::Path => Some(is_proxied(category) as usize),
+            Self::Size if category == SIZES * SIZES - 1 => None,
+            Self::Size => Some(category),
+        }
+    }
+
+    /// Kinds of evidence that it has.
+    pub const fn evidences(self) -> usize {
+        match self {
+            Self::Path => 2,
+            Self::Homogeneity | Self::Size => self.categories(),
+        }
+    }
+
     /// The category of what a source did.
     pub fn category(self, did: &Block) -> usize {
         match self {
@@ -46,7 +67,7 @@ impl Family {
     }
 }
 
-/// Classes of volume: 1, 2, 3–4, 5–8, 9–16, 17–32 and more exchanges.
+/// Classes of volume: 1, 2, 3–4, 5–8, 9–16, 17–32 and more connections.
 pub const VOLUMES: usize = 7;
 
 /// Classes of time from first to last activity: below 1, 5, 30 and 120 minutes, and longer.
@@ -64,9 +85,9 @@ pub const PATHS: usize = HELLO_GAPS * FINISH_GAPS;
 /// Classes of the most frequent size, the last one unknown.
 const SIZES: usize = 17;
 
-/// The class of how much a source did: of its exchanges, or of its connections where no exchange was seen.
+/// The class of how much a source did: of its connections, each of which is counted, while exchanges are estimated from few of them.
 pub fn volume(did: &Block) -> usize {
-    let volume = u32::from(did.exchanges.max(did.connections).max(1));
+    let volume = u32::from(did.connections.max(1));
     ((u32::BITS - (volume - 1).leading_zeros()) as usize).min(VOLUMES - 1)
 }
 

@@ -65,7 +65,7 @@ impl Default for History {
             last_window: 0,
             share: 0.0,
             square: 0.0,
-            families: Family::ALL.map(|family| vec![0.0; family.categories()].into()),
+            families: Family::ALL.map(|family| vec![0.0; family.evidences()].into()),
             concentrations: Default::default(),
         }
     }
@@ -85,6 +85,11 @@ impl History {
     /// Sources that it knows of.
     pub fn sources(&self) -> f64 {
         self.families[0].iter().copied().map(f64::from).sum()
+    }
+
+    /// Sources of which a family says something.
+    pub fn known(&self, family: Family) -> f64 {
+        self.families[family as usize].iter().copied().map(f64::from).sum()
     }
 
     /// Whether it says what is expected of the cell.

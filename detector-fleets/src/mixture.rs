@@ -259,7 +259,9 @@ fn maximise(
     for _ in 0..ROUNDS_MAX {
         let members: f64 = fleets.iter().map(|fleet| fleet.sources).sum();
         let users_share = ((sources - members) / sources).max(1e-9).ln();
-        let shares: Vec<_> = fleets.iter().map(|fleet| (fleet.sources / sources).max(1e-12).ln()).collect();
+        // A fleet of less than one source is none, and does not come back.
+        let share = |fleet: &Component| if fleet.sources < 1.0 { 0.0 } else { fleet.sources / sources };
+        let shares: Vec<_> = fleets.iter().map(|fleet| share(fleet).ln()).collect();
         for (place, point) in points.iter().enumerate() {
             let of_users = of_users[place] + users_share;
             let mut most = of_users;
