@@ -92,7 +92,7 @@ pub fn hunt(args: &HuntArgs) -> Result<u8, Failure> {
     let mut detection = Detection::new(args.sources, SECRET);
     let (mut rows, mut from_s, mut to_s) = (0_u64, None, 0);
     let mut progress = Progress::new(args.json);
-    while let Some(row) = merged.next()? {
+    while let Some(row) = merged.next_row()? {
         from_s.get_or_insert(row.time_s);
         to_s = to_s.max(row.time_s + u64::from(row.span_s));
         // What is found is asked for at the end: a fleet keeps what was said of it.

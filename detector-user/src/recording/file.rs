@@ -461,6 +461,9 @@ fn seconds(time: i64, unit: TimeUnit) -> Option<u64> {
     })
 }
 
+/// Values of a column, and of one of lists their repetition levels.
+type Values<T> = (Vec<T>, Option<Vec<i16>>);
+
 /// Reads columns of a row group.
 struct Reader<'a> {
     recording: &'a Recording,
@@ -494,8 +497,8 @@ impl Reader<'_> {
         Ok(lists.iter().map(|list| list.map(|count| count as u32)).collect())
     }
 
-    /// All values of a column, and of one of lists their repetition levels.
-    fn values<T: DataType>(&self, name: &str) -> Result<(Vec<T::T>, Option<Vec<i16>>), RecordingError> {
+    /// All values of a column.
+    fn values<T: DataType>(&self, name: &str) -> Result<Values<T::T>, RecordingError> {
         let missing = || self.recording.foreign(format!("it has no column `{name}`"));
         let Place { place, most } = *self.recording.columns.get(name).ok_or_else(missing)?;
         let physical = self.group.metadata().column(place).column_type();

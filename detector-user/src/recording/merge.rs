@@ -89,7 +89,7 @@ impl Merged {
     /// # Errors
     ///
     /// A recording cannot be read.
-    pub fn next(&mut self) -> Result<Option<Observation>, RecordingError> {
+    pub fn next_row(&mut self) -> Result<Option<Observation>, RecordingError> {
         let first = |open: &[Input]| (0..open.len()).min_by_key(|&number| (open[number].next.time_s, number));
         let mut number = first(&self.open);
         while let Some((start_s, _)) = self.waiting.last()
@@ -141,7 +141,7 @@ mod tests {
 
     fn read(paths: &[PathBuf]) -> Result<Vec<(u64, u64)>, RecordingError> {
         let (mut merged, mut rows) = (Merged::open(paths)?, Vec::new());
-        while let Some(row) = merged.next()? {
+        while let Some(row) = merged.next_row()? {
             rows.push((row.time_s, row.kind.tls_key));
         }
         Ok(rows)

@@ -5,7 +5,7 @@
 //! | what was counted between two looks at the clients? (of sources: [`crate::traffic::Look::next`]) | [`clients`] |
 //! | which rows are that in an epoch? | [`epoch`] |
 //! | how do both go together, look by look? | [`recorder`] |
-//! | how are rows written and read? | [`file`] |
+//! | how are rows written and read? | [`mod@file`] |
 //! | how are several files read as one? | [`merge`] |
 //! | which files are there, and for how long? | [`directory`] |
 
