@@ -2,8 +2,8 @@
 
 use crate::{
     alarm::{FAMILY_MIN, Finding},
-    cells::{Cell, Common},
-    family::{self, Family},
+    cells::{Cell, Common, Way},
+    family::Family,
     traits::Traits,
 };
 
@@ -108,7 +108,7 @@ impl Explanation {
 /// Whether an alarm tells of proxies: its family says so, or the cell is of those behind one.
 fn has_path_evidence(alarm: &Finding) -> bool {
     let is_proxied = match alarm.cell.common {
-        Common::Path(path) | Common::TlsAndPath(_, path) => family::is_proxied(path.into()),
+        Common::Path(way) | Common::TlsAndPath(_, way) => way == Way::Proxied,
         _ => false,
     };
     is_proxied || log_factor(alarm, Family::Path) >= FAMILY_MIN
@@ -262,8 +262,7 @@ mod tests {
         assert!(!is_uniform(&without_path, &traits(1, false, 7, 0)), "servers");
         let with_path = alarm(Common::Tls(1), 15.0, 9.0, 15.0);
         assert!(!is_uniform(&with_path, &traits(256, true, 7, 0)), "homes behind which somebody is");
-        let proxied = Family::Path.category(&family::tests::block(1, 0, [4, 8, 7], crate::block::Sizes(1)));
-        let of_path = alarm(Common::Path(proxied as u8), 15.0, 0.0, 15.0);
+        let of_path = alarm(Common::Path(Way::Proxied), 15.0, 0.0, 15.0);
         assert!(!is_uniform(&of_path, &traits(256, true, 7, 0)), "a cell of those behind proxies");
     }
 

@@ -164,7 +164,7 @@ pub(crate) mod tests {
 
     #[test]
     fn volumes_double_and_lives_are_in_minutes() {
-        let volume = |exchanges| volume(&block(exchanges, 0, [NOT_TIMED; 3], Sizes(0)));
+        let volume = |connections| volume(&Block { connections, ..block(7, 0, [NOT_TIMED; 3], Sizes(0)) });
         assert_eq!(
             [0, 1, 2, 3, 4, 5, 8, 9, 16, 17, 32, 33, 60_000].map(volume),
             [0, 0, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6]
