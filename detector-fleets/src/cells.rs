@@ -26,8 +26,8 @@ pub enum Common {
     TlsAndSyn(u64, u64),
     /// The ClientHello, and whether a proxy is on the way to the client.
     TlsAndPath(u64, Way),
-    /// Whether a proxy is on the way to the client.
-    Path(Way),
+    /// The category of the way to the client.
+    Path(u8),
 }
 
 impl Common {
@@ -64,9 +64,9 @@ pub enum Way {
 }
 
 impl Way {
-    /// That to the client of a block.
-    pub fn of(did: &Block) -> Self {
-        match Family::Path.evidence(family::path(did)) {
+    /// That of a category of [`Family::Path`].
+    pub const fn of(path: usize) -> Self {
+        match Family::Path.evidence(path) {
             None => Self::Unknown,
             Some(0) => Self::Straight,
             Some(_) => Self::Proxied,
@@ -140,7 +140,7 @@ fn for_each_source(window: &[Block], kinds: &Kinds, mut call: impl FnMut(Cell, &
         of_source.clear();
         of_source.extend(blocks.iter().filter(|block| block.is_new).flat_map(|block| {
             let kind = kinds.kind(block.kind);
-            let commons = commons(kind.tls_key, kind.syn_key, Way::of(block));
+            let commons = commons(kind.tls_key, kind.syn_key, family::path(block) as u8);
             commons.map(|common| (Cell { service: kind.service, common }, *block))
         }));
         of_source.sort_by_key(|(cell, _)| *cell);
@@ -155,14 +155,14 @@ fn for_each_source(window: &[Block], kinds: &Kinds, mut call: impl FnMut(Cell, &
 }
 
 /// What a new source has in common with others, by its client.
-pub(crate) fn commons(tls_key: u64, syn_key: u64, way: Way) -> [Common; Common::PROJECTIONS] {
+pub(crate) fn commons(tls_key: u64, syn_key: u64, path: u8) -> [Common; Common::PROJECTIONS] {
     [
         Common::Service,
         Common::Tls(tls_key),
         Common::Syn(syn_key),
         Common::TlsAndSyn(tls_key, syn_key),
-        Common::TlsAndPath(tls_key, way),
-        Common::Path(way),
+        Common::TlsAndPath(tls_key, Way::of(path.into())),
+        Common::Path(path),
     ]
 }
 

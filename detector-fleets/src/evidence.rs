@@ -35,9 +35,6 @@ const WIDE_EACH: f64 = 0.5;
 const NARROW: f64 = 2.0;
 const LIKE_USERS: f64 = 2.0;
 
-/// Standard errors by which heavy users may be more than expected before they speak against a fleet.
-const ERRORS: f64 = 2.0;
-
 /// Shares of so many sources, with some more of a fixed share.
 fn mixed(shares: impl Iterator<Item = f64>, sources: f64, share: f64, more: f64) -> Vec<f64> {
     shares.map(|own| (own * sources + share * more) / (sources + more)).collect()
@@ -121,10 +118,7 @@ fn weigh_family(cell: &Cell, counts: &Counts, histories: &Histories, family: Fam
     let measured = (measure(family, observed()), measure(family, expected.iter().copied()));
     let is_more_even = entropy(counts) >= entropy_of(expected.iter().copied());
     let is_of_a_fleet = match family {
-        Family::Homogeneity => {
-            let error = (measured.1 * (1.0 - measured.1) / sources).sqrt();
-            measured.0 > measured.1 - ERRORS * error && !is_more_even
-        }
+        Family::Homogeneity => measured.0 > measured.1 && !is_more_even,
         Family::Path => measured.0 > measured.1,
         Family::Size => !is_more_even,
     };

@@ -186,6 +186,17 @@ pub(crate) mod tests {
         );
     }
 
+    #[test]
+    fn what_is_not_known_is_no_evidence() {
+        let of = |family: Family, times, sizes| family.evidence(family.category(&block(1, 0, times, sizes)));
+        assert_eq!(of(Family::Path, [NOT_TIMED; 3], Sizes(0)), None);
+        assert_eq!(of(Family::Path, [6, 2, 6], Sizes(0)), Some(0));
+        assert_eq!(of(Family::Path, [6, 7, 8], Sizes(0)), Some(1));
+        assert_eq!(of(Family::Size, [NOT_TIMED; 3], Sizes(0)), None);
+        assert!(of(Family::Size, [NOT_TIMED; 3], Sizes(1)).is_some());
+        assert_eq!((response_bin(SIZES * 3 + 7), response_bin(SIZES - 1)), (Some(7), None));
+    }
+
     proptest! {
         #[test]
         fn every_source_is_in_a_category(

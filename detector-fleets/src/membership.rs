@@ -13,6 +13,7 @@ use crate::{
     alarm::Finding,
     block::Block,
     cells::{Common, Way, commons},
+    family,
     interval::Kinds,
     limits::{ALARMED_CELLS_MAX, FLEETS_OF_LOOK_MAX, MEMBERS_MAX},
     mixture::Mixture,
@@ -156,7 +157,8 @@ impl Beginnings {
         let of_known = std::iter::repeat_n(KNOWN_WEIGHT, known);
         let weights = alarms.iter().map(of_alarm).chain(of_known).collect();
         let is_proxied = |&alarm: &usize| match question.alarms[alarm].cell.common {
-            Common::Path(way) | Common::TlsAndPath(_, way) => way == Way::Proxied,
+            Common::Path(path) => family::is_proxied(path.into()),
+            Common::TlsAndPath(_, way) => way == Way::Proxied,
             _ => false,
         };
         let is_proxied = alarms.iter().map(is_proxied).chain(std::iter::repeat_n(false, known)).collect();
@@ -212,7 +214,7 @@ impl Beginnings {
 
 fn cells_of(block: &Block, kinds: &Kinds, alarmed: &HashMap<Common, usize>) -> u128 {
     let kind = kinds.kind(block.kind);
-    let commons = commons(kind.tls_key, kind.syn_key, Way::of(block));
+    let commons = commons(kind.tls_key, kind.syn_key, family::path(block) as u8);
     commons.iter().filter_map(|common| alarmed.get(common)).fold(0, |bits, &bit| bits | 1 << bit)
 }
 
@@ -445,7 +447,8 @@ mod tests {
 
     #[test]
     fn whoever_is_behind_proxies_is_one_fleet() {
-        let of_all = finding(Common::Path(Way::Proxied), 300, 0.0);
+        let of_all =
+            finding(Common::Path(Family::Path.category(&member(0, crate::block::KindId(0))) as u8), 300, 0.0);
         let of_key = finding(Common::TlsAndPath(12, Way::Proxied), 30, 0.0);
         assert_eq!(asked(&[&of_all, &of_key], &[]).len(), 1);
         let straight = finding(Common::TlsAndPath(12, Way::Straight), 30, 0.0);
