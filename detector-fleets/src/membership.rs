@@ -334,7 +334,13 @@ impl Scores {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{block::Sizes, cells::Cell, family::tests::block, observation::Kind, profile::populations};
+    use crate::{
+        block::Sizes,
+        cells::Cell,
+        family::{Family, tests::block},
+        observation::Kind,
+        profile::populations,
+    };
 
     const WEB: ServiceId = ServiceId(0);
 
