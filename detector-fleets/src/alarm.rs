@@ -225,6 +225,6 @@ mod tests {
             Finding { cell, sources: 100, expected_sources: 1.0, z: 12.0, evidence }
         };
         assert!(!finding(5.5, 20.0, -4.0).is_alarm());
-        assert!(finding(-1.7, 20.0, 8.0).is_alarm() && finding(5.0, -4.0, 5.0).is_alarm());
+        assert!(finding(-1.7, 20.0, 8.0).is_alarm() && finding(9.0, -4.0, 9.0).is_alarm());
     }
 }

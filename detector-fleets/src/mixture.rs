@@ -117,8 +117,7 @@ impl Users {
             let [tls, syn, new, ..] = *point;
             *users.of_keys.entry([tls, 1, syn]).or_insert(0.0) += count;
             *users.of_keys.entry([tls, 2, new]).or_insert(0.0) += count;
-            for feature in 3..FEATURES {
-                let category = point[feature];
+            for (feature, &category) in point.iter().enumerate().skip(3) {
                 *users.of_families.entry([tls, new, feature as u32, category]).or_insert(0.0) += count;
                 *users.of_new.entry([feature as u32, new, category]).or_insert(0.0) += count;
             }
@@ -316,7 +315,7 @@ pub(crate) mod tests {
         let random = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 17;
         Profile {
             kind: KindId((random % 3) as u32),
-            is_new: random / 3 % 4 == 0,
+            is_new: (random / 3).is_multiple_of(4),
             categories: [(random / 12 % 35) as u16, (random / 420 % 3) as u16, (random / 1260 % 40) as u16],
         }
     }
