@@ -433,6 +433,17 @@ mod tests {
     }
 
     #[test]
+    fn whom_a_longer_window_did_not_take_a_shorter_one_does_not_take_either() {
+        let mut fleets = Fleets::default();
+        look(&mut fleets, 100, 1, 0, 0..3, &[], true);
+        look(&mut fleets, 104, 6, 0, 0..3, &[1], true);
+        look(&mut fleets, 104, 1, 0, 0..9, &[1], true);
+        assert_eq!(told(&fleets), [(1, vec![0, 1, 2])]);
+        look(&mut fleets, 105, 1, 0, 7..9, &[1], true);
+        assert_eq!(told(&fleets), [(1, vec![0, 1, 2, 7, 8])], "who comes later is asked");
+    }
+
+    #[test]
     fn members_expire_a_day_after_they_were_active_and_fleets_are_forgotten() {
         let mut fleets = Fleets::default();
         look(&mut fleets, 100, 1, 0, 0..3, &[], true);
