@@ -3,6 +3,7 @@
 use crate::{
     cells::{Cell, Cells, Common, Counts},
     evidence::{Evidence, weigh},
+    family::Family,
     history::{Histories, History},
     limits::SOURCES_OF_CELL_MIN,
     observation::ServiceId,
@@ -52,7 +53,10 @@ impl Finding {
     /// Whether it is an alarm.
     pub fn is_alarm(&self) -> bool {
         let hard = self.evidence.iter().filter(|evidence| evidence.log_factor >= FAMILY_MIN).count();
-        hard >= FAMILIES_MIN && self.total() >= EVIDENCE_MIN
+        // People who moved behind a relay come through a proxy and do what they did before: what sources do has to say it, too.
+        let does = self.evidence.iter().filter(|evidence| evidence.family != Family::Path);
+        let does: f64 = does.map(|evidence| evidence.log_factor).sum();
+        hard >= FAMILIES_MIN && does >= FAMILY_MIN && self.total() >= EVIDENCE_MIN
     }
 }
 
@@ -115,7 +119,7 @@ mod tests {
     use super::*;
     use crate::{
         block::{Block, Sizes},
-        family::{Family, tests::block},
+        family::tests::block,
     };
 
     const WEB: ServiceId = ServiceId(0);
@@ -208,5 +212,19 @@ mod tests {
             without.evidence.retain(|one| one.family == kept);
             assert!(!without.is_alarm(), "{kept:?} alone");
         }
+    }
+
+    /// People behind a relay: new, behind a proxy, and as users in one of what they do.
+    #[test]
+    fn a_proxy_and_one_family_that_another_speaks_against_are_no_alarm() {
+        let finding = |homogeneity, path, size| {
+            let of = |family, log_factor| Evidence { family, log_factor, observed: 0.9, expected: 0.1 };
+            let evidence =
+                vec![of(Family::Homogeneity, homogeneity), of(Family::Path, path), of(Family::Size, size)];
+            let cell = Cell { service: WEB, common: Common::Tls(1) };
+            Finding { cell, sources: 100, expected_sources: 1.0, z: 12.0, evidence }
+        };
+        assert!(!finding(5.5, 20.0, -4.0).is_alarm());
+        assert!(finding(-1.7, 20.0, 8.0).is_alarm() && finding(9.0, -4.0, 9.0).is_alarm());
     }
 }

@@ -9,7 +9,7 @@ use crate::{
     block::Block,
     family::{self, Family},
     interval::Kinds,
-    limits::SOURCES_OF_CELL_MIN,
+    limits::SOURCES_COUNTED_MIN,
     observation::ServiceId,
 };
 
@@ -24,8 +24,8 @@ pub enum Common {
     Syn(u64),
     /// Both.
     TlsAndSyn(u64, u64),
-    /// The ClientHello, and the category of the way to the client.
-    TlsAndPath(u64, u8),
+    /// The ClientHello, and whether a proxy is on the way to the client.
+    TlsAndPath(u64, Way),
     /// The category of the way to the client.
     Path(u8),
 }
@@ -49,6 +49,28 @@ impl Common {
     /// Whether a family says something of such a cell: one that defines it does not.
     pub const fn is_tested_by(self, family: Family) -> bool {
         !matches!((self, family), (Self::TlsAndPath(..) | Self::Path(_), Family::Path))
+    }
+}
+
+/// What is known of the way to a client. Not how long it is: exits of one actor are at all distances.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Way {
+    /// Nothing: no handshake was timed.
+    Unknown,
+    /// No proxy is on it.
+    Straight,
+    /// There is one.
+    Proxied,
+}
+
+impl Way {
+    /// That of a category of [`Family::Path`].
+    pub const fn of(path: usize) -> Self {
+        match Family::Path.evidence(path) {
+            None => Self::Unknown,
+            Some(0) => Self::Straight,
+            Some(_) => Self::Proxied,
+        }
     }
 }
 
@@ -92,7 +114,7 @@ impl Counts {
     }
 }
 
-/// The new sources of a window, by cells that have [`SOURCES_OF_CELL_MIN`] of them, and of each service.
+/// The new sources of a window, by cells that have [`SOURCES_COUNTED_MIN`] of them, and of each service.
 pub type Cells = HashMap<Cell, Counts, RandomState>;
 
 /// Counts new sources by cells. `window` is in the order of sources and kinds.
@@ -103,7 +125,7 @@ pub fn count(window: &[Block], kinds: &Kinds) -> Cells {
     let mut cells = Cells::default();
     for_each_source(window, kinds, |cell, did| {
         let is_counted =
-            cell.common == Common::Service || sizes[&hasher.hash_one(cell)] >= SOURCES_OF_CELL_MIN;
+            cell.common == Common::Service || sizes[&hasher.hash_one(cell)] >= SOURCES_COUNTED_MIN;
         if is_counted {
             cells.entry(cell).or_default().add(did);
         }
@@ -139,7 +161,7 @@ pub(crate) fn commons(tls_key: u64, syn_key: u64, path: u8) -> [Common; Common::
         Common::Tls(tls_key),
         Common::Syn(syn_key),
         Common::TlsAndSyn(tls_key, syn_key),
-        Common::TlsAndPath(tls_key, path),
+        Common::TlsAndPath(tls_key, Way::of(path.into())),
         Common::Path(path),
     ]
 }
@@ -160,15 +182,18 @@ mod tests {
         let mut kind = |tls_key, syn_key| kinds.number(Kind { service: ServiceId(0), syn_key, tls_key });
         let (fresh, resumed, rare) = (kind(1, 9), kind(2, 9), kind(3, 9));
         let mut window = Vec::new();
-        for number in 0..SOURCES_OF_CELL_MIN {
+        for number in 0..SOURCES_COUNTED_MIN {
             for kind in [fresh, resumed] {
                 let of_client = block(2, 0, [NOT_TIMED; 3], Sizes(0));
                 window.push(Block { source: Source::of_v4(number.into()), kind, ..of_client });
             }
         }
         // One that is known, and one of a kind that nobody else is.
-        let other =
-            |number: u32| Block { source: Source::of_v4(number.into()), ..block(40, 0, [6, 2, 6], Sizes(1)) };
+        let other = |number: u32| Block {
+            source: Source::of_v4(number.into()),
+            connections: 40,
+            ..block(0, 0, [6, 2, 6], Sizes(1))
+        };
         window.push(Block { kind: fresh, is_new: false, ..other(1000) });
         window.push(Block { kind: rare, ..other(1001) });
         let cells = count(&window, &kinds);
@@ -178,9 +203,9 @@ mod tests {
             let of_volumes = counts.of(Family::Homogeneity).chunks(family::LIVES);
             (counts.sources, of_volumes.map(|of_lives| of_lives.iter().sum::<u32>()).collect::<Vec<_>>())
         };
-        assert_eq!(volumes(Common::Tls(1)), (25, vec![0, 25, 0, 0, 0, 0, 0]));
-        assert_eq!(volumes(Common::Syn(9)), (26, vec![0, 0, 25, 0, 0, 0, 1]), "of both clients together");
-        assert_eq!(volumes(Common::Service), (26, vec![0, 0, 25, 0, 0, 0, 1]));
+        assert_eq!(volumes(Common::Tls(1)), (5, vec![5, 0, 0, 0, 0, 0, 0]));
+        assert_eq!(volumes(Common::Syn(9)), (6, vec![0, 5, 0, 0, 0, 0, 1]), "of both clients together");
+        assert_eq!(volumes(Common::Service), (6, vec![0, 5, 0, 0, 0, 0, 1]));
         assert!(counts(Common::Tls(3)).is_none() && counts(Common::TlsAndSyn(2, 9)).is_some());
         assert_eq!(
             cells.len(),

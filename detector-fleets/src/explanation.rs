@@ -2,7 +2,7 @@
 
 use crate::{
     alarm::{FAMILY_MIN, Finding},
-    cells::{Cell, Common},
+    cells::{Cell, Common, Way},
     family::{self, Family},
     traits::Traits,
 };
@@ -12,6 +12,9 @@ pub const SMALL_RESPONSE_BYTES: u32 = 512;
 
 /// Members in the /24 or /48 of a member, itself among them, from which on they are taken for servers and not for homes.
 pub const NEIGHBOURS_MIN: u32 = 4;
+
+/// The share of members behind proxies from which on a fleet is.
+pub const PROXIED_MIN: f64 = 0.5;
 
 /// What a family says of a fleet.
 #[derive(Clone, Debug, PartialEq)]
@@ -74,7 +77,9 @@ impl Explanation {
     pub fn of(alarms: &[&Finding], traits: Option<&Traits>) -> Option<Self> {
         // The first among equals.
         let strongest = alarms.iter().rev().max_by(|one, other| one.total().total_cmp(&other.total()))?;
-        let has_path = alarms.iter().any(|alarm| has_path_evidence(alarm));
+        // An alarm tells of those of its members that are behind proxies; where most are not, it does not tell of the fleet.
+        let is_proxied = traits.is_none_or(|traits| traits.proxied >= PROXIED_MIN);
+        let has_path = is_proxied && alarms.iter().any(|alarm| has_path_evidence(alarm));
         let is_uniform = !has_path && traits.is_none_or(looks_launched);
         let (nearest, why) = nearest(strongest, has_path, is_uniform, traits);
         let families = strongest.evidence.iter().map(|evidence| Statement {
@@ -108,7 +113,8 @@ impl Explanation {
 /// Whether an alarm tells of proxies: its family says so, or the cell is of those behind one.
 fn has_path_evidence(alarm: &Finding) -> bool {
     let is_proxied = match alarm.cell.common {
-        Common::Path(path) | Common::TlsAndPath(_, path) => family::is_proxied(path.into()),
+        Common::Path(path) => family::is_proxied(path.into()),
+        Common::TlsAndPath(_, way) => way == Way::Proxied,
         _ => false,
     };
     is_proxied || log_factor(alarm, Family::Path) >= FAMILY_MIN
@@ -125,7 +131,7 @@ fn log_factor(alarm: &Finding, family: Family) -> f64 {
 /// Whether nothing tells members from devices or an app that were launched, if no path does: they come straight from homes, which are
 /// scattered while servers are neighbours, or get small answers.
 fn looks_launched(traits: &Traits) -> bool {
-    let is_direct = traits.proxied < 0.5;
+    let is_direct = traits.proxied < PROXIED_MIN;
     let is_small = traits.response_bytes.is_none_or(|bytes| bytes < SMALL_RESPONSE_BYTES);
     is_direct && traits.neighbours < NEIGHBOURS_MIN || is_small
 }
@@ -215,6 +221,9 @@ mod tests {
     use super::*;
     use crate::{evidence::Evidence, observation::ServiceId, traits::tests::traits};
 
+    /// A category of ways with a proxy.
+    const PROXIED: u8 = 37;
+
     fn alarm(common: Common, homogeneity: f64, path: f64, size: f64) -> Finding {
         let of = |family, log_factor| Evidence { family, log_factor, observed: 0.96, expected: 0.09 };
         Finding {
@@ -262,9 +271,9 @@ mod tests {
         assert!(!is_uniform(&without_path, &traits(1, false, 7, 0)), "servers");
         let with_path = alarm(Common::Tls(1), 15.0, 9.0, 15.0);
         assert!(!is_uniform(&with_path, &traits(256, true, 7, 0)), "homes behind which somebody is");
-        let proxied = Family::Path.category(&family::tests::block(1, 0, [4, 8, 7], crate::block::Sizes(1)));
-        let of_path = alarm(Common::Path(proxied as u8), 15.0, 0.0, 15.0);
+        let of_path = alarm(Common::Path(PROXIED), 15.0, 0.0, 15.0);
         assert!(!is_uniform(&of_path, &traits(256, true, 7, 0)), "a cell of those behind proxies");
+        assert!(is_uniform(&of_path, &traits(256, false, 7, 0)), "of which the members are not");
     }
 
     #[test]

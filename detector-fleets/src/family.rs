@@ -164,7 +164,7 @@ pub(crate) mod tests {
 
     #[test]
     fn volumes_double_and_lives_are_in_minutes() {
-        let volume = |exchanges| volume(&block(exchanges, 0, [NOT_TIMED; 3], Sizes(0)));
+        let volume = |connections| volume(&Block { connections, ..block(7, 0, [NOT_TIMED; 3], Sizes(0)) });
         assert_eq!(
             [0, 1, 2, 3, 4, 5, 8, 9, 16, 17, 32, 33, 60_000].map(volume),
             [0, 0, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6]
@@ -184,6 +184,17 @@ pub(crate) mod tests {
                 && !is_proxied([NOT_TIMED, 2, 11])
                 && !is_proxied([6, NOT_TIMED, NOT_TIMED])
         );
+    }
+
+    #[test]
+    fn what_is_not_known_is_no_evidence() {
+        let of = |family: Family, times, sizes| family.evidence(family.category(&block(1, 0, times, sizes)));
+        assert_eq!(of(Family::Path, [NOT_TIMED; 3], Sizes(0)), None);
+        assert_eq!(of(Family::Path, [6, 2, 6], Sizes(0)), Some(0));
+        assert_eq!(of(Family::Path, [6, 7, 8], Sizes(0)), Some(1));
+        assert_eq!(of(Family::Size, [NOT_TIMED; 3], Sizes(0)), None);
+        assert!(of(Family::Size, [NOT_TIMED; 3], Sizes(1)).is_some());
+        assert_eq!((response_bin(SIZES * 3 + 7), response_bin(SIZES - 1)), (Some(7), None));
     }
 
     proptest! {

@@ -65,6 +65,8 @@ pub struct Fleet {
     pub key: Option<Key>,
     /// What members have in common; `None`: none was found.
     pub traits: Option<Traits>,
+    /// Until when it was said of all sources whether they are members: the end of the last window that had all of it.
+    pub decided_s: u64,
     /// Cells with an alarm, at the last one.
     pub cells: Vec<Cell>,
     /// Why it is taken for a fleet, at the last alarm.
@@ -255,6 +257,7 @@ impl Fleets {
             users: 0.0,
             key: None,
             traits: None,
+            decided_s: 0,
             cells: Vec::new(),
             explanation,
         });
@@ -264,17 +267,26 @@ impl Fleets {
         let others: usize = self.fleets.iter().map(|fleet| fleet.members.len()).sum();
         let fleet = &mut self.fleets[place];
         let others = others - fleet.members.len();
-        if looked.scope(fleet.first_seen_s) != Scope::Part {
+        let is_part = looked.scope(fleet.first_seen_s) == Scope::Part;
+        if !is_part {
             // Who was active in the window and is not among its members is none; of others it says nothing.
             fleet.members.retain(|_, member| member.last_s < looked.start_s);
+            fleet.decided_s = looked.end_s;
         }
         for active in &group.members {
+            let [first_s, last_s] = [active.first_minute, active.last_minute]
+                .map(|minute| looked.start_s + u64::from(minute) * 60);
+            // Who came before a longer window said who belongs is not asked again with less: nor is who left before the fleet came.
+            let is_decided =
+                is_part && first_s < fleet.decided_s && !fleet.members.contains_key(&active.source);
+            if is_decided || last_s < fleet.first_seen_s {
+                continue;
+            }
             let is_full = others + fleet.members.len() >= MEMBERS_MAX;
             if is_full && !fleet.members.contains_key(&active.source) {
                 self.left_out += 1;
                 continue;
             }
-            let last_s = looked.start_s + u64::from(active.last_minute) * 60;
             fleet.members.insert(active.source, Member { last_s, exchanges: active.exchanges });
         }
         let is_suspect = |active: &&Active| !fleet.members.contains_key(&active.source);
@@ -335,7 +347,7 @@ mod tests {
         }
     }
 
-    /// A look at a window of so many hours that ends at an hour, in which sources were members, and what it found.
+    /// A look at a window of so many hours that ends at an hour, in the last of which sources were members, and what it found.
     fn look(
         fleets: &mut Fleets,
         end_h: u64,
@@ -352,6 +364,7 @@ mod tests {
                 kind: crate::block::KindId(tls),
                 ..block(2, 20, [4, 8, 8], Sizes(1 << 12))
             })
+            .map(|block| block.later_by((length_h as u16 - 1) * 60))
             .collect();
         let population = populations(&window, &kinds, |_| true).remove(&WEB).unwrap_or_default();
         let alarm = alarm(11 + u64::from(tls));
@@ -417,6 +430,17 @@ mod tests {
         assert_eq!(told(&fleets), [(1, vec![50, 51]), (2, vec![60])], "other software is another");
         look(&mut fleets, 201, 1, 0, 50..61, &[2, 1], true);
         assert_eq!(told(&fleets), [(1, (50..61).collect())], "until they are seen to be one");
+    }
+
+    #[test]
+    fn whom_a_longer_window_did_not_take_a_shorter_one_does_not_take_either() {
+        let mut fleets = Fleets::default();
+        look(&mut fleets, 100, 1, 0, 0..3, &[], true);
+        look(&mut fleets, 104, 6, 0, 0..3, &[1], true);
+        look(&mut fleets, 104, 1, 0, 0..9, &[1], true);
+        assert_eq!(told(&fleets), [(1, vec![0, 1, 2])]);
+        look(&mut fleets, 105, 1, 0, 7..9, &[1], true);
+        assert_eq!(told(&fleets), [(1, vec![0, 1, 2, 7, 8])], "who comes later is asked");
     }
 
     #[test]

@@ -31,6 +31,10 @@ pub const TIME_BINS: usize = 12;
 /// New sources of a cell that is looked at, at least.
 pub const SOURCES_OF_CELL_MIN: u32 = 25;
 
+/// New sources of a cell that is counted, at least: less than of one that is looked at, so that what such a cell usually has is known when
+/// it has more.
+pub const SOURCES_COUNTED_MIN: u32 = 5;
+
 /// Sources that a cell's own history has, at least, before it is taken for what is expected of the cell.
 pub const SOURCES_OF_HISTORY_MIN: f64 = 60.0;
 

@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use crate::{
     alarm::Finding,
     block::Block,
-    cells::{Common, commons},
+    cells::{Common, Way, commons},
     family,
     interval::Kinds,
     limits::{ALARMED_CELLS_MAX, FLEETS_OF_LOOK_MAX, MEMBERS_MAX},
@@ -157,14 +157,15 @@ impl Beginnings {
         let of_known = std::iter::repeat_n(KNOWN_WEIGHT, known);
         let weights = alarms.iter().map(of_alarm).chain(of_known).collect();
         let is_proxied = |&alarm: &usize| match question.alarms[alarm].cell.common {
-            Common::Path(path) | Common::TlsAndPath(_, path) => family::is_proxied(path.into()),
+            Common::Path(path) => family::is_proxied(path.into()),
+            Common::TlsAndPath(_, way) => way == Way::Proxied,
             _ => false,
         };
         let is_proxied = alarms.iter().map(is_proxied).chain(std::iter::repeat_n(false, known)).collect();
         Self { alarms, known, of_sources, in_both, weights, is_proxied }
     }
 
-    /// Whether two are of one fleet: most of one is in the other, or proxies are in the way to both, since exits are at all distances.
+    /// Whether two are of one fleet: most of one is in the other, or a proxy is on the way to both.
     fn is_one_fleet(&self, one: usize, other: usize) -> bool {
         let of = |beginning: usize| self.in_both[beginning][beginning];
         let smaller = f64::from(of(one).min(of(other)));
@@ -451,13 +452,13 @@ mod tests {
     }
 
     #[test]
-    fn proxies_at_all_distances_are_one_fleet() {
-        let path = |times| Common::Path(Family::Path.category(&block(1, 0, times, Sizes(1))) as u8);
-        let near = finding(path([4, 8, 7]), 300, 0.0);
-        let far = finding(path([4, 9, 9]), 30, 0.0);
-        assert_eq!(asked(&[&near, &far], &[]).len(), 1);
-        let direct = finding(path([4, 2, 4]), 30, 0.0);
-        assert_eq!(asked(&[&near, &direct], &[]).len(), 2);
+    fn whoever_is_behind_proxies_is_one_fleet() {
+        let of_all =
+            finding(Common::Path(Family::Path.category(&member(0, crate::block::KindId(0))) as u8), 300, 0.0);
+        let of_key = finding(Common::TlsAndPath(12, Way::Proxied), 30, 0.0);
+        assert_eq!(asked(&[&of_all, &of_key], &[]).len(), 1);
+        let straight = finding(Common::TlsAndPath(12, Way::Straight), 30, 0.0);
+        assert_eq!(asked(&[&of_all, &straight], &[]).len(), 2);
     }
 
     #[test]

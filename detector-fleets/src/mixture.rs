@@ -160,7 +160,8 @@ impl Users {
 pub struct Component {
     /// Its sources, as far as they are its own.
     pub sources: f64,
-    logs: [Shares; FEATURES],
+    /// Of each value of each feature its sources, with some users.
+    sums: [Shares; FEATURES],
 }
 
 impl Component {
@@ -179,15 +180,19 @@ impl Component {
         }
         for (feature, sums) in sums.iter_mut().enumerate() {
             for (value, sum) in sums.iter_mut().enumerate() {
-                let users = USERS_IN_FLEET * users.share(feature, value as u32);
-                *sum = ((*sum + users) / (sources + USERS_IN_FLEET)).ln();
+                *sum += USERS_IN_FLEET * users.share(feature, value as u32);
             }
         }
-        Self { sources, logs: sums }
+        Self { sources, sums }
     }
 
-    fn log(&self, point: &Point) -> f64 {
-        self.logs.iter().zip(point).map(|(logs, &value)| logs[value as usize]).sum()
+    /// The log of how likely a member is this, by all others: a source whose weight `own` is part of the sums would speak for itself, and what
+    /// nobody else does would be what members do.
+    fn log(&self, point: &Point, own: f64) -> f64 {
+        let of_values =
+            self.sums.iter().zip(point).map(|(sums, &value)| (sums[value as usize] - own).max(1e-12));
+        let all = (self.sources + USERS_IN_FLEET - own).max(1e-12);
+        of_values.map(|sum| sum / all).product::<f64>().max(f64::MIN_POSITIVE).ln()
     }
 }
 
@@ -221,16 +226,18 @@ impl Mixture {
         let points: Vec<_> = profiles.iter().map(|(profile, _)| keys.point(profile, kinds)).collect();
         let counts: Vec<_> = profiles.iter().map(|(_, count)| f64::from(*count)).collect();
         let of_users: Vec<_> = points.iter().map(|point| users.log(point)).collect();
-        let fleets = maximise(&points, &counts, &of_users, beginnings, &users);
+        let (fleets, weights) = maximise(&points, &counts, &of_users, beginnings, &users);
         let clean_points: Vec<_> = clean.into_iter().map(|(point, _)| point).collect();
         let of_clean: Vec<_> = clean_points.iter().map(|point| users.log(point)).collect();
-        let score = |points: &[Point], of_users: &[f64]| -> Vec<Vec<f64>> {
-            let of_fleet = |fleet: &Component| {
-                points.iter().zip(of_users).map(|(point, log)| fleet.log(point) - log).collect()
-            };
-            fleets.iter().map(of_fleet).collect()
-        };
-        let (scores, clean_scores) = (score(&points, &of_users), score(&clean_points, &of_clean));
+        let scores = fleets.iter().zip(&weights).map(|(fleet, weights)| {
+            let of_window = points.iter().zip(&of_users).zip(weights);
+            of_window.map(|((point, log), own)| fleet.log(point, *own) - log).collect()
+        });
+        let scores = scores.collect();
+        let clean_scores = fleets.iter().map(|fleet| {
+            clean_points.iter().zip(&of_clean).map(|(point, log)| fleet.log(point, 0.0) - log).collect()
+        });
+        let clean_scores = clean_scores.collect();
         Self { fleets, sources: counts.iter().sum(), scores, clean_scores }
     }
 
@@ -247,7 +254,7 @@ fn maximise(
     of_users: &[f64],
     beginnings: Vec<Vec<f64>>,
     users: &Users,
-) -> Vec<Component> {
+) -> (Vec<Component>, Vec<Vec<f64>>) {
     let sources: f64 = counts.iter().sum();
     let mut weights = beginnings;
     let components = |weights: &[Vec<f64>]| -> Vec<Component> {
@@ -264,8 +271,8 @@ fn maximise(
         for (place, point) in points.iter().enumerate() {
             let of_users = of_users[place] + users_share;
             let mut most = of_users;
-            for ((log, fleet), share) in logs.iter_mut().zip(&fleets).zip(&shares) {
-                *log = fleet.log(point) + share;
+            for (((log, fleet), share), weights) in logs.iter_mut().zip(&fleets).zip(&shares).zip(&weights) {
+                *log = fleet.log(point, weights[place]) + share;
                 most = most.max(*log);
             }
             let sum = (of_users - most).exp() + logs.iter().map(|log| (log - most).exp()).sum::<f64>();
@@ -281,7 +288,7 @@ fn maximise(
             break;
         }
     }
-    fleets
+    (fleets, weights)
 }
 
 #[cfg(test)]
@@ -355,22 +362,25 @@ pub(crate) mod tests {
         }
     }
 
+    /// A user whom nobody is like is not what makes a fleet of what that user does, neither in the window nor in clean ones.
     #[test]
-    fn scores_of_clean_windows_are_those_of_the_same_profiles() {
-        let (window, mixture) = mixture(|profile| if profile.kind.0 == 3 { 0.9 } else { 0.0 });
-        let scores: BTreeMap<_, _> =
-            window.iter().map(|(profile, _)| *profile).zip(&mixture.scores[0]).collect();
-        let clean = clean(20_000);
-        let both = clean
-            .iter()
-            .zip(&mixture.clean_scores[0])
-            .filter_map(|((profile, _), score)| Some((scores.get(profile)?, score)));
-        let mut compared = 0;
-        for (score, clean_score) in both {
-            assert!((*score - clean_score).abs() < 1e-9);
-            compared += 1;
+    fn nobody_speaks_for_itself() {
+        let odd = |number: u16| Profile { kind: KindId(1), is_new: true, categories: [20, 50, 230 + number] };
+        let users = (0..4000).map(user).chain((0..5).map(odd));
+        let window = counted(users.chain((0..200).map(member)));
+        let beginning =
+            |profile: &Profile| if profile.kind.0 == 3 || profile.categories[2] >= 230 { 0.6 } else { 0.0 };
+        let beginnings = window.iter().map(|(profile, _)| beginning(profile)).collect();
+        let clean: Vec<_> = clean(20_000).into_iter().chain([(odd(0), 1.0)]).collect();
+        let mixture = Mixture::of(&window, &clean, vec![beginnings], &kinds());
+        for ((profile, _), score) in window.iter().zip(&mixture.scores[0]) {
+            let is_member = profile.kind.0 == 3;
+            assert_eq!(score + mixture.odds(0) > 0.0, is_member, "{profile:?}: {score}");
         }
-        assert!(compared > 1000, "{compared}");
+        let of_window = window.iter().position(|(profile, _)| *profile == odd(0)).expect("it is there");
+        let (own, other) =
+            (mixture.scores[0][of_window], *mixture.clean_scores[0].last().expect("it is there"));
+        assert!((own - other).abs() < 0.1, "{own} and {other}");
     }
 
     #[test]

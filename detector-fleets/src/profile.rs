@@ -180,7 +180,7 @@ mod tests {
         let of_web = &found[&WEB];
         let (profile, count) = of_web.profiles[0];
         assert_eq!((profile.kind, count), (resumed, 1), "the client with the most connections");
-        let both = block(4, 0, [6, 2, 6], Sizes(2));
+        let both = Block { connections: 4, ..block(4, 0, [6, 2, 6], Sizes(2)) };
         assert_eq!(profile.categories, Family::ALL.map(|family| family.category(&both) as u16));
         assert_eq!(of_web.sources.iter().map(|active| active.exchanges).collect::<Vec<_>>(), [4, 1]);
         let blocks = Population::blocks(&of_web.sources[0], &window, &kinds, WEB);

@@ -146,7 +146,7 @@ pub(crate) fn measure(scenario: &Scenario, seed: u64, has_alarms: bool) -> Resul
                 share: fleet.share,
                 minutes_to_alarm: alarm_s.map(|at| at.saturating_sub(fleet.start_s) / 60),
                 compared: std::array::from_fn(|at| {
-                    let is_over = fleet.end_s < fleet.start_s + COMPARED_AT_H[at] * HOUR_S;
+                    let is_over = fleet.end_s <= fleet.start_s + COMPARED_AT_H[at] * HOUR_S;
                     (!is_over).then(|| compared.get(&(number, at)).copied().unwrap_or_default())
                 }),
                 found_as: found.values().filter(of).map(|found| found.id).collect(),
