@@ -265,6 +265,7 @@ mod tests {
             first_seen_s: 1_763_816_400,
             alarmed_at_s: 1_763_817_300,
             last_alarm_s: 1_763_820_000,
+            decided_s: 900,
             members: BTreeMap::from(members),
             suspects: vec!["203.0.113.9/32".parse().expect("a source")],
             innocents: 2.0,
