@@ -187,17 +187,17 @@ fn sentence(family: Family, sources: u32, observed: f64, expected: f64) -> Strin
     match family {
         Family::Homogeneity => {
             format!(
-                "{of} of {all} new sources ({observed}) made 16 exchanges or fewer; {expected} did before."
+                "{of} of {all} new sources ({observed}) made 16 connections or fewer; {expected} did before."
             )
         }
         Family::Path => {
             format!(
-                "{of} of {all} new sources ({observed}) have a proxy's gap in their handshakes; {expected} had one before."
+                "{observed} of the new sources whose handshakes were timed have a proxy's gap; {expected} had one before."
             )
         }
         Family::Size => {
             format!(
-                "{of} of {all} new sources ({observed}) have one and the same size of requests and responses; the most frequent one had {expected} before."
+                "{observed} of the new sources whose sizes are known have one and the same size of requests and responses; the most frequent one had {expected} before."
             )
         }
     }
@@ -249,9 +249,9 @@ mod tests {
             told,
             [
                 "24,880 new sources came where 1,200 were expected.",
-                "23,885 of 24,880 new sources (96 %) made 16 exchanges or fewer; 9 % did before.",
-                "23,885 of 24,880 new sources (96 %) have a proxy's gap in their handshakes; 9 % had one before.",
-                "23,885 of 24,880 new sources (96 %) have one and the same size of requests and responses; the most frequent one had 9 % before.",
+                "23,885 of 24,880 new sources (96 %) made 16 connections or fewer; 9 % did before.",
+                "96 % of the new sources whose handshakes were timed have a proxy's gap; 9 % had one before.",
+                "96 % of the new sources whose sizes are known have one and the same size of requests and responses; the most frequent one had 9 % before.",
             ]
         );
         assert!((explanation.evidence[2].e_value - 12_f64.exp()).abs() < 1e-6);

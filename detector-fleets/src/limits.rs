@@ -65,7 +65,7 @@ pub const FLEETS_OF_LOOK_MAX: usize = 8;
 /// Fleets that are kept. Beyond, the one whose last alarm is longest ago is forgotten.
 pub const FLEETS_MAX: usize = 256;
 
-/// Members of a fleet, and its suspects. Beyond, those that were active last stay.
+/// Members of all fleets, and suspects of one. Beyond, newcomers are left out, and counted.
 pub const MEMBERS_MAX: usize = 1 << 20;
 
 /// A member that was not active for so long is none any more.

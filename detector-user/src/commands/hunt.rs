@@ -48,7 +48,7 @@ struct Found {
     members: Vec<String>,
     /// Those that may be.
     suspects: Vec<String>,
-    /// Of the members in a day.
+    /// Of the members, each in the window of at most a day in which it was found last.
     exchanges: u64,
     /// What it is known by; null: nothing that is its own.
     key: Option<FoundKey>,
@@ -171,7 +171,7 @@ fn text(answer: &Answer, seconds: u64) -> String {
     for fleet in &answer.fleets {
         let members = fleet.members.len();
         text += &format!(
-            "\n\nfleet {} at {}: {}, {}, {} exchanges a day\n  since {}, alarm {}, last {}",
+            "\n\nfleet {} at {}: {}, {}, {} exchanges\n  since {}, alarm {}, last {}",
             fleet.id,
             fleet.service,
             counted(members, "member"),
@@ -328,7 +328,7 @@ mod tests {
         let text = text(&answer, 2 * 86_400);
         let parts = [
             "1000 rows from 2025-11-21T00:00:00Z on, 2 d 0 h: 1 fleet\n",
-            "fleet 3 at api: 2 members, 1 suspect, 50 exchanges a day",
+            "fleet 3 at api: 2 members, 1 suspect, 50 exchanges",
             "size: All are alike.",
             "could it be the release of a browser or an SDK? rejected: so",
             "of a million users 2 would be hit",
