@@ -8,7 +8,7 @@ use detector_common::{
     verdict::Reason,
 };
 use detector_user::{
-    api, cli::Cli, daemon::metrics::FAMILIES, kernel::maps, policy, recording::file::COLUMNS,
+    api, cli::Cli, daemon::metrics::FAMILIES, kernel::maps, policy, recording::columns::COLUMNS,
 };
 use serde_json::Value;
 

@@ -10,7 +10,7 @@ use detector_fleets::observation::{Observation, ServiceId};
 use humantime::format_rfc3339_seconds;
 use std::time::{Duration, UNIX_EPOCH};
 
-use super::file::{RecordingError, Writer};
+use super::{error::RecordingError, writer::Writer};
 
 /// How the names of recordings start and end. Between them stands when their first epoch began, in UTC, so they are in order.
 const NAME: (&str, &str) = ("observations-", ".parquet");
@@ -169,7 +169,7 @@ fn unwritten(path: &Path, error: io::Error) -> RecordingError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::recording::{file::Recording, fixtures::row};
+    use crate::recording::{fixtures::row, reader::Recording};
     use detector_fleets::observation::Services;
 
     const START_S: u64 = 1_763_816_400;

@@ -8,7 +8,7 @@ use std::{
 
 use detector_fleets::observation::{Observation, Services};
 
-use super::file::{Recording, RecordingError};
+use super::{error::RecordingError, reader::Recording};
 
 /// Several recordings as one. A recording is read from when its time has come, a row group at a time, so those of weeks take the memory of a
 /// few.
@@ -131,7 +131,7 @@ fn recordings_in(directory: &Path) -> Result<Vec<PathBuf>, RecordingError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::recording::{file::Writer, fixtures::row};
+    use crate::recording::{fixtures::row, writer::Writer};
 
     fn write(path: &Path, rows: &[(u64, u64)]) {
         let mut writer = Writer::new(fs::File::create(path).expect("a file"), "edge").expect("a writer");

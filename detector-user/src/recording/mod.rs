@@ -5,20 +5,25 @@
 //! | what was counted between two looks at the clients? (of sources: [`crate::traffic::Look::next`]) | [`clients`] |
 //! | which rows are that in an epoch? | [`epoch`] |
 //! | how do both go together, look by look? | [`recorder`] |
-//! | how are rows written and read? | [`mod@file`] |
+//! | which columns has a file? | [`columns`] |
+//! | how are rows written, and read? | [`writer`], [`reader`] |
 //! | how are several files read as one? | [`merge`] |
 //! | which files are there, and for how long? | [`directory`] |
 
 pub mod clients;
+pub mod columns;
 pub mod directory;
 pub mod epoch;
-pub mod file;
+pub mod error;
 #[cfg(test)]
 mod fixtures;
 pub mod merge;
+pub mod reader;
 pub mod recorder;
+pub mod writer;
 
 pub use directory::{Directory, Tidied};
-pub use file::{Recording, RecordingError};
+pub use error::RecordingError;
 pub use merge::Merged;
+pub use reader::Recording;
 pub use recorder::{Over, Recorder};

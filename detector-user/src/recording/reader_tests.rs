@@ -1,5 +1,12 @@
+use std::{fs::File, path::Path, sync::Arc};
+
+use parquet::{file::writer::SerializedFileWriter, schema::parser::parse_message_type};
+
 use super::*;
-use crate::recording::fixtures::row;
+use crate::recording::{
+    fixtures::row,
+    writer::{GROUP_ROWS, Group, Writer},
+};
 
 const START_S: u64 = 1_763_816_400;
 

@@ -1,11 +1,9 @@
-//! Recordings: observations as Parquet, one row group after another.
+//! Recordings are read, a row group at a time.
 
 use std::{
     collections::HashMap,
     fs::File,
-    io::{self, Write},
     path::{Path, PathBuf},
-    sync::Arc,
 };
 
 use detector_fleets::{
@@ -14,268 +12,17 @@ use detector_fleets::{
     source::Source,
 };
 use parquet::{
-    basic::{Compression, LogicalType, TimeUnit, ZstdLevel},
+    basic::{LogicalType, TimeUnit},
     column::reader::{ColumnReaderImpl, get_typed_column_reader},
     data_type::{ByteArray, ByteArrayType, DataType, Int32Type, Int64Type},
     errors::ParquetError,
     file::{
-        properties::WriterProperties,
         reader::{FileReader as _, RowGroupReader, SerializedFileReader},
         statistics::Statistics,
-        writer::{SerializedFileWriter, SerializedRowGroupWriter},
     },
-    schema::parser::parse_message_type,
 };
-use thiserror::Error;
 
-/// Rows of a row group: so many are held while a file is written.
-const GROUP_ROWS: usize = 1 << 16;
-
-/// What the values of a column are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ColumnType {
-    /// Milliseconds since the Unix epoch. Where a recording is read any unit will do.
-    Time,
-    /// UTF-8.
-    Text,
-    /// An unsigned number of 64 bits.
-    Long,
-    /// An unsigned number of 32 bits.
-    Word,
-    /// So many unsigned numbers of 32 bits.
-    List(usize),
-}
-
-impl ColumnType {
-    /// For people, in the words of Parquet.
-    pub fn name(self) -> String {
-        match self {
-            Self::Time => "timestamp, ms".to_owned(),
-            Self::Text => "utf8".to_owned(),
-            Self::Long => "uint64".to_owned(),
-            Self::Word => "uint32".to_owned(),
-            Self::List(count) => format!("list of {count} uint32"),
-        }
-    }
-
-    /// How a schema declares a column of a name.
-    fn declared(self, name: &str) -> String {
-        match self {
-            Self::Time => format!("required int64 {name} (TIMESTAMP(MILLIS, true));"),
-            Self::Text => format!("required binary {name} (STRING);"),
-            Self::Long => format!("required int64 {name} (INTEGER(64, false));"),
-            Self::Word => format!("required int32 {name} (INTEGER(32, false));"),
-            Self::List(_) => format!(
-                "required group {name} (LIST) {{ repeated group list {{ required int32 element (INTEGER(32, false)); }} }}"
-            ),
-        }
-    }
-}
-
-/// The columns of a recording: name, type, and what they are. Lists count by size or time: bin *i* of sizes begins at 2^(6 + *i*) bytes,
-/// of times at 2^(*i* − 2) ms, the first and the last one are open.
-pub const COLUMNS: [(&str, ColumnType, &str); 18] = [
-    ("time", ColumnType::Time, "start of the epoch, UTC"),
-    ("span_s", ColumnType::Word, "its length, seconds"),
-    ("node", ColumnType::Text, "the node that saw it"),
-    ("service", ColumnType::Text, "name of the service; `none`: a policy took it away since"),
-    ("source", ColumnType::Text, "`198.51.100.7/32`, or an IPv6 /64"),
-    ("syn_key", ColumnType::Long, "key of the client's SYN; 0: not known, also over QUIC"),
-    (
-        "tls_key",
-        ColumnType::Long,
-        "key of its ClientHello, over QUIC of the shape of its first packet; 0: not known",
-    ),
-    ("packets", ColumnType::Long, "packets of the source, told of one of its clients"),
-    ("bytes", ColumnType::Long, "their bytes, Ethernet headers included"),
-    ("dropped_packets", ColumnType::Long, "packets of these that were refused, also in shadow"),
-    ("connections", ColumnType::Word, "SYNs of new connections"),
-    ("handshakes", ColumnType::Word, "ClientHellos, or first packets of QUIC"),
-    (
-        "exchanges",
-        ColumnType::Word,
-        "requests with their responses: those of one connection in eight, times eight; right on average, of one source often 0",
-    ),
-    (
-        "request_sizes",
-        ColumnType::List(SIZE_BINS),
-        "exchanges that were counted, by the bytes of their requests",
-    ),
-    ("response_sizes", ColumnType::List(SIZE_BINS), "… of their responses"),
-    ("rtt", ColumnType::List(TIME_BINS), "connections by the time from the SYN to the client's first answer"),
-    ("hello_gap", ColumnType::List(TIME_BINS), "… from that to the end of the ClientHello"),
-    ("finish_gap", ColumnType::List(TIME_BINS), "… from the ClientHello to what the client says next"),
-];
-
-fn schema() -> String {
-    let declared: Vec<_> = COLUMNS.iter().map(|(name, of, _)| of.declared(name)).collect();
-    format!("message observations {{ {} }}", declared.join(" "))
-}
-
-/// A recording cannot be written or read.
-#[derive(Debug, Error)]
-pub enum RecordingError {
-    /// The file is not there, or cannot be read.
-    #[error("cannot open {path}: {source}")]
-    Open {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// It is something else than a recording.
-    #[error(
-        "{path}: {found}; expected a recording that `detector record` wrote, or Parquet with its columns (docs/reference.md)"
-    )]
-    Foreign {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        found: String,
-    },
-    /// A row is none.
-    #[error("{path}, row {row}: {found}")]
-    Row {
-        /// The file.
-        path: PathBuf,
-        /// The number of the row, from 1.
-        row: usize,
-        /// What is wrong with it.
-        found: String,
-    },
-    /// It cannot be written.
-    #[error("cannot write {path}: {source}; make room, or record to another directory")]
-    Write {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        source: ParquetError,
-    },
-}
-
-/// A recording that is being written.
-pub struct Writer<W: Write + Send> {
-    file: SerializedFileWriter<W>,
-    node: ByteArray,
-    rows: Vec<(ByteArray, Observation)>,
-}
-
-impl<W: Write + Send> Writer<W> {
-    /// Begins one of a node.
-    ///
-    /// # Errors
-    ///
-    /// It cannot be written.
-    pub fn new(output: W, node: &str) -> Result<Self, ParquetError> {
-        let properties = WriterProperties::builder()
-            .set_compression(Compression::ZSTD(ZstdLevel::try_new(3)?))
-            .set_created_by(concat!("detector ", env!("CARGO_PKG_VERSION")).into())
-            .build();
-        let schema = Arc::new(parse_message_type(&schema())?);
-        let file = SerializedFileWriter::new(output, schema, Arc::new(properties))?;
-        Ok(Self { file, node: ByteArray::from(node), rows: Vec::new() })
-    }
-
-    /// Adds rows, of services by their names.
-    ///
-    /// # Errors
-    ///
-    /// It cannot be written.
-    pub fn write<'a>(
-        &mut self,
-        rows: impl IntoIterator<Item = Observation>,
-        service: impl Fn(ServiceId) -> &'a str,
-    ) -> Result<(), ParquetError> {
-        let mut names: HashMap<ServiceId, ByteArray> = HashMap::new();
-        for row in rows {
-            let number = row.kind.service;
-            let name = names.entry(number).or_insert_with(|| ByteArray::from(service(number)));
-            self.rows.push((name.clone(), row));
-            if self.rows.len() >= GROUP_ROWS {
-                self.write_group()?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Ends it.
-    ///
-    /// # Errors
-    ///
-    /// It cannot be written.
-    pub fn finish(mut self) -> Result<W, ParquetError> {
-        if !self.rows.is_empty() {
-            self.write_group()?;
-        }
-        self.file.into_inner()
-    }
-
-    fn write_group(&mut self) -> Result<(), ParquetError> {
-        let rows = std::mem::take(&mut self.rows);
-        let mut group = Group { writer: self.file.next_row_group()? };
-        let texts =
-            |of: &dyn Fn(&(ByteArray, Observation)) -> ByteArray| rows.iter().map(of).collect::<Vec<_>>();
-        // Unsigned integers are stored as the signed ones of the same bits.
-        let longs =
-            |of: &dyn Fn(&Observation) -> u64| rows.iter().map(|(_, row)| of(row) as i64).collect::<Vec<_>>();
-        let words =
-            |of: &dyn Fn(&Observation) -> u32| rows.iter().map(|(_, row)| of(row) as i32).collect::<Vec<_>>();
-        group.column::<Int64Type>(&longs(&|row| row.time_s * 1000))?;
-        group.column::<Int32Type>(&words(&|row| row.span_s))?;
-        group.column::<ByteArrayType>(&texts(&|_| self.node.clone()))?;
-        group.column::<ByteArrayType>(&texts(&|(service, _)| service.clone()))?;
-        group.column::<ByteArrayType>(&texts(&|(_, row)| {
-            ByteArray::from(row.source.to_string().into_bytes())
-        }))?;
-        group.column::<Int64Type>(&longs(&|row| row.kind.syn_key))?;
-        group.column::<Int64Type>(&longs(&|row| row.kind.tls_key))?;
-        group.column::<Int64Type>(&longs(&|row| row.packets))?;
-        group.column::<Int64Type>(&longs(&|row| row.bytes))?;
-        group.column::<Int64Type>(&longs(&|row| row.dropped_packets))?;
-        group.column::<Int32Type>(&words(&|row| row.connections))?;
-        group.column::<Int32Type>(&words(&|row| row.handshakes))?;
-        group.column::<Int32Type>(&words(&|row| row.exchanges))?;
-        group.lists(rows.iter().map(|(_, row)| &row.request_sizes))?;
-        group.lists(rows.iter().map(|(_, row)| &row.response_sizes))?;
-        group.lists(rows.iter().map(|(_, row)| &row.rtt))?;
-        group.lists(rows.iter().map(|(_, row)| &row.hello_gap))?;
-        group.lists(rows.iter().map(|(_, row)| &row.finish_gap))?;
-        group.writer.close()?;
-        Ok(())
-    }
-}
-
-struct Group<'a, W: Write + Send> {
-    writer: SerializedRowGroupWriter<'a, W>,
-}
-
-impl<W: Write + Send> Group<'_, W> {
-    fn column<T: DataType>(&mut self, values: &[T::T]) -> Result<(), ParquetError> {
-        self.levels::<T>(values, None, None)
-    }
-
-    /// A column of lists: at the first element of each the repetition level is 0, and none is missing.
-    fn lists<'a, const BINS: usize>(
-        &mut self,
-        lists: impl Iterator<Item = &'a [u32; BINS]>,
-    ) -> Result<(), ParquetError> {
-        let values: Vec<i32> = lists.flatten().map(|count| *count as i32).collect();
-        let repetitions: Vec<i16> = (0..values.len()).map(|at| i16::from(at % BINS != 0)).collect();
-        self.levels::<Int32Type>(&values, Some(&vec![1; values.len()]), Some(&repetitions))
-    }
-
-    fn levels<T: DataType>(
-        &mut self,
-        values: &[T::T],
-        definitions: Option<&[i16]>,
-        repetitions: Option<&[i16]>,
-    ) -> Result<(), ParquetError> {
-        let missing = || ParquetError::General("the schema has fewer columns than are written".into());
-        let mut column = self.writer.next_column()?.ok_or_else(missing)?;
-        column.typed::<T>().write_batch(values, definitions, repetitions)?;
-        column.close()
-    }
-}
+use super::error::RecordingError;
 
 /// A recording that is read, a row group at a time.
 pub struct Recording {
@@ -528,5 +275,5 @@ impl Reader<'_> {
 }
 
 #[cfg(test)]
-#[path = "file_tests.rs"]
+#[path = "reader_tests.rs"]
 mod tests;
