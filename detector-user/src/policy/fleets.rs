@@ -236,7 +236,7 @@ fn part(field: Field<'_, '_>, least: Part, most: Part, report: &mut Report<'_>) 
 
 fn percentage(text: &str) -> Option<Part> {
     const DECIMALS: usize = 4;
-    let number = text.strip_suffix('%')?.trim();
+    let number = text.strip_suffix('%')?.trim_end();
     let (whole, decimals) = number.split_once('.').unwrap_or((number, "0"));
     let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     if !is_number(whole) || !is_number(decimals) || decimals.len() > DECIMALS {
@@ -249,7 +249,7 @@ fn time(field: Field<'_, '_>, report: &mut Report<'_>) -> Option<u64> {
     let parse = |text: &str| {
         let digits = text.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(text.len());
         let (count, unit) = text.split_at(digits);
-        let unit_s = UNITS.iter().find(|(name, _)| *name == unit.trim()).map(|(_, unit_s)| *unit_s);
+        let unit_s = UNITS.iter().find(|(name, _)| *name == unit.trim_start()).map(|(_, unit_s)| *unit_s);
         let time_s =
             unit_s.zip(count.parse::<u64>().ok()).map(|(unit_s, count)| count.saturating_mul(unit_s));
         let time_s = time_s.ok_or_else(|| Issue::new("not a time", TIME_EXPECTED))?;
