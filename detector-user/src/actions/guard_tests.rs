@@ -204,6 +204,9 @@ fn targets_have_to_be_left() {
     let decision = case.decide();
     assert_eq!(decision.step, Step::Nothing);
     assert_eq!(decision.says, "0 members and 0 fingerprints are left to act on");
+    case.fleet.explanation.is_new_uniform_population = true;
+    case.orders.clear();
+    assert_eq!(case.step(), Step::Nothing, "nor is it suggested to do nothing");
 }
 
 #[test]

@@ -221,8 +221,11 @@ impl<'a> Judged<'a> {
         let key_top = guard::key_top(&mut keys);
         let key_selective = guard::key_selective(&mut keys, fleet, settings);
         let has_slot = standing.is_some() || slots.free().is_some();
+        // The first that stops it is told as the reason: those come first that nobody can override.
         let verdicts = vec![
             guard::switch(situation.stop),
+            guard::targets(&chosen, &keys),
+            guard::slots(slots.in_use(), has_slot),
             guard::uniform_population(fleet),
             guard::collateral(fleet, settings),
             guard::customers(fleet, &chosen),
@@ -234,8 +237,6 @@ impl<'a> Judged<'a> {
             guard::new_members_max(&chosen, settings),
             key_top,
             key_selective,
-            guard::targets(&chosen, &keys),
-            guard::slots(slots.in_use(), has_slot),
         ];
         let effect = standing.and(asked.measured).and_then(|measured| measured.effect());
         Self {
