@@ -204,6 +204,15 @@ mod tests {
     }
 
     #[test]
+    fn clienthellos_are_counted_once_whatever_the_syn_and_unknown_ones_are_not() {
+        let mut kinds = Kinds::default();
+        let mut kind = |syn_key, tls_key| kinds.number(Kind { service: WEB, syn_key, tls_key });
+        let window = [kind(9, 1), kind(8, 1), kind(9, 2), kind(9, 0)]
+            .map(|kind| Block { kind, ..block(1, 0, [6, 2, 6], Sizes(1)) });
+        assert_eq!(populations(&window, &kinds, |_| true)[&WEB].sources[0].tls_keys, 2);
+    }
+
+    #[test]
     fn what_is_kept_of_a_window_has_a_bound_and_stands_for_all() {
         let mut kinds = Kinds::default();
         let kind = kinds.number(Kind { service: WEB, syn_key: 9, tls_key: 1 });

@@ -257,6 +257,21 @@ mod tests {
         );
     }
 
+    /// A look at an hour.
+    fn looked<'a>(population: &'a Population, clean: &'a [&'a Clean], kinds: &'a Kinds) -> Looked<'a> {
+        Looked {
+            service: WEB,
+            start_s: 0,
+            end_s: 3600,
+            length_s: 3600,
+            lengths_s: &[3600],
+            alarms: &[],
+            population,
+            clean,
+            kinds,
+        }
+    }
+
     fn usage(innocents: f64, alarms: &[&Finding], before: &Usage) -> Usage {
         let kinds = kinds();
         let population = population(&window([4; 100].into_iter()));
@@ -264,17 +279,8 @@ mod tests {
         let clean = Clean::of(&before_it, usize::MAX);
         let group = group(&population, innocents);
         let traits = Traits::of(&group.members, &population, &kinds);
-        let looked = Looked {
-            service: WEB,
-            start_s: 0,
-            end_s: 3600,
-            length_s: 3600,
-            lengths_s: &[3600],
-            alarms,
-            population: &population,
-            clean: &[&clean],
-            kinds: &kinds,
-        };
+        let clean = [&clean];
+        let looked = looked(&population, &clean, &kinds);
         Usage::of(&looked, alarms, &group, traits.as_ref(), Some(4), before)
     }
 
@@ -308,17 +314,8 @@ mod tests {
         // A tenth of the users has the browser of kind 2, all others that of kind 1.
         let population = population(&window(std::iter::empty()));
         let clean = Clean::of(&population, usize::MAX);
-        let looked = Looked {
-            service: WEB,
-            start_s: 0,
-            end_s: 3600,
-            length_s: 3600,
-            lengths_s: &[3600],
-            alarms: &[],
-            population: &population,
-            clean: &[&clean],
-            kinds: &kinds,
-        };
+        let clean = [&clean];
+        let looked = looked(&population, &clean, &kinds);
         let traits = Traits::of(&population.sources, &population, &kinds).expect("sources");
         let told: Vec<_> = keys(&traits, &looked)
             .iter()
