@@ -72,7 +72,7 @@ pub enum Step {
     Throttle,
     /// It gets smaller budgets.
     Tighten,
-    /// It ends later.
+    /// Fresh evidence moves its end.
     Renew,
     /// It goes on as it is; members may have come and gone.
     Keep,
