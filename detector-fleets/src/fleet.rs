@@ -13,6 +13,7 @@ use crate::{
     profile::{Active, Clean, Population},
     source::Source,
     traits::{Key, Traits},
+    usage::{self, Usage},
 };
 
 /// What two fleets have in common, [`Traits::similarity`], from which on they are one.
@@ -38,6 +39,19 @@ pub struct Member {
     pub last_s: u64,
     /// Its exchanges in the window in which it was last found to be one.
     pub exchanges: u32,
+    /// Its connections in that window, at most 65,535.
+    pub connections: u16,
+    /// Its different ClientHellos in that window, at most 255.
+    pub tls_keys: u8,
+    /// Whether it made more connections in it than all but [`BUSY_SHARE`](crate::limits::BUSY_SHARE) of the users.
+    pub is_busy: bool,
+}
+
+impl Member {
+    /// Whether many clients seem to be behind it, so that what is done to it would be done to all of them.
+    pub fn is_shared(&self) -> bool {
+        usage::is_shared(self.tls_keys, self.is_busy)
+    }
 }
 
 /// One actor behind many sources, as far as it is known.
@@ -61,6 +75,8 @@ pub struct Fleet {
     pub innocents: f64,
     /// Sources at the service in that look that are users.
     pub users: f64,
+    /// What it uses, what its population normally did, and what acting on it would cost others.
+    pub usage: Usage,
     /// Fingerprints that members are known by, where nearly nobody else has them.
     pub key: Option<Key>,
     /// What members have in common; `None`: none was found.
@@ -205,7 +221,7 @@ impl Fleets {
             if let Some(explanation) = explanation {
                 self.begin(looked, explanation, &group);
                 let place = self.fleets.len() - 1;
-                self.set_members(place, looked, &group, traits);
+                self.set_members(place, looked, alarms, &group, traits);
                 self.fleets[place].cells = cells;
             }
             return;
@@ -217,7 +233,7 @@ impl Fleets {
             fleet.cells = cells;
         }
         if looked.scope(self.fleets[place].first_seen_s) != Scope::More {
-            self.set_members(place, looked, &group, traits);
+            self.set_members(place, looked, alarms, &group, traits);
         }
     }
 
@@ -255,6 +271,7 @@ impl Fleets {
             suspects: Vec::new(),
             innocents: 0.0,
             users: 0.0,
+            usage: Usage::default(),
             key: None,
             traits: None,
             decided_s: 0,
@@ -263,7 +280,15 @@ impl Fleets {
         });
     }
 
-    fn set_members(&mut self, place: usize, looked: &Looked<'_>, group: &Group, traits: Option<Traits>) {
+    fn set_members(
+        &mut self,
+        place: usize,
+        looked: &Looked<'_>,
+        alarms: &[&Finding],
+        group: &Group,
+        traits: Option<Traits>,
+    ) {
+        let busy = usage::busy_above(looked.population, &group.members);
         let others: usize = self.fleets.iter().map(|fleet| fleet.members.len()).sum();
         let fleet = &mut self.fleets[place];
         let others = others - fleet.members.len();
@@ -287,12 +312,15 @@ impl Fleets {
                 self.left_out += 1;
                 continue;
             }
-            fleet.members.insert(active.source, Member { last_s, exchanges: active.exchanges });
+            let is_busy = busy.is_some_and(|above| active.connections > above);
+            let Active { exchanges, connections, tls_keys, .. } = *active;
+            fleet.members.insert(active.source, Member { last_s, exchanges, connections, tls_keys, is_busy });
         }
         let is_suspect = |active: &&Active| !fleet.members.contains_key(&active.source);
         fleet.suspects = group.suspects.iter().filter(is_suspect).map(|active| active.source).collect();
         fleet.innocents = group.innocents;
         fleet.users = group.users;
+        fleet.usage = Usage::of(looked, alarms, group, traits.as_ref(), busy, &fleet.usage);
         if let Some(traits) = traits {
             fleet.key = traits.key(looked.clean, looked.kinds);
             fleet.traits = Some(traits);
@@ -407,7 +435,13 @@ mod tests {
         let fleet = fleets.iter().next().expect("one fleet");
         assert_eq!(fleet.first_seen_s, 99 * HOUR + 3 * 60, "the window's third minute is its first");
         assert_eq!((fleet.alarmed_at_s, fleet.exchanges()), (100 * HOUR, 6));
-        assert_eq!(fleet.members[&Source::of_v4(1.into())].last_s, 99 * HOUR + 23 * 60);
+        let member = fleet.members[&Source::of_v4(1.into())];
+        assert_eq!(member.last_s, 99 * HOUR + 23 * 60);
+        assert_eq!(
+            (member.connections, member.tls_keys, member.is_busy, member.is_shared()),
+            (1, 1, false, false)
+        );
+        assert_eq!((fleet.usage.window_s, fleet.usage.connections, fleet.usage.keys.len()), (HOUR, 3, 1));
     }
 
     #[test]

@@ -14,6 +14,7 @@
 //! | is it a fleet? | [`alarm`] |
 //! | who belongs to it? | [`profile`], [`mixture`], [`membership`] |
 //! | what do members have in common, and what innocent thing could it be? | [`traits`], [`explanation`] |
+//! | what does it use, what did its population use before, and what would acting on it cost others? | [`usage`] |
 //! | is it the fleet of yesterday? | [`fleet`] |
 //! | how does it all go together? | [`detection`] |
 //! | how large can it get? | [`limits`] |
@@ -37,4 +38,5 @@ pub mod profile;
 pub mod seen;
 pub mod source;
 pub mod traits;
+pub mod usage;
 pub mod window;

@@ -4,6 +4,7 @@
 //! touches maps and only [`clock`] reads time. What changes a policy goes through [`change`], which records it in the
 //! [`history`].
 
+pub mod actions;
 pub mod api;
 pub mod assembly;
 pub mod capture;

@@ -241,6 +241,7 @@ mod tests {
         fleet::{FleetId, Member},
         observation::ServiceId,
         traits::Key,
+        usage::Usage,
     };
     use serde_json::json;
 
@@ -250,8 +251,10 @@ mod tests {
         let mut services = Services::default();
         services.number("web");
         let service = services.number("api").unwrap_or(ServiceId(0));
-        let members = ["198.51.100.7/32", "2001:db8:1:2::/64"]
-            .map(|text| (text.parse().expect("a source"), Member { last_s: 1_763_820_000, exchanges: 25 }));
+        let member =
+            Member { last_s: 1_763_820_000, exchanges: 25, connections: 5, tls_keys: 1, is_busy: false };
+        let members =
+            ["198.51.100.7/32", "2001:db8:1:2::/64"].map(|text| (text.parse().expect("a source"), member));
         let statement = |family, sentence: &str| Statement {
             family,
             observed: 0.97,
@@ -270,6 +273,7 @@ mod tests {
             suspects: vec!["203.0.113.9/32".parse().expect("a source")],
             innocents: 2.0,
             users: 1_000_000.0,
+            usage: Usage::default(),
             key: Some(Key { tls_key: 0xabc, syn_key: 7 }),
             traits: None,
             cells: Vec::new(),

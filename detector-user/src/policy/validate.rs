@@ -30,6 +30,7 @@ pub(super) fn policy(raw: RawPolicy, report: &mut Report<'_>) -> Option<Policy> 
         services: raw.services.into_iter().map(service).collect::<Option<_>>()?,
         profiles,
         rules: raw.rules.into_iter().map(rule).collect::<Option<_>>()?,
+        fleets: raw.fleets,
     })
 }
 

@@ -73,7 +73,7 @@ action = { limits = "p" }
 mode = "off"
 size = 3
 "# => [
-        "4:1: error: unknown field in `fleets`: found `size`, expected `mode`",
+        "4:1: error: unknown field in `fleets`: found `size`, expected `mode`, `hold_out`, `members_max`, `new_members_max`, `collateral_max`, `factor`, `share`, `for` or `tighten`",
     ];
     prefixes_have_no_handshakes: r#"version = 1
 [profile.p]
