@@ -16,6 +16,7 @@
 //! | what do members have in common, and what innocent thing could it be? | [`traits`], [`explanation`] |
 //! | is it the fleet of yesterday? | [`fleet`] |
 //! | how does it all go together? | [`detection`] |
+//! | how is it kept over restarts? | all of it is `serde`'s, [`ordered`] says how tables are |
 //! | how large can it get? | [`limits`] |
 
 pub mod alarm;
@@ -33,6 +34,7 @@ pub mod limits;
 pub mod membership;
 pub mod mixture;
 pub mod observation;
+pub mod ordered;
 pub mod profile;
 pub mod seen;
 pub mod source;

@@ -10,7 +10,7 @@ use super::patterns::PATTERNS_MAX;
 use super::rate::Quantity;
 use super::{
     NAME_CHARS_MAX, NAME_RESERVED, PROFILES_MAX, REASON_CHARS_MAX, RULES_MAX, SERVICES_MAX, VERSION, budgets,
-    mode, raw,
+    fleets, mode, raw,
 };
 
 /// The document of `detector schema`.
@@ -132,6 +132,7 @@ fn service() -> Table {
                 "examples": [["tcp/443", "udp/8000-8010", "icmp", "protocol/47", "*"]],
             },
             "profile": name("The profile of sources that no rule names. Without one they are counted, not limited."),
+            "fleets": fleet_mode("What is done about fleets at it, instead of what is at others."),
         }),
         required: json!(["name", "addresses"]),
     }
@@ -260,12 +261,16 @@ fn percent() -> Table {
     }
 }
 
+fn fleet_mode(description: &str) -> Value {
+    json!({ "description": description, "enum": fleets::MODES.map(|(name, _)| name) })
+}
+
 fn fleets() -> Table {
     Table {
         name: "fleets",
-        schema: &raw::FLEETS,
-        description: "Looking for fleets.",
-        properties: json!({ "mode": { "description": "Nothing else is supported yet.", "const": "off" } }),
+        schema: &fleets::FLEETS,
+        description: "Fleets: one actor behind many sources, each of them below every limit.",
+        properties: json!({ "mode": fleet_mode("What is done about them, at services that say nothing else.") }),
         required: json!(["mode"]),
     }
 }

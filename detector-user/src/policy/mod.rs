@@ -26,6 +26,7 @@ mod effect;
 mod fields;
 mod fingerprinted;
 mod firing;
+mod fleets;
 pub mod incident;
 mod json_schema;
 mod mode;
@@ -50,6 +51,7 @@ mod tests;
 
 pub use context::Context;
 pub use diagnostic::{Diagnostic, FileDiagnostic, Located, Severity, SourceLine, in_file, render};
+pub use fleets::{FleetMode, Fleets};
 pub use json_schema::json_schema;
 pub use model::{
     Action, Budget, Budgets, Matches, Mode, ParentBudgets, Parents, Policy, Ports, Profile, Rate, Rule,

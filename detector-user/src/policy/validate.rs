@@ -7,6 +7,7 @@ use ipnet::{IpNet, Ipv6Net};
 
 use super::diagnostic::Severity;
 use super::model::{Action, Matches, Policy, Rule, Service};
+use super::fleets::Fleets;
 use super::raw::{RawPolicy, RawRule, RawService};
 use super::spelling::{did_you_mean, one_of, quoted};
 use super::text::{At, Issue, Report};
@@ -30,6 +31,7 @@ pub(super) fn policy(raw: RawPolicy, report: &mut Report<'_>) -> Option<Policy> 
         services: raw.services.into_iter().map(service).collect::<Option<_>>()?,
         profiles,
         rules: raw.rules.into_iter().map(rule).collect::<Option<_>>()?,
+        fleets: Fleets { mode: raw.fleets.map(|mode| mode.value).unwrap_or_default() },
     })
 }
 
@@ -39,6 +41,7 @@ fn service(raw: RawService) -> Option<Service> {
         addresses: values(raw.addresses),
         ports: values(raw.ports),
         profile: raw.profile.map(|profile| profile.value),
+        fleets: raw.fleets.map(|mode| mode.value),
     })
 }
 

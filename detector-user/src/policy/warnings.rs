@@ -10,7 +10,7 @@ use super::model::{Action, Ports};
 use super::raw::{RawPolicy, RawProfile, RawService};
 use super::sources::Sources;
 use super::text::{At, Issue, Report, Span};
-use super::{effect, fingerprinted, firing};
+use super::{effect, fingerprinted, firing, fleets};
 
 /// A prefix of fewer bits is broad: a /8 is what a registry holds, an IPv6 /19 the largest block
 /// it gives to one network.
@@ -29,6 +29,7 @@ pub(super) fn policy(raw: &RawPolicy, report: &mut Report<'_>) {
     firing::repeated(&sources, report);
     effect::lifted(raw, &sources, report);
     fingerprinted::warnings(raw, report);
+    fleets::warnings(raw, report);
 }
 
 /// Services that share an address and a port, each pair once.

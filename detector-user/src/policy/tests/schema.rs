@@ -90,7 +90,7 @@ fn broken_policies() {
         ("2026-12-01T06:00:00Z", "2026-12-01"),
         ("action = { limit = \"strict\" }", "action = \"limit\""),
         ("reason = \"scraper wave\"", "reason = \"\"\"a\nb\"\"\""),
-        ("mode = \"off\"", "mode = \"observe\""),
+        ("mode = \"off\"", "mode = \"on\""),
         ("ja4 = [", "source = [\"::1\"]\nja4 = ["),
         ("ja4 = [\"t13d1516h2_8daaf6152771_*\", ", "ja4 = [\"t13d1516h2_8daaf6152771\", "),
         ("ja4 = [\"t13d1516h2_8daaf6152771_*\", \"t13i*_*_*\"]", "ja4 = []"),

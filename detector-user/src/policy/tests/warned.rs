@@ -414,3 +414,18 @@ fn a_rule_in_shadow_lifts_rules_around_it() {
     assert_lifts(&with_rules(&[&drop, limit]), &[same]);
     assert_lifts(&with_rules(&[&wide, &format!("{limit}\nmode = \"shadow\"")]), &[]);
 }
+
+#[test]
+fn modes_of_fleets_that_would_act_do_not_yet() {
+    let text = |section: &str, service: &str| {
+        format!("{SERVICES}{DROP}[[rule]]\nname = \"l\"\n{LIMIT}\n[fleets]\nmode = \"{section}\"\n")
+            .replacen("name = \"api\"\n", &format!("name = \"api\"\nfleets = \"{service}\"\n"), 1)
+    };
+    assert_warned(&text("off", "observe"), &[]);
+    let not_yet = "fleets are found and told, and nothing is done about them yet";
+    let expected = [
+        format!("4:10: warning: {not_yet}: found \"throttle\", expected \"observe\""),
+        format!("20:8: warning: {not_yet}: found \"suggest\", expected \"observe\""),
+    ];
+    assert_warned(&text("suggest", "throttle"), &expected.each_ref().map(String::as_str));
+}
