@@ -1,9 +1,11 @@
 //! Families of evidence: into which category of each a source falls, by what it did in a window.
 
+use serde::{Deserialize, Serialize};
+
 use crate::block::{Block, NOT_TIMED, Sizes};
 
 /// A family of evidence. All are *hard*: what they see is not that a population is new, but that it is not a population of users.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[repr(u8)]
 pub enum Family {
     /// How much each source did, and for how long: users differ by orders of magnitude, those of one actor do not.

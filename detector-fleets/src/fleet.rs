@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde::{Deserialize, Serialize};
+
 use crate::{
     alarm::Finding,
     cells::Cell,
@@ -29,11 +31,11 @@ pub const FORGOTTEN_S: u64 = 14 * 24 * 3600;
 const EARLY: usize = 20;
 
 /// The number of a fleet: no other one has it, and it keeps it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct FleetId(pub u64);
 
 /// What is known of a member.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Member {
     /// When it was last active at the service, seconds since the Unix epoch, to the minute.
     pub last_s: u64,
@@ -55,7 +57,7 @@ impl Member {
 }
 
 /// One actor behind many sources, as far as it is known.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Fleet {
     /// Its number.
     pub id: FleetId,
@@ -157,7 +159,7 @@ impl Looked<'_> {
 }
 
 /// The fleets that are known.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Fleets {
     fleets: Vec<Fleet>,
     /// How many there ever were.
@@ -170,6 +172,13 @@ impl Fleets {
     /// All that are not forgotten, by number.
     pub fn iter(&self) -> impl Iterator<Item = &Fleet> {
         self.fleets.iter()
+    }
+
+    /// Numbers up to this one were given before, by a memory that was lost.
+    pub const fn number_after(&mut self, last: u64) {
+        if self.numbered < last {
+            self.numbered = last;
+        }
     }
 
     /// Members that found no room, in all.

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use foldhash::fast::RandomState;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     block::{Block, KindId},
@@ -15,7 +16,7 @@ use crate::{
 };
 
 /// What a source did at a service in a window, by categories.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Profile {
     /// Its client with the most connections.
     pub kind: KindId,
@@ -133,7 +134,7 @@ pub fn populations(
 }
 
 /// Profiles of a window in which nothing was found, of all its sources or of every so manieth.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Clean {
     /// Profiles, each once, in their order, and how many sources had it; estimated where not all were kept.
     pub profiles: Box<[(Profile, f32)]>,

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use foldhash::fast::RandomState;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     alarm::Finding,
@@ -16,7 +17,7 @@ use crate::{
 };
 
 /// How a pair of fingerprints is used at a service.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct KeyUse {
     /// Which.
     pub key: Key,
@@ -29,7 +30,7 @@ pub struct KeyUse {
 }
 
 /// What was measured of a fleet and of the users around it, in the last window that was asked for its members.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Usage {
     /// Length of the window, s; 0: none was asked.
     pub window_s: u64,

@@ -14,6 +14,7 @@ pub mod clock;
 pub mod commands;
 pub mod daemon;
 pub mod fingerprint;
+pub mod fleets;
 pub mod guard;
 pub mod hexadecimal;
 pub mod history;

@@ -1,11 +1,12 @@
-//! `[fleets]`: whether fleets are looked for, and how far an action on one may go.
+//! `[fleets]`: whether fleets are looked for, and how far an action on one may go; and `fleets` of a service.
 
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use toml::de::DeValue;
 
-use super::fields::{Field, Fields, Schema, unsupported};
+use super::fields::{Field, Fields, Schema};
+use super::spelling::{did_you_mean, synonym};
 use super::text::{At, Issue, Report};
 
 pub(super) const FLEETS: Schema = Schema {
@@ -25,7 +26,25 @@ pub(super) const FLEETS: Schema = Schema {
 };
 pub(super) const TIGHTEN: Schema = Schema { what: "`tighten`", known: &["after", "factor"], later: &[] };
 
-const MODES_LATER: [&str; 3] = ["observe", "suggest", "throttle"];
+/// How modes are written.
+pub(super) const MODES: [(&str, FleetMode); 4] = [
+    ("off", FleetMode::Off),
+    ("observe", FleetMode::Observe),
+    ("suggest", FleetMode::Suggest),
+    ("throttle", FleetMode::Throttle),
+];
+
+const MODE_EXPECTED: &str = "\"off\", \"observe\", \"suggest\" or \"throttle\"";
+/// What other tools call it.
+const SYNONYMS: [(&str, &str); 7] = [
+    ("on", "observe"),
+    ("shadow", "observe"),
+    ("monitor", "observe"),
+    ("detect", "observe"),
+    ("disabled", "off"),
+    ("limit", "throttle"),
+    ("enforce", "throttle"),
+];
 
 /// Percent of the members that may be held out.
 pub(super) const HOLD_OUT_MIN: u64 = 1;
@@ -43,7 +62,7 @@ const PART_EXPECTED: &str = "a percentage such as \"5 %\" or \"0.01 %\"";
 const TIME_EXPECTED: &str = "a time from \"1min\" to \"7d\", such as \"90s\", \"30min\" or \"1h\"";
 
 /// A part of something, in millionths; more than all of it is possible where that is said.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Part(pub u32);
 
 impl Part {
@@ -65,14 +84,14 @@ impl fmt::Display for Part {
     }
 }
 
-/// How far actions on fleets go. Each step includes those before it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+/// What is done about fleets: each step does what those before it do.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FleetMode {
-    /// Fleets are not looked for.
-    #[default]
+    /// Nobody looks for them.
     Off,
-    /// They are shown.
+    /// They are found and told.
+    #[default]
     Observe,
     /// They are shown with the command that would throttle them.
     Suggest,
@@ -81,21 +100,22 @@ pub enum FleetMode {
 }
 
 impl FleetMode {
-    /// As it is written.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Off => "off",
-            Self::Observe => "observe",
-            Self::Suggest => "suggest",
-            Self::Throttle => "throttle",
-        }
+    /// As a policy says it.
+    pub fn name(self) -> &'static str {
+        MODES.iter().find(|(_, mode)| *mode == self).map_or("", |(name, _)| name)
+    }
+}
+
+impl fmt::Display for FleetMode {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.name())
     }
 }
 
 /// What is done about fleets.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FleetSettings {
-    /// How far actions go.
+    /// How far actions go, at services that say nothing else.
     pub mode: FleetMode,
     /// Percent of a fleet's members that are left alone, so that the effect on the others can be measured; 1 to 50.
     pub hold_out_percent: u8,
@@ -116,7 +136,7 @@ pub struct FleetSettings {
 }
 
 /// When an action gets smaller budgets, and which.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tighten {
     /// After so long without effect, s; 60 to 604,800.
     pub after_s: u64,
@@ -124,10 +144,37 @@ pub struct Tighten {
     pub factor: Part,
 }
 
+impl FleetSettings {
+    /// Whether it says what holds without it.
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// As differences tell it: the mode, and what is said of an action.
+impl fmt::Display for FleetSettings {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            mode, hold_out_percent, members_max, new_members_max, collateral_max, factor, share, ..
+        } = self;
+        write!(
+            formatter,
+            "{mode}, hold out {hold_out_percent} %, members {members_max}, new {new_members_max}/h, collateral {collateral_max}, "
+        )?;
+        write!(formatter, "factor {factor}, share {share}, for {}", time_text(self.for_s))?;
+        match self.tighten {
+            Some(Tighten { after_s, factor }) => {
+                write!(formatter, ", tighten to {factor} after {}", time_text(after_s))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
 impl Default for FleetSettings {
     fn default() -> Self {
         Self {
-            mode: FleetMode::Off,
+            mode: FleetMode::default(),
             hold_out_percent: 5,
             members_max: 100_000,
             new_members_max: 20_000,
@@ -147,9 +194,7 @@ pub(super) fn parse(fields: &Fields<'_, '_>, report: &mut Report<'_>) -> FleetSe
     let part = |name, least, most, report: &mut Report<'_>| {
         fields.field(name).and_then(|field| part(field, least, most, report))
     };
-    if let Some(field) = fields.required("mode", "mode = \"off\"", report) {
-        mode(field, report);
-    }
+    let mode = fields.required("mode", MODE_EXPECTED, report).and_then(|field| mode(field, report));
     let collateral_max = part("collateral_max", Part(0), percent(1), report);
     let factor_part = part("factor", percent(1), percent(1000), report);
     let share = part("share", Part(1), percent(50), report);
@@ -160,7 +205,7 @@ pub(super) fn parse(fields: &Fields<'_, '_>, report: &mut Report<'_>) -> FleetSe
     let for_s = fields.field("for").and_then(|field| time(field, report));
     let tighten = fields.field("tighten").and_then(|field| tighten(field, factor, report));
     FleetSettings {
-        mode: default.mode,
+        mode: mode.map_or(default.mode, |mode| mode.value),
         hold_out_percent: hold_out
             .and_then(|count| count.try_into().ok())
             .unwrap_or(default.hold_out_percent),
@@ -176,14 +221,16 @@ pub(super) fn parse(fields: &Fields<'_, '_>, report: &mut Report<'_>) -> FleetSe
     }
 }
 
-fn mode(field: Field<'_, '_>, report: &mut Report<'_>) {
-    let parse = |text: &str| match text {
-        "off" => Ok(()),
-        _ if MODES_LATER.contains(&text) => Err(unsupported("looking for fleets", "\"off\"")
-            .help("remove `fleets`, or write mode = \"off\"".to_owned())),
-        _ => Err(Issue::new("unknown mode of `fleets`", "\"off\"")),
+/// Reads a mode.
+pub(super) fn mode(field: Field<'_, '_>, report: &mut Report<'_>) -> Option<At<FleetMode>> {
+    let parse = |text: &str| {
+        let found = MODES.iter().find(|(name, _)| *name == text).map(|(_, mode)| *mode);
+        found.ok_or_else(|| {
+            let help = synonym(text, &SYNONYMS).or_else(|| did_you_mean(text, MODES.map(|(name, _)| name)));
+            Issue::new("unknown mode of `fleets`", MODE_EXPECTED).help(help)
+        })
     };
-    field.parsed("\"off\"", parse, report);
+    field.parsed(MODE_EXPECTED, parse, report)
 }
 
 fn tighten(field: Field<'_, '_>, before: Part, report: &mut Report<'_>) -> Option<Tighten> {
@@ -276,19 +323,20 @@ mod tests {
     use crate::policy;
 
     fn settings(text: &str) -> FleetSettings {
-        let text = format!("version = 1\n[fleets]\nmode = \"off\"\n{text}\n");
+        let text = format!("version = 1\n[fleets]\nmode = \"throttle\"\n{text}\n");
         policy::parse(&text).unwrap_or_else(|wrong| panic!("{wrong:?}")).policy.fleets
     }
 
     fn refused(text: &str) -> String {
-        let text = format!("version = 1\n[fleets]\nmode = \"off\"\n{text}\n");
+        let text = format!("version = 1\n[fleets]\nmode = \"throttle\"\n{text}\n");
         let wrong = policy::parse(&text).expect_err("it is refused");
         policy::render("p", &text, &wrong).lines().next().unwrap_or_default().to_owned()
     }
 
     #[test]
     fn what_is_not_written_is_as_documented() {
-        assert_eq!(settings(""), FleetSettings::default());
+        let written = FleetSettings { mode: FleetMode::Throttle, ..FleetSettings::default() };
+        assert_eq!(settings(""), written);
         assert_eq!(policy::parse("version = 1\n").unwrap().policy.fleets, FleetSettings::default());
     }
 
@@ -305,7 +353,7 @@ mod tests {
             tighten = { after = "15min", factor = "50 %" }
         "#;
         let expected = FleetSettings {
-            mode: FleetMode::Off,
+            mode: FleetMode::Throttle,
             hold_out_percent: 10,
             members_max: 50_000,
             new_members_max: 1000,

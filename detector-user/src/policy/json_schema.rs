@@ -142,6 +142,7 @@ fn service() -> Table {
                 "examples": [["tcp/443", "udp/8000-8010", "icmp", "protocol/47", "*"]],
             },
             "profile": name("The profile of sources that no rule names. Without one they are counted, not limited."),
+            "fleets": fleet_mode("What is done about fleets at it, instead of what is at others."),
         }),
         required: json!(["name", "addresses"]),
     }
@@ -270,6 +271,10 @@ fn percent() -> Table {
     }
 }
 
+fn fleet_mode(description: &str) -> Value {
+    json!({ "description": description, "enum": fleets::MODES.map(|(name, _)| name) })
+}
+
 fn fleets() -> Table {
     let members = |description: &str| whole(description, 1, fleets::MEMBERS_MAX);
     Table {
@@ -277,7 +282,7 @@ fn fleets() -> Table {
         schema: &fleets::FLEETS,
         description: "Looking for fleets, and how far actions on them may go.",
         properties: json!({
-            "mode": { "description": "Nothing else is supported yet.", "const": "off" },
+            "mode": fleet_mode("How far that goes, at services that say nothing else."),
             "hold_out": whole("Percent of a fleet's members that are left alone, to measure the effect on the others.", fleets::HOLD_OUT_MIN, fleets::HOLD_OUT_MAX),
             "members_max": members("Members of a fleet that is acted on, at most."),
             "new_members_max": members("Members that may come to it in an hour."),

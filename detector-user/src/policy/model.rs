@@ -6,7 +6,7 @@ use std::fmt;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::fleets::FleetSettings;
+use super::fleets::{FleetMode, FleetSettings};
 use super::patterns::Patterns;
 
 /// What packets are let through, and how many.
@@ -60,6 +60,8 @@ pub struct Service {
     pub ports: Vec<Ports>,
     /// The profile of every source without a rule; without one, packets are counted and not limited.
     pub profile: Option<String>,
+    /// What is done about fleets at it, instead of what is at others.
+    pub fleets: Option<FleetMode>,
 }
 
 /// A set of protocols and destination ports.

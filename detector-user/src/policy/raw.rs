@@ -7,7 +7,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::context::Context;
 use super::fields::{Field, Fields, Schema, missing};
-use super::fleets::{self, FLEETS, FleetSettings};
+use super::fleets::{self, FLEETS, FleetMode, FleetSettings};
 use super::model::{Action, Mode, Ports, Profile};
 use super::patterns::{Ja4Pattern, PATTERNS_MAX, Patterns, SynPattern, ja4, syn};
 use super::spelling::{did_you_mean, synonym};
@@ -25,7 +25,7 @@ pub(super) const ROOT: Schema = Schema {
 pub(super) const DEFAULTS: Schema =
     Schema { what: "`defaults`", known: &["mode", "allow", "unknown"], later: &[] };
 pub(super) const SERVICE: Schema =
-    Schema { what: "a service", known: &["name", "addresses", "ports", "profile"], later: &[] };
+    Schema { what: "a service", known: &["name", "addresses", "ports", "profile", "fleets"], later: &[] };
 pub(super) const RULE: Schema = Schema {
     what: "a rule",
     known: &["name", "service", "source", "source_file", "ja4", "syn", "action", "mode", "until", "reason"],
@@ -64,6 +64,7 @@ pub(super) struct RawService {
     pub(super) addresses: Vec<At<IpNet>>,
     pub(super) ports: Vec<At<Ports>>,
     pub(super) profile: Option<At<String>>,
+    pub(super) fleets: Option<At<FleetMode>>,
 }
 
 pub(super) struct RawProfile {
@@ -181,7 +182,8 @@ fn service(fields: &Fields<'_, '_>, report: &mut Report<'_>) -> RawService {
         }
     };
     let profile = fields.field("profile").and_then(|field| reference(field, "the name of a profile", report));
-    RawService { name, addresses: addresses.unwrap_or_default(), ports, profile }
+    let fleets = fields.field("fleets").and_then(|field| fleets::mode(field, report));
+    RawService { name, addresses: addresses.unwrap_or_default(), ports, profile, fleets }
 }
 
 fn profiles(field: Field<'_, '_>, report: &mut Report<'_>) -> Vec<RawProfile> {

@@ -40,6 +40,7 @@ fn service(raw: RawService) -> Option<Service> {
         addresses: values(raw.addresses),
         ports: values(raw.ports),
         profile: raw.profile.map(|profile| profile.value),
+        fleets: raw.fleets.map(|mode| mode.value),
     })
 }
 

@@ -128,6 +128,7 @@ fn as_policy(incidents: &Incidents, standard: &Standard) -> Policy {
         addresses: Vec::new(),
         ports: Vec::new(),
         profile: None,
+        fleets: None,
     };
     let rule = |incident: &Incident| Rule {
         name: incident.id.to_string(),

@@ -90,7 +90,7 @@ fn broken_policies() {
         ("2026-12-01T06:00:00Z", "2026-12-01"),
         ("action = { limit = \"strict\" }", "action = \"limit\""),
         ("reason = \"scraper wave\"", "reason = \"\"\"a\nb\"\"\""),
-        ("mode = \"off\"", "mode = \"observe\""),
+        ("mode = \"off\"", "mode = \"on\""),
         ("hold_out = 10", "hold_out = 51"),
         ("members_max = 50_000", "members_max = 0"),
         ("share = \"2.5 %\"", "share = \" 2.5 %\""),
