@@ -329,7 +329,11 @@ impl Fleets {
         fleet.suspects = group.suspects.iter().filter(is_suspect).map(|active| active.source).collect();
         fleet.innocents = group.innocents;
         fleet.users = group.users;
-        fleet.usage = Usage::of(looked, alarms, group, traits.as_ref(), busy, &fleet.usage);
+        // A window that has but a part of the fleet says less of it than one that had all of it.
+        if !is_part || fleet.usage.window_s == 0 {
+            let (first_seen_s, before) = (fleet.first_seen_s, &fleet.usage);
+            fleet.usage = Usage::of(looked, alarms, group, traits.as_ref(), busy, first_seen_s, before);
+        }
         if let Some(traits) = traits {
             fleet.key = traits.key(looked.clean, looked.kinds);
             fleet.traits = Some(traits);
@@ -463,8 +467,13 @@ mod tests {
             [(1, vec![0, 1, 2, 3, 4])],
             "a window shorter than it is old takes nobody out"
         );
+        let window_s = |fleets: &Fleets| fleets.iter().next().map(|fleet| fleet.usage.window_s);
+        assert_eq!(window_s(&fleets), Some(HOUR), "that of the first look, when an hour had all of it");
         look(&mut fleets, 104, 6, 0, 3..6, &[1], false);
         assert_eq!(told(&fleets), [(1, vec![3, 4, 5])], "one that has all of it does");
+        assert_eq!(window_s(&fleets), Some(6 * HOUR));
+        look(&mut fleets, 105, 1, 0, 3..6, &[1], true);
+        assert_eq!(window_s(&fleets), Some(6 * HOUR), "an hour has only a part of it now");
         look(&mut fleets, 104, 24, 0, 0..9, &[1], true);
         assert_eq!(told(&fleets), [(1, vec![3, 4, 5])], "one that is longer says nothing of members");
         look(&mut fleets, 200, 1, 0, 50..52, &[], true);

@@ -34,6 +34,8 @@ pub struct KeyUse {
 pub struct Usage {
     /// Length of the window, s; 0: none was asked.
     pub window_s: u64,
+    /// For how long of it the fleet was there, s.
+    pub present_s: u64,
     /// Connections of members in it.
     pub connections: u64,
     /// Exchanges of members in it, estimated from the connections that were followed.
@@ -55,6 +57,7 @@ impl Usage {
         group: &Group,
         traits: Option<&Traits>,
         busy: Option<u16>,
+        first_seen_s: u64,
         before: &Self,
     ) -> Self {
         let sum = |of: fn(&Active) -> u64, sources: &[Active]| sources.iter().map(of).sum::<u64>();
@@ -69,6 +72,7 @@ impl Usage {
         });
         Self {
             window_s,
+            present_s: looked.end_s.saturating_sub(first_seen_s).min(window_s),
             connections: sum(connections, &group.members),
             exchanges: sum(exchanges, &group.members),
             collateral: collateral(looked.population, group, busy),
@@ -77,9 +81,9 @@ impl Usage {
         }
     }
 
-    /// Connections of members, a second.
+    /// Connections of members, a second, since the fleet is there.
     pub fn connections_s(&self) -> f64 {
-        self.connections as f64 / self.window_s.max(1) as f64
+        self.connections as f64 / self.present_s.max(1) as f64
     }
 }
 
@@ -282,7 +286,7 @@ mod tests {
         let traits = Traits::of(&group.members, &population, &kinds);
         let clean = [&clean];
         let looked = looked(&population, &clean, &kinds);
-        Usage::of(&looked, alarms, &group, traits.as_ref(), Some(4), before)
+        Usage::of(&looked, alarms, &group, traits.as_ref(), Some(4), 1800, before)
     }
 
     fn alarm(expected_sources: f64) -> Finding {
@@ -298,7 +302,7 @@ mod tests {
         let each = (980.0 * 2.0 + 20.0 * 33.0) / 1000.0;
         assert!((found.normal_connections_s - 36.0 * each / 3600.0).abs() < 1e-12, "{found:?}");
         assert_eq!((found.window_s, found.connections, found.exchanges), (3600, 400, 800));
-        assert!((found.connections_s() - 400.0 / 3600.0).abs() < 1e-12);
+        assert!((found.connections_s() - 400.0 / 1800.0).abs() < 1e-12, "since it is there");
         let more = usage(72.0, &[&alarm], &Usage::default()).normal_connections_s;
         assert!((more - 72.0 * each / 3600.0).abs() < 1e-12, "users that are expected among members: {more}");
         let later = usage(1.0, &[], &found);

@@ -102,7 +102,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn usage(connections: u64, normal_connections_s: f64) -> Usage {
-        Usage { window_s: 3600, connections, normal_connections_s, ..Usage::default() }
+        Usage { window_s: 3600, present_s: 3600, connections, normal_connections_s, ..Usage::default() }
     }
 
     #[test]

@@ -55,6 +55,7 @@ pub(super) fn fleet(id: u64, members: u32) -> Fleet {
         users: 100_000.0,
         usage: Usage {
             window_s: 3600,
+            present_s: 3600,
             connections: 36_000,
             exchanges: 72_000,
             collateral: 0.000_01,

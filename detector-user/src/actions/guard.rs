@@ -4,7 +4,7 @@ use detector_fleets::{fleet::Fleet, traits::SELECTIVE_MAX, usage::KeyUse};
 use serde::Serialize;
 
 use super::{
-    limits::{CUSTOMERS_MAX, CUSTOMERS_MIN, KEY_OF_MEMBERS_MIN, KEYS_MAX, SLOTS_MAX},
+    limits::{COLLATERAL_AT_FIRST, CUSTOMERS_MAX, CUSTOMERS_MIN, KEY_OF_MEMBERS_MIN, KEYS_MAX, SLOTS_MAX},
     members::Chosen,
     order::Stop,
 };
@@ -127,10 +127,12 @@ pub fn uniform_population(fleet: &Fleet) -> Verdict {
     }
 }
 
-/// What acting on the members costs others, of all that they do.
-pub fn collateral(fleet: &Fleet, settings: &FleetSettings) -> Verdict {
+/// What acting on the members costs others, of all that they do. An action begins below what ends it, so that it does not come and go with
+/// the estimate.
+pub fn collateral(fleet: &Fleet, settings: &FleetSettings, is_standing: bool) -> Verdict {
     let figure = fleet.usage.collateral;
     let most = settings.collateral_max;
+    let most = if is_standing { most } else { Part(most.0 / COLLATERAL_AT_FIRST) };
     Verdict {
         guard: Guard::Collateral,
         figure,

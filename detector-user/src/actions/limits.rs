@@ -20,6 +20,9 @@ pub const CUSTOMERS_MAX: f64 = detector_fleets::membership::INNOCENTS_MAX;
 /// See [`CUSTOMERS_MAX`].
 pub const CUSTOMERS_MIN: usize = 3;
 
+/// An action begins where it costs others at most one so manieth of what it may cost while it is in force.
+pub const COLLATERAL_AT_FIRST: u32 = 2;
+
 /// What an action lasts longer than its evidence is good for, s: a look that comes once in that time renews it before it ends.
 pub const RENEWAL_GRACE_S: u64 = 60;
 

@@ -227,7 +227,7 @@ impl<'a> Judged<'a> {
             guard::targets(&chosen, &keys),
             guard::slots(slots.in_use(), has_slot),
             guard::uniform_population(fleet),
-            guard::collateral(fleet, settings),
+            guard::collateral(fleet, settings, standing.is_some()),
             guard::customers(fleet, &chosen),
             guard::members_max(&chosen, settings),
             guard::hold_out(settings),
