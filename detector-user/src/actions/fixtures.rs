@@ -117,6 +117,7 @@ impl Case {
             fleet: &self.fleet,
             service: 1,
             service_name: "api",
+            mode: self.settings.mode,
             allowed: &self.allowed,
             packets_of_connection: 20.0,
             measured: self.measured,
@@ -159,4 +160,10 @@ impl Case {
         let changed: BTreeMap<_, _> = numbers.into_iter().map(|number| (source(number), member)).collect();
         self.fleet.members.extend(changed);
     }
+}
+
+/// What is in force about a fleet that is throttled.
+pub(crate) fn standing() -> Standing {
+    let mut case = Case::throttle();
+    case.decide().standing.expect("every guard lets it be")
 }

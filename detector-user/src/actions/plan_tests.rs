@@ -193,6 +193,7 @@ fn slots_are_bounded_and_orders_come_first() {
             fleet,
             service: 1,
             service_name: "api",
+            mode: settings.mode,
             allowed: &allowed,
             packets_of_connection: 20.0,
             measured: None,

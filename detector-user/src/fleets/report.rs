@@ -203,7 +203,8 @@ impl Report {
 }
 
 impl Found {
-    fn of(fleet: &Fleet, memory: &Memory, now_s: u64, names: &Names<'_>) -> Self {
+    /// What there is to tell of a fleet at a time of detection, s.
+    pub fn of(fleet: &Fleet, memory: &Memory, now_s: u64, names: &Names<'_>) -> Self {
         let scale = memory.scale();
         let time = |inner_s| rfc3339(scale.unix_s(inner_s));
         let service = memory.services().name(fleet.service);

@@ -1,14 +1,18 @@
 //! Thinks about epochs: what they add to what is remembered, what that finds, and who is told.
 
 use std::{
-    sync::mpsc::{Receiver, Sender},
-    time::Instant,
+    sync::mpsc::{Receiver, RecvTimeoutError, Sender},
+    time::{Duration, Instant},
 };
 
 use detector_common::fingerprint::{Kind, ja4_text};
 use detector_fleets::{observation::Services, traits::Key};
 
-use super::{Options, news::News};
+use super::{
+    Options,
+    acting::Acting,
+    news::{self, News},
+};
 use crate::{
     clock,
     daemon::Shared,
@@ -20,6 +24,9 @@ use crate::{
     kernel::{maps::Maps, names},
     policy::FleetMode,
 };
+
+/// How often it is looked whether somebody says something of a fleet, or the policy changed.
+const NEWS_EVERY: Duration = Duration::from_secs(1);
 
 /// What the eyes say.
 pub(super) enum Message {
@@ -52,7 +59,18 @@ pub(super) fn think(
         return;
     }
     mind.report(maps, running, true);
-    while let Ok(message) = heard.recv() {
+    loop {
+        let message = match heard.recv_timeout(NEWS_EVERY) {
+            Ok(message) => message,
+            Err(RecvTimeoutError::Timeout) => {
+                if !mind.is_off && mind.acting.has_news(maps, running) {
+                    mind.act(maps, running);
+                    mind.report(maps, running, true);
+                }
+                continue;
+            }
+            Err(RecvTimeoutError::Disconnected) => return,
+        };
         match message {
             Message::Epoch { epoch, mode, epochs_lost } => {
                 mind.health.mode = mode;
@@ -62,6 +80,7 @@ pub(super) fn think(
             Message::Off { mode } => {
                 mind.health.mode = mode;
                 mind.is_off = true;
+                mind.act(maps, running);
                 mind.report(maps, running, false);
             }
         }
@@ -73,6 +92,7 @@ struct Mind {
     store: Option<Store>,
     memory: Memory,
     memberships: Memberships,
+    acting: Acting,
     news: News,
     health: Health,
     is_off: bool,
@@ -110,6 +130,7 @@ impl Mind {
         Self {
             options,
             memberships: Memberships::restored(&memory),
+            acting: Acting::restored(scale, running),
             news: News::after(&memory),
             health: Health { saved_at_s: store.as_ref().map(|_| now_s), ..Health::default() },
             store,
@@ -126,10 +147,12 @@ impl Mind {
         self.note("an epoch", kept);
         let began = Instant::now();
         let looks = self.memory.take(epoch);
+        self.acting.note(epoch);
         self.health.epochs += 1;
         if !looks.is_empty() {
             self.health.look_seconds = began.elapsed().as_secs_f64();
         }
+        self.act(maps, running);
         self.report(maps, running, !looks.is_empty());
         let now_s = clock::unix_s();
         if let Some(store) = self.store.as_mut().filter(|store| store.is_due(now_s)) {
@@ -138,6 +161,15 @@ impl Mind {
                 self.health.saved_at_s = Some(now_s);
             }
             self.note("what is remembered", saved);
+        }
+    }
+
+    /// Decides what is done about fleets, and tells what changed of that.
+    fn act(&mut self, maps: &Maps, running: &Shared) {
+        for decision in self.acting.decide(&self.memory, maps, running) {
+            if let Some(event) = news::of_decision(&decision, &self.memory) {
+                running.feed.tell(event);
+            }
         }
     }
 
@@ -170,7 +202,11 @@ impl Mind {
         };
         self.health.at_s = now_s;
         self.health.state = self.state(&report, now_s);
-        let told = running.fleets.tell(Told { detection: self.health.clone(), report });
+        let told = running.fleets.tell(Told {
+            detection: self.health.clone(),
+            report,
+            actions: self.acting.told(&self.memory, maps),
+        });
         if has_looked {
             self.tell_news(&told, running, now_s);
         }
