@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use foldhash::fast::{FixedState, RandomState};
-use std::hash::BuildHasher as _;
 use serde::{Deserialize, Serialize};
+use std::hash::BuildHasher as _;
 
 use crate::{
     block::Block,

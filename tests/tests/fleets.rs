@@ -36,7 +36,8 @@ fn sums(rows: &[Observation], services: &Services) -> BTreeMap<(String, String, 
     let mut sums: BTreeMap<_, Sum> = BTreeMap::new();
     for row in rows {
         let service = services.name(row.kind.service).to_owned();
-        let sum = sums.entry((service, row.source.to_string(), row.kind.syn_key, row.kind.tls_key)).or_default();
+        let sum =
+            sums.entry((service, row.source.to_string(), row.kind.syn_key, row.kind.tls_key)).or_default();
         sum.0 += row.packets;
         sum.1 += row.connections;
         sum.2 += row.handshakes;
@@ -106,10 +107,14 @@ fn what_is_seen_live_is_what_is_recorded_and_a_kill_loses_nothing_that_was_seen(
         let own = seen.iter().filter(|((_, of, ..), _)| *of == source);
         own.fold((0, 0, 0), |sum, (_, one)| (sum.0 + one.0, sum.1 + one.1, sum.2 + one.2))
     };
-    let packets = |source: std::net::IpAddr| Ok::<_, anyhow::Error>(site.source(&format!("{source}/32"))?.packets);
+    let packets =
+        |source: std::net::IpAddr| Ok::<_, anyhow::Error>(site.source(&format!("{source}/32"))?.packets);
     assert_eq!(of(client, &seen), (packets(client)?, 2, 2), "{seen:#?}");
     assert_eq!(of(offender, &seen), (packets(offender)?, 1, 1), "{seen:#?}");
-    assert!(seen.keys().all(|(service, _, syn, tls)| service == "edge" && *syn != 0 && *tls != 0), "{seen:#?}");
+    assert!(
+        seen.keys().all(|(service, _, syn, tls)| service == "edge" && *syn != 0 && *tls != 0),
+        "{seen:#?}"
+    );
 
     // Dead it is told with what there was; what comes meanwhile is nobody's, and no spike afterwards.
     let (code, out, err) = site.ask(&["fleets"])?;
@@ -190,8 +195,9 @@ fn what_a_recording_taught_a_daemon_knows_and_all_are_told_the_same() -> Result<
     record(&recording)?;
     fs::create_dir_all(directory(&site))?;
     let memory = directory(&site).join("memory");
-    let (code, out, err) =
-        answer(Command::new(binary()?).arg("hunt").arg(&recording).args(["--json", "--save-state"]).arg(&memory))?;
+    let (code, out, err) = answer(
+        Command::new(binary()?).arg("hunt").arg(&recording).args(["--json", "--save-state"]).arg(&memory),
+    )?;
     assert_eq!(code, 0, "{err}");
     let hunted: Value = serde_json::from_str(&out)?;
     let fleet = &hunted["fleets"][0];
@@ -199,7 +205,8 @@ fn what_a_recording_taught_a_daemon_knows_and_all_are_told_the_same() -> Result<
     assert!(members.len() > 100, "{fleet}");
 
     let feed = site.files().join("feed.csv");
-    let daemon = site.start(&[&edge_interface(0)], &["--fleet-feed", feed.to_str().context("a path of text")?])?;
+    let daemon =
+        site.start(&[&edge_interface(0)], &["--fleet-feed", feed.to_str().context("a path of text")?])?;
     let api = Api::new(site.api());
     wait_until("the fleet is told", PATIENCE, || {
         Ok((api.get("/v1/fleets")?.body["fleets"] != serde_json::json!([])).then_some(()))
@@ -220,14 +227,20 @@ fn what_a_recording_taught_a_daemon_knows_and_all_are_told_the_same() -> Result<
     assert!(own.len() > 100, "{known}");
     assert_eq!((&one["members"], &one["is_past"]), (&known["members"], &Value::Bool(false)));
     assert_eq!(api.get("/v1/fleets/99")?.status, 422);
-    let followed: Vec<_> =
-        lines.iter().filter(|line| line["confidence"] == "member").map(|line| line["source"].clone()).collect();
+    let followed: Vec<_> = lines
+        .iter()
+        .filter(|line| line["confidence"] == "member")
+        .map(|line| line["source"].clone())
+        .collect();
     assert_eq!(&followed, own, "in their order");
     assert_eq!(csv.lines().filter(|line| line.contains(",member,")).count(), own.len(), "{csv}");
 
     let member = own[0].as_str().and_then(|source| source.split('/').next()).context("an address")?;
     let explained = site.ask_json(&["explain", member])?.1;
-    assert_eq!((&explained["fleets"][0]["id"], &explained["fleets"][0]["confidence"]), (&known["id"], &"member".into()));
+    assert_eq!(
+        (&explained["fleets"][0]["id"], &explained["fleets"][0]["confidence"]),
+        (&known["id"], &"member".into())
+    );
     let (_, screen, _) = site.ask(&["fleets", id])?;
     for part in ["could it be", "of a million users", "path: ", "size: ", "ends: "] {
         assert!(screen.contains(part), "{part:?} in\n{screen}");
@@ -237,7 +250,11 @@ fn what_a_recording_taught_a_daemon_knows_and_all_are_told_the_same() -> Result<
     // The history knows it when all else is gone.
     fs::remove_dir_all(directory(&site))?;
     let (code, past) = site.ask_json(&["fleets", id])?;
-    assert_eq!((code, &past["is_past"], &past["evidence"]), (0, &Value::Bool(true), &one["evidence"]), "{past}");
+    assert_eq!(
+        (code, &past["is_past"], &past["evidence"]),
+        (0, &Value::Bool(true), &one["evidence"]),
+        "{past}"
+    );
     let (code, _, err) = site.ask(&["fleets", "99"])?;
     assert!(code == 2 && err.contains("there is no fleet"), "{code}: {err}");
     Ok(())

@@ -179,7 +179,9 @@ fn fleet_text(fleet: &FleetEvent) -> String {
     let FleetEvent { id, service, members, news, says, .. } = fleet;
     match news {
         FleetNews::Ended => format!("fleet {id} at service {service} ended: no alarm for a day of detection"),
-        news => format!("fleet {id} at service {service}: {}, {members} members{uniform}: {says}", news.name()),
+        news => {
+            format!("fleet {id} at service {service}: {}, {members} members{uniform}: {says}", news.name())
+        }
     }
 }
 

@@ -18,11 +18,7 @@ use super::{EXIT_DONE, Failure, duration, mode_name, print_json, print_line, tab
 use crate::{
     cli::ExplainArgs,
     clock,
-    fleets::{
-        Found, Store, Told,
-        membership::Confidence,
-        told,
-    },
+    fleets::{Found, Store, Told, membership::Confidence, told},
     kernel::{
         client_rules::rule_about,
         mapped::Access,

@@ -82,7 +82,10 @@ fn one_text(one: &One) -> String {
     if !one.is_past {
         return text;
     }
-    format!("{text}\n\nforgotten since; it had {} when it was told last", counted(one.member_count as usize, "member"))
+    format!(
+        "{text}\n\nforgotten since; it had {} when it was told last",
+        counted(one.member_count as usize, "member")
+    )
 }
 
 /// How detection is, in a line.
@@ -108,9 +111,7 @@ fn text(told: &Told) -> String {
     if told.report.fleets.is_empty() {
         return text + "no fleets";
     }
-    let header = [
-        "ID", "SERVICE", "STATE", "MEMBERS", "EXCHANGES A DAY", "SINCE", "LAST ALARM", "WOULD HIT",
-    ];
+    let header = ["ID", "SERVICE", "STATE", "MEMBERS", "EXCHANGES A DAY", "SINCE", "LAST ALARM", "WOULD HIT"];
     let rows = told.report.fleets.iter().map(|fleet| {
         let uniform = fleet.innocent_explanation.is_new_uniform_population;
         vec![

@@ -75,15 +75,18 @@ pub fn hunt(args: &HuntArgs) -> Result<u8, Failure> {
 /// A memory for epochs of so many seconds.
 fn begun(args: &HuntArgs, span_s: u32) -> Result<Memory, Failure> {
     let scale = Scale::of_ms(u64::from(span_s) * 1000);
-    let scale = scale.ok_or_else(|| Failure::invalid(format!("epochs of {span_s} s: expected 1 s to 1 h")))?;
+    let scale =
+        scale.ok_or_else(|| Failure::invalid(format!("epochs of {span_s} s: expected 1 s to 1 h")))?;
     // A node goes on with what is saved, so nobody else is to know it.
-    let drawn = || getrandom::u64().map_err(|error| Failure::failed(format!("cannot draw a secret: {error}")));
+    let drawn =
+        || getrandom::u64().map_err(|error| Failure::failed(format!("cannot draw a secret: {error}")));
     let secret = if args.save_state.is_some() { drawn()? } else { SECRET };
     Ok(Memory::new(scale, args.sources, secret))
 }
 
 fn memory_of(path: &Path) -> Result<Memory, Failure> {
-    let missing = || Failure::invalid(format!("{} is not there: expected what --save-state wrote", path.display()));
+    let missing =
+        || Failure::invalid(format!("{} is not there: expected what --save-state wrote", path.display()));
     let (memory, _) = saved::read(path)?.ok_or_else(missing)?;
     Ok(memory)
 }

@@ -14,9 +14,8 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::{
-    fleets::health_text,
-    EXIT_DEGRADED, EXIT_DONE, EXIT_NOT_ENFORCING, Failure, mode_name, print_json, print_line, table,
-    version_name, warn,
+    EXIT_DEGRADED, EXIT_DONE, EXIT_NOT_ENFORCING, Failure, fleets::health_text, mode_name, print_json,
+    print_line, table, version_name, warn,
 };
 use crate::{
     cli::WriteArgs,

@@ -329,7 +329,11 @@ impl Collector for Snapshot {
 fn encode_fleets(encoder: &mut DescriptorEncoder<'_>, told: &Told) -> Result<(), fmt::Error> {
     let Told { detection, report } = told;
     let fleets = report.counts().into_iter();
-    gauge(encoder, &FLEETS, fleets.map(|((service, state), count)| (vec![("service", service), ("state", state)], count)))?;
+    gauge(
+        encoder,
+        &FLEETS,
+        fleets.map(|((service, state), count)| (vec![("service", service), ("state", state)], count)),
+    )?;
     let mut members: BTreeMap<(&str, &str), u64> = BTreeMap::new();
     for fleet in &report.fleets {
         for (confidence, sources) in [("member", &fleet.members), ("suspect", &fleet.suspects)] {

@@ -84,7 +84,9 @@ impl Memberships {
             self.take(fleet.id.0, memory, now_s);
         }
         for (place, belongs) in &mut self.belongs {
-            if let Some(earlier) = before.belongs.get(place).filter(|earlier| earlier.confidence == belongs.confidence) {
+            if let Some(earlier) =
+                before.belongs.get(place).filter(|earlier| earlier.confidence == belongs.confidence)
+            {
                 belongs.since_s = earlier.since_s;
             }
         }
@@ -166,7 +168,9 @@ mod tests {
                     Change::Left => assert!(here.remove(&change.source), "who was not there has left"),
                 }
             }
-            assert!(here.iter().eq(memberships.all().map(|one| one.source).collect::<std::collections::BTreeSet<_>>().iter()));
+            assert!(here.iter().eq(
+                memberships.all().map(|one| one.source).collect::<std::collections::BTreeSet<_>>().iter()
+            ));
         }
         let joined = here.len();
         assert!(joined as u32 >= fixtures::FLEET * 9 / 10, "{joined}");
@@ -174,7 +178,11 @@ mod tests {
         let csv = memberships.csv();
         let lines: Vec<_> = csv.lines().collect();
         assert_eq!((lines[0], lines.len()), ("fleet,service,source,confidence,since", joined + 1));
-        assert!(lines[1].starts_with("1,api,") && lines[1].contains(",member,2025-11-22T13:0"), "{}", lines[1]);
+        assert!(
+            lines[1].starts_with("1,api,") && lines[1].contains(",member,2025-11-22T13:0"),
+            "{}",
+            lines[1]
+        );
         // After two days without it all have left.
         let mut epoch = fixtures::epoch(0);
         (epoch.names, epoch.rows) = (Vec::new(), Vec::new());

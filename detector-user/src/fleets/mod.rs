@@ -26,9 +26,9 @@ pub mod store;
 pub mod text;
 pub mod told;
 
+pub use membership::Memberships;
 pub use memory::{Epoch, Memory};
 pub use report::{Found, Report};
 pub use scale::Scale;
-pub use membership::Memberships;
 pub use store::{Restored, Store, StoreError};
 pub use told::Told;

@@ -238,12 +238,7 @@ impl Found {
 impl FoundKey {
     fn of(key: Key, service: &str, names: &Names<'_>) -> Self {
         let (ja4, syn) = names(service, key);
-        Self {
-            ja4,
-            syn,
-            tls_key: format!("{:016x}", key.tls_key),
-            syn_key: format!("{:016x}", key.syn_key),
-        }
+        Self { ja4, syn, tls_key: format!("{:016x}", key.tls_key), syn_key: format!("{:016x}", key.syn_key) }
     }
 }
 
@@ -276,7 +271,6 @@ fn clears(fleet: &Fleet, scale: Scale) -> String {
 
 /// What a family has to say at least for an alarm.
 const ODDS_MIN: f64 = 99.0;
-
 
 #[cfg(test)]
 mod tests {
@@ -366,7 +360,11 @@ mod tests {
             "clears": "no alarm where fewer than two families say 100 : 1 (now size), or no more sources are new than expected; quiet 1 d 0 h after the last alarm, forgotten after 14 d 0 h",
         });
         assert_eq!(told, expected);
-        assert_eq!(serde_json::from_value::<Found>(told).expect("a fleet"), found, "it is read as it is written");
+        assert_eq!(
+            serde_json::from_value::<Found>(told).expect("a fleet"),
+            found,
+            "it is read as it is written"
+        );
     }
 
     #[test]

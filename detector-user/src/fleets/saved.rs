@@ -67,7 +67,11 @@ pub fn write(path: &Path, memory: &Memory) -> Result<Digest, StoreError> {
         Ok(digest)
     })();
     let digest = written.map_err(failed)?;
-    fs::rename(&new, path).map_err(|source| StoreError::Io { what: "replace", path: path.to_owned(), source })?;
+    fs::rename(&new, path).map_err(|source| StoreError::Io {
+        what: "replace",
+        path: path.to_owned(),
+        source,
+    })?;
     Ok(digest)
 }
 

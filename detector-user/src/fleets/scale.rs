@@ -100,13 +100,15 @@ mod tests {
 
     #[test]
     fn lengths_are_read_as_they_are_written() {
-        for (text, ms) in [("60s", 60_000), ("1min", 60_000), ("100ms", 100), ("1h", 3_600_000), ("250ms", 250)] {
+        for (text, ms) in
+            [("60s", 60_000), ("1min", 60_000), ("100ms", 100), ("1h", 3_600_000), ("250ms", 250)]
+        {
             assert_eq!(text.parse(), Ok(Scale { epoch_ms: ms }));
         }
-        assert_eq!(["60s", "250ms"].map(|text| text.parse::<Scale>().map(|scale| scale.to_string())), [
-            Ok("60s".to_owned()),
-            Ok("250ms".to_owned())
-        ]);
+        assert_eq!(
+            ["60s", "250ms"].map(|text| text.parse::<Scale>().map(|scale| scale.to_string())),
+            [Ok("60s".to_owned()), Ok("250ms".to_owned())]
+        );
         for wrong in ["", "60", "99ms", "61min", "1d", "s", "-1s", "1.5s", "99999999999999999999s"] {
             assert!(wrong.parse::<Scale>().is_err(), "{wrong}");
         }

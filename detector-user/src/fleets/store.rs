@@ -23,7 +23,9 @@ const DIRECTORY: &str = "fleets";
 #[derive(Debug, Error)]
 pub enum StoreError {
     /// The file or its directory.
-    #[error("cannot {what} {path} of the memory of fleets: {source}; make it writable, or name another directory with --state")]
+    #[error(
+        "cannot {what} {path} of the memory of fleets: {source}; make it writable, or name another directory with --state"
+    )]
     Io {
         /// What was being done.
         what: &'static str,
@@ -33,7 +35,9 @@ pub enum StoreError {
         source: io::Error,
     },
     /// The file is none of ours, or damaged.
-    #[error("{path} is no memory of fleets, or a damaged one: {found}; restore it from a backup, or move it away to begin anew")]
+    #[error(
+        "{path} is no memory of fleets, or a damaged one: {found}; restore it from a backup, or move it away to begin anew"
+    )]
     Damaged {
         /// The file.
         path: PathBuf,
@@ -41,7 +45,9 @@ pub enum StoreError {
         found: String,
     },
     /// Another version wrote it.
-    #[error("{path} was written by another version of detector (format {found}, this one reads {FORMAT}): use that one, or begin anew")]
+    #[error(
+        "{path} was written by another version of detector (format {found}, this one reads {FORMAT}): use that one, or begin anew"
+    )]
     OtherFormat {
         /// The file.
         path: PathBuf,

@@ -49,7 +49,11 @@ fn the_world_has_a_fleet() {
     let [fleet] = report.fleets.as_slice() else { panic!("{:#?}", report.fleets) };
     assert_eq!((fleet.service.as_str(), fleet.id.as_str()), ("api", "1"));
     let own = fleet.members.iter().filter(|member| member.starts_with("198.51.")).count();
-    assert!(own as u32 >= FLEET * 9 / 10 && fleet.members.len() - own < 10, "{own} of {}", fleet.members.len());
+    assert!(
+        own as u32 >= FLEET * 9 / 10 && fleet.members.len() - own < 10,
+        "{own} of {}",
+        fleet.members.len()
+    );
 }
 
 proptest! {
@@ -93,7 +97,8 @@ fn kept() -> tempfile::TempDir {
 fn a_damaged_memory_is_kept_aside_wherever_the_damage_is() {
     let directory = kept();
     let path = memory_in(directory.path());
-    let (whole, epochs) = (fs::read(&path).expect("bytes"), fs::read(journal_in(directory.path())).expect("bytes"));
+    let (whole, epochs) =
+        (fs::read(&path).expect("bytes"), fs::read(journal_in(directory.path())).expect("bytes"));
     let step = whole.len() / 97;
     let damages = (0..whole.len()).step_by(step.max(1)).map(|at| {
         let mut bytes = whole.clone();
@@ -105,10 +110,15 @@ fn a_damaged_memory_is_kept_aside_wherever_the_damage_is() {
         fs::write(&path, &damaged).expect("written");
         fs::write(journal_in(directory.path()), &epochs).expect("written");
         let (_, memory, restored) = open(directory.path(), Scale::MINUTE);
-        let Restored::Refused { why: StoreError::Damaged { .. }, kept } = restored else { panic!("{restored:?}") };
+        let Restored::Refused { why: StoreError::Damaged { .. }, kept } = restored else {
+            panic!("{restored:?}")
+        };
         assert_eq!(memory.rows(), 0);
         assert_eq!(fs::read(kept).expect("it"), damaged);
-        assert!(matches!(open(directory.path(), Scale::MINUTE).2, Restored::Memory { epochs: 0, damage: None }));
+        assert!(matches!(
+            open(directory.path(), Scale::MINUTE).2,
+            Restored::Memory { epochs: 0, damage: None }
+        ));
     }
 }
 
@@ -121,7 +131,11 @@ fn of_damaged_epochs_those_before_the_damage_are_restored() {
     for at in (0..whole.len()).step_by(whole.len() / 89) {
         for damaged in [
             whole[..at].to_vec(),
-            whole.iter().enumerate().map(|(place, byte)| if place == at { byte ^ 1 } else { *byte }).collect(),
+            whole
+                .iter()
+                .enumerate()
+                .map(|(place, byte)| if place == at { byte ^ 1 } else { *byte })
+                .collect(),
         ] {
             fs::write(&memory, &memory_bytes).expect("written");
             fs::write(&journal, &damaged).expect("written");

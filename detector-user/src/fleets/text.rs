@@ -20,8 +20,8 @@ pub fn screen(fleet: &Found) -> String {
         fleet.last_alarm
     );
     if let Some(key) = &fleet.key {
-        let [tls, syn] =
-            [(&key.ja4, &key.tls_key), (&key.syn, &key.syn_key)].map(|(name, key)| name.as_ref().unwrap_or(key));
+        let [tls, syn] = [(&key.ja4, &key.tls_key), (&key.syn, &key.syn_key)]
+            .map(|(name, key)| name.as_ref().unwrap_or(key));
         text += &format!("\n  key: ClientHello {tls}, SYN {syn}");
     }
     for evidence in &fleet.evidence {

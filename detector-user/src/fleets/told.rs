@@ -87,7 +87,8 @@ pub fn path(directory: &Path) -> PathBuf {
 pub fn write(directory: &Path, told: &Told) -> Result<(), StoreError> {
     let json = serde_json::to_vec(told).map_err(io::Error::other);
     replace(&path(directory), 0o600, |path, mode| {
-        let mut file = fs::OpenOptions::new().create(true).truncate(true).write(true).mode(mode).open(path)?;
+        let mut file =
+            fs::OpenOptions::new().create(true).truncate(true).write(true).mode(mode).open(path)?;
         io::Write::write_all(&mut file, &json?)
     })
 }
@@ -103,9 +104,11 @@ pub fn replace(
     write: impl FnOnce(&Path, u32) -> io::Result<()>,
 ) -> Result<(), StoreError> {
     let new = path.with_extension("new");
-    write(&new, mode)
-        .and_then(|()| fs::rename(&new, path))
-        .map_err(|source| StoreError::Io { what: "write", path: path.to_owned(), source })
+    write(&new, mode).and_then(|()| fs::rename(&new, path)).map_err(|source| StoreError::Io {
+        what: "write",
+        path: path.to_owned(),
+        source,
+    })
 }
 
 /// Reads it. `None`: no daemon told anything here yet.

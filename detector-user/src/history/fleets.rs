@@ -17,7 +17,8 @@ impl History {
     pub fn last_fleet(&self) -> Result<u64, HistoryError> {
         let Some(connection) = self.reader()? else { return Ok(0) };
         let last: Option<i64> =
-            connection.query_row("SELECT max(fleet) FROM fleets WHERE pins = ?", [&self.pins], |row| row.get(0))?;
+            connection
+                .query_row("SELECT max(fleet) FROM fleets WHERE pins = ?", [&self.pins], |row| row.get(0))?;
         Ok(last.unwrap_or(0) as u64)
     }
 

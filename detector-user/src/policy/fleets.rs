@@ -94,7 +94,8 @@ pub(super) fn mode(field: Field<'_, '_>, report: &mut Report<'_>) -> Option<At<F
 pub(super) fn warnings(raw: &RawPolicy, report: &mut Report<'_>) {
     let modes = raw.fleets.iter().chain(raw.services.iter().filter_map(|service| service.fleets.as_ref()));
     for mode in modes.filter(|mode| mode.value > FleetMode::Observe) {
-        let issue = Issue::new("fleets are found and told, and nothing is done about them yet", "\"observe\"");
+        let issue =
+            Issue::new("fleets are found and told, and nothing is done about them yet", "\"observe\"");
         report.warning(mode.span.clone(), issue);
     }
 }

@@ -6,8 +6,8 @@ use std::collections::{BTreeSet, HashMap};
 use ipnet::{IpNet, Ipv6Net};
 
 use super::diagnostic::Severity;
-use super::model::{Action, Matches, Policy, Rule, Service};
 use super::fleets::Fleets;
+use super::model::{Action, Matches, Policy, Rule, Service};
 use super::raw::{RawPolicy, RawRule, RawService};
 use super::spelling::{did_you_mean, one_of, quoted};
 use super::text::{At, Issue, Report};

@@ -93,7 +93,8 @@ mod tests {
     use super::*;
 
     fn manifest(services: &[(&str, u16)], retired: &[(&str, u16)]) -> Manifest {
-        let numbers = |of: &[(&str, u16)]| of.iter().map(|(name, number)| ((*name).to_owned(), *number)).collect();
+        let numbers =
+            |of: &[(&str, u16)]| of.iter().map(|(name, number)| ((*name).to_owned(), *number)).collect();
         Manifest { services: numbers(services), retired: numbers(retired), ..Manifest::default() }
     }
 
@@ -113,7 +114,11 @@ mod tests {
         assert_eq!(shop.map(|shop| numbering.services().name(shop)), Some("shop"));
         assert!(shop != api && shop != web);
         numbering.take(&manifest(&[("api", 3), ("shop", 1)], &[("web", 2)]));
-        assert_eq!((numbering.service(3), numbering.service(1)), (api, shop), "under another number it is itself");
+        assert_eq!(
+            (numbering.service(3), numbering.service(1)),
+            (api, shop),
+            "under another number it is itself"
+        );
         let none = numbering.service(9).map(|none| numbering.services().name(none).to_owned());
         assert_eq!(none.as_deref(), Some(NO_SERVICE));
     }

@@ -35,13 +35,7 @@ impl Recorder {
     /// what was counted before is of no epoch that is known.
     ///
     /// `numbering`: fresh, see [`Numbering::refresh`]. `time_s`: now, seconds since the Unix epoch. `span_s`: the length of epochs.
-    pub fn look(
-        &mut self,
-        maps: &Maps,
-        numbering: &mut Numbering,
-        time_s: u64,
-        span_s: u32,
-    ) -> Option<Over> {
+    pub fn look(&mut self, maps: &Maps, numbering: &mut Numbering, time_s: u64, span_s: u32) -> Option<Over> {
         if self.sources.as_ref().is_some_and(|look| !look.is_of_tables(maps)) {
             // Those of another program, which was loaded since.
             *self = Self { epoch: self.epoch.take(), ..Self::default() };

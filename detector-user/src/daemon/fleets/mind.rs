@@ -91,14 +91,16 @@ impl Mind {
             clock::unix_ns()
         });
         let directory = &running.fleets.directory;
-        let (store, mut memory) = match Store::open(directory, scale, now_s, || Memory::new(scale, SOURCES, secret)) {
+        let opened = Store::open(directory, scale, now_s, || Memory::new(scale, SOURCES, secret));
+        let (store, mut memory, problem) = match opened {
             Ok((store, memory, restored)) => {
                 tell_restored(&restored, &memory);
-                (Some(store), memory)
+                (Some(store), memory, None)
             }
             Err(error) => {
-                tracing::error!("what is learned of fleets is forgotten with this daemon: {error}");
-                (None, Memory::new(scale, SOURCES, secret))
+                let problem = format!("what is learned is forgotten with this daemon: {error}");
+                tracing::error!("fleets: {problem}");
+                (None, Memory::new(scale, SOURCES, secret), Some(problem))
             }
         };
         match running.history.last_fleet() {
@@ -110,7 +112,7 @@ impl Mind {
             options,
             memberships: Memberships::restored(&memory),
             news: News::after(&memory),
-            health: Health { saved_at_s: store.as_ref().map(|_| now_s), ..Health::default() },
+            health: Health { saved_at_s: store.as_ref().map(|_| now_s), problem, ..Health::default() },
             store,
             memory,
             is_off: false,
@@ -121,8 +123,10 @@ impl Mind {
 
     fn take(&mut self, epoch: &Epoch, maps: &Maps, running: &Shared) {
         self.is_off = false;
-        let kept = self.store.as_mut().map_or(Ok(()), |store| store.keep(epoch));
-        self.note("an epoch", kept);
+        if let Some(store) = &mut self.store {
+            let kept = store.keep(epoch);
+            self.note("an epoch", kept);
+        }
         let began = Instant::now();
         let looks = self.memory.take(epoch);
         self.health.epochs += 1;
@@ -175,7 +179,8 @@ impl Mind {
         }
         if has_looked || self.is_off || now_s >= self.reported_s + REPORT_EVERY_S {
             self.reported_s = now_s;
-            let written = self.store.as_ref().map_or(Ok(()), |_| told::write(&running.fleets.directory, &told));
+            let written =
+                self.store.as_ref().map_or(Ok(()), |_| told::write(&running.fleets.directory, &told));
             if let Err(error) = written {
                 tracing::warn!("commands do not see what is known of fleets: {error}");
             }

@@ -125,9 +125,13 @@ impl Threads {
                 thread::sleep(Duration::from_millis(5));
             }
             if !thread.is_finished() {
-                tracing::warn!("a look for fleets goes on and is not waited for; the next daemon does it again");
+                tracing::warn!(
+                    "a look for fleets goes on and is not waited for; the next daemon does it again"
+                );
             } else if thread.join().is_err() {
-                tracing::error!("the thread that looks for fleets panicked; the next daemon begins where it was");
+                tracing::error!(
+                    "the thread that looks for fleets panicked; the next daemon begins where it was"
+                );
             }
         }
     }

@@ -205,8 +205,7 @@ pub fn compile(
     let own_mode = |service: &super::Service| Some((service.name.clone(), service.fleets?));
     let fleet_modes = policy.services.iter().filter_map(own_mode).collect();
     let fleets = policy.fleets;
-    let manifest =
-        Manifest { enforced_percent, profiles, fingerprint_rules, fleets, fleet_modes, ..numbers };
+    let manifest = Manifest { enforced_percent, profiles, fingerprint_rules, fleets, fleet_modes, ..numbers };
     check_manifest(&manifest)?;
     Ok(Tables {
         header,

@@ -418,8 +418,8 @@ fn a_rule_in_shadow_lifts_rules_around_it() {
 #[test]
 fn modes_of_fleets_that_would_act_do_not_yet() {
     let text = |section: &str, service: &str| {
-        format!("{SERVICES}{DROP}[[rule]]\nname = \"l\"\n{LIMIT}\n[fleets]\nmode = \"{section}\"\n")
-            .replacen("name = \"api\"\n", &format!("name = \"api\"\nfleets = \"{service}\"\n"), 1)
+        format!("{SERVICES}{DROP}[[rule]]\nname = \"l\"\nsource = [\"192.0.2.98\"]\naction.limit = \"p\"\n[fleets]\nmode = \"{section}\"\n")
+                .replacen("name = \"api\"\n", &format!("name = \"api\"\nfleets = \"{service}\"\n"), 1)
     };
     assert_warned(&text("off", "observe"), &[]);
     let not_yet = "fleets are found and told, and nothing is done about them yet";
