@@ -111,17 +111,18 @@ impl Mind {
             clock::unix_ns()
         });
         let directory = &running.fleets.directory;
-        let (store, mut memory) =
-            match Store::open(directory, scale, now_s, || Memory::new(scale, SOURCES, secret)) {
-                Ok((store, memory, restored)) => {
-                    tell_restored(&restored, &memory);
-                    (Some(store), memory)
-                }
-                Err(error) => {
-                    tracing::error!("what is learned of fleets is forgotten with this daemon: {error}");
-                    (None, Memory::new(scale, SOURCES, secret))
-                }
-            };
+        let opened = Store::open(directory, scale, now_s, || Memory::new(scale, SOURCES, secret));
+        let (store, mut memory, problem) = match opened {
+            Ok((store, memory, restored)) => {
+                tell_restored(&restored, &memory);
+                (Some(store), memory, None)
+            }
+            Err(error) => {
+                let problem = format!("what is learned is forgotten with this daemon: {error}");
+                tracing::error!("fleets: {problem}");
+                (None, Memory::new(scale, SOURCES, secret), Some(problem))
+            }
+        };
         match running.history.last_fleet() {
             // What was lost had fleets of these numbers, and others know them by these.
             Ok(last) => memory.number_fleets_after(last),
@@ -132,7 +133,7 @@ impl Mind {
             memberships: Memberships::restored(&memory),
             acting: Acting::restored(scale, running),
             news: News::after(&memory),
-            health: Health { saved_at_s: store.as_ref().map(|_| now_s), ..Health::default() },
+            health: Health { saved_at_s: store.as_ref().map(|_| now_s), problem, ..Health::default() },
             store,
             memory,
             is_off: false,
@@ -143,8 +144,10 @@ impl Mind {
 
     fn take(&mut self, epoch: &Epoch, maps: &Maps, running: &Shared) {
         self.is_off = false;
-        let kept = self.store.as_mut().map_or(Ok(()), |store| store.keep(epoch));
-        self.note("an epoch", kept);
+        if let Some(store) = &mut self.store {
+            let kept = store.keep(epoch);
+            self.note("an epoch", kept);
+        }
         let began = Instant::now();
         let looks = self.memory.take(epoch);
         self.acting.note(epoch);
