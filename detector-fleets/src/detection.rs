@@ -13,8 +13,10 @@ use crate::{
     membership::{self, Question},
     observation::{Observation, ServiceId},
     profile::{self, Clean},
+    projection::Projections,
     seen::Seen,
-    window::merge,
+    users::Users,
+    window::{Part, merge, merge_hours},
 };
 
 /// A length of window.
@@ -37,6 +39,9 @@ pub const WINDOWS: [WindowLength; 3] = [
 
 /// Intervals before a window is learned from: twelve hours, so that a fleet does not teach what is expected before it is found.
 pub const LEARNED_AFTER: u64 = 48;
+
+/// Intervals of an hour.
+const HOUR: u64 = 4;
 
 /// What a look at a window found.
 #[derive(Clone, Debug, PartialEq)]
@@ -66,12 +71,17 @@ type CleanWindows = BTreeMap<ServiceId, VecDeque<Clean>>;
 #[derive(Debug)]
 pub struct Detection {
     kinds: Kinds,
+    /// What follows from the kinds.
+    projections: Projections,
     seen: Seen,
     open: Option<OpenInterval>,
+    /// The day before, by quarters of an hour, and by hours where no window begins within one any more.
     intervals: VecDeque<Interval>,
     histories: [Histories; WINDOWS.len()],
     lessons: VecDeque<Lesson>,
     clean: [CleanWindows; WINDOWS.len()],
+    /// What follows from the clean windows, of services that were asked for it.
+    users: [BTreeMap<ServiceId, Users>; WINDOWS.len()],
     fleets: Fleets,
     /// In which interval each service was first seen.
     began: HashMap<ServiceId, u64>,
@@ -86,12 +96,14 @@ impl Detection {
     pub fn new(sources: u64, secret: u64) -> Self {
         Self {
             kinds: Kinds::default(),
+            projections: Projections::default(),
             seen: Seen::for_sources(sources, secret),
             open: None,
             intervals: VecDeque::new(),
             histories: Default::default(),
             lessons: VecDeque::new(),
             clean: Default::default(),
+            users: Default::default(),
             fleets: Fleets::default(),
             began: HashMap::new(),
             alarmed: Vec::new(),
@@ -130,7 +142,11 @@ impl Detection {
         while self.intervals.front().is_some_and(|first| first.number + INTERVALS_MAX as u64 <= number) {
             self.intervals.pop_front();
         }
-        self.look(number)
+        let looks = self.look(number);
+        if number.is_multiple_of(HOUR) {
+            merge_hours(&mut self.intervals, (number + 1).saturating_sub(WINDOWS[1].intervals as u64));
+        }
+        looks
     }
 
     /// Looks at all windows that end with an interval.
@@ -138,14 +154,22 @@ impl Detection {
         self.learn(number);
         let end_s = (number + 1) * INTERVAL_S;
         self.fleets.forget(end_s);
+        self.projections.grow(&self.kinds);
         let mut looks = Vec::new();
+        // The window before, which the next one ends with.
+        let (mut merged, mut merged_from) = (Vec::new(), number + 1);
         for (window, length) in WINDOWS.iter().enumerate() {
             if !number.is_multiple_of(length.looked_every) {
                 continue;
             }
             let from = (number + 1).saturating_sub(length.intervals as u64);
-            let merged = merge(self.intervals.iter().filter(|one| one.number >= from));
-            let cells = cells::count(&merged, &self.kinds);
+            (merged, merged_from) = {
+                let earlier = self.intervals.iter().filter(|one| (from..merged_from).contains(&one.number));
+                let first = earlier.clone().map(|one| one.number).next().unwrap_or(merged_from);
+                let last = (!merged.is_empty()).then_some(Part { number: merged_from, blocks: &merged });
+                (merge(earlier.map(Part::from).chain(last)), first)
+            };
+            let cells = cells::count(&merged, &self.kinds, &self.projections);
             let findings = alarm::look(&cells, &self.histories[window]);
             for finding in findings.iter().filter(|finding| finding.is_alarm()) {
                 self.alarmed.push((finding.cell, number));
@@ -178,7 +202,8 @@ impl Detection {
         for service in services {
             let alarms: Vec<_> =
                 alarms.iter().copied().filter(|alarm| alarm.cell.service == service).collect();
-            let clean: Vec<_> = self.clean[window].get(&service).into_iter().flatten().collect();
+            let clean = || self.clean[window].get(&service).into_iter().flatten().collect::<Vec<_>>();
+            let users = self.users[window].entry(service).or_insert_with(|| Users::of(&clean(), &self.kinds));
             let with_clean = (0..WINDOWS.len()).filter(|&length| self.clean[length].contains_key(&service));
             let lengths_s: Vec<_> =
                 with_clean.map(|length| WINDOWS[length].intervals as u64 * INTERVAL_S).collect();
@@ -190,7 +215,7 @@ impl Detection {
                 lengths_s: &lengths_s,
                 alarms: &alarms,
                 population: &profile::Population::default(),
-                clean: &clean,
+                of_users: users,
                 kinds: &self.kinds,
             };
             if !self.fleets.is_asked(&looked) {
@@ -204,10 +229,11 @@ impl Detection {
                 service,
                 window: merged,
                 population,
-                clean: &clean,
+                users,
                 alarms: &alarms,
                 known: &known,
                 kinds: &self.kinds,
+                projections: &self.projections,
             });
             self.fleets.update(&looked, &ids, groups);
         }
@@ -235,6 +261,7 @@ impl Detection {
                 }
                 let windows = self.clean[window].entry(service).or_default();
                 windows.push_back(clean);
+                self.users[window].remove(&service);
                 while windows.len() > CLEAN_WINDOWS_MAX {
                     windows.pop_front();
                 }

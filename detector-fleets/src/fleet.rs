@@ -10,9 +10,10 @@ use crate::{
     limits::{FLEETS_MAX, MEMBER_S, MEMBERS_MAX},
     membership::Group,
     observation::ServiceId,
-    profile::{Active, Clean, Population},
+    profile::{Active, Population},
     source::Source,
     traits::{Key, Traits},
+    users::Users,
 };
 
 /// What two fleets have in common, [`Traits::similarity`], from which on they are one.
@@ -110,8 +111,8 @@ pub struct Looked<'a> {
     pub alarms: &'a [&'a Finding],
     /// Who was active.
     pub population: &'a Population,
-    /// Windows of this length in which nothing was found.
-    pub clean: &'a [&'a Clean],
+    /// Users, as they were in windows of this length in which nothing was found.
+    pub of_users: &'a Users,
     /// Kinds of client.
     pub kinds: &'a Kinds,
 }
@@ -294,7 +295,7 @@ impl Fleets {
         fleet.innocents = group.innocents;
         fleet.users = group.users;
         if let Some(traits) = traits {
-            fleet.key = traits.key(looked.clean, looked.kinds);
+            fleet.key = traits.key(looked.of_users);
             fleet.traits = Some(traits);
         }
     }
@@ -377,7 +378,7 @@ mod tests {
             lengths_s: &LENGTHS,
             alarms: &alarms,
             population: &population,
-            clean: &[],
+            of_users: &Users::default(),
             kinds: &kinds,
         };
         let group = Group {

@@ -9,10 +9,10 @@
 //! | what is a row? | [`observation`], [`source`] |
 //! | what is kept of a quarter of an hour, and of a window of them? | [`block`], [`interval`], [`window`] |
 //! | who was seen before? | [`seen`] |
-//! | what have new sources in common, and what did they do? | [`cells`], [`family`] |
+//! | what have new sources in common, and what did they do? | [`cells`], [`projection`], [`family`] |
 //! | how much do counts say against what was expected? | [`history`], [`evidence`], [`dirichlet`] |
 //! | is it a fleet? | [`alarm`] |
-//! | who belongs to it? | [`profile`], [`mixture`], [`membership`] |
+//! | who belongs to it? | [`profile`], [`users`], [`mixture`], [`membership`] |
 //! | what do members have in common, and what innocent thing could it be? | [`traits`], [`explanation`] |
 //! | is it the fleet of yesterday? | [`fleet`] |
 //! | how does it all go together? | [`detection`] |
@@ -34,7 +34,9 @@ pub mod membership;
 pub mod mixture;
 pub mod observation;
 pub mod profile;
+pub mod projection;
 pub mod seen;
 pub mod source;
 pub mod traits;
+pub mod users;
 pub mod window;

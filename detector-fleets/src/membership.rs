@@ -7,19 +7,19 @@
 //! Memory: for each active source 32 bytes and its cells in 16 more, and for each different profile of the window, and of clean ones, about
 //! 60 bytes and 16 for each fleet; 1 M sources with 300,000 profiles take 90 MB while a look takes.
 
-use std::collections::HashMap;
-
 use crate::{
     alarm::Finding,
     block::Block,
-    cells::{Common, Way, commons},
+    cells::{Common, Way},
     family,
     interval::Kinds,
     limits::{ALARMED_CELLS_MAX, FLEETS_OF_LOOK_MAX, MEMBERS_MAX},
     mixture::Mixture,
     observation::ServiceId,
-    profile::{Active, Clean, Population, Profile},
+    profile::{Active, Population},
+    projection::Projections,
     source::Source,
+    users::Users,
 };
 
 /// Users that are expected above the cut, by members.
@@ -49,14 +49,16 @@ pub struct Question<'a> {
     pub window: &'a [Block],
     /// Who was active at the service.
     pub population: &'a Population,
-    /// Windows of the same length in which nothing was found.
-    pub clean: &'a [&'a Clean],
+    /// Users, as they were in windows of the same length in which nothing was found.
+    pub users: &'a Users,
     /// Cells with an alarm.
     pub alarms: &'a [&'a Finding],
     /// Members of fleets that are known, by source and in order.
     pub known: &'a [Vec<Source>],
     /// Kinds of client.
     pub kinds: &'a Kinds,
+    /// The cells that they are in.
+    pub projections: &'a Projections,
 }
 
 /// What was found: a fleet, or the part of one that was in the window.
@@ -78,24 +80,15 @@ pub struct Group {
 
 /// Groups what alarms and known fleets have in common, and finds the members of each. Nothing where there is nothing to compare with.
 pub fn attribute(question: &Question<'_>) -> Vec<Group> {
-    let clean = clean_profiles(question.clean);
-    if clean.is_empty() || question.population.sources.is_empty() {
+    if question.users.is_empty() || question.population.sources.is_empty() {
         return Vec::new();
     }
     let beginnings = Beginnings::of(question);
     let mut groups = beginnings.groups();
     groups.truncate(FLEETS_OF_LOOK_MAX);
     let weights = beginnings.weights(&groups, question);
-    let mixture = Mixture::of(&question.population.profiles, &clean, weights, question.kinds);
-    divide(question, &beginnings, &groups, &mixture, &clean)
-}
-
-/// The profiles of all clean windows together.
-fn clean_profiles(clean: &[&Clean]) -> Vec<(Profile, f64)> {
-    let mut all: Vec<_> = clean.iter().flat_map(|clean| clean.profiles.iter().copied()).collect();
-    all.sort_unstable_by_key(|(profile, _)| *profile);
-    let same = all.chunk_by(|(one, _), (next, _)| one == next);
-    same.map(|same| (same[0].0, same.iter().map(|(_, count)| f64::from(*count)).sum())).collect()
+    let mixture = Mixture::of(&question.population.profiles, question.users, weights, question.kinds);
+    divide(question, &beginnings, &groups, &mixture)
 }
 
 /// Where fleets begin: alarmed cells, and members that are known, and which sources are in which of them.
@@ -121,28 +114,28 @@ impl Beginnings {
         alarms.truncate(ALARMED_CELLS_MAX);
         let known = question.known.len().min(FLEETS_OF_LOOK_MAX);
         let all = alarms.len() + known;
-        let commons: HashMap<Common, usize> = alarms
-            .iter()
-            .enumerate()
-            .map(|(bit, &alarm)| (question.alarms[alarm].cell.common, bit))
-            .collect();
-        let of_sources: Vec<u128> = question
-            .population
-            .sources
-            .iter()
-            .map(|active| {
-                let mut bits = 0_u128;
-                for (bit, members) in question.known.iter().take(known).enumerate() {
-                    let is_member = members.binary_search(&active.source).is_ok();
-                    bits |= u128::from(is_member) << (alarms.len() + bit);
-                }
-                let blocks = Population::blocks(active, question.window, question.kinds, question.service);
-                for block in blocks.filter(|block| block.is_new && !commons.is_empty()) {
-                    bits |= cells_of(block, question.kinds, &commons);
-                }
-                bits
-            })
-            .collect();
+        // Of each cell the bit of its alarm.
+        let mut bits_of_cells = vec![0_u128; question.projections.len()];
+        for (bit, &alarm) in alarms.iter().enumerate() {
+            if let Some(number) = question.projections.number(&question.alarms[alarm].cell) {
+                bits_of_cells[number as usize] |= 1 << bit;
+            }
+        }
+        let of_alarms = |active: &Active| {
+            let blocks = Population::blocks(active, question.window, question.kinds, question.service);
+            let cells = blocks.filter(|block| block.is_new).map(|block| question.projections.cells_of(block));
+            cells.flatten().fold(0, |bits, cell| bits | bits_of_cells[cell as usize])
+        };
+        let of_known = |active: &Active| {
+            let members = question.known.iter().take(known).enumerate();
+            let of = members.filter(|(_, members)| members.binary_search(&active.source).is_ok());
+            of.fold(0, |bits, (bit, _)| bits | 1 << (alarms.len() + bit))
+        };
+        let sources = question.population.sources.iter();
+        let of_sources: Vec<u128> = match alarms.is_empty() {
+            true => sources.map(of_known).collect(),
+            false => sources.map(|active| of_known(active) | of_alarms(active)).collect(),
+        };
         let mut in_both = vec![vec![0; all]; all];
         for &bits in of_sources.iter().filter(|bits| **bits != 0) {
             for one in bits_of(bits) {
@@ -212,12 +205,6 @@ impl Beginnings {
     }
 }
 
-fn cells_of(block: &Block, kinds: &Kinds, alarmed: &HashMap<Common, usize>) -> u128 {
-    let kind = kinds.kind(block.kind);
-    let commons = commons(kind.tls_key, kind.syn_key, family::path(block) as u8);
-    commons.iter().filter_map(|common| alarmed.get(common)).fold(0, |bits, &bit| bits | 1 << bit)
-}
-
 fn bits_of(mut bits: u128) -> impl Iterator<Item = usize> {
     std::iter::from_fn(move || {
         let next = (bits != 0).then(|| bits.trailing_zeros() as usize)?;
@@ -232,7 +219,6 @@ fn divide(
     beginnings: &Beginnings,
     groups: &[u128],
     mixture: &Mixture,
-    clean: &[(Profile, f64)],
 ) -> Vec<Group> {
     let profiles = &question.population.profiles;
     let odds: Vec<_> = (0..groups.len()).map(|group| mixture.odds(group)).collect();
@@ -250,10 +236,12 @@ fn divide(
         .map(|group| {
             let of_window = (0..profiles.len()).filter(|&place| likeliest[place] == group);
             let scores = of_window.map(|place| (mixture.scores[group][place], profiles[place].1.into()));
+            let clean = question.users.profiles();
             let of_clean =
                 mixture.clean_scores[group].iter().zip(clean).map(|(score, (_, count))| (*score, *count));
-            let scores = Scores::of(scores.collect(), of_clean.collect(), users);
-            let suspect = scores.cut(SUSPECT_ODDS_MIN.ln() - odds[group], INNOCENTS_OF_SUSPECTS_MAX);
+            let least = SUSPECT_ODDS_MIN.ln() - odds[group];
+            let scores = Scores::of(scores, of_clean, users, least);
+            let suspect = scores.cut(least, INNOCENTS_OF_SUSPECTS_MAX);
             [scores.cut(-odds[group], INNOCENTS_MAX), suspect]
         })
         .collect();
@@ -293,23 +281,36 @@ struct Cut {
     innocents: f64,
 }
 
-/// Scores of a window and of clean ones, each with how many sources have it, the highest first.
+/// Scores of a window and of clean ones that are not too low, each with how many sources have it, the highest first.
 struct Scores {
     of_window: Vec<(f64, f64)>,
     of_clean: Vec<(f64, f64)>,
+    /// All sources of clean windows, whatever their scores are.
+    all_clean: f64,
     users: f64,
 }
 
 impl Scores {
-    fn of(mut of_window: Vec<(f64, f64)>, mut of_clean: Vec<(f64, f64)>, users: f64) -> Self {
-        of_window.sort_by(|one, other| other.0.total_cmp(&one.0));
-        of_clean.sort_by(|one, other| other.0.total_cmp(&one.0));
-        Self { of_window, of_clean, users }
+    /// Those of at least `least`.
+    fn of(
+        of_window: impl Iterator<Item = (f64, f64)>,
+        of_clean: impl Iterator<Item = (f64, f64)> + Clone,
+        users: f64,
+        least: f64,
+    ) -> Self {
+        let all_clean = of_clean.clone().map(|(_, count)| count).sum();
+        let [mut of_window, mut of_clean]: [Vec<_>; 2] = [
+            of_window.filter(|(score, _)| *score >= least).collect(),
+            of_clean.filter(|(score, _)| *score >= least).collect(),
+        ];
+        for scores in [&mut of_window, &mut of_clean] {
+            scores.sort_by(|one: &(f64, f64), other| other.0.total_cmp(&one.0));
+        }
+        Self { of_window, of_clean, all_clean, users }
     }
 
     /// The lowest cut, not below `least`, above which users are at most a part of all that are above it.
     fn cut(&self, least: f64, innocents_max: f64) -> Cut {
-        let all_clean: f64 = self.of_clean.iter().map(|(_, count)| count).sum();
         let mut clean = self.of_clean.iter().peekable();
         let (mut above, mut clean_above) = (0.0, UNSEEN);
         let mut found = Cut { score: f64::INFINITY, innocents: 0.0 };
@@ -322,7 +323,7 @@ impl Scores {
             while let Some((_, count)) = clean.next_if(|(clean, _)| *clean >= score) {
                 clean_above += count;
             }
-            let innocents = self.users * clean_above / all_clean.max(1.0);
+            let innocents = self.users * clean_above / self.all_clean.max(1.0);
             if innocents <= innocents_max * above {
                 found = Cut { score, innocents };
             }
@@ -339,7 +340,7 @@ mod tests {
         cells::Cell,
         family::{Family, tests::block},
         observation::Kind,
-        profile::populations,
+        profile::{Clean, populations},
     };
 
     const WEB: ServiceId = ServiceId(0);
@@ -350,7 +351,7 @@ mod tests {
         let clean = vec![(6.0, 10.0), (3.0, 90.0), (-1.0, 900.0)];
         let of = |members: f64| {
             let window = vec![(8.0, members), (5.5, members), (2.5, members), (-2.0, 500.0)];
-            Scores::of(window, clean.clone(), 500.0)
+            Scores::of(window.into_iter(), clean.clone().into_iter(), 500.0, -10.0)
         };
         // Above 5.5 are 10.5 of 1,000, 5.25 of 500; above 2.5 are 50.25.
         assert_eq!(of(2000.0).cut(-10.0, 0.01), Cut { score: 2.5, innocents: 50.25 });
@@ -411,10 +412,11 @@ mod tests {
             service: WEB,
             window: &window,
             population,
-            clean: &[&clean],
+            users: &Users::of(&[&clean], &kinds),
             alarms,
             known,
             kinds: &kinds,
+            projections: &Projections::of(&kinds),
         })
     }
 
@@ -468,10 +470,11 @@ mod tests {
             service: WEB,
             window: &[],
             population: &population,
-            clean: &[],
+            users: &Users::default(),
             alarms: &[],
             known: &[],
             kinds: &kinds(),
+            projections: &Projections::default(),
         };
         assert!(attribute(&question).is_empty());
     }

@@ -8,7 +8,8 @@ use crate::{
     family::{self, Family},
     interval::Kinds,
     limits::KINDS_OF_FLEET_MAX,
-    profile::{Active, Clean, Population},
+    profile::{Active, Population},
+    users::Users,
 };
 
 /// The share of a service's sources that a key may match at most, if clients are to be known by it alone.
@@ -98,17 +99,11 @@ impl Traits {
     }
 
     /// The key that members are known by: most of them have it, and nearly nobody had it in clean windows.
-    pub fn key(&self, clean: &[&Clean], kinds: &Kinds) -> Option<Key> {
+    pub fn key(&self, users: &Users) -> Option<Key> {
         let (key, share) = *self.keys.first()?;
-        let all = || clean.iter().flat_map(|clean| clean.profiles.iter());
-        let count = |(_, count): &(_, f32)| f64::from(*count);
-        let with_it = all().filter(|(profile, _)| {
-            let kind = kinds.kind(profile.kind);
-            kind.tls_key == key.tls_key && kind.syn_key == key.syn_key
-        });
-        let (with_it, sources): (f64, f64) = (with_it.map(count).sum(), all().map(count).sum());
-        let is_known = key.tls_key != 0 && sources > 0.0;
-        (is_known && share >= KEY_OF_MEMBERS_MIN && with_it <= SELECTIVE_MAX * sources).then_some(key)
+        let is_known = key.tls_key != 0 && !users.is_empty();
+        let is_rare = users.sources_with(key) <= SELECTIVE_MAX * users.sources();
+        (is_known && share >= KEY_OF_MEMBERS_MIN && is_rare).then_some(key)
     }
 }
 
@@ -125,7 +120,7 @@ pub(crate) mod tests {
         block::{Block, Sizes},
         family::tests::block,
         observation::{Kind, ServiceId},
-        profile::populations,
+        profile::{Clean, populations},
         source::Source,
     };
 
@@ -189,11 +184,12 @@ pub(crate) mod tests {
                     ..block(1, 0, [4, 2, 4], Sizes(1))
                 })
                 .collect();
-            Clean::of(&populations(&window, &kinds, |_| true)[&WEB], usize::MAX)
+            let clean = Clean::of(&populations(&window, &kinds, |_| true)[&WEB], usize::MAX);
+            Users::of(&[&clean], &kinds)
         };
         let traits = traits(1, true, 7, 0);
-        assert_eq!(traits.key(&[&clean(10)], &kinds), Some(Key { tls_key: 11, syn_key: 9 }));
-        assert_eq!(traits.key(&[&clean(11)], &kinds), None);
-        assert_eq!(traits.key(&[], &kinds), None, "nothing is known of others");
+        assert_eq!(traits.key(&clean(10)), Some(Key { tls_key: 11, syn_key: 9 }));
+        assert_eq!(traits.key(&clean(11)), None);
+        assert_eq!(traits.key(&Users::default()), None, "nothing is known of others");
     }
 }
