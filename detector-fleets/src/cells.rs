@@ -5,7 +5,11 @@ use std::collections::HashMap;
 use foldhash::fast::RandomState;
 
 use crate::{
-    block::Block, family::Family, interval::Kinds, limits::SOURCES_COUNTED_MIN, observation::ServiceId,
+    block::Block,
+    family::{self, Family},
+    interval::Kinds,
+    limits::SOURCES_COUNTED_MIN,
+    observation::ServiceId,
     projection::Projections,
 };
 
@@ -45,6 +49,24 @@ impl Common {
     /// Whether a family says something of such a cell: one that defines it does not.
     pub const fn is_tested_by(self, family: Family) -> bool {
         !matches!((self, family), (Self::TlsAndPath(..) | Self::Path(_), Family::Path))
+    }
+
+    /// Whether it says that a proxy is on the way.
+    pub const fn is_proxied(self) -> bool {
+        match self {
+            Self::Path(path) => family::is_proxied(path as usize),
+            Self::TlsAndPath(_, way) => matches!(way, Way::Proxied),
+            _ => false,
+        }
+    }
+
+    /// What the sources of a cell have in common beside the way. `None`: it does not define the way, or not that a proxy is on it.
+    pub const fn without_path(self) -> Option<Self> {
+        match self {
+            Self::TlsAndPath(tls, Way::Proxied) => Some(Self::Tls(tls)),
+            Self::Path(path) if family::is_proxied(path as usize) => Some(Self::Service),
+            _ => None,
+        }
     }
 }
 
@@ -193,7 +215,7 @@ mod tests {
     use super::*;
     use crate::{
         block::{NOT_TIMED, Sizes},
-        family::{self, tests::block},
+        family::tests::block,
         observation::Kind,
         source::Source,
     };

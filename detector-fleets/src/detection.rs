@@ -30,18 +30,26 @@ pub struct WindowLength {
     pub learned_every: u64,
 }
 
+impl WindowLength {
+    /// Windows that are learned from in a day.
+    pub const fn day(&self) -> u32 {
+        (DAY / self.learned_every) as u32
+    }
+}
+
 /// Lengths of windows: 1, 6 and 24 hours.
 pub const WINDOWS: [WindowLength; 3] = [
     WindowLength { intervals: 4, looked_every: 1, learned_every: 4 },
     WindowLength { intervals: 24, looked_every: 2, learned_every: 8 },
-    WindowLength { intervals: 96, looked_every: 4, learned_every: 24 },
+    WindowLength { intervals: 96, looked_every: 4, learned_every: 12 },
 ];
 
 /// Intervals before a window is learned from: twelve hours, so that a fleet does not teach what is expected before it is found.
 pub const LEARNED_AFTER: u64 = 48;
 
-/// Intervals of an hour.
+/// Intervals of an hour, and of a day.
 const HOUR: u64 = 4;
+const DAY: u64 = 96;
 
 /// What a look at a window found.
 #[derive(Clone, Debug, PartialEq)]
@@ -170,7 +178,7 @@ impl Detection {
                 (merge(earlier.map(Part::from).chain(last)), first)
             };
             let cells = cells::count(&merged, &self.kinds, &self.projections);
-            let findings = alarm::look(&cells, &self.histories[window]);
+            let findings = alarm::look(&cells, &self.histories[window], length.day());
             for finding in findings.iter().filter(|finding| finding.is_alarm()) {
                 self.alarmed.push((finding.cell, number));
             }

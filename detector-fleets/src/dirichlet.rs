@@ -13,7 +13,7 @@ pub fn log_likelihood(counts: &[u32], total: f64, alpha: impl Fn(usize) -> f64) 
 }
 
 /// ln Γ(x + n) − ln Γ(x): the log of x (x + 1) … (x + n − 1).
-fn log_rising(x: f64, n: u32) -> f64 {
+pub fn log_rising(x: f64, n: u32) -> f64 {
     if n < 8 {
         // Exact, and where x is tiny the difference of two logarithms is not.
         return (0..n).map(|k| (x + f64::from(k)).ln()).sum();

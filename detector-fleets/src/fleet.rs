@@ -58,8 +58,10 @@ pub struct Fleet {
     pub members: BTreeMap<Source, Member>,
     /// Sources that may be members: those of the last look that are above the lower cut only.
     pub suspects: Vec<Source>,
-    /// Users that are expected among the members that the last look found: what acting on them would cost.
+    /// Users that are expected among the members that the last look found.
     pub innocents: f64,
+    /// The share of users' connections that is expected to be theirs: what acting on members would cost.
+    pub collateral: f64,
     /// Sources at the service in that look that are users.
     pub users: f64,
     /// Fingerprints that members are known by, where nearly nobody else has them.
@@ -255,6 +257,7 @@ impl Fleets {
             members: BTreeMap::new(),
             suspects: Vec::new(),
             innocents: 0.0,
+            collateral: 0.0,
             users: 0.0,
             key: None,
             traits: None,
@@ -293,6 +296,7 @@ impl Fleets {
         let is_suspect = |active: &&Active| !fleet.members.contains_key(&active.source);
         fleet.suspects = group.suspects.iter().filter(is_suspect).map(|active| active.source).collect();
         fleet.innocents = group.innocents;
+        fleet.collateral = group.collateral;
         fleet.users = group.users;
         if let Some(traits) = traits {
             fleet.key = traits.key(looked.of_users);
@@ -338,7 +342,13 @@ mod tests {
     }
 
     fn alarm(tls_key: u64) -> Finding {
-        let of = |family| Evidence { family, log_factor: 9.0, observed: 0.9, expected: 0.1 };
+        let of = |family| Evidence {
+            family,
+            log_factor: 9.0,
+            span: crate::span::Span::PROXIED,
+            observed: 0.9,
+            expected: 0.1,
+        };
         Finding {
             cell: Cell { service: WEB, common: Common::Tls(tls_key) },
             sources: 100,
@@ -387,6 +397,7 @@ mod tests {
             members: population.sources.clone(),
             suspects: Vec::new(),
             innocents: 0.5,
+            collateral: 1e-5,
             users: 4000.0,
         };
         let known: Vec<_> = known.iter().copied().map(FleetId).collect();

@@ -10,9 +10,9 @@
 //! | what is kept of a quarter of an hour, and of a window of them? | [`block`], [`interval`], [`window`] |
 //! | who was seen before? | [`seen`] |
 //! | what have new sources in common, and what did they do? | [`cells`], [`projection`], [`family`] |
-//! | how much do counts say against what was expected? | [`history`], [`evidence`], [`dirichlet`] |
+//! | how much do counts say against what was expected? | [`history`], [`span`], [`evidence`], [`dirichlet`] |
 //! | is it a fleet? | [`alarm`] |
-//! | who belongs to it? | [`profile`], [`users`], [`mixture`], [`membership`] |
+//! | who belongs to it? | [`profile`], [`users`], [`mixture`], [`cut`], [`membership`] |
 //! | what do members have in common, and what innocent thing could it be? | [`traits`], [`explanation`] |
 //! | is it the fleet of yesterday? | [`fleet`] |
 //! | how does it all go together? | [`detection`] |
@@ -21,6 +21,7 @@
 pub mod alarm;
 pub mod block;
 pub mod cells;
+pub mod cut;
 pub mod detection;
 pub mod dirichlet;
 pub mod evidence;
@@ -37,6 +38,7 @@ pub mod profile;
 pub mod projection;
 pub mod seen;
 pub mod source;
+pub mod span;
 pub mod traits;
 pub mod users;
 pub mod window;

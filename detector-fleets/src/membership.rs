@@ -10,8 +10,9 @@
 use crate::{
     alarm::Finding,
     block::Block,
-    cells::{Common, Way},
-    family,
+    cut::{Clean, Cut, Scores},
+    evidence::Evidence,
+    family::{self, Family},
     interval::Kinds,
     limits::{ALARMED_CELLS_MAX, FLEETS_OF_LOOK_MAX, MEMBERS_MAX},
     mixture::Mixture,
@@ -36,9 +37,6 @@ const OVERLAP_MIN: f64 = 0.5;
 
 /// The part of a known member that is taken for a fleet's at first.
 const KNOWN_WEIGHT: f64 = 0.9;
-
-/// Added to how many clean sources are above a cut: that none was seen is not that there is none.
-const UNSEEN: f64 = 0.5;
 
 /// What is asked about a window.
 #[derive(Clone, Copy, Debug)]
@@ -74,6 +72,8 @@ pub struct Group {
     pub suspects: Vec<Active>,
     /// Users that are expected among the members.
     pub innocents: f64,
+    /// The share of users' connections that is expected to be theirs.
+    pub collateral: f64,
     /// Users of the window.
     pub users: f64,
 }
@@ -149,10 +149,11 @@ impl Beginnings {
         };
         let of_known = std::iter::repeat_n(KNOWN_WEIGHT, known);
         let weights = alarms.iter().map(of_alarm).chain(of_known).collect();
-        let is_proxied = |&alarm: &usize| match question.alarms[alarm].cell.common {
-            Common::Path(path) => family::is_proxied(path.into()),
-            Common::TlsAndPath(_, way) => way == Way::Proxied,
-            _ => false,
+        let is_proxied = |&alarm: &usize| {
+            let finding = question.alarms[alarm];
+            let is_evident =
+                |evidence: &Evidence| evidence.family == Family::Path && evidence.log_factor > 0.0;
+            finding.evidence.iter().any(is_evident) || finding.cell.common.is_proxied()
         };
         let is_proxied = alarms.iter().map(is_proxied).chain(std::iter::repeat_n(false, known)).collect();
         Self { alarms, known, of_sources, in_both, weights, is_proxied }
@@ -237,12 +238,15 @@ fn divide(
             let of_window = (0..profiles.len()).filter(|&place| likeliest[place] == group);
             let scores = of_window.map(|place| (mixture.scores[group][place], profiles[place].1.into()));
             let clean = question.users.profiles();
-            let of_clean =
-                mixture.clean_scores[group].iter().zip(clean).map(|(score, (_, count))| (*score, *count));
+            let of_clean = mixture.clean_scores[group].iter().zip(clean).map(|(score, (profile, count))| {
+                let connections =
+                    family::connections(profile.categories[Family::Homogeneity as usize].into());
+                Clean { score: *score, sources: *count, connections: connections * count }
+            });
             let least = SUSPECT_ODDS_MIN.ln() - odds[group];
             let scores = Scores::of(scores, of_clean, users, least);
-            let suspect = scores.cut(least, INNOCENTS_OF_SUSPECTS_MAX);
-            [scores.cut(-odds[group], INNOCENTS_MAX), suspect]
+            let suspect = scores.cut(least, INNOCENTS_OF_SUSPECTS_MAX, f64::INFINITY);
+            [scores.members(-odds[group], INNOCENTS_MAX), suspect]
         })
         .collect();
     let mut found: Vec<Group> = groups
@@ -254,6 +258,7 @@ fn divide(
             members: Vec::new(),
             suspects: Vec::new(),
             innocents: cuts[0].innocents,
+            collateral: cuts[0].collateral,
             users,
         })
         .collect();
@@ -273,93 +278,18 @@ fn divide(
     found
 }
 
-/// From which score on sources are taken.
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct Cut {
-    score: f64,
-    /// Users that are expected above it.
-    innocents: f64,
-}
-
-/// Scores of a window and of clean ones that are not too low, each with how many sources have it, the highest first.
-struct Scores {
-    of_window: Vec<(f64, f64)>,
-    of_clean: Vec<(f64, f64)>,
-    /// All sources of clean windows, whatever their scores are.
-    all_clean: f64,
-    users: f64,
-}
-
-impl Scores {
-    /// Those of at least `least`.
-    fn of(
-        of_window: impl Iterator<Item = (f64, f64)>,
-        of_clean: impl Iterator<Item = (f64, f64)> + Clone,
-        users: f64,
-        least: f64,
-    ) -> Self {
-        let all_clean = of_clean.clone().map(|(_, count)| count).sum();
-        let [mut of_window, mut of_clean]: [Vec<_>; 2] = [
-            of_window.filter(|(score, _)| *score >= least).collect(),
-            of_clean.filter(|(score, _)| *score >= least).collect(),
-        ];
-        for scores in [&mut of_window, &mut of_clean] {
-            scores.sort_by(|one: &(f64, f64), other| other.0.total_cmp(&one.0));
-        }
-        Self { of_window, of_clean, all_clean, users }
-    }
-
-    /// The lowest cut, not below `least`, above which users are at most a part of all that are above it.
-    fn cut(&self, least: f64, innocents_max: f64) -> Cut {
-        let mut clean = self.of_clean.iter().peekable();
-        let (mut above, mut clean_above) = (0.0, UNSEEN);
-        let mut found = Cut { score: f64::INFINITY, innocents: 0.0 };
-        for same in self.of_window.chunk_by(|one, next| one.0 == next.0) {
-            let score = same[0].0;
-            if score < least {
-                break;
-            }
-            above += same.iter().map(|(_, count)| count).sum::<f64>();
-            while let Some((_, count)) = clean.next_if(|(clean, _)| *clean >= score) {
-                clean_above += count;
-            }
-            let innocents = self.users * clean_above / self.all_clean.max(1.0);
-            if innocents <= innocents_max * above {
-                found = Cut { score, innocents };
-            }
-        }
-        found
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{
         block::Sizes,
-        cells::Cell,
-        family::{Family, tests::block},
+        cells::{Cell, Common, Way},
+        family::tests::block,
         observation::Kind,
-        profile::{Clean, populations},
+        profile::{self, populations},
     };
 
     const WEB: ServiceId = ServiceId(0);
-
-    #[test]
-    fn the_cut_is_the_lowest_with_few_users_above_it() {
-        // Users of clean windows: 1,000, of which 10 score above 5 and 100 above 2. The window has 500 users.
-        let clean = vec![(6.0, 10.0), (3.0, 90.0), (-1.0, 900.0)];
-        let of = |members: f64| {
-            let window = vec![(8.0, members), (5.5, members), (2.5, members), (-2.0, 500.0)];
-            Scores::of(window.into_iter(), clean.clone().into_iter(), 500.0, -10.0)
-        };
-        // Above 5.5 are 10.5 of 1,000, 5.25 of 500; above 2.5 are 50.25.
-        assert_eq!(of(2000.0).cut(-10.0, 0.01), Cut { score: 2.5, innocents: 50.25 });
-        assert_eq!(of(400.0).cut(-10.0, 0.01), Cut { score: 5.5, innocents: 5.25 });
-        assert_eq!(of(100.0).cut(-10.0, 0.01).score, 8.0);
-        assert_eq!(of(2000.0).cut(3.0, 0.01).score, 5.5, "not below the least");
-        assert_eq!(of(10.0).cut(-10.0, 0.01).score, f64::INFINITY, "a quarter of a user is too much for ten");
-    }
 
     /// What users do, `number` stands for chance.
     fn user(number: u32, kind: crate::block::KindId) -> Block {
@@ -402,7 +332,7 @@ mod tests {
         let kinds = kinds();
         let kind = |number: u32| crate::block::KindId(number % 3);
         let clean = (0..12_000).map(|number| user(200_000 + number, kind(number))).collect::<Vec<_>>();
-        let clean = Clean::of(&populations(&clean, &kinds, |_| true)[&WEB], usize::MAX);
+        let clean = profile::Clean::of(&populations(&clean, &kinds, |_| true)[&WEB], usize::MAX);
         let window: Vec<_> = (0..6000)
             .map(|number| user(number, kind(number)))
             .chain((100_000..100_300).map(|number| member(number, kind(0))))

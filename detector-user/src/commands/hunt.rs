@@ -149,7 +149,7 @@ fn found(fleet: &Fleet, services: &Services) -> Found {
             why: innocent.why.clone(),
             is_new_uniform_population: innocent.is_new_uniform_population,
         },
-        predicted_collateral: if fleet.users > 0.0 { fleet.innocents / fleet.users } else { 0.0 },
+        predicted_collateral: fleet.collateral,
     }
 }
 
@@ -189,7 +189,10 @@ fn text(answer: &Answer, seconds: u64) -> String {
         }
         let innocent = &fleet.innocent_explanation;
         text += &format!("\n  could it be {}? {}", innocent.explanation, innocent.why);
-        text += &format!("\n  of a million users {:.0} would be hit", fleet.predicted_collateral * 1e6);
+        text += &format!(
+            "\n  of a million connections of users {:.0} would be hit",
+            fleet.predicted_collateral * 1e6
+        );
         let shown: Vec<_> = fleet.members.iter().take(SHOWN_MEMBERS).map(String::as_str).collect();
         if !shown.is_empty() {
             text += &format!("\n  {}{}", shown.join(" "), if members > SHOWN_MEMBERS { " …" } else { "" });
