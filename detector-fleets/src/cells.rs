@@ -28,11 +28,13 @@ pub enum Common {
     TlsAndPath(u64, Way),
     /// The category of the way to the client.
     Path(u8),
+    /// Whether a proxy is on the way, whatever the ClientHello is.
+    Way(Way),
 }
 
 impl Common {
     /// Kinds of it.
-    pub const PROJECTIONS: usize = 6;
+    pub const PROJECTIONS: usize = 7;
 
     /// Of which kind it is.
     pub const fn projection(self) -> usize {
@@ -43,19 +45,20 @@ impl Common {
             Self::TlsAndSyn(..) => 3,
             Self::TlsAndPath(..) => 4,
             Self::Path(_) => 5,
+            Self::Way(_) => 6,
         }
     }
 
     /// Whether a family says something of such a cell: one that defines it does not.
     pub const fn is_tested_by(self, family: Family) -> bool {
-        !matches!((self, family), (Self::TlsAndPath(..) | Self::Path(_), Family::Path))
+        !matches!((self, family), (Self::TlsAndPath(..) | Self::Path(_) | Self::Way(_), Family::Path))
     }
 
     /// Whether it says that a proxy is on the way.
     pub const fn is_proxied(self) -> bool {
         match self {
             Self::Path(path) => family::is_proxied(path as usize),
-            Self::TlsAndPath(_, way) => matches!(way, Way::Proxied),
+            Self::TlsAndPath(_, way) | Self::Way(way) => matches!(way, Way::Proxied),
             _ => false,
         }
     }
@@ -65,6 +68,7 @@ impl Common {
         match self {
             Self::TlsAndPath(tls, Way::Proxied) => Some(Self::Tls(tls)),
             Self::Path(path) if family::is_proxied(path as usize) => Some(Self::Service),
+            Self::Way(Way::Proxied) => Some(Self::Service),
             _ => None,
         }
     }
@@ -253,8 +257,8 @@ mod tests {
         assert!(counts(Common::Tls(3)).is_none() && counts(Common::TlsAndSyn(2, 9)).is_some());
         assert_eq!(
             cells.len(),
-            9,
-            "service, two of each key and of both, SYN, the way without times alone and with each key"
+            10,
+            "service, two of each key and of both, SYN, the way without times in two forms and with each key"
         );
     }
 }

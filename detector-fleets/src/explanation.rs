@@ -19,6 +19,9 @@ pub const NEIGHBOURS_MIN: u32 = 4;
 /// The share of members behind proxies from which on a fleet is.
 pub const PROXIED_MIN: f64 = 0.5;
 
+/// The share of members that keep to a minute of the hour from which on they are taken for scripts on a schedule.
+pub const SYNCHRONY_MIN: f64 = 0.6;
+
 /// What a family says of a fleet.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Statement {
@@ -39,6 +42,8 @@ pub struct Statement {
 pub enum Innocent {
     /// Devices or an app that were launched: uniform, new, and straight from where they are.
     Launch,
+    /// Scripts that run on many servers at the same minute.
+    Schedule,
     /// A release of a browser or an SDK: a new key, and people behind it as before.
     Release,
     /// A privacy relay or a VPN that people move behind: a gap, and people behind it as before.
@@ -52,6 +57,7 @@ impl Innocent {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Launch => "devices or an app that were launched",
+            Self::Schedule => "scripts that run at the same minute of the hour on many servers",
             Self::Release => "the release of a browser or an SDK",
             Self::Relay => "people who moved behind a privacy relay or a VPN",
             Self::Crowd => "a flash crowd or a fail-over",
@@ -70,8 +76,8 @@ pub struct Explanation {
     pub nearest: Innocent,
     /// Why it was rejected, or that it was not.
     pub why: String,
-    /// A new population of uniform clients, with nothing that tells it from devices or an app that were launched: to be shown, never
-    /// acted on.
+    /// A new population of uniform clients, with nothing that tells it from devices or an app that were launched, or from scripts on a
+    /// schedule: to be shown, never acted on.
     pub is_new_uniform_population: bool,
 }
 
@@ -83,7 +89,8 @@ impl Explanation {
         // An alarm tells of those of its members that are behind proxies; where most are not, it does not tell of the fleet.
         let is_proxied = traits.is_none_or(|traits| traits.proxied >= PROXIED_MIN);
         let has_path = is_proxied && alarms.iter().any(|alarm| has_path_evidence(alarm));
-        let is_uniform = !has_path && traits.is_none_or(looks_launched);
+        let is_uniform =
+            !has_path && traits.is_none_or(|traits| looks_launched(traits) || is_scheduled(traits));
         let (nearest, why) = nearest(strongest, has_path, is_uniform, traits);
         let families = strongest.evidence.iter().map(|evidence| Statement {
             family: Some(evidence.family),
@@ -134,6 +141,11 @@ fn looks_launched(traits: &Traits) -> bool {
     is_direct && traits.neighbours < NEIGHBOURS_MIN || is_small
 }
 
+/// Whether members keep to a minute of the hour, as scripts do on a schedule. Who wants not to be seen does not come all at once.
+fn is_scheduled(traits: &Traits) -> bool {
+    traits.synchrony >= SYNCHRONY_MIN
+}
+
 /// The innocent explanation that the least speaks against, and what does.
 fn nearest(
     strongest: &Finding,
@@ -141,6 +153,10 @@ fn nearest(
     is_uniform: bool,
     traits: Option<&Traits>,
 ) -> (Innocent, String) {
+    if is_uniform && traits.is_some_and(is_scheduled) {
+        let why = "not rejected: no handshake tells of a proxy, and most of the sources come at the same minute of the hour";
+        return (Innocent::Schedule, why.to_owned());
+    }
     if is_uniform {
         let why = "not rejected: no handshake tells of a proxy, and the sources are scattered as homes are or get small answers";
         return (Innocent::Launch, why.to_owned());
@@ -166,7 +182,7 @@ fn nearest(
             "rejected: half of the members or more share their /24 or /48 with {} others, and homes are scattered",
             traits.map_or(0, |traits| traits.neighbours.saturating_sub(1))
         ),
-        Innocent::Release | Innocent::Relay | Innocent::Crowd => {
+        Innocent::Schedule | Innocent::Release | Innocent::Relay | Innocent::Crowd => {
             let family = if behaviour[0] >= behaviour[1] { Family::Homogeneity } else { Family::Size };
             let odds = grouped(log_factor(strongest, family).exp().round() as u64);
             format!(
@@ -322,6 +338,8 @@ mod tests {
         assert!(is_uniform(&without_path, &traits(256, false, 7, 0)), "straight from homes");
         assert!(is_uniform(&without_path, &traits(1, false, 2, 0)), "servers with small answers");
         assert!(!is_uniform(&without_path, &traits(1, false, 7, 0)), "servers");
+        let cron = Traits { synchrony: 0.7, ..traits(1, false, 7, 0) };
+        assert!(is_uniform(&without_path, &cron), "servers at each full hour");
         let with_path = alarm(Common::Tls(1), 15.0, 9.0, 15.0);
         assert!(!is_uniform(&with_path, &traits(256, true, 7, 0)), "homes behind which somebody is");
         let of_path = alarm(Common::Path(PROXIED), 15.0, 0.0, 15.0);

@@ -17,8 +17,8 @@ use crate::{
 /// The cells of a client with a category of way, a number of each.
 pub type CellNumbers = [u32; Common::PROJECTIONS];
 
-/// Numbers of the cells of one kind of client: of its service, followed by those of all ways; of its ClientHello, followed by those of the
-/// three ways that are told apart; of its SYN; of both.
+/// Numbers of the cells of one kind of client: of its service, followed by those of all categories of way and of the three ways that are told apart; of its ClientHello, followed by
+/// those of the ways; of its SYN; of both.
 #[derive(Clone, Copy, Debug)]
 struct OfKind {
     service: u32,
@@ -32,11 +32,15 @@ struct OfKind {
 enum Stands {
     Service,
     Path(u8),
+    Way(Way),
     Tls,
     TlsAndPath(Way),
     Syn,
     Both,
 }
+
+/// From the number of a service to that of the first way of all its clients.
+const OF_ALL: u32 = 1 + family::PATHS as u32;
 
 const WAYS: [Way; 3] = [Way::Unknown, Way::Straight, Way::Proxied];
 
@@ -70,8 +74,11 @@ impl Projections {
                 cells.extend(stands.map(|stands| (id, stands)));
                 first
             };
-            let of_service =
-                || std::iter::once(Stands::Service).chain((0..family::PATHS as u8).map(Stands::Path));
+            let of_service = || {
+                std::iter::once(Stands::Service)
+                    .chain((0..family::PATHS as u8).map(Stands::Path))
+                    .chain(WAYS.map(Stands::Way))
+            };
             let of_tls = || std::iter::once(Stands::Tls).chain(WAYS.map(Stands::TlsAndPath));
             let service = *self.services.entry(kind.service).or_insert_with(|| add(&mut of_service()));
             let tls = *self.tls.entry((kind.service, kind.tls_key)).or_insert_with(|| add(&mut of_tls()));
@@ -96,8 +103,9 @@ impl Projections {
     /// The cells that a client is in, one of each projection.
     pub fn cells_of(&self, block: &Block) -> CellNumbers {
         let path = family::path(block);
+        let way = Way::of(path) as u32;
         let OfKind { service, tls, syn, both } = self.kinds[block.kind.0 as usize];
-        [service, tls, syn, both, tls + 1 + Way::of(path) as u32, service + 1 + path as u32]
+        [service, tls, syn, both, tls + 1 + way, service + 1 + path as u32, service + OF_ALL + way]
     }
 
     /// The cell of a number.
@@ -107,6 +115,7 @@ impl Projections {
         let common = match stands {
             Stands::Service => Common::Service,
             Stands::Path(path) => Common::Path(path),
+            Stands::Way(way) => Common::Way(way),
             Stands::Tls => Common::Tls(kind.tls_key),
             Stands::TlsAndPath(way) => Common::TlsAndPath(kind.tls_key, way),
             Stands::Syn => Common::Syn(kind.syn_key),
@@ -121,6 +130,7 @@ impl Projections {
         match common {
             Common::Service => self.services.get(&service).copied(),
             Common::Path(path) => Some(self.services.get(&service)? + 1 + u32::from(path)),
+            Common::Way(way) => Some(self.services.get(&service)? + OF_ALL + way as u32),
             Common::Tls(tls) => self.tls.get(&(service, tls)).copied(),
             Common::TlsAndPath(tls, way) => Some(self.tls.get(&(service, tls))? + 1 + way as u32),
             Common::Syn(syn) => self.syn.get(&(service, syn)).copied(),
@@ -155,6 +165,7 @@ mod tests {
                 Common::TlsAndSyn(of.tls_key, of.syn_key),
                 Common::TlsAndPath(of.tls_key, Way::of(path)),
                 Common::Path(path as u8),
+                Common::Way(Way::of(path)),
             ];
             for (number, common) in numbers.into_iter().zip(commons) {
                 let cell = Cell { service: of.service, common };

@@ -18,6 +18,9 @@ pub const SELECTIVE_MAX: f64 = 0.001;
 /// The share of members that a key matches, at least.
 const KEY_OF_MEMBERS_MIN: f64 = 0.5;
 
+/// Minutes of an hour in which sources come that keep to a time.
+pub const SYNCHRONOUS_MINUTES: usize = 3;
+
 /// Fingerprints of a client that nearly nobody else has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Key {
@@ -44,6 +47,8 @@ pub struct Traits {
     pub neighbours: u32,
     /// Exchanges of a member in the window, at the median.
     pub exchanges: u32,
+    /// The share of first and last times of members that are in the same [`SYNCHRONOUS_MINUTES`] of an hour.
+    pub synchrony: f64,
 }
 
 impl Traits {
@@ -85,6 +90,7 @@ impl Traits {
             neighbours: median(members.iter().map(|active| neighbours[&neighbourhood(active)]).collect())
                 .unwrap_or(0),
             exchanges: median(members.iter().map(|active| active.exchanges).collect()).unwrap_or(0),
+            synchrony: synchrony(members),
         })
     }
 
@@ -105,6 +111,18 @@ impl Traits {
         let is_rare = users.sources_with(key) <= SELECTIVE_MAX * users.sources();
         (is_known && share >= KEY_OF_MEMBERS_MIN && is_rare).then_some(key)
     }
+}
+
+/// The share of first and last times in those minutes of an hour that have most of them.
+fn synchrony(members: &[Active]) -> f64 {
+    let mut minutes = [0_u32; 60];
+    for minute in members.iter().flat_map(|active| [active.first_minute, active.last_minute]) {
+        minutes[usize::from(minute % 60)] += 1;
+    }
+    let of_span =
+        |first: usize| (first..first + SYNCHRONOUS_MINUTES).map(|minute| minutes[minute % 60]).sum::<u32>();
+    let most = (0..60).map(of_span).max().unwrap_or(0);
+    f64::from(most) / (2.0 * members.len().max(1) as f64)
 }
 
 /// The lower median; `None` of nothing.
@@ -141,6 +159,8 @@ pub(crate) mod tests {
             .map(|number| Block {
                 source: Source::of_v4((number * apart).into()),
                 kind: crate::block::KindId(tls),
+                first_minute: (number % 60) as u16,
+                last_minute: (number % 60) as u16,
                 ..block(
                     1 + (number / 40) as u16,
                     0,
@@ -162,6 +182,28 @@ pub(crate) mod tests {
         assert_eq!((far.neighbours, far.response_bytes), (1, Some(256)));
         assert!(far.proxied < 1e-9);
         assert_eq!(Traits::of(&[], &Population::default(), &kinds()), None);
+    }
+
+    #[test]
+    fn who_keeps_to_a_minute_is_synchronous() {
+        let kinds = kinds();
+        let of = |minutes: fn(u32) -> [u16; 2]| {
+            let window: Vec<_> = (0..100_u32)
+                .map(|number| {
+                    let [first_minute, last_minute] = minutes(number);
+                    let block = block(1, 0, [4, 2, 4], Sizes(1));
+                    Block { source: Source::of_v4(number.into()), first_minute, last_minute, ..block }
+                })
+                .collect();
+            let population = &populations(&window, &kinds, |_| true)[&WEB];
+            Traits::of(&population.sources, population, &kinds).map(|traits| traits.synchrony)
+        };
+        assert_eq!(
+            of(|number| [59 + (number % 2) as u16, 300 + (number % 2) as u16]),
+            Some(1.0),
+            "each full hour"
+        );
+        assert_eq!(of(|number| [(number % 60) as u16, (120 + number) as u16]), Some(0.06));
     }
 
     #[test]
