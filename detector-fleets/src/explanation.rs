@@ -338,7 +338,8 @@ mod tests {
         assert!(is_uniform(&without_path, &traits(256, false, 7, 0)), "straight from homes");
         assert!(is_uniform(&without_path, &traits(1, false, 2, 0)), "servers with small answers");
         assert!(!is_uniform(&without_path, &traits(1, false, 7, 0)), "servers");
-        let cron = Traits { synchrony: 0.7, ..traits(1, false, 7, 0) };
+        let mut cron = traits(1, false, 7, 0);
+        cron.synchrony = 0.7;
         assert!(is_uniform(&without_path, &cron), "servers at each full hour");
         let with_path = alarm(Common::Tls(1), 15.0, 9.0, 15.0);
         assert!(!is_uniform(&with_path, &traits(256, true, 7, 0)), "homes behind which somebody is");

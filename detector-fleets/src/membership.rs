@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// Users that are expected above the cut, by members.
-pub const INNOCENTS_MAX: f64 = 0.001;
+pub const INNOCENTS_MAX: f64 = 0.003;
 
 /// The same of the lower cut, above which sources are suspects.
 pub const INNOCENTS_OF_SUSPECTS_MAX: f64 = 0.2;

@@ -1,7 +1,8 @@
 //! Users as they were in clean windows: how likely one of them has a profile.
 //!
-//! P(tls) P(syn | tls) P(new | tls) Π P(family | new, tls), each with some sources that are as all users are. What does not depend on the
-//! keys of a window is kept from look to look: clean windows change rarely.
+//! P(tls) P(syn | tls) P(new | tls) P(path | new, syn) Π P(family | new, tls), each with some sources that are as all users are. The way to a
+//! client goes with its SYN, since whatever ends TCP on it sent that: those behind a privacy relay have the relay's. What does not depend
+//! on the keys of a window is kept from look to look: clean windows change rarely.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -39,11 +40,12 @@ pub struct Users {
     of_both: HashMap<[u32; 2], f64, RandomState>,
     /// By newness, whatever the key is.
     of_new: [f64; 2],
-    /// By the number of the TLS key and newness.
+    /// By the number of the TLS key and newness, and by that of the SYN.
     of_tls: Vec<[f64; 2]>,
+    of_syn: Vec<[f64; 2]>,
     /// By newness, family and category.
     of_categories: [[Vec<f64>; Family::ALL.len()]; 2],
-    /// By the number of the TLS key, newness, family and category.
+    /// By the number of the TLS key, of ways that of the SYN, newness, family and category.
     of_families: HashMap<[u32; 4], f64, RandomState>,
 }
 
@@ -85,7 +87,10 @@ impl Users {
             users.add(profile, *count, kinds);
         }
         let log = |(profile, _): &(Profile, f64)| {
-            users.log_with_keys(profile, users.tls.numbers.get(&kinds.kind(profile.kind).tls_key).copied())
+            let kind = kinds.kind(profile.kind);
+            let number = |counted: &Counted, key| counted.numbers.get(&key).copied();
+            let keys = [number(&users.tls, kind.tls_key), number(&users.syn, kind.syn_key)];
+            users.log_with_keys(profile, keys)
         };
         users.logs = profiles.iter().map(log).collect();
         let mut of_kinds: Vec<_> = profiles.iter().map(|(profile, _)| profile.kind).collect();
@@ -106,9 +111,12 @@ impl Users {
         self.of_new[new] += count;
         self.of_tls.resize(self.tls.sources.len(), [0.0; 2]);
         self.of_tls[tls as usize][new] += count;
+        self.of_syn.resize(self.syn.sources.len(), [0.0; 2]);
+        self.of_syn[syn as usize][new] += count;
         for (family, &category) in profile.categories.iter().enumerate() {
             self.of_categories[new][family][usize::from(category)] += count;
-            let key = [tls, new as u32, family as u32, category.into()];
+            let of_way = family == Family::Path as usize;
+            let key = [if of_way { syn } else { tls }, new as u32, family as u32, category.into()];
             *self.of_families.entry(key).or_insert(0.0) += count;
         }
     }
@@ -147,21 +155,26 @@ impl Users {
         (own + uniform) / (self.sources + UNIFORM_SOURCES)
     }
 
-    /// The log of how likely a user with the profile's keys is new or not, and does this. `tls`: the number of its TLS key, if users have
-    /// it.
-    fn log_with_keys(&self, profile: &Profile, tls: Option<u32>) -> f64 {
+    /// The log of how likely a user with the profile's keys is new or not, and does this. `keys`: the numbers of its TLS key and its SYN, if
+    /// users have them.
+    fn log_with_keys(&self, profile: &Profile, [tls, syn]: [Option<u32>; 2]) -> f64 {
         let new = usize::from(profile.is_new);
         let of_new = self.of_new[new];
         let own_of_tls = tls.map_or([0.0; 2], |tls| self.of_tls[tls as usize]);
+        let own_of_syn = syn.map_or([0.0; 2], |syn| self.of_syn[syn as usize]);
         let of_tls: f64 = own_of_tls.iter().sum();
         let newness =
             (own_of_tls[new] + USERS_OF_KEY * self.share_of_new(profile.is_new)) / (of_tls + USERS_OF_KEY);
         let of_family = |(family, &category): (Family, &u16)| {
+            let (key, own_of_key) = match family {
+                Family::Path => (syn, own_of_syn[new]),
+                Family::Homogeneity | Family::Size => (tls, own_of_tls[new]),
+            };
             let all = self.of_categories[new][family as usize][usize::from(category)];
             let parent = (all + UNIFORM_SOURCES / family.categories() as f64) / (of_new + UNIFORM_SOURCES);
-            let key = |tls| [tls, new as u32, family as u32, category.into()];
-            let own = tls.and_then(|tls| self.of_families.get(&key(tls)).copied()).unwrap_or(0.0);
-            (own + USERS_OF_FAMILY * parent) / (own_of_tls[new] + USERS_OF_FAMILY)
+            let place = |key| [key, new as u32, family as u32, category.into()];
+            let own = key.and_then(|key| self.of_families.get(&place(key)).copied()).unwrap_or(0.0);
+            (own + USERS_OF_FAMILY * parent) / (own_of_key + USERS_OF_FAMILY)
         };
         newness.ln() + Family::ALL.into_iter().zip(&profile.categories).map(of_family).product::<f64>().ln()
     }
@@ -237,9 +250,11 @@ impl<'a> Keyed<'a> {
 
     /// The log of how likely a user has a profile of the window.
     pub(crate) fn log(&self, profile: &Profile) -> f64 {
-        let ([tls, _], log) = self.kinds[profile.kind.0 as usize];
-        let is_of_users = (tls as usize) < self.users.tls.sources.len();
-        log + self.users.log_with_keys(profile, is_of_users.then_some(tls))
+        let ([tls, syn], log) = self.kinds[profile.kind.0 as usize];
+        let of_users = |counted: &Counted, number| (number as usize) < counted.sources.len();
+        let keys =
+            [of_users(&self.users.tls, tls).then_some(tls), of_users(&self.users.syn, syn).then_some(syn)];
+        log + self.users.log_with_keys(profile, keys)
     }
 
     /// The same for the profiles of clean windows, in their order.
