@@ -190,6 +190,30 @@ mod tests {
         assert_eq!(findings.len(), 1, "it is seen all the same: {findings:?}");
     }
 
+    /// Users shift from day to night and from day to day: that many of them are not as before is no fleet, unless they do one thing.
+    #[test]
+    fn a_shift_of_users_is_no_fleet_and_one_thing_beside_them_is() {
+        let of_browser = Cell { service: WEB, common: Common::Tls(BROWSERS[0]) };
+        let with = |more: &dyn Fn(u64) -> Block| {
+            let mut cells = window(40, 600, 0, 0);
+            let counts = cells.entry(of_browser).or_default();
+            (0..1500).for_each(|number| counts.add(&more(number)));
+            let findings = look(&cells, &taught(), 8);
+            findings.into_iter().find(|finding| finding.cell == of_browser).expect("there are more than ever")
+        };
+        // Each tenth has twice the connections, and each eighth another size.
+        let shifted = |number: u64| {
+            let mut did = user(700_000 + number);
+            did.connections *= 1 + u16::from(number % 10 == 0);
+            did.requests = if number % 8 == 0 { Sizes(1 << 4) } else { did.requests };
+            did
+        };
+        let finding = with(&shifted);
+        assert!(!finding.is_alarm() && finding.total() < EVIDENCE_MIN, "{finding:?}");
+        // A third of the cell.
+        assert!(with(&member).is_alarm());
+    }
+
     #[test]
     fn without_a_history_nothing_is_said() {
         assert_eq!(look(&window(0, 0, 200, 99), &Histories::default(), 8), []);

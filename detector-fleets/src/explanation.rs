@@ -89,8 +89,8 @@ impl Explanation {
         // An alarm tells of those of its members that are behind proxies; where most are not, it does not tell of the fleet.
         let is_proxied = traits.is_none_or(|traits| traits.proxied >= PROXIED_MIN);
         let has_path = is_proxied && alarms.iter().any(|alarm| has_path_evidence(alarm));
-        let is_uniform =
-            !has_path && traits.is_none_or(|traits| looks_launched(traits) || is_scheduled(traits));
+        let is_scheduled = traits.is_some_and(is_scheduled);
+        let is_uniform = is_scheduled || !has_path && traits.is_none_or(looks_launched);
         let (nearest, why) = nearest(strongest, has_path, is_uniform, traits);
         let families = strongest.evidence.iter().map(|evidence| Statement {
             family: Some(evidence.family),
@@ -154,7 +154,7 @@ fn nearest(
     traits: Option<&Traits>,
 ) -> (Innocent, String) {
     if is_uniform && traits.is_some_and(is_scheduled) {
-        let why = "not rejected: no handshake tells of a proxy, and most of the sources come at the same minute of the hour";
+        let why = "not rejected: most of the sources come at the same minute of the hour";
         return (Innocent::Schedule, why.to_owned());
     }
     if is_uniform {

@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::{
     alarm::Finding,
     cells::Cell,
+    cut::COLLATERAL_MAX,
     explanation::Explanation,
     interval::Kinds,
-    limits::{FLEETS_MAX, MEMBER_S, MEMBERS_MAX},
+    limits::{FLEETS_MAX, MEMBER_S, MEMBERS_MAX, SOURCES_OF_CELL_MIN},
     membership::Group,
     observation::ServiceId,
     profile::{Active, Population},
@@ -18,6 +19,9 @@ use crate::{
 
 /// What two fleets have in common, [`Traits::similarity`], from which on they are one.
 pub const SIMILARITY_MIN: f64 = 0.5;
+
+/// Members that a fleet has when it begins, and while it may be acted on, at least.
+pub const MEMBERS_MIN: usize = SOURCES_OF_CELL_MIN as usize;
 
 /// A fleet without an alarm for so long is asked for no more members: what it was known by is not there any more.
 pub const QUIET_S: u64 = 24 * 3600;
@@ -80,6 +84,14 @@ impl Fleet {
     /// Exchanges of its members, each in the window in which it was last found to be one: at most of a day.
     pub fn exchanges(&self) -> u64 {
         self.members.values().map(|member| u64::from(member.exchanges)).sum()
+    }
+
+    /// Whether what is known of it allows acting on its members: it is no new uniform population, it has [`MEMBERS_MIN`] of them, and that would
+    /// cost at most [`COLLATERAL_MAX`]. Who acts has more guardrails.
+    pub fn may_be_acted_on(&self) -> bool {
+        !self.explanation.is_new_uniform_population
+            && self.members.len() >= MEMBERS_MIN
+            && self.collateral <= COLLATERAL_MAX
     }
 
     fn is_live(&self, now_s: u64) -> bool {
@@ -204,8 +216,10 @@ impl Fleets {
         let explanation = Explanation::of(alarms, traits.as_ref());
         let Some(place) = self.join(known).or_else(|| self.alike(looked.service, traits.as_ref(), &cells))
         else {
-            // Only an alarm makes a fleet.
-            if let Some(explanation) = explanation {
+            // Only an alarm makes a fleet, and only if it is known of enough sources that they belong to it.
+            if let Some(explanation) = explanation
+                && group.members.len() >= MEMBERS_MIN
+            {
                 self.begin(looked, explanation, &group);
                 let place = self.fleets.len() - 1;
                 self.set_members(place, looked, &group, traits);
@@ -358,6 +372,12 @@ mod tests {
         }
     }
 
+    /// The sources that a number stands for: as many as a fleet has at least.
+    fn sources_of(number: u32) -> impl Iterator<Item = Source> {
+        let each = MEMBERS_MIN as u32;
+        (number * each..(number + 1) * each).map(|address| Source::of_v4(address.into()))
+    }
+
     /// A look at a window of so many hours that ends at an hour, in the last of which sources were members, and what it found.
     fn look(
         fleets: &mut Fleets,
@@ -370,8 +390,9 @@ mod tests {
     ) {
         let kinds = kinds();
         let window: Vec<_> = members
-            .map(|number| Block {
-                source: Source::of_v4(number.into()),
+            .flat_map(sources_of)
+            .map(|source| Block {
+                source,
                 kind: crate::block::KindId(tls),
                 ..block(2, 20, [4, 8, 8], Sizes(1 << 12))
             })
@@ -405,7 +426,12 @@ mod tests {
     }
 
     fn told(fleets: &Fleets) -> Vec<(u64, Vec<u64>)> {
-        let members = |fleet: &Fleet| fleet.members.keys().map(|source| source.number()).collect();
+        let each = MEMBERS_MIN as u64;
+        let members = |fleet: &Fleet| {
+            let numbers: BTreeSet<_> = fleet.members.keys().map(|source| source.number() / each).collect();
+            assert_eq!(fleet.members.len(), numbers.len() * MEMBERS_MIN, "all that a number stands for");
+            numbers.into_iter().collect()
+        };
         fleets.iter().map(|fleet| (fleet.id.0, members(fleet))).collect()
     }
 
@@ -418,7 +444,7 @@ mod tests {
         assert_eq!(told(&fleets), [(1, vec![0, 1, 2])]);
         let fleet = fleets.iter().next().expect("one fleet");
         assert_eq!(fleet.first_seen_s, 99 * HOUR + 3 * 60, "the window's third minute is its first");
-        assert_eq!((fleet.alarmed_at_s, fleet.exchanges()), (100 * HOUR, 6));
+        assert_eq!((fleet.alarmed_at_s, fleet.exchanges()), (100 * HOUR, 6 * MEMBERS_MIN as u64));
         assert_eq!(fleet.members[&Source::of_v4(1.into())].last_s, 99 * HOUR + 23 * 60);
     }
 

@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use anyhow::{Context as _, Result};
 use detector_fleets::{
-    cut::COLLATERAL_MAX,
     detection::{Detection, Look, WINDOWS},
     fleet::{Fleet, FleetId},
     observation::{Kind, Observation, ServiceId},
@@ -49,13 +48,6 @@ impl FoundFleet {
     }
 }
 
-/// Whether guardrails would let a fleet be acted on: what follows from detection of them.
-fn may_be_acted_on(fleet: &Fleet) -> bool {
-    !fleet.members.is_empty()
-        && !fleet.explanation.is_new_uniform_population
-        && fleet.collateral <= COLLATERAL_MAX
-}
-
 /// Exchanges by source on the day after the first fleet began.
 #[derive(Debug, Default)]
 struct Day {
@@ -72,7 +64,7 @@ impl Day {
 
     /// The share of legitimate exchanges that acting on what was found would cost.
     fn collateral(&self, detection: &Detection, members: &HashSet<Source>) -> f64 {
-        let acted_on = detection.fleets().filter(|fleet| may_be_acted_on(fleet));
+        let acted_on = detection.fleets().filter(|fleet| fleet.may_be_acted_on());
         let hit: HashSet<_> = acted_on.flat_map(|fleet| fleet.members.keys().copied()).collect();
         let legitimate = || self.of_sources.iter().filter(|(source, _)| !members.contains(source));
         let all: u64 = legitimate().map(|(_, exchanges)| exchanges).sum();
@@ -227,7 +219,7 @@ fn note(detection: &Detection, found: &mut BTreeMap<FleetId, FoundFleet>) {
             ..FoundFleet::default()
         });
         known.is_uniform &= fleet.explanation.is_new_uniform_population;
-        known.may_be_acted_on |= may_be_acted_on(fleet);
+        known.may_be_acted_on |= fleet.may_be_acted_on();
         if fleet.members.len() > known.members || known.told.is_empty() {
             known.members = fleet.members.len();
             known.told = told(fleet);

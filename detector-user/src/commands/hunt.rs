@@ -272,6 +272,7 @@ mod tests {
             members: BTreeMap::from(members),
             suspects: vec!["203.0.113.9/32".parse().expect("a source")],
             innocents: 2.0,
+            collateral: 2e-6,
             users: 1_000_000.0,
             key: Some(Key { tls_key: 0xabc, syn_key: 7 }),
             traits: None,
@@ -334,7 +335,7 @@ mod tests {
             "fleet 3 at api: 2 members, 1 suspect, 50 exchanges",
             "size: All are alike.",
             "could it be the release of a browser or an SDK? rejected: so",
-            "of a million users 2 would be hit",
+            "of a million connections of users 2 would be hit",
             "198.51.100.7/32 2001:db8:1:2::/64",
         ];
         parts.into_iter().for_each(|part| assert!(text.contains(part), "{part:?} is missing in\n{text}"));
