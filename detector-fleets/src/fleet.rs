@@ -213,11 +213,10 @@ impl Fleets {
     fn take(&mut self, looked: &Looked<'_>, known: &[FleetId], alarms: &[&Finding], group: Group) {
         let traits = Traits::of(&group.members, looked.population, looked.kinds);
         let cells: Vec<_> = alarms.iter().map(|alarm| alarm.cell).collect();
-        let explanation = Explanation::of(alarms, traits.as_ref());
         let Some(place) = self.join(known).or_else(|| self.alike(looked.service, traits.as_ref(), &cells))
         else {
             // Only an alarm makes a fleet, and only if it is known of enough sources that they belong to it.
-            if let Some(explanation) = explanation
+            if let Some(explanation) = Explanation::of(alarms, traits.as_ref())
                 && group.members.len() >= MEMBERS_MIN
             {
                 self.begin(looked, explanation, &group);
@@ -227,7 +226,10 @@ impl Fleets {
             }
             return;
         };
-        if let Some(explanation) = explanation {
+        // A few members are not what the fleet is like.
+        let is_enough = group.members.len() >= MEMBERS_MIN;
+        let of_fleet = traits.as_ref().filter(|_| is_enough).or(self.fleets[place].traits.as_ref());
+        if let Some(explanation) = Explanation::of(alarms, of_fleet) {
             let fleet = &mut self.fleets[place];
             fleet.last_alarm_s = fleet.last_alarm_s.max(looked.end_s);
             fleet.explanation = explanation;
@@ -312,7 +314,9 @@ impl Fleets {
         fleet.innocents = group.innocents;
         fleet.collateral = group.collateral;
         fleet.users = group.users;
-        if let Some(traits) = traits {
+        if let Some(traits) = traits
+            && (group.members.len() >= MEMBERS_MIN || fleet.traits.is_none())
+        {
             fleet.key = traits.key(looked.of_users);
             fleet.traits = Some(traits);
         }
