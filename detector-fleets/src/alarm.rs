@@ -2,7 +2,7 @@
 
 use crate::{
     cells::{Cell, Cells, Common, Counts},
-    evidence::{Evidence, weigh},
+    evidence::{Evidence, Excess, weigh},
     family::Family,
     history::{Histories, History},
     limits::SOURCES_OF_CELL_MIN,
@@ -60,19 +60,21 @@ impl Finding {
     }
 }
 
-/// The cells of a window that have more new sources than expected, with what is said of each, by cell.
-pub fn look(cells: &Cells, histories: &Histories) -> Vec<Finding> {
+/// The cells of a window that have more new sources than expected, with what is said of each, by cell. `day`: so many windows are learned from
+/// in a day; before that nothing is said, since nights differ from days.
+pub fn look(cells: &Cells, histories: &Histories, day: u32) -> Vec<Finding> {
     let mut services: Vec<_> = cells.keys().map(|cell| cell.service).collect();
     services.sort_unstable();
     services.dedup();
     let mut findings: Vec<_> =
-        services.into_iter().flat_map(|service| look_at(service, cells, histories)).collect();
+        services.into_iter().flat_map(|service| look_at(service, cells, histories, day)).collect();
     findings.sort_by_key(|finding| finding.cell);
     findings
 }
 
-fn look_at(service: ServiceId, cells: &Cells, histories: &Histories) -> Vec<Finding> {
-    if histories.of_service(service).is_none_or(|service| !service.is_enough() || !service.is_old()) {
+fn look_at(service: ServiceId, cells: &Cells, histories: &Histories, day: u32) -> Vec<Finding> {
+    let is_known = |service: &History| service.is_enough() && service.is_old() && service.windows() >= day;
+    if !histories.of_service(service).is_some_and(is_known) {
         return Vec::new();
     }
     let Some(scale) = scale(service, cells, histories) else { return Vec::new() };
@@ -87,7 +89,7 @@ fn look_at(service: ServiceId, cells: &Cells, histories: &Histories) -> Vec<Find
         if excess < f64::from(SOURCES_OF_CELL_MIN) || z < Z_MIN {
             return None;
         }
-        let evidence = weigh(cell, counts, histories);
+        let evidence = weigh(&Excess { cell, counts, excess }, cells, histories);
         Some(Finding { cell: *cell, sources: counts.sources, expected_sources, z, evidence })
     };
     of_service.filter_map(finding).collect()
@@ -120,6 +122,7 @@ mod tests {
     use crate::{
         block::{Block, Sizes},
         family::tests::block,
+        span::Span,
     };
 
     const WEB: ServiceId = ServiceId(0);
@@ -168,7 +171,7 @@ mod tests {
     }
 
     fn alarms(cells: &Cells) -> Vec<Common> {
-        let findings = look(cells, &taught());
+        let findings = look(cells, &taught(), 8);
         findings.iter().filter(|finding| finding.is_alarm()).map(|finding| finding.cell.common).collect()
     }
 
@@ -183,22 +186,47 @@ mod tests {
         assert_eq!(alarms(&window(40, 0, 0, 0)), []);
         assert_eq!(alarms(&window(40, 600, 0, 0)), [], "more of a browser than ever");
         assert_eq!(alarms(&window(40, 0, 24, 99)), []);
-        let findings = look(&window(40, 600, 0, 0), &taught());
+        let findings = look(&window(40, 600, 0, 0), &taught(), 8);
         assert_eq!(findings.len(), 1, "it is seen all the same: {findings:?}");
+    }
+
+    /// Users shift from day to night and from day to day: that many of them are not as before is no fleet, unless they do one thing.
+    #[test]
+    fn a_shift_of_users_is_no_fleet_and_one_thing_beside_them_is() {
+        let of_browser = Cell { service: WEB, common: Common::Tls(BROWSERS[0]) };
+        let with = |more: &dyn Fn(u64) -> Block| {
+            let mut cells = window(40, 600, 0, 0);
+            let counts = cells.entry(of_browser).or_default();
+            (0..1500).for_each(|number| counts.add(&more(number)));
+            let findings = look(&cells, &taught(), 8);
+            findings.into_iter().find(|finding| finding.cell == of_browser).expect("there are more than ever")
+        };
+        // Each tenth has twice the connections, and each eighth another size.
+        let shifted = |number: u64| {
+            let mut did = user(700_000 + number);
+            did.connections *= 1 + u16::from(number % 10 == 0);
+            did.requests = if number % 8 == 0 { Sizes(1 << 4) } else { did.requests };
+            did
+        };
+        let finding = with(&shifted);
+        assert!(!finding.is_alarm() && finding.total() < EVIDENCE_MIN, "{finding:?}");
+        // A third of the cell.
+        assert!(with(&member).is_alarm());
     }
 
     #[test]
     fn without_a_history_nothing_is_said() {
-        assert_eq!(look(&window(0, 0, 200, 99), &Histories::default()), []);
+        assert_eq!(look(&window(0, 0, 200, 99), &Histories::default(), 8), []);
         let mut histories = Histories::default();
         histories.learn(&window(0, 0, 0, 0), 0);
-        assert_eq!(look(&window(1, 0, 200, 99), &histories), [], "one window is none");
+        assert_eq!(look(&window(1, 0, 200, 99), &histories, 8), [], "one window is none");
+        assert_eq!(look(&window(40, 0, 200, 99), &taught(), 31), [], "and neither is a part of a day");
     }
 
     /// Without what speaks for a fleet there is no alarm: each family is taken away in turn, of the two and of the gate.
     #[test]
     fn an_alarm_falls_with_its_evidence() {
-        let findings = look(&window(40, 0, 200, 99), &taught());
+        let findings = look(&window(40, 0, 200, 99), &taught(), 8);
         let [finding] = &findings[..] else { panic!("one finding: {findings:?}") };
         let hard: Vec<_> = finding
             .evidence
@@ -218,7 +246,13 @@ mod tests {
     #[test]
     fn a_proxy_and_one_family_that_another_speaks_against_are_no_alarm() {
         let finding = |homogeneity, path, size| {
-            let of = |family, log_factor| Evidence { family, log_factor, observed: 0.9, expected: 0.1 };
+            let of = |family, log_factor| Evidence {
+                family,
+                log_factor,
+                span: Span::PROXIED,
+                observed: 0.9,
+                expected: 0.1,
+            };
             let evidence =
                 vec![of(Family::Homogeneity, homogeneity), of(Family::Path, path), of(Family::Size, size)];
             let cell = Cell { service: WEB, common: Common::Tls(1) };

@@ -32,6 +32,9 @@ impl Sizes {
     /// Of counts without a bound.
     pub fn of(counts: &[u32; SIZE_BINS]) -> Self {
         let most = counts.iter().copied().max().unwrap_or(0);
+        if most == 0 {
+            return Self(0);
+        }
         // Rounded up, so that none vanishes.
         let shift = (u32::BITS - most.leading_zeros()).saturating_sub(Self::BITS);
         let kept = |count: u32| u64::from(count.div_ceil(1 << shift).min(Self::MOST));
@@ -42,16 +45,22 @@ impl Sizes {
     /// Both together.
     #[must_use]
     pub fn plus(self, other: Self) -> Self {
-        if self.0 == 0 || other.0 == 0 {
-            return Self(self.0 | other.0);
-        }
-        Self::of(&std::array::from_fn(|bin| self.count(bin) + other.count(bin)))
+        // Eight counts at once, each in a byte: sums are at most 30.
+        const LOW: u64 = 0x0f0f_0f0f_0f0f_0f0f;
+        const ONE: u64 = 0x0101_0101_0101_0101;
+        let even = (self.0 & LOW) + (other.0 & LOW);
+        let odd = (self.0 >> 4 & LOW) + (other.0 >> 4 & LOW);
+        let is_kept = (even | odd) & !LOW == 0;
+        let [even, odd] = if is_kept { [even, odd] } else { [even, odd].map(|sums| (sums + ONE) >> 1 & LOW) };
+        Self(even | odd << 4)
     }
 
     /// The bin with most of the counts, among equals the lowest; `None`: there are none.
     pub fn top(self) -> Option<usize> {
-        let top = (0..SIZE_BINS).rev().max_by_key(|&bin| self.count(bin))?;
-        (self.0 != 0).then_some(top)
+        if self.0 == 0 {
+            return None;
+        }
+        (0..SIZE_BINS).rev().max_by_key(|&bin| self.count(bin))
     }
 }
 
@@ -185,7 +194,8 @@ mod tests {
             for bin in 0..SIZE_BINS {
                 prop_assert_eq!(sum.count(bin) == 0, counts[bin] == 0 && others[bin] == 0);
             }
-            prop_assert_eq!(sum, Sizes::of(&others).plus(sizes));
+            let sums = std::array::from_fn(|bin| sizes.count(bin) + Sizes::of(&others).count(bin));
+            prop_assert_eq!(sum, Sizes::of(&sums));
         }
     }
 }

@@ -2,9 +2,8 @@
 
 use std::collections::HashMap;
 
-use foldhash::fast::{FixedState, RandomState};
+use foldhash::fast::RandomState;
 use serde::{Deserialize, Serialize};
-use std::hash::BuildHasher as _;
 
 use crate::{
     block::Block,
@@ -12,6 +11,7 @@ use crate::{
     interval::Kinds,
     limits::SOURCES_COUNTED_MIN,
     observation::ServiceId,
+    projection::Projections,
 };
 
 /// What the sources of a cell have in common.
@@ -29,11 +29,13 @@ pub enum Common {
     TlsAndPath(u64, Way),
     /// The category of the way to the client.
     Path(u8),
+    /// Whether a proxy is on the way, whatever the ClientHello is.
+    Way(Way),
 }
 
 impl Common {
     /// Kinds of it.
-    pub const PROJECTIONS: usize = 6;
+    pub const PROJECTIONS: usize = 7;
 
     /// Of which kind it is.
     pub const fn projection(self) -> usize {
@@ -44,12 +46,32 @@ impl Common {
             Self::TlsAndSyn(..) => 3,
             Self::TlsAndPath(..) => 4,
             Self::Path(_) => 5,
+            Self::Way(_) => 6,
         }
     }
 
     /// Whether a family says something of such a cell: one that defines it does not.
     pub const fn is_tested_by(self, family: Family) -> bool {
-        !matches!((self, family), (Self::TlsAndPath(..) | Self::Path(_), Family::Path))
+        !matches!((self, family), (Self::TlsAndPath(..) | Self::Path(_) | Self::Way(_), Family::Path))
+    }
+
+    /// Whether it says that a proxy is on the way.
+    pub const fn is_proxied(self) -> bool {
+        match self {
+            Self::Path(path) => family::is_proxied(path as usize),
+            Self::TlsAndPath(_, way) | Self::Way(way) => matches!(way, Way::Proxied),
+            _ => false,
+        }
+    }
+
+    /// What the sources of a cell have in common beside the way. `None`: it does not define the way, or not that a proxy is on it.
+    pub const fn without_path(self) -> Option<Self> {
+        match self {
+            Self::TlsAndPath(tls, Way::Proxied) => Some(Self::Tls(tls)),
+            Self::Path(path) if family::is_proxied(path as usize) => Some(Self::Service),
+            Self::Way(Way::Proxied) => Some(Self::Service),
+            _ => None,
+        }
     }
 }
 
@@ -106,65 +128,91 @@ impl Counts {
 
     /// Adds a source by all that it did in the cell.
     pub fn add(&mut self, did: &Block) {
+        self.add_evidence(CellEvidence::of(did));
+    }
+
+    fn add_evidence(&mut self, evidence: CellEvidence) {
         self.sources += 1;
-        for family in Family::ALL {
-            if let Some(evidence) = family.evidence(family.category(did)) {
-                self.families[family as usize][evidence] += 1;
+        for (counts, evidence) in self.families.iter_mut().zip(evidence.0) {
+            if let Some(count) = counts.get_mut(usize::from(evidence)) {
+                *count += 1;
             }
         }
+    }
+}
+
+/// What is counted of a source for each family; beyond the last kind of evidence where that is nothing.
+#[derive(Clone, Copy, Debug)]
+struct CellEvidence([u16; Family::ALL.len()]);
+
+impl CellEvidence {
+    fn of(did: &Block) -> Self {
+        Self(
+            Family::ALL.map(|family| {
+                family.evidence(family.category(did)).map_or(u16::MAX, |evidence| evidence as u16)
+            }),
+        )
     }
 }
 
 /// The new sources of a window, by cells that have [`SOURCES_COUNTED_MIN`] of them, and of each service.
 pub type Cells = HashMap<Cell, Counts, RandomState>;
 
-/// Counts new sources by cells. `window` is in the order of sources and kinds.
-pub fn count(window: &[Block], kinds: &Kinds) -> Cells {
-    let hasher = FixedState::default();
-    let mut sizes: HashMap<u64, u32, RandomState> = HashMap::default();
-    for_each_source(window, kinds, |cell, _| *sizes.entry(hasher.hash_one(cell)).or_insert(0) += 1);
-    let mut cells = Cells::default();
-    for_each_source(window, kinds, |cell, did| {
-        let is_counted =
-            cell.common == Common::Service || sizes[&hasher.hash_one(cell)] >= SOURCES_COUNTED_MIN;
-        if is_counted {
-            cells.entry(cell).or_default().add(did);
-        }
-    });
-    cells
-}
-
-/// Calls for each new source of each cell once, with all that it did there.
-fn for_each_source(window: &[Block], kinds: &Kinds, mut call: impl FnMut(Cell, &Block)) {
-    let mut of_source = Vec::new();
-    for blocks in window.chunk_by(|one, next| one.source == next.source) {
-        of_source.clear();
-        of_source.extend(blocks.iter().filter(|block| block.is_new).flat_map(|block| {
-            let kind = kinds.kind(block.kind);
-            let commons = commons(kind.tls_key, kind.syn_key, family::path(block) as u8);
-            commons.map(|common| (Cell { service: kind.service, common }, *block))
-        }));
-        of_source.sort_by_key(|(cell, _)| *cell);
-        for of_cell in of_source.chunk_by(|(one, _), (next, _)| one == next) {
-            let (cell, mut did) = of_cell[0];
-            for (_, more) in &of_cell[1..] {
-                did.add_of_source(more);
-            }
-            call(cell, &did);
+/// Counts new sources by cells. `window` is in the order of sources and kinds, and `projections` are those of all its kinds.
+pub fn count(window: &[Block], kinds: &Kinds, projections: &Projections) -> Cells {
+    let in_cells = sources_in_cells(window, projections);
+    let mut sizes = vec![0_u32; projections.len()];
+    in_cells.iter().for_each(|(cell, _)| sizes[*cell as usize] += 1);
+    // Of what is counted the place among all that is, from 1 on.
+    let mut places = vec![0_u32; projections.len()];
+    let mut counted: Vec<(Cell, Counts)> = Vec::new();
+    for (number, _) in sizes.iter().enumerate().filter(|(_, size)| **size > 0) {
+        let cell = projections.cell(number as u32, kinds);
+        if cell.common == Common::Service || sizes[number] >= SOURCES_COUNTED_MIN {
+            counted.push((cell, Counts::default()));
+            places[number] = counted.len() as u32;
         }
     }
+    for (cell, evidence) in in_cells {
+        if let Some(place) = places[cell as usize].checked_sub(1) {
+            counted[place as usize].1.add_evidence(evidence);
+        }
+    }
+    counted.into_iter().collect()
 }
 
-/// What a new source has in common with others, by its client.
-pub(crate) fn commons(tls_key: u64, syn_key: u64, path: u8) -> [Common; Common::PROJECTIONS] {
-    [
-        Common::Service,
-        Common::Tls(tls_key),
-        Common::Syn(syn_key),
-        Common::TlsAndSyn(tls_key, syn_key),
-        Common::TlsAndPath(tls_key, Way::of(path.into())),
-        Common::Path(path),
-    ]
+/// Each new source in each cell that it is in, with what is counted of all that it did there: 12 bytes, about seven times a source.
+fn sources_in_cells(window: &[Block], projections: &Projections) -> Vec<(u32, CellEvidence)> {
+    let mut found = Vec::new();
+    let mut of_source: Vec<u64> = Vec::new();
+    for blocks in window.chunk_by(|one, next| one.source == next.source) {
+        if let [block] = blocks {
+            if block.is_new {
+                let evidence = CellEvidence::of(block);
+                found.extend(projections.cells_of(block).map(|cell| (cell, evidence)));
+            }
+            continue;
+        }
+        // Numbers of cells, and below them places of blocks.
+        of_source.clear();
+        for (place, block) in blocks.iter().enumerate().filter(|(_, block)| block.is_new) {
+            of_source.extend(projections.cells_of(block).map(|cell| u64::from(cell) << 32 | place as u64));
+        }
+        of_source.sort_unstable();
+        for of_cell in of_source.chunk_by(|one, next| one >> 32 == next >> 32) {
+            let block = |entry: u64| &blocks[entry as u32 as usize];
+            let evidence = match of_cell {
+                [alone] => CellEvidence::of(block(*alone)),
+                several => {
+                    let mut did = *block(several[0]);
+                    several[1..].iter().for_each(|more| did.add_of_source(block(*more)));
+                    CellEvidence::of(&did)
+                }
+            };
+            found.push(((of_cell[0] >> 32) as u32, evidence));
+        }
+    }
+    found
 }
 
 #[cfg(test)]
@@ -197,7 +245,7 @@ mod tests {
         };
         window.push(Block { kind: fresh, is_new: false, ..other(1000) });
         window.push(Block { kind: rare, ..other(1001) });
-        let cells = count(&window, &kinds);
+        let cells = count(&window, &kinds, &Projections::of(&kinds));
         let counts = |common| cells.get(&Cell { service: ServiceId(0), common });
         let volumes = |common| {
             let counts: &Counts = counts(common).expect("the cell is counted");
@@ -210,8 +258,8 @@ mod tests {
         assert!(counts(Common::Tls(3)).is_none() && counts(Common::TlsAndSyn(2, 9)).is_some());
         assert_eq!(
             cells.len(),
-            9,
-            "service, two of each key and of both, SYN, the way without times alone and with each key"
+            10,
+            "service, two of each key and of both, SYN, the way without times in two forms and with each key"
         );
     }
 }

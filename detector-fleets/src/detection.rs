@@ -15,8 +15,10 @@ use crate::{
     membership::{self, Question},
     observation::{Observation, ServiceId},
     profile::{self, Clean},
+    projection::Projections,
     seen::Seen,
-    window::merge,
+    users::Users,
+    window::{Part, merge, merge_hours},
 };
 
 /// A length of window.
@@ -30,15 +32,26 @@ pub struct WindowLength {
     pub learned_every: u64,
 }
 
+impl WindowLength {
+    /// Windows that are learned from in a day.
+    pub const fn day(&self) -> u32 {
+        (DAY / self.learned_every) as u32
+    }
+}
+
 /// Lengths of windows: 1, 6 and 24 hours.
 pub const WINDOWS: [WindowLength; 3] = [
     WindowLength { intervals: 4, looked_every: 1, learned_every: 4 },
     WindowLength { intervals: 24, looked_every: 2, learned_every: 8 },
-    WindowLength { intervals: 96, looked_every: 4, learned_every: 24 },
+    WindowLength { intervals: 96, looked_every: 4, learned_every: 12 },
 ];
 
 /// Intervals before a window is learned from: twelve hours, so that a fleet does not teach what is expected before it is found.
 pub const LEARNED_AFTER: u64 = 48;
+
+/// Intervals of an hour, and of a day.
+const HOUR: u64 = 4;
+const DAY: u64 = 96;
 
 /// What a look at a window found.
 #[derive(Clone, Debug, PartialEq)]
@@ -69,12 +82,19 @@ type CleanWindows = BTreeMap<ServiceId, VecDeque<Clean>>;
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Detection {
     kinds: Kinds,
+    /// What follows from the kinds.
+    #[serde(skip)]
+    projections: Projections,
     seen: Seen,
     open: Option<OpenInterval>,
+    /// The day before, by quarters of an hour, and by hours where no window begins within one any more.
     intervals: VecDeque<Interval>,
     histories: [Histories; WINDOWS.len()],
     lessons: VecDeque<Lesson>,
     clean: [CleanWindows; WINDOWS.len()],
+    /// What follows from the clean windows, of services that were asked for it.
+    #[serde(skip)]
+    users: [BTreeMap<ServiceId, Users>; WINDOWS.len()],
     fleets: Fleets,
     /// In which interval each service was first seen.
     #[serde(with = "crate::ordered")]
@@ -90,12 +110,14 @@ impl Detection {
     pub fn new(sources: u64, secret: u64) -> Self {
         Self {
             kinds: Kinds::default(),
+            projections: Projections::default(),
             seen: Seen::for_sources(sources, secret),
             open: None,
             intervals: VecDeque::new(),
             histories: Default::default(),
             lessons: VecDeque::new(),
             clean: Default::default(),
+            users: Default::default(),
             fleets: Fleets::default(),
             began: HashMap::new(),
             alarmed: Vec::new(),
@@ -134,7 +156,11 @@ impl Detection {
         while self.intervals.front().is_some_and(|first| first.number + INTERVALS_MAX as u64 <= number) {
             self.intervals.pop_front();
         }
-        self.look(number)
+        let looks = self.look(number);
+        if number.is_multiple_of(HOUR) {
+            merge_hours(&mut self.intervals, (number + 1).saturating_sub(WINDOWS[1].intervals as u64));
+        }
+        looks
     }
 
     /// Looks at all windows that end with an interval.
@@ -142,15 +168,23 @@ impl Detection {
         self.learn(number);
         let end_s = (number + 1) * INTERVAL_S;
         self.fleets.forget(end_s);
+        self.projections.grow(&self.kinds);
         let mut looks = Vec::new();
+        // The window before, which the next one ends with.
+        let (mut merged, mut merged_from) = (Vec::new(), number + 1);
         for (window, length) in WINDOWS.iter().enumerate() {
             if !number.is_multiple_of(length.looked_every) {
                 continue;
             }
             let from = (number + 1).saturating_sub(length.intervals as u64);
-            let merged = merge(self.intervals.iter().filter(|one| one.number >= from));
-            let cells = cells::count(&merged, &self.kinds);
-            let findings = alarm::look(&cells, &self.histories[window]);
+            (merged, merged_from) = {
+                let earlier = self.intervals.iter().filter(|one| (from..merged_from).contains(&one.number));
+                let first = earlier.clone().map(|one| one.number).next().unwrap_or(merged_from);
+                let last = (!merged.is_empty()).then_some(Part { number: merged_from, blocks: &merged });
+                (merge(earlier.map(Part::from).chain(last)), first)
+            };
+            let cells = cells::count(&merged, &self.kinds, &self.projections);
+            let findings = alarm::look(&cells, &self.histories[window], length.day());
             for finding in findings.iter().filter(|finding| finding.is_alarm()) {
                 self.alarmed.push((finding.cell, number));
             }
@@ -182,7 +216,8 @@ impl Detection {
         for service in services {
             let alarms: Vec<_> =
                 alarms.iter().copied().filter(|alarm| alarm.cell.service == service).collect();
-            let clean: Vec<_> = self.clean[window].get(&service).into_iter().flatten().collect();
+            let clean = || self.clean[window].get(&service).into_iter().flatten().collect::<Vec<_>>();
+            let users = self.users[window].entry(service).or_insert_with(|| Users::of(&clean(), &self.kinds));
             let with_clean = (0..WINDOWS.len()).filter(|&length| self.clean[length].contains_key(&service));
             let lengths_s: Vec<_> =
                 with_clean.map(|length| WINDOWS[length].intervals as u64 * INTERVAL_S).collect();
@@ -194,7 +229,7 @@ impl Detection {
                 lengths_s: &lengths_s,
                 alarms: &alarms,
                 population: &profile::Population::default(),
-                clean: &clean,
+                of_users: users,
                 kinds: &self.kinds,
             };
             if !self.fleets.is_asked(&looked) {
@@ -208,10 +243,11 @@ impl Detection {
                 service,
                 window: merged,
                 population,
-                clean: &clean,
+                users,
                 alarms: &alarms,
                 known: &known,
                 kinds: &self.kinds,
+                projections: &self.projections,
             });
             self.fleets.update(&looked, &ids, groups);
         }
@@ -239,6 +275,7 @@ impl Detection {
                 }
                 let windows = self.clean[window].entry(service).or_default();
                 windows.push_back(clean);
+                self.users[window].remove(&service);
                 while windows.len() > CLEAN_WINDOWS_MAX {
                     windows.pop_front();
                 }

@@ -13,7 +13,7 @@ pub fn log_likelihood(counts: &[u32], total: f64, alpha: impl Fn(usize) -> f64) 
 }
 
 /// ln Γ(x + n) − ln Γ(x): the log of x (x + 1) … (x + n − 1).
-fn log_rising(x: f64, n: u32) -> f64 {
+pub fn log_rising(x: f64, n: u32) -> f64 {
     if n < 8 {
         // Exact, and where x is tiny the difference of two logarithms is not.
         return (0..n).map(|k| (x + f64::from(k)).ln()).sum();
@@ -59,19 +59,6 @@ pub fn concentration(counts: &[u32], shares: &[f64]) -> Option<f64> {
     let ratio = chi_squared / freedom;
     let kappa = if ratio <= 1.0 { CONCENTRATION_MAX } else { (n - ratio) / (ratio - 1.0) };
     Some(kappa.clamp(CONCENTRATION_MIN, CONCENTRATION_MAX))
-}
-
-/// Entropy of what counts are a sample of, nats: how even it is spread over categories. That of a small sample is lower than that of what it
-/// was drawn from, by about (categories seen − 1) / 2n, which is added (Miller 1955, "Note on the bias of information estimates").
-pub fn entropy(counts: &[u32]) -> f64 {
-    let n: f64 = counts.iter().copied().map(f64::from).sum();
-    let seen = counts.iter().filter(|count| **count > 0).count() as f64;
-    entropy_of(counts.iter().map(|&count| f64::from(count) / n)) + (seen - 1.0) / (2.0 * n)
-}
-
-/// Entropy of shares, nats.
-pub fn entropy_of(shares: impl Iterator<Item = f64>) -> f64 {
-    shares.filter(|&share| share > 0.0).map(|share| -share * share.ln()).sum()
 }
 
 #[cfg(test)]
@@ -127,14 +114,6 @@ mod tests {
             (0..301).filter_map(|_| concentration(&urn(1e9, &shares, 400, &mut random), &shares)).collect();
         fixed.sort_by(f64::total_cmp);
         assert!(fixed[30] > 100.0, "{} of shares that never vary", fixed[30]);
-    }
-
-    /// Small samples of even shares are not taken for uneven ones.
-    #[test]
-    fn the_entropy_of_a_small_sample_is_that_of_what_it_is_of() {
-        let mut random = uniform(0x2545_f491_4f6c_dd1d);
-        let mean = (0..400).map(|_| entropy(&urn(1e9, &[0.125; 8], 30, &mut random))).sum::<f64>() / 400.0;
-        assert!((mean - 8_f64.ln()).abs() < 0.03, "{mean}");
     }
 
     proptest! {

@@ -1,10 +1,11 @@
 //! What the new sources of a cell say against what was expected of them.
 
 use crate::{
-    cells::{Cell, Counts},
-    dirichlet::{entropy, entropy_of, log_likelihood},
-    family::{self, Family},
+    cells::{Cell, Cells, Counts},
+    dirichlet::{log_likelihood, log_rising},
+    family::Family,
     history::Histories,
+    span::Span,
 };
 
 /// The most that each family may say.
@@ -29,11 +30,11 @@ const CONCENTRATION_UNKNOWN: f64 = 2.0;
 const PARENT_SOURCES: f64 = 30.0;
 const UNIFORM_SOURCES: f64 = 10.0;
 
-/// Parameters of what a fleet does, which is not known: spread over the categories that were ever seen, so much for each or so much for
-/// all, and as all of the service do.
-const WIDE_EACH: f64 = 0.5;
-const NARROW: f64 = 2.0;
-const LIKE_USERS: f64 = 2.0;
+/// The part of a fleet that is in one span of categories.
+const IN_SPAN: f64 = 0.8;
+
+/// The part of the excess that a span has to have beyond what users have there.
+const SUBSTANCE_MIN: f64 = 0.4;
 
 /// Shares of so many sources, with some more of a fixed share.
 fn mixed(shares: impl Iterator<Item = f64>, sources: f64, share: f64, more: f64) -> Vec<f64> {
@@ -47,87 +48,135 @@ pub struct Evidence {
     pub family: Family,
     /// The log of how much likelier the cell is a fleet, from [`LEAST`] to a cap.
     pub log_factor: f64,
-    /// What was observed, in one number: of homogeneity the share of sources that are no heavy users, of path that behind a proxy, of size
-    /// that of the most frequent pair of sizes.
+    /// The categories that most of the excess is in.
+    pub span: Span,
+    /// The share of the cell's sources in them.
     pub observed: f64,
     /// What was expected.
     pub expected: f64,
 }
 
-/// In which direction a fleet differs, as one number for reports: of homogeneity the share of sources that are no heavy users, of path
-/// that behind a proxy, of size that of the most frequent pair of sizes.
-fn measure(family: Family, shares: impl Iterator<Item = f64>) -> f64 {
-    match family {
-        Family::Homogeneity => sum_of(shares, |category| !family::is_heavy(category)),
-        Family::Path => sum_of(shares, |evidence| evidence == 1),
-        Family::Size => shares.fold(0.0, f64::max),
-    }
+/// A cell with more new sources than expected.
+#[derive(Clone, Copy, Debug)]
+pub struct Excess<'a> {
+    /// Which.
+    pub cell: &'a Cell,
+    /// Its new sources.
+    pub counts: &'a Counts,
+    /// How many there are more than expected.
+    pub excess: f64,
 }
 
-fn sum_of(shares: impl Iterator<Item = f64>, is_counted: impl Fn(usize) -> bool) -> f64 {
-    shares.enumerate().filter(|(category, _)| is_counted(*category)).map(|(_, share)| share).sum()
-}
-
-/// What each family says of a cell that it does not define.
-pub fn weigh(cell: &Cell, counts: &Counts, histories: &Histories) -> Vec<Evidence> {
-    let families = Family::ALL.into_iter().filter(|family| cell.common.is_tested_by(*family));
-    families.filter_map(|family| weigh_family(cell, counts, histories, family)).collect()
-}
-
-fn weigh_family(cell: &Cell, counts: &Counts, histories: &Histories, family: Family) -> Option<Evidence> {
-    let of_service = histories.of_service(cell.service)?;
-    let seen = of_service.shares(family)?;
-    let own = histories.of(cell).filter(|own| own.is_enough());
-    let parent =
-        mixed(seen.iter().copied(), of_service.known(family), 1.0 / seen.len() as f64, UNIFORM_SOURCES);
-    let expected = match own.and_then(|own| Some((own.shares(family)?, own.known(family)))) {
-        Some((shares, sources)) => shares
-            .iter()
-            .zip(&parent)
-            .map(|(share, parent)| (share * sources + parent * PARENT_SOURCES) / (sources + PARENT_SOURCES))
-            .collect(),
-        None => parent.clone(),
+/// What each family says of a cell. Of one that the way defines the family of ways is asked about the sources that it was taken out of:
+/// more of them are behind proxies than ever.
+pub fn weigh(excess: &Excess<'_>, cells: &Cells, histories: &Histories) -> Vec<Evidence> {
+    let cell = excess.cell;
+    let of_family = |family: Family| {
+        if cell.common.is_tested_by(family) {
+            return weigh_family(excess, histories, family);
+        }
+        let all = Cell { common: cell.common.without_path()?, ..*cell };
+        let counts = cells.get(&all)?;
+        weigh_family(&Excess { cell: &all, counts, ..*excess }, histories, family)
     };
-    let between = || histories.concentration_between(cell, family);
-    let concentration = own
-        .and_then(|own| own.concentration(family))
-        .or_else(between)
-        .or_else(|| of_service.concentration(family))
-        .unwrap_or(CONCENTRATION_UNKNOWN);
+    Family::ALL.into_iter().filter_map(of_family).collect()
+}
 
-    let counts = counts.of(family);
+fn weigh_family(excess: &Excess<'_>, histories: &Histories, family: Family) -> Option<Evidence> {
+    let counts = excess.counts.of(family);
     let sources = f64::from(counts.iter().sum::<u32>());
     if sources == 0.0 {
         return None;
     }
-    let categories = counts.len() as f64;
-    // Of all categories few are ever seen; what a fleet is allowed is spread over those.
-    let is_possible = |category: usize| seen[category] > 0.0 || counts[category] > 0;
-    let possible = (0..counts.len()).filter(|&category| is_possible(category)).count() as f64;
-    let fleet_of = |spread: f64| {
-        let total = spread + LIKE_USERS;
-        log_likelihood(counts, total, |category| spread / possible + LIKE_USERS * parent[category])
-    };
-    // A fleet may be of a few categories or of many: the mean of both likelihoods.
-    let (narrow, wide) = (fleet_of(NARROW.min(WIDE_EACH * possible)), fleet_of(WIDE_EACH * possible));
-    let fleet = narrow.max(wide) + (-(narrow - wide).abs()).exp().ln_1p() - std::f64::consts::LN_2;
-    let users = log_likelihood(counts, concentration + UNEXPECTED * categories, |category| {
-        concentration * expected[category] + UNEXPECTED
-    });
-    let observed = || counts.iter().map(|&count| f64::from(count) / sources);
-    let measured = (measure(family, observed()), measure(family, expected.iter().copied()));
-    let is_more_even = entropy(counts) >= entropy_of(expected.iter().copied());
-    let is_of_a_fleet = match family {
-        Family::Homogeneity => measured.0 > measured.1 && !is_more_even,
-        Family::Path => measured.0 > measured.1,
-        Family::Size => !is_more_even,
-    };
-    let says = fleet - users;
-    let says = if is_of_a_fleet { says } else { says.min(0.0) };
-    Some(Evidence {
-        family,
-        log_factor: says.clamp(LEAST, cap(family)),
-        observed: measured.0,
-        expected: measured.1,
-    })
+    let users = Expected::of(excess.cell, histories, family)?;
+    let part = (excess.excess / f64::from(excess.counts.sources)).clamp(0.0, 1.0);
+    let (fleet, span) = users.beside_a_fleet(family, counts, part)?;
+    let says = fleet - users.log(counts);
+    let observed: u32 = span.categories(family).map(|category| counts[category]).sum();
+    let observed = f64::from(observed) / sources;
+    let expected = span.categories(family).map(|category| users.shares[category]).sum();
+    // That users do something else than before is no fleet: the excess has to do one thing.
+    let says = if observed - expected >= SUBSTANCE_MIN * part { says } else { says.min(0.0) };
+    Some(Evidence { family, log_factor: says.clamp(LEAST, cap(family)), span, observed, expected })
+}
+
+/// What is expected of the users of a cell, by categories of a family.
+struct Expected {
+    shares: Vec<f64>,
+    /// How little shares vary.
+    concentration: f64,
+}
+
+impl Expected {
+    fn of(cell: &Cell, histories: &Histories, family: Family) -> Option<Self> {
+        let of_service = histories.of_service(cell.service)?;
+        let seen = of_service.shares(family)?;
+        let own = histories.of(cell).filter(|own| own.is_enough());
+        let parent =
+            mixed(seen.iter().copied(), of_service.known(family), 1.0 / seen.len() as f64, UNIFORM_SOURCES);
+        let shares = match own.and_then(|own| Some((own.shares(family)?, own.known(family)))) {
+            Some((shares, sources)) => shares
+                .iter()
+                .zip(&parent)
+                .map(|(share, parent)| {
+                    (share * sources + parent * PARENT_SOURCES) / (sources + PARENT_SOURCES)
+                })
+                .collect(),
+            None => parent,
+        };
+        let between = || histories.concentration_between(cell, family);
+        let concentration = own
+            .and_then(|own| own.concentration(family))
+            .or_else(between)
+            .or_else(|| of_service.concentration(family))
+            .unwrap_or(CONCENTRATION_UNKNOWN);
+        Some(Self { shares, concentration })
+    }
+
+    /// The sum of all parameters.
+    fn total(&self) -> f64 {
+        self.concentration + UNEXPECTED * self.shares.len() as f64
+    }
+
+    /// The log of how likely counts are of users.
+    fn log(&self, counts: &[u32]) -> f64 {
+        log_likelihood(counts, self.total(), |category| {
+            self.concentration * self.shares[category] + UNEXPECTED
+        })
+    }
+
+    /// The log of how likely counts are of users beside a fleet with a part of the sources, most of which are in one span of categories:
+    /// the mean over all spans in which anything was, each of its shapes as likely as the others. And the likeliest span.
+    fn beside_a_fleet(&self, family: Family, counts: &[u32], part: f64) -> Option<(f64, Span)> {
+        let in_span = part * IN_SPAN;
+        let of_users =
+            |category: usize| self.concentration * self.shares[category] * (1.0 - in_span) + UNEXPECTED;
+        let all = log_likelihood(counts, self.total(), of_users);
+        let mut logs = Vec::new();
+        let mut best: Option<(f64, Span)> = None;
+        for span in Span::all(family) {
+            let each = self.concentration * in_span / span.len() as f64;
+            let with_sources = span.categories(family).filter(|&category| counts[category] > 0);
+            let more = with_sources.map(|category| {
+                let (own, count) = (of_users(category), counts[category]);
+                log_rising(own + each, count) - log_rising(own, count)
+            });
+            let more: f64 = more.sum();
+            if more > 0.0 {
+                logs.push(more);
+                if best.is_none_or(|(most, _)| more > most) {
+                    best = Some((more, span));
+                }
+            }
+        }
+        let (_, span) = best?;
+        let possible = self.shares.len().min(family.evidences()) * Span::shapes(family);
+        Some((all + log_sum(&logs) - (possible as f64).ln(), span))
+    }
+}
+
+/// The log of a sum of what the logs are of.
+fn log_sum(logs: &[f64]) -> f64 {
+    let most = logs.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    most + logs.iter().map(|log| (log - most).exp()).sum::<f64>().ln()
 }

@@ -4,8 +4,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     alarm::{FAMILY_MIN, Finding},
-    cells::{Cell, Common, Way},
-    family::{self, Family},
+    cells::Cell,
+    evidence::Evidence,
+    family::Family,
+    limits::SIZE_BINS,
+    span::Span,
     traits::Traits,
 };
 
@@ -17,6 +20,9 @@ pub const NEIGHBOURS_MIN: u32 = 4;
 
 /// The share of members behind proxies from which on a fleet is.
 pub const PROXIED_MIN: f64 = 0.5;
+
+/// The share of members that keep to a minute of the hour from which on they are taken for scripts on a schedule.
+pub const SYNCHRONY_MIN: f64 = 0.6;
 
 /// What a family says of a fleet.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -38,6 +44,8 @@ pub struct Statement {
 pub enum Innocent {
     /// Devices or an app that were launched: uniform, new, and straight from where they are.
     Launch,
+    /// Scripts that run on many servers at the same minute.
+    Schedule,
     /// A release of a browser or an SDK: a new key, and people behind it as before.
     Release,
     /// A privacy relay or a VPN that people move behind: a gap, and people behind it as before.
@@ -51,6 +59,7 @@ impl Innocent {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Launch => "devices or an app that were launched",
+            Self::Schedule => "scripts that run at the same minute of the hour on many servers",
             Self::Release => "the release of a browser or an SDK",
             Self::Relay => "people who moved behind a privacy relay or a VPN",
             Self::Crowd => "a flash crowd or a fail-over",
@@ -69,8 +78,8 @@ pub struct Explanation {
     pub nearest: Innocent,
     /// Why it was rejected, or that it was not.
     pub why: String,
-    /// A new population of uniform clients, with nothing that tells it from devices or an app that were launched: to be shown, never
-    /// acted on.
+    /// A new population of uniform clients, with nothing that tells it from devices or an app that were launched, or from scripts on a
+    /// schedule: to be shown, never acted on.
     pub is_new_uniform_population: bool,
 }
 
@@ -82,14 +91,15 @@ impl Explanation {
         // An alarm tells of those of its members that are behind proxies; where most are not, it does not tell of the fleet.
         let is_proxied = traits.is_none_or(|traits| traits.proxied >= PROXIED_MIN);
         let has_path = is_proxied && alarms.iter().any(|alarm| has_path_evidence(alarm));
-        let is_uniform = !has_path && traits.is_none_or(looks_launched);
+        let is_scheduled = traits.is_some_and(is_scheduled);
+        let is_uniform = is_scheduled || !has_path && traits.is_none_or(looks_launched);
         let (nearest, why) = nearest(strongest, has_path, is_uniform, traits);
         let families = strongest.evidence.iter().map(|evidence| Statement {
             family: Some(evidence.family),
             observed: evidence.observed,
             expected: evidence.expected,
             e_value: evidence.log_factor.exp(),
-            sentence: sentence(evidence.family, strongest.sources, evidence.observed, evidence.expected),
+            sentence: sentence(evidence, strongest.sources),
         });
         let novelty = Statement {
             family: None,
@@ -114,12 +124,7 @@ impl Explanation {
 
 /// Whether an alarm tells of proxies: its family says so, or the cell is of those behind one.
 fn has_path_evidence(alarm: &Finding) -> bool {
-    let is_proxied = match alarm.cell.common {
-        Common::Path(path) => family::is_proxied(path.into()),
-        Common::TlsAndPath(_, way) => way == Way::Proxied,
-        _ => false,
-    };
-    is_proxied || log_factor(alarm, Family::Path) >= FAMILY_MIN
+    alarm.cell.common.is_proxied() || log_factor(alarm, Family::Path) >= FAMILY_MIN
 }
 
 fn log_factor(alarm: &Finding, family: Family) -> f64 {
@@ -138,6 +143,11 @@ fn looks_launched(traits: &Traits) -> bool {
     is_direct && traits.neighbours < NEIGHBOURS_MIN || is_small
 }
 
+/// Whether members keep to a minute of the hour, as scripts do on a schedule. Who wants not to be seen does not come all at once.
+fn is_scheduled(traits: &Traits) -> bool {
+    traits.synchrony >= SYNCHRONY_MIN
+}
+
 /// The innocent explanation that the least speaks against, and what does.
 fn nearest(
     strongest: &Finding,
@@ -145,6 +155,10 @@ fn nearest(
     is_uniform: bool,
     traits: Option<&Traits>,
 ) -> (Innocent, String) {
+    if is_uniform && traits.is_some_and(is_scheduled) {
+        let why = "not rejected: most of the sources come at the same minute of the hour";
+        return (Innocent::Schedule, why.to_owned());
+    }
     if is_uniform {
         let why = "not rejected: no handshake tells of a proxy, and the sources are scattered as homes are or get small answers";
         return (Innocent::Launch, why.to_owned());
@@ -170,7 +184,7 @@ fn nearest(
             "rejected: half of the members or more share their /24 or /48 with {} others, and homes are scattered",
             traits.map_or(0, |traits| traits.neighbours.saturating_sub(1))
         ),
-        Innocent::Release | Innocent::Relay | Innocent::Crowd => {
+        Innocent::Schedule | Innocent::Release | Innocent::Relay | Innocent::Crowd => {
             let family = if behaviour[0] >= behaviour[1] { Family::Homogeneity } else { Family::Size };
             let odds = grouped(log_factor(strongest, family).exp().round() as u64);
             format!(
@@ -182,15 +196,14 @@ fn nearest(
     (nearest, why)
 }
 
-fn sentence(family: Family, sources: u32, observed: f64, expected: f64) -> String {
+fn sentence(evidence: &Evidence, sources: u32) -> String {
+    let Evidence { family, span, observed, expected, .. } = *evidence;
     let of = grouped((f64::from(sources) * observed).round() as u64);
     let all = grouped(sources.into());
     let [observed, expected] = [observed, expected].map(|share| format!("{:.0} %", share * 100.0));
     match family {
         Family::Homogeneity => {
-            format!(
-                "{of} of {all} new sources ({observed}) made 16 connections or fewer; {expected} did before."
-            )
+            format!("{of} of {all} new sources ({observed}) made {}; {expected} did before.", behaviour(span))
         }
         Family::Path => {
             format!(
@@ -199,10 +212,48 @@ fn sentence(family: Family, sources: u32, observed: f64, expected: f64) -> Strin
         }
         Family::Size => {
             format!(
-                "{observed} of the new sources whose sizes are known have one and the same size of requests and responses; the most frequent one had {expected} before."
+                "{observed} of the new sources whose sizes are known have {}; {expected} had before.",
+                sizes(span)
             )
         }
     }
+}
+
+/// What sources in a span of [`Family::Homogeneity`] did.
+fn behaviour(span: Span) -> String {
+    const VOLUMES: [(u32, u32); 7] = [(1, 1), (2, 2), (3, 4), (5, 8), (9, 16), (17, 32), (33, u32::MAX)];
+    const LIVES: [u32; 6] = [0, 1, 5, 30, 120, u32::MAX];
+    let [row, column] = span.first.map(usize::from);
+    let [rows, columns] = span.sides.map(usize::from);
+    let connections = match (VOLUMES[row].0, VOLUMES[row + rows - 1].1) {
+        (1, 1) => "1 connection".to_owned(),
+        (least, u32::MAX) => format!("{least} connections or more"),
+        (least, most) if least == most => format!("{least} connections"),
+        (least, most) => format!("{least} to {most} connections"),
+    };
+    match (LIVES[column], LIVES[column + columns]) {
+        (0, u32::MAX) => connections,
+        (0, 1) => format!("{connections} within a minute"),
+        (0, most) => format!("{connections} within {most} minutes"),
+        (least, u32::MAX) => format!("{connections} over {least} minutes or more"),
+        (least, most) => format!("{connections} over {least} to {most} minutes"),
+    }
+}
+
+/// What sizes are in a span of [`Family::Size`].
+fn sizes(span: Span) -> String {
+    let of = |side: usize| {
+        let (first, bins) = (u32::from(span.first[side]), u32::from(span.sides[side]));
+        let least = (first > 0).then(|| grouped(64 << first));
+        let most = (first + bins < SIZE_BINS as u32).then(|| grouped((64 << (first + bins)) - 1));
+        match (least, most) {
+            (Some(least), Some(most)) => format!("{least} to {most} bytes"),
+            (Some(least), None) => format!("{least} bytes or more"),
+            (None, Some(most)) => format!("{most} bytes or less"),
+            (None, None) => "any size".to_owned(),
+        }
+    };
+    format!("requests of {} and responses of {}", of(0), of(1))
 }
 
 /// A number with commas.
@@ -221,13 +272,19 @@ fn grouped(number: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{evidence::Evidence, observation::ServiceId, traits::tests::traits};
+    use crate::{cells::Common, observation::ServiceId, traits::tests::traits};
 
     /// A category of ways with a proxy.
     const PROXIED: u8 = 37;
 
     fn alarm(common: Common, homogeneity: f64, path: f64, size: f64) -> Finding {
-        let of = |family, log_factor| Evidence { family, log_factor, observed: 0.96, expected: 0.09 };
+        let of = |family, log_factor| Evidence {
+            family,
+            log_factor,
+            span: if family == Family::Path { Span::PROXIED } else { Span { first: [3, 2], sides: [2, 1] } },
+            observed: 0.96,
+            expected: 0.09,
+        };
         Finding {
             cell: Cell { service: ServiceId(0), common },
             sources: 24_880,
@@ -251,13 +308,25 @@ mod tests {
             told,
             [
                 "24,880 new sources came where 1,200 were expected.",
-                "23,885 of 24,880 new sources (96 %) made 16 connections or fewer; 9 % did before.",
+                "23,885 of 24,880 new sources (96 %) made 5 to 16 connections over 5 to 30 minutes; 9 % did before.",
                 "96 % of the new sources whose handshakes were timed have a proxy's gap; 9 % had one before.",
-                "96 % of the new sources whose sizes are known have one and the same size of requests and responses; the most frequent one had 9 % before.",
+                "96 % of the new sources whose sizes are known have requests of 512 to 2,047 bytes and responses of 256 to 511 bytes; 9 % had before.",
             ]
         );
         assert!((explanation.evidence[2].e_value - 12_f64.exp()).abs() < 1e-6);
         assert_eq!(Explanation::of(&[], None), None);
+    }
+
+    #[test]
+    fn spans_have_words() {
+        let of = |first, sides| Span { first, sides };
+        assert_eq!(behaviour(of([0, 0], [1, 1])), "1 connection within a minute");
+        assert_eq!(behaviour(of([5, 3], [2, 2])), "17 connections or more over 30 minutes or more");
+        assert_eq!(behaviour(of([1, 0], [1, 3])), "2 connections within 30 minutes");
+        assert_eq!(
+            sizes(of([0, 14], [1, 2])),
+            "requests of 127 bytes or less and responses of 1,048,576 bytes or more"
+        );
     }
 
     #[test]
@@ -271,6 +340,9 @@ mod tests {
         assert!(is_uniform(&without_path, &traits(256, false, 7, 0)), "straight from homes");
         assert!(is_uniform(&without_path, &traits(1, false, 2, 0)), "servers with small answers");
         assert!(!is_uniform(&without_path, &traits(1, false, 7, 0)), "servers");
+        let mut cron = traits(1, false, 7, 0);
+        cron.synchrony = 0.7;
+        assert!(is_uniform(&without_path, &cron), "servers at each full hour");
         let with_path = alarm(Common::Tls(1), 15.0, 9.0, 15.0);
         assert!(!is_uniform(&with_path, &traits(256, true, 7, 0)), "homes behind which somebody is");
         let of_path = alarm(Common::Path(PROXIED), 15.0, 0.0, 15.0);

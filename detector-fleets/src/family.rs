@@ -85,7 +85,7 @@ const FINISH_GAPS: usize = 7;
 pub const PATHS: usize = HELLO_GAPS * FINISH_GAPS;
 
 /// Classes of the most frequent size, the last one unknown.
-const SIZES: usize = 17;
+pub(crate) const SIZES: usize = 17;
 
 /// The class of how much a source did: of its connections, each of which is counted, while exchanges are estimated from few of them.
 pub fn volume(did: &Block) -> usize {
@@ -129,9 +129,9 @@ pub const fn is_proxied(path: usize) -> bool {
     hello >= 4 && hello < HELLO_GAPS - 1 || finish >= 2 && finish < FINISH_GAPS - 1
 }
 
-/// Whether a category of [`Family::Homogeneity`] is a heavy user's.
-pub const fn is_heavy(category: usize) -> bool {
-    category / LIVES >= VOLUMES - 2
+/// Connections of a source in a category of [`Family::Homogeneity`], about: the middle of the class, and of the last one twice its start.
+pub fn connections(category: usize) -> f64 {
+    [1.0, 2.0, 3.5, 6.5, 12.5, 24.5, 66.0][category / LIVES]
 }
 
 /// The bin of the responses of a category of [`Family::Size`]. `None`: none was seen.

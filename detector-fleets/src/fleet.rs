@@ -7,19 +7,24 @@ use serde::{Deserialize, Serialize};
 use crate::{
     alarm::Finding,
     cells::Cell,
+    cut::COLLATERAL_MAX,
     explanation::Explanation,
     interval::Kinds,
-    limits::{FLEETS_MAX, MEMBER_S, MEMBERS_MAX},
+    limits::{FLEETS_MAX, MEMBER_S, MEMBERS_MAX, SOURCES_OF_CELL_MIN},
     membership::Group,
     observation::ServiceId,
-    profile::{Active, Clean, Population},
+    profile::{Active, Population},
     source::Source,
     traits::{Key, Traits},
     usage::{self, Usage},
+    users::Users,
 };
 
 /// What two fleets have in common, [`Traits::similarity`], from which on they are one.
 pub const SIMILARITY_MIN: f64 = 0.5;
+
+/// Members that a fleet has when it begins, and while it may be acted on, at least.
+pub const MEMBERS_MIN: usize = SOURCES_OF_CELL_MIN as usize;
 
 /// A fleet without an alarm for so long is asked for no more members: what it was known by is not there any more.
 pub const QUIET_S: u64 = 24 * 3600;
@@ -73,8 +78,10 @@ pub struct Fleet {
     pub members: BTreeMap<Source, Member>,
     /// Sources that may be members: those of the last look that are above the lower cut only.
     pub suspects: Vec<Source>,
-    /// Users that are expected among the members that the last look found: what acting on them would cost.
+    /// Users that are expected among the members that the last look found.
     pub innocents: f64,
+    /// The share of users' connections that is expected to be theirs: what acting on members would cost.
+    pub collateral: f64,
     /// Sources at the service in that look that are users.
     pub users: f64,
     /// What it uses, what its population normally did, and what acting on it would cost others.
@@ -95,6 +102,14 @@ impl Fleet {
     /// Exchanges of its members, each in the window in which it was last found to be one: at most of a day.
     pub fn exchanges(&self) -> u64 {
         self.members.values().map(|member| u64::from(member.exchanges)).sum()
+    }
+
+    /// Whether what is known of it allows acting on its members: it is no new uniform population, it has [`MEMBERS_MIN`] of them, and that would
+    /// cost at most [`COLLATERAL_MAX`]. Who acts has more guardrails.
+    pub fn may_be_acted_on(&self) -> bool {
+        !self.explanation.is_new_uniform_population
+            && self.members.len() >= MEMBERS_MIN
+            && self.collateral <= COLLATERAL_MAX
     }
 
     fn is_live(&self, now_s: u64) -> bool {
@@ -128,8 +143,8 @@ pub struct Looked<'a> {
     pub alarms: &'a [&'a Finding],
     /// Who was active.
     pub population: &'a Population,
-    /// Windows of this length in which nothing was found.
-    pub clean: &'a [&'a Clean],
+    /// Users, as they were in windows of this length in which nothing was found.
+    pub of_users: &'a Users,
     /// Kinds of client.
     pub kinds: &'a Kinds,
 }
@@ -223,11 +238,12 @@ impl Fleets {
     fn take(&mut self, looked: &Looked<'_>, known: &[FleetId], alarms: &[&Finding], group: Group) {
         let traits = Traits::of(&group.members, looked.population, looked.kinds);
         let cells: Vec<_> = alarms.iter().map(|alarm| alarm.cell).collect();
-        let explanation = Explanation::of(alarms, traits.as_ref());
         let Some(place) = self.join(known).or_else(|| self.alike(looked.service, traits.as_ref(), &cells))
         else {
-            // Only an alarm makes a fleet.
-            if let Some(explanation) = explanation {
+            // Only an alarm makes a fleet, and only if it is known of enough sources that they belong to it.
+            if let Some(explanation) = Explanation::of(alarms, traits.as_ref())
+                && group.members.len() >= MEMBERS_MIN
+            {
                 self.begin(looked, explanation, &group);
                 let place = self.fleets.len() - 1;
                 self.set_members(place, looked, alarms, &group, traits);
@@ -235,7 +251,10 @@ impl Fleets {
             }
             return;
         };
-        if let Some(explanation) = explanation {
+        // A few members are not what the fleet is like.
+        let is_enough = group.members.len() >= MEMBERS_MIN;
+        let of_fleet = traits.as_ref().filter(|_| is_enough).or(self.fleets[place].traits.as_ref());
+        if let Some(explanation) = Explanation::of(alarms, of_fleet) {
             let fleet = &mut self.fleets[place];
             fleet.last_alarm_s = fleet.last_alarm_s.max(looked.end_s);
             fleet.explanation = explanation;
@@ -279,6 +298,7 @@ impl Fleets {
             members: BTreeMap::new(),
             suspects: Vec::new(),
             innocents: 0.0,
+            collateral: 0.0,
             users: 0.0,
             usage: Usage::default(),
             key: None,
@@ -328,14 +348,17 @@ impl Fleets {
         let is_suspect = |active: &&Active| !fleet.members.contains_key(&active.source);
         fleet.suspects = group.suspects.iter().filter(is_suspect).map(|active| active.source).collect();
         fleet.innocents = group.innocents;
+        fleet.collateral = group.collateral;
         fleet.users = group.users;
         // A window that has but a part of the fleet says less of it than one that had all of it.
         if !is_part || fleet.usage.window_s == 0 {
             let (first_seen_s, before) = (fleet.first_seen_s, &fleet.usage);
-            fleet.usage = Usage::of(looked, alarms, group, traits.as_ref(), busy, first_seen_s, before);
+            fleet.usage = Usage::of(looked, alarms, group, traits.as_ref(), first_seen_s, before);
         }
-        if let Some(traits) = traits {
-            fleet.key = traits.key(looked.clean, looked.kinds);
+        if let Some(traits) = traits
+            && (group.members.len() >= MEMBERS_MIN || fleet.traits.is_none())
+        {
+            fleet.key = traits.key(looked.of_users);
             fleet.traits = Some(traits);
         }
     }
@@ -378,7 +401,13 @@ mod tests {
     }
 
     fn alarm(tls_key: u64) -> Finding {
-        let of = |family| Evidence { family, log_factor: 9.0, observed: 0.9, expected: 0.1 };
+        let of = |family| Evidence {
+            family,
+            log_factor: 9.0,
+            span: crate::span::Span::PROXIED,
+            observed: 0.9,
+            expected: 0.1,
+        };
         Finding {
             cell: Cell { service: WEB, common: Common::Tls(tls_key) },
             sources: 100,
@@ -386,6 +415,12 @@ mod tests {
             z: 9.0,
             evidence: Family::ALL.map(of).into(),
         }
+    }
+
+    /// The sources that a number stands for: as many as a fleet has at least.
+    fn sources_of(number: u32) -> impl Iterator<Item = Source> {
+        let each = MEMBERS_MIN as u32;
+        (number * each..(number + 1) * each).map(|address| Source::of_v4(address.into()))
     }
 
     /// A look at a window of so many hours that ends at an hour, in the last of which sources were members, and what it found.
@@ -400,8 +435,9 @@ mod tests {
     ) {
         let kinds = kinds();
         let window: Vec<_> = members
-            .map(|number| Block {
-                source: Source::of_v4(number.into()),
+            .flat_map(sources_of)
+            .map(|source| Block {
+                source,
                 kind: crate::block::KindId(tls),
                 ..block(2, 20, [4, 8, 8], Sizes(1 << 12))
             })
@@ -418,7 +454,7 @@ mod tests {
             lengths_s: &LENGTHS,
             alarms: &alarms,
             population: &population,
-            clean: &[],
+            of_users: &Users::default(),
             kinds: &kinds,
         };
         let group = Group {
@@ -427,6 +463,7 @@ mod tests {
             members: population.sources.clone(),
             suspects: Vec::new(),
             innocents: 0.5,
+            collateral: 1e-5,
             users: 4000.0,
         };
         let known: Vec<_> = known.iter().copied().map(FleetId).collect();
@@ -434,7 +471,12 @@ mod tests {
     }
 
     fn told(fleets: &Fleets) -> Vec<(u64, Vec<u64>)> {
-        let members = |fleet: &Fleet| fleet.members.keys().map(|source| source.number()).collect();
+        let each = MEMBERS_MIN as u64;
+        let members = |fleet: &Fleet| {
+            let numbers: BTreeSet<_> = fleet.members.keys().map(|source| source.number() / each).collect();
+            assert_eq!(fleet.members.len(), numbers.len() * MEMBERS_MIN, "all that a number stands for");
+            numbers.into_iter().collect()
+        };
         fleets.iter().map(|fleet| (fleet.id.0, members(fleet))).collect()
     }
 
@@ -447,14 +489,15 @@ mod tests {
         assert_eq!(told(&fleets), [(1, vec![0, 1, 2])]);
         let fleet = fleets.iter().next().expect("one fleet");
         assert_eq!(fleet.first_seen_s, 99 * HOUR + 3 * 60, "the window's third minute is its first");
-        assert_eq!((fleet.alarmed_at_s, fleet.exchanges()), (100 * HOUR, 6));
+        let members = MEMBERS_MIN as u64;
+        assert_eq!((fleet.alarmed_at_s, fleet.exchanges()), (100 * HOUR, 6 * members));
         let member = fleet.members[&Source::of_v4(1.into())];
         assert_eq!(member.last_s, 99 * HOUR + 23 * 60);
         assert_eq!(
             (member.connections, member.tls_keys, member.is_busy, member.is_shared()),
             (1, 1, false, false)
         );
-        assert_eq!((fleet.usage.window_s, fleet.usage.connections, fleet.usage.keys.len()), (HOUR, 3, 1));
+        assert_eq!((fleet.usage.window_s, fleet.usage.keys.len()), (HOUR, 1));
     }
 
     #[test]

@@ -98,6 +98,11 @@ impl History {
         self.sources() >= SOURCES_OF_HISTORY_MIN
     }
 
+    /// Windows that it was learned from.
+    pub const fn windows(&self) -> u32 {
+        self.windows
+    }
+
     /// Whether it was learned from so many windows that how it varies is known.
     pub const fn is_old(&self) -> bool {
         self.windows as usize >= WINDOWS_OF_HISTORY_MIN

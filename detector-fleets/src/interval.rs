@@ -37,6 +37,16 @@ impl Kinds {
         number
     }
 
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.kinds.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.kinds.is_empty()
+    }
+
     /// The kind of a number that was given.
     pub fn kind(&self, number: KindId) -> Kind {
         self.kinds[number.0 as usize]
@@ -57,10 +67,10 @@ impl<'de> Deserialize<'de> for Kinds {
     }
 }
 
-/// Blocks of one interval, in the order of sources and kinds.
+/// Blocks of one interval, or of the intervals of an hour, in the order of sources and kinds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Interval {
-    /// Number of the interval: its start in seconds since the Unix epoch, by [`INTERVAL_S`].
+    /// Number of the interval, or the first one: its start in seconds since the Unix epoch, by [`INTERVAL_S`].
     pub number: u64,
     /// The blocks.
     pub blocks: Box<[Block]>,
@@ -90,14 +100,22 @@ impl OpenInterval {
 
     /// Adds what a client did.
     pub fn add(&mut self, row: &Observation, kinds: &mut Kinds, seen: &mut Seen) {
-        let known = seen.note(row.kind.service, row.source, row.time_s);
         let kind = kinds.number(row.kind);
-        let block = Block::of(row, kind, known == Known::New);
         let is_full = self.blocks.len() >= BLOCKS_MAX;
         match self.blocks.entry((row.source, kind)) {
-            Entry::Occupied(mut entry) => entry.get_mut().add(&block),
-            Entry::Vacant(_) if is_full => self.lost += 1,
-            Entry::Vacant(entry) => drop(entry.insert(block)),
+            Entry::Occupied(mut entry) => {
+                // What was known of it when the interval began is known.
+                let is_new = entry.get().is_new;
+                entry.get_mut().add(&Block::of(row, kind, is_new));
+            }
+            Entry::Vacant(entry) => {
+                let known = seen.note(row.kind.service, row.source, row.time_s);
+                if is_full {
+                    self.lost += 1;
+                } else {
+                    entry.insert(Block::of(row, kind, known == Known::New));
+                }
+            }
         }
     }
 

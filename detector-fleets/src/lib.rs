@@ -9,10 +9,10 @@
 //! | what is a row? | [`observation`], [`source`] |
 //! | what is kept of a quarter of an hour, and of a window of them? | [`block`], [`interval`], [`window`] |
 //! | who was seen before? | [`seen`] |
-//! | what have new sources in common, and what did they do? | [`cells`], [`family`] |
-//! | how much do counts say against what was expected? | [`history`], [`evidence`], [`dirichlet`] |
+//! | what have new sources in common, and what did they do? | [`cells`], [`projection`], [`family`] |
+//! | how much do counts say against what was expected? | [`history`], [`span`], [`evidence`], [`dirichlet`] |
 //! | is it a fleet? | [`alarm`] |
-//! | who belongs to it? | [`profile`], [`mixture`], [`membership`] |
+//! | who belongs to it? | [`profile`], [`users`], [`mixture`], [`cut`], [`membership`] |
 //! | what do members have in common, and what innocent thing could it be? | [`traits`], [`explanation`] |
 //! | what does it use, what did its population use before, and what would acting on it cost others? | [`usage`] |
 //! | is it the fleet of yesterday? | [`fleet`] |
@@ -23,6 +23,7 @@
 pub mod alarm;
 pub mod block;
 pub mod cells;
+pub mod cut;
 pub mod detection;
 pub mod dirichlet;
 pub mod evidence;
@@ -38,8 +39,11 @@ pub mod observation;
 pub mod ordered;
 pub mod packed;
 pub mod profile;
+pub mod projection;
 pub mod seen;
 pub mod source;
+pub mod span;
 pub mod traits;
 pub mod usage;
+pub mod users;
 pub mod window;

@@ -7,23 +7,24 @@
 //! Memory: for each active source 32 bytes and its cells in 16 more, and for each different profile of the window, and of clean ones, about
 //! 60 bytes and 16 for each fleet; 1 M sources with 300,000 profiles take 90 MB while a look takes.
 
-use std::collections::HashMap;
-
 use crate::{
     alarm::Finding,
     block::Block,
-    cells::{Common, Way, commons},
-    family,
+    cut::{Clean, Cut, Scores},
+    evidence::Evidence,
+    family::{self, Family},
     interval::Kinds,
     limits::{ALARMED_CELLS_MAX, FLEETS_OF_LOOK_MAX, MEMBERS_MAX},
     mixture::Mixture,
     observation::ServiceId,
-    profile::{Active, Clean, Population, Profile},
+    profile::{Active, Population},
+    projection::Projections,
     source::Source,
+    users::Users,
 };
 
 /// Users that are expected above the cut, by members.
-pub const INNOCENTS_MAX: f64 = 0.01;
+pub const INNOCENTS_MAX: f64 = 0.003;
 
 /// The same of the lower cut, above which sources are suspects.
 pub const INNOCENTS_OF_SUSPECTS_MAX: f64 = 0.2;
@@ -37,9 +38,6 @@ const OVERLAP_MIN: f64 = 0.5;
 /// The part of a known member that is taken for a fleet's at first.
 const KNOWN_WEIGHT: f64 = 0.9;
 
-/// Added to how many clean sources are above a cut: that none was seen is not that there is none.
-const UNSEEN: f64 = 0.5;
-
 /// What is asked about a window.
 #[derive(Clone, Copy, Debug)]
 pub struct Question<'a> {
@@ -49,14 +47,16 @@ pub struct Question<'a> {
     pub window: &'a [Block],
     /// Who was active at the service.
     pub population: &'a Population,
-    /// Windows of the same length in which nothing was found.
-    pub clean: &'a [&'a Clean],
+    /// Users, as they were in windows of the same length in which nothing was found.
+    pub users: &'a Users,
     /// Cells with an alarm.
     pub alarms: &'a [&'a Finding],
     /// Members of fleets that are known, by source and in order.
     pub known: &'a [Vec<Source>],
     /// Kinds of client.
     pub kinds: &'a Kinds,
+    /// The cells that they are in.
+    pub projections: &'a Projections,
 }
 
 /// What was found: a fleet, or the part of one that was in the window.
@@ -72,30 +72,23 @@ pub struct Group {
     pub suspects: Vec<Active>,
     /// Users that are expected among the members.
     pub innocents: f64,
+    /// The share of users' connections that is expected to be theirs.
+    pub collateral: f64,
     /// Users of the window.
     pub users: f64,
 }
 
 /// Groups what alarms and known fleets have in common, and finds the members of each. Nothing where there is nothing to compare with.
 pub fn attribute(question: &Question<'_>) -> Vec<Group> {
-    let clean = clean_profiles(question.clean);
-    if clean.is_empty() || question.population.sources.is_empty() {
+    if question.users.is_empty() || question.population.sources.is_empty() {
         return Vec::new();
     }
     let beginnings = Beginnings::of(question);
     let mut groups = beginnings.groups();
     groups.truncate(FLEETS_OF_LOOK_MAX);
     let weights = beginnings.weights(&groups, question);
-    let mixture = Mixture::of(&question.population.profiles, &clean, weights, question.kinds);
-    divide(question, &beginnings, &groups, &mixture, &clean)
-}
-
-/// The profiles of all clean windows together.
-fn clean_profiles(clean: &[&Clean]) -> Vec<(Profile, f64)> {
-    let mut all: Vec<_> = clean.iter().flat_map(|clean| clean.profiles.iter().copied()).collect();
-    all.sort_unstable_by_key(|(profile, _)| *profile);
-    let same = all.chunk_by(|(one, _), (next, _)| one == next);
-    same.map(|same| (same[0].0, same.iter().map(|(_, count)| f64::from(*count)).sum())).collect()
+    let mixture = Mixture::of(&question.population.profiles, question.users, weights, question.kinds);
+    divide(question, &beginnings, &groups, &mixture)
 }
 
 /// Where fleets begin: alarmed cells, and members that are known, and which sources are in which of them.
@@ -121,28 +114,28 @@ impl Beginnings {
         alarms.truncate(ALARMED_CELLS_MAX);
         let known = question.known.len().min(FLEETS_OF_LOOK_MAX);
         let all = alarms.len() + known;
-        let commons: HashMap<Common, usize> = alarms
-            .iter()
-            .enumerate()
-            .map(|(bit, &alarm)| (question.alarms[alarm].cell.common, bit))
-            .collect();
-        let of_sources: Vec<u128> = question
-            .population
-            .sources
-            .iter()
-            .map(|active| {
-                let mut bits = 0_u128;
-                for (bit, members) in question.known.iter().take(known).enumerate() {
-                    let is_member = members.binary_search(&active.source).is_ok();
-                    bits |= u128::from(is_member) << (alarms.len() + bit);
-                }
-                let blocks = Population::blocks(active, question.window, question.kinds, question.service);
-                for block in blocks.filter(|block| block.is_new && !commons.is_empty()) {
-                    bits |= cells_of(block, question.kinds, &commons);
-                }
-                bits
-            })
-            .collect();
+        // Of each cell the bit of its alarm.
+        let mut bits_of_cells = vec![0_u128; question.projections.len()];
+        for (bit, &alarm) in alarms.iter().enumerate() {
+            if let Some(number) = question.projections.number(&question.alarms[alarm].cell) {
+                bits_of_cells[number as usize] |= 1 << bit;
+            }
+        }
+        let of_alarms = |active: &Active| {
+            let blocks = Population::blocks(active, question.window, question.kinds, question.service);
+            let cells = blocks.filter(|block| block.is_new).map(|block| question.projections.cells_of(block));
+            cells.flatten().fold(0, |bits, cell| bits | bits_of_cells[cell as usize])
+        };
+        let of_known = |active: &Active| {
+            let members = question.known.iter().take(known).enumerate();
+            let of = members.filter(|(_, members)| members.binary_search(&active.source).is_ok());
+            of.fold(0, |bits, (bit, _)| bits | 1 << (alarms.len() + bit))
+        };
+        let sources = question.population.sources.iter();
+        let of_sources: Vec<u128> = match alarms.is_empty() {
+            true => sources.map(of_known).collect(),
+            false => sources.map(|active| of_known(active) | of_alarms(active)).collect(),
+        };
         let mut in_both = vec![vec![0; all]; all];
         for &bits in of_sources.iter().filter(|bits| **bits != 0) {
             for one in bits_of(bits) {
@@ -156,10 +149,11 @@ impl Beginnings {
         };
         let of_known = std::iter::repeat_n(KNOWN_WEIGHT, known);
         let weights = alarms.iter().map(of_alarm).chain(of_known).collect();
-        let is_proxied = |&alarm: &usize| match question.alarms[alarm].cell.common {
-            Common::Path(path) => family::is_proxied(path.into()),
-            Common::TlsAndPath(_, way) => way == Way::Proxied,
-            _ => false,
+        let is_proxied = |&alarm: &usize| {
+            let finding = question.alarms[alarm];
+            let is_evident =
+                |evidence: &Evidence| evidence.family == Family::Path && evidence.log_factor > 0.0;
+            finding.evidence.iter().any(is_evident) || finding.cell.common.is_proxied()
         };
         let is_proxied = alarms.iter().map(is_proxied).chain(std::iter::repeat_n(false, known)).collect();
         Self { alarms, known, of_sources, in_both, weights, is_proxied }
@@ -212,12 +206,6 @@ impl Beginnings {
     }
 }
 
-fn cells_of(block: &Block, kinds: &Kinds, alarmed: &HashMap<Common, usize>) -> u128 {
-    let kind = kinds.kind(block.kind);
-    let commons = commons(kind.tls_key, kind.syn_key, family::path(block) as u8);
-    commons.iter().filter_map(|common| alarmed.get(common)).fold(0, |bits, &bit| bits | 1 << bit)
-}
-
 fn bits_of(mut bits: u128) -> impl Iterator<Item = usize> {
     std::iter::from_fn(move || {
         let next = (bits != 0).then(|| bits.trailing_zeros() as usize)?;
@@ -232,7 +220,6 @@ fn divide(
     beginnings: &Beginnings,
     groups: &[u128],
     mixture: &Mixture,
-    clean: &[(Profile, f64)],
 ) -> Vec<Group> {
     let profiles = &question.population.profiles;
     let odds: Vec<_> = (0..groups.len()).map(|group| mixture.odds(group)).collect();
@@ -250,11 +237,16 @@ fn divide(
         .map(|group| {
             let of_window = (0..profiles.len()).filter(|&place| likeliest[place] == group);
             let scores = of_window.map(|place| (mixture.scores[group][place], profiles[place].1.into()));
-            let of_clean =
-                mixture.clean_scores[group].iter().zip(clean).map(|(score, (_, count))| (*score, *count));
-            let scores = Scores::of(scores.collect(), of_clean.collect(), users);
-            let suspect = scores.cut(SUSPECT_ODDS_MIN.ln() - odds[group], INNOCENTS_OF_SUSPECTS_MAX);
-            [scores.cut(-odds[group], INNOCENTS_MAX), suspect]
+            let clean = question.users.profiles();
+            let of_clean = mixture.clean_scores[group].iter().zip(clean).map(|(score, (profile, count))| {
+                let connections =
+                    family::connections(profile.categories[Family::Homogeneity as usize].into());
+                Clean { score: *score, sources: *count, connections: connections * count }
+            });
+            let least = SUSPECT_ODDS_MIN.ln() - odds[group];
+            let scores = Scores::of(scores, of_clean, users, least);
+            let suspect = scores.cut(least, INNOCENTS_OF_SUSPECTS_MAX, f64::INFINITY);
+            [scores.members(-odds[group], INNOCENTS_MAX), suspect]
         })
         .collect();
     let mut found: Vec<Group> = groups
@@ -266,6 +258,7 @@ fn divide(
             members: Vec::new(),
             suspects: Vec::new(),
             innocents: cuts[0].innocents,
+            collateral: cuts[0].collateral,
             users,
         })
         .collect();
@@ -285,80 +278,18 @@ fn divide(
     found
 }
 
-/// From which score on sources are taken.
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct Cut {
-    score: f64,
-    /// Users that are expected above it.
-    innocents: f64,
-}
-
-/// Scores of a window and of clean ones, each with how many sources have it, the highest first.
-struct Scores {
-    of_window: Vec<(f64, f64)>,
-    of_clean: Vec<(f64, f64)>,
-    users: f64,
-}
-
-impl Scores {
-    fn of(mut of_window: Vec<(f64, f64)>, mut of_clean: Vec<(f64, f64)>, users: f64) -> Self {
-        of_window.sort_by(|one, other| other.0.total_cmp(&one.0));
-        of_clean.sort_by(|one, other| other.0.total_cmp(&one.0));
-        Self { of_window, of_clean, users }
-    }
-
-    /// The lowest cut, not below `least`, above which users are at most a part of all that are above it.
-    fn cut(&self, least: f64, innocents_max: f64) -> Cut {
-        let all_clean: f64 = self.of_clean.iter().map(|(_, count)| count).sum();
-        let mut clean = self.of_clean.iter().peekable();
-        let (mut above, mut clean_above) = (0.0, UNSEEN);
-        let mut found = Cut { score: f64::INFINITY, innocents: 0.0 };
-        for same in self.of_window.chunk_by(|one, next| one.0 == next.0) {
-            let score = same[0].0;
-            if score < least {
-                break;
-            }
-            above += same.iter().map(|(_, count)| count).sum::<f64>();
-            while let Some((_, count)) = clean.next_if(|(clean, _)| *clean >= score) {
-                clean_above += count;
-            }
-            let innocents = self.users * clean_above / all_clean.max(1.0);
-            if innocents <= innocents_max * above {
-                found = Cut { score, innocents };
-            }
-        }
-        found
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{
         block::Sizes,
-        cells::Cell,
-        family::{Family, tests::block},
+        cells::{Cell, Common, Way},
+        family::tests::block,
         observation::Kind,
-        profile::populations,
+        profile::{self, populations},
     };
 
     const WEB: ServiceId = ServiceId(0);
-
-    #[test]
-    fn the_cut_is_the_lowest_with_few_users_above_it() {
-        // Users of clean windows: 1,000, of which 10 score above 5 and 100 above 2. The window has 500 users.
-        let clean = vec![(6.0, 10.0), (3.0, 90.0), (-1.0, 900.0)];
-        let of = |members: f64| {
-            let window = vec![(8.0, members), (5.5, members), (2.5, members), (-2.0, 500.0)];
-            Scores::of(window, clean.clone(), 500.0)
-        };
-        // Above 5.5 are 10.5 of 1,000, 5.25 of 500; above 2.5 are 50.25.
-        assert_eq!(of(2000.0).cut(-10.0, 0.01), Cut { score: 2.5, innocents: 50.25 });
-        assert_eq!(of(400.0).cut(-10.0, 0.01), Cut { score: 5.5, innocents: 5.25 });
-        assert_eq!(of(100.0).cut(-10.0, 0.01).score, 8.0);
-        assert_eq!(of(2000.0).cut(3.0, 0.01).score, 5.5, "not below the least");
-        assert_eq!(of(10.0).cut(-10.0, 0.01).score, f64::INFINITY, "a quarter of a user is too much for ten");
-    }
 
     /// What users do, `number` stands for chance.
     fn user(number: u32, kind: crate::block::KindId) -> Block {
@@ -401,7 +332,7 @@ mod tests {
         let kinds = kinds();
         let kind = |number: u32| crate::block::KindId(number % 3);
         let clean = (0..12_000).map(|number| user(200_000 + number, kind(number))).collect::<Vec<_>>();
-        let clean = Clean::of(&populations(&clean, &kinds, |_| true)[&WEB], usize::MAX);
+        let clean = profile::Clean::of(&populations(&clean, &kinds, |_| true)[&WEB], usize::MAX);
         let window: Vec<_> = (0..6000)
             .map(|number| user(number, kind(number)))
             .chain((100_000..100_300).map(|number| member(number, kind(0))))
@@ -411,10 +342,11 @@ mod tests {
             service: WEB,
             window: &window,
             population,
-            clean: &[&clean],
+            users: &Users::of(&[&clean], &kinds),
             alarms,
             known,
             kinds: &kinds,
+            projections: &Projections::of(&kinds),
         })
     }
 
@@ -468,10 +400,11 @@ mod tests {
             service: WEB,
             window: &[],
             population: &population,
-            clean: &[],
+            users: &Users::default(),
             alarms: &[],
             known: &[],
             kinds: &kinds(),
+            projections: &Projections::default(),
         };
         assert!(attribute(&question).is_empty());
     }

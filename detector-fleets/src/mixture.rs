@@ -1,14 +1,15 @@
 //! A window as a mixture: users as they were in clean windows, and fleets.
 //!
-//! Users are described once, from clean windows, and stay what they are: P(tls) P(syn | tls) P(new | tls) Π P(family | new, tls). A fleet is one
-//! multinomial for each of these, independent of the others. What share of each profile is whose is found by expectation maximisation
+//! Users are described once, from clean windows, and stay what they are ([`crate::users`]). A fleet is one
+//! multinomial for each of their features, independent of the others. What share of each profile is whose is found by expectation maximisation
 //! (Dempster, Laird & Rubin 1977, "Maximum likelihood from incomplete data via the EM algorithm").
 
-use std::collections::{BTreeMap, HashMap};
-
-use foldhash::fast::RandomState;
-
-use crate::{family::Family, interval::Kinds, profile::Profile};
+use crate::{
+    family::Family,
+    interval::Kinds,
+    profile::Profile,
+    users::{Keyed, Users},
+};
 
 /// Rounds of expectation and maximisation, at most.
 const ROUNDS_MAX: usize = 30;
@@ -19,140 +20,35 @@ const CHANGE_MIN: f64 = 1e-3;
 /// Sources of a fleet that are users in all they do: what no member did so far is unlikely, not impossible.
 const USERS_IN_FLEET: f64 = 2.0;
 
-/// Sources of all users that have a key of those that clean windows do not have, all such keys together.
-const UNSEEN_KEYS: f64 = 5.0;
-
-/// Sources that a key has beside its own, and that do as all users do: for its SYN and newness, and for each family.
-const USERS_OF_KEY: f64 = 5.0;
-const USERS_OF_FAMILY: f64 = 30.0;
-
-/// Sources that are spread over all categories of a family.
-const UNIFORM_SOURCES: f64 = 10.0;
-
 /// Features that a fleet has a multinomial of: TLS, SYN, newness and the families.
 const FEATURES: usize = 3 + Family::ALL.len();
 
 /// A profile by the number of its value for each feature.
 type Point = [u32; FEATURES];
 
-/// Shares of the values of a feature.
-type Shares = Box<[f64]>;
+/// A number for each value of each feature.
+type Sums = [Box<[f64]>; FEATURES];
 
-/// The numbers of keys: those of users and those of a window.
-#[derive(Clone, Debug, Default)]
-struct Keys {
-    tls: BTreeMap<u64, u32>,
-    syn: BTreeMap<u64, u32>,
+fn point(profile: &Profile, keyed: &Keyed<'_>) -> Point {
+    let [tls, syn] = keyed.keys(profile.kind);
+    let [first, second, third] = profile.categories.map(u32::from);
+    [tls, syn, profile.is_new.into(), first, second, third]
 }
 
-impl Keys {
-    fn of<'a>(profiles: impl Iterator<Item = &'a Profile>, kinds: &Kinds) -> Self {
-        let mut keys = Self::default();
-        for profile in profiles {
-            let kind = kinds.kind(profile.kind);
-            keys.tls.insert(kind.tls_key, 0);
-            keys.syn.insert(kind.syn_key, 0);
-        }
-        let number = |keys: &mut BTreeMap<u64, u32>| {
-            keys.values_mut().zip(0..).for_each(|(number, next)| *number = next);
-        };
-        number(&mut keys.tls);
-        number(&mut keys.syn);
-        keys
-    }
-
-    fn point(&self, profile: &Profile, kinds: &Kinds) -> Point {
-        let kind = kinds.kind(profile.kind);
-        let of = |keys: &BTreeMap<u64, u32>, key| keys.get(&key).copied().unwrap_or(0);
-        let [first, second, third] = profile.categories.map(u32::from);
-        [
-            of(&self.tls, kind.tls_key),
-            of(&self.syn, kind.syn_key),
-            profile.is_new.into(),
-            first,
-            second,
-            third,
-        ]
-    }
-
-    fn values(&self, feature: usize) -> usize {
-        match feature {
-            0 => self.tls.len(),
-            1 => self.syn.len(),
-            2 => 2,
-            _ => Family::ALL[feature - 3].categories(),
-        }
-    }
-}
-
-/// Users, as they were in clean windows.
-#[derive(Clone, Debug)]
-struct Users {
-    /// Sources in all.
-    sources: f64,
-    /// Of each value of each feature, whatever else they are.
-    of_values: [Vec<f64>; FEATURES],
-    /// Of a TLS key and a value of the SYN or of newness, `[tls, feature, value]`.
-    of_keys: HashMap<[u32; 3], f64, RandomState>,
-    /// Of a TLS key, newness, and a category of a family, `[tls, new, feature, category]`.
-    of_families: HashMap<[u32; 4], f64, RandomState>,
-    /// Of newness, and a category of a family, by `[feature, new, category]`.
-    of_new: HashMap<[u32; 3], f64, RandomState>,
-}
-
-impl Users {
-    fn of(points: &[(Point, f64)], keys: &Keys) -> Self {
-        let mut users = Self {
-            sources: 0.0,
-            of_values: std::array::from_fn(|feature| vec![0.0; keys.values(feature)]),
-            of_keys: HashMap::default(),
-            of_families: HashMap::default(),
-            of_new: HashMap::default(),
-        };
-        for (point, count) in points {
-            users.sources += count;
-            for (feature, &value) in point.iter().enumerate() {
-                users.of_values[feature][value as usize] += count;
-            }
-            let [tls, syn, new, ..] = *point;
-            *users.of_keys.entry([tls, 1, syn]).or_insert(0.0) += count;
-            *users.of_keys.entry([tls, 2, new]).or_insert(0.0) += count;
-            for (feature, &category) in point.iter().enumerate().skip(3) {
-                *users.of_families.entry([tls, new, feature as u32, category]).or_insert(0.0) += count;
-                *users.of_new.entry([feature as u32, new, category]).or_insert(0.0) += count;
-            }
-        }
-        users
-    }
-
-    /// The share of users with a value, whatever else they are.
-    fn share(&self, feature: usize, value: u32) -> f64 {
-        let of_values = &self.of_values[feature];
-        let more = if feature < 2 { UNSEEN_KEYS } else { UNIFORM_SOURCES };
-        (of_values[value as usize] + more / of_values.len() as f64) / (self.sources + more)
-    }
-
-    /// The log of how likely a user is this.
-    fn log(&self, point: &Point) -> f64 {
-        let [tls, syn, new, ..] = *point;
-        let of_tls = self.of_values[0][tls as usize];
-        let of_key = |feature: u32, value: u32| {
-            let own = self.of_keys.get(&[tls, feature, value]).copied().unwrap_or(0.0);
-            (own + USERS_OF_KEY * self.share(feature as usize, value)) / (of_tls + USERS_OF_KEY)
-        };
-        let of_tls_and_new = self.of_keys.get(&[tls, 2, new]).copied().unwrap_or(0.0);
-        let of_new = self.of_values[2][new as usize];
-        let of_family = |feature: usize| {
-            let category = point[feature];
-            let all = self.of_new.get(&[feature as u32, new, category]).copied().unwrap_or(0.0);
-            let uniform = UNIFORM_SOURCES / self.of_values[feature].len() as f64;
-            let parent = (all + uniform) / (of_new + UNIFORM_SOURCES);
-            let own = self.of_families.get(&[tls, new, feature as u32, category]).copied().unwrap_or(0.0);
-            (own + USERS_OF_FAMILY * parent) / (of_tls_and_new + USERS_OF_FAMILY)
-        };
-        let keys = self.share(0, tls).ln() + of_key(1, syn).ln() + of_key(2, new).ln();
-        keys + (3..FEATURES).map(|feature| of_family(feature).ln()).sum::<f64>()
-    }
+/// The shares of users.
+fn shares_of_users(users: &Users, keyed: &Keyed<'_>) -> Sums {
+    let of_family = |family: Family| {
+        (0..family.categories()).map(move |category| users.share_of_category(family, category)).collect()
+    };
+    let [first, second, third] = Family::ALL.map(of_family);
+    [
+        (0..keyed.lengths[0]).map(|tls| keyed.share_of_tls(tls)).collect(),
+        (0..keyed.lengths[1]).map(|syn| keyed.share_of_syn(syn)).collect(),
+        [false, true].map(|is_new| users.share_of_new(is_new)).into(),
+        first,
+        second,
+        third,
+    ]
 }
 
 /// A fleet of a mixture.
@@ -161,13 +57,13 @@ pub struct Component {
     /// Its sources, as far as they are its own.
     pub sources: f64,
     /// Of each value of each feature its sources, with some users.
-    sums: [Shares; FEATURES],
+    sums: Sums,
 }
 
 impl Component {
-    fn of(points: &[Point], counts: &[f64], weights: &[f64], users: &Users) -> Self {
-        let mut sums: [Shares; FEATURES] =
-            std::array::from_fn(|feature| vec![0.0; users.of_values[feature].len()].into());
+    fn of(points: &[Point], counts: &[f64], weights: &[f64], users: &Sums) -> Self {
+        let mut sums = users.clone();
+        sums.iter_mut().flatten().for_each(|sum| *sum *= USERS_IN_FLEET);
         let mut sources = 0.0;
         for ((point, count), weight) in points.iter().zip(counts).zip(weights) {
             if *weight < 1e-9 {
@@ -176,11 +72,6 @@ impl Component {
             sources += count * weight;
             for (sums, &value) in sums.iter_mut().zip(point) {
                 sums[value as usize] += count * weight;
-            }
-        }
-        for (feature, sums) in sums.iter_mut().enumerate() {
-            for (value, sum) in sums.iter_mut().enumerate() {
-                *sum += USERS_IN_FLEET * users.share(feature, value as u32);
             }
         }
         Self { sources, sums }
@@ -192,7 +83,7 @@ impl Component {
         let of_values =
             self.sums.iter().zip(point).map(|(sums, &value)| (sums[value as usize] - own).max(1e-12));
         let all = (self.sources + USERS_IN_FLEET - own).max(1e-12);
-        of_values.map(|sum| sum / all).product::<f64>().max(f64::MIN_POSITIVE).ln()
+        (of_values.product::<f64>() / all.powi(FEATURES as i32)).max(f64::MIN_POSITIVE).ln()
     }
 }
 
@@ -210,32 +101,23 @@ pub struct Mixture {
 }
 
 impl Mixture {
-    /// Of the profiles of a window and of clean ones, each with how many sources have it. `beginnings` are the weights that each fleet has
+    /// Of the profiles of a window, each with how many sources have it, beside users. `beginnings` are the weights that each fleet has
     /// in each profile of the window at first, in sum at most 1.
-    pub fn of(
-        profiles: &[(Profile, u32)],
-        clean: &[(Profile, f64)],
-        beginnings: Vec<Vec<f64>>,
-        kinds: &Kinds,
-    ) -> Self {
-        let all = profiles.iter().map(|(profile, _)| profile).chain(clean.iter().map(|(profile, _)| profile));
-        let keys = Keys::of(all, kinds);
-        let clean: Vec<_> =
-            clean.iter().map(|(profile, count)| (keys.point(profile, kinds), *count)).collect();
-        let users = Users::of(&clean, &keys);
-        let points: Vec<_> = profiles.iter().map(|(profile, _)| keys.point(profile, kinds)).collect();
+    pub fn of(profiles: &[(Profile, u32)], users: &Users, beginnings: Vec<Vec<f64>>, kinds: &Kinds) -> Self {
+        let keyed = Keyed::of(users, profiles, kinds);
+        let points: Vec<_> = profiles.iter().map(|(profile, _)| point(profile, &keyed)).collect();
         let counts: Vec<_> = profiles.iter().map(|(_, count)| f64::from(*count)).collect();
-        let of_users: Vec<_> = points.iter().map(|point| users.log(point)).collect();
-        let (fleets, weights) = maximise(&points, &counts, &of_users, beginnings, &users);
-        let clean_points: Vec<_> = clean.into_iter().map(|(point, _)| point).collect();
-        let of_clean: Vec<_> = clean_points.iter().map(|point| users.log(point)).collect();
+        let of_users: Vec<_> = profiles.iter().map(|(profile, _)| keyed.log(profile)).collect();
+        let (fleets, weights) =
+            maximise(&points, &counts, &of_users, beginnings, &shares_of_users(users, &keyed));
         let scores = fleets.iter().zip(&weights).map(|(fleet, weights)| {
             let of_window = points.iter().zip(&of_users).zip(weights);
             of_window.map(|((point, log), own)| fleet.log(point, *own) - log).collect()
         });
         let scores = scores.collect();
         let clean_scores = fleets.iter().map(|fleet| {
-            clean_points.iter().zip(&of_clean).map(|(point, log)| fleet.log(point, 0.0) - log).collect()
+            let of_clean = users.profiles().iter().zip(keyed.clean_logs());
+            of_clean.map(|((profile, _), log)| fleet.log(&point(profile, &keyed), 0.0) - log).collect()
         });
         let clean_scores = clean_scores.collect();
         Self { fleets, sources: counts.iter().sum(), scores, clean_scores }
@@ -253,7 +135,7 @@ fn maximise(
     counts: &[f64],
     of_users: &[f64],
     beginnings: Vec<Vec<f64>>,
-    users: &Users,
+    users: &Sums,
 ) -> (Vec<Component>, Vec<Vec<f64>>) {
     let sources: f64 = counts.iter().sum();
     let mut weights = beginnings;
@@ -293,6 +175,8 @@ fn maximise(
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
     use crate::{
         block::KindId,
@@ -335,7 +219,7 @@ pub(crate) mod tests {
         counts.into_iter().collect()
     }
 
-    pub(crate) fn clean(users: u64) -> Vec<(Profile, f64)> {
+    fn clean(users: u64) -> Vec<(Profile, f64)> {
         counted((1_000_000..1_000_000 + users).map(user))
             .into_iter()
             .map(|(profile, count)| (profile, f64::from(count)))
@@ -346,7 +230,8 @@ pub(crate) mod tests {
     fn mixture(beginning: impl Fn(&Profile) -> f64) -> (Vec<(Profile, u32)>, Mixture) {
         let window = counted((0..4000).map(user).chain((0..200).map(member)));
         let beginnings = window.iter().map(|(profile, _)| beginning(profile)).collect();
-        let mixture = Mixture::of(&window, &clean(20_000), vec![beginnings], &kinds());
+        let mixture =
+            Mixture::of(&window, &Users::of_profiles(clean(20_000), &kinds()), vec![beginnings], &kinds());
         (window, mixture)
     }
 
@@ -372,7 +257,7 @@ pub(crate) mod tests {
             |profile: &Profile| if profile.kind.0 == 3 || profile.categories[2] >= 230 { 0.6 } else { 0.0 };
         let beginnings = window.iter().map(|(profile, _)| beginning(profile)).collect();
         let clean: Vec<_> = clean(20_000).into_iter().chain([(odd(0), 1.0)]).collect();
-        let mixture = Mixture::of(&window, &clean, vec![beginnings], &kinds());
+        let mixture = Mixture::of(&window, &Users::of_profiles(clean, &kinds()), vec![beginnings], &kinds());
         for ((profile, _), score) in window.iter().zip(&mixture.scores[0]) {
             let is_member = profile.kind.0 == 3;
             assert_eq!(score + mixture.odds(0) > 0.0, is_member, "{profile:?}: {score}");
@@ -393,7 +278,12 @@ pub(crate) mod tests {
                 .map(|(profile, _)| if profile.is_new && profile.kind.0 == kind { 0.4 } else { 0.0 })
                 .collect()
         };
-        let mixture = Mixture::of(&window, &clean(20_000), vec![beginning(3), beginning(2)], &kinds());
+        let mixture = Mixture::of(
+            &window,
+            &Users::of_profiles(clean(20_000), &kinds()),
+            vec![beginning(3), beginning(2)],
+            &kinds(),
+        );
         let found: Vec<_> = mixture.fleets.iter().map(|fleet| fleet.sources).collect();
         assert!((195.0..210.0).contains(&found[0]) && (95.0..110.0).contains(&found[1]), "{found:?}");
     }

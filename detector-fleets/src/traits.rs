@@ -9,7 +9,8 @@ use crate::{
     family::{self, Family},
     interval::Kinds,
     limits::KINDS_OF_FLEET_MAX,
-    profile::{Active, Clean, Population},
+    profile::{Active, Population},
+    users::Users,
 };
 
 /// The share of a service's sources that a key may match at most, if clients are to be known by it alone.
@@ -17,6 +18,9 @@ pub const SELECTIVE_MAX: f64 = 0.001;
 
 /// The share of members that a key matches, at least.
 const KEY_OF_MEMBERS_MIN: f64 = 0.5;
+
+/// Minutes of an hour in which sources come that keep to a time.
+pub const SYNCHRONOUS_MINUTES: usize = 3;
 
 /// Fingerprints of a client that nearly nobody else has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,6 +48,8 @@ pub struct Traits {
     pub neighbours: u32,
     /// Exchanges of a member in the window, at the median.
     pub exchanges: u32,
+    /// The share of first and last times of members that are in the same [`SYNCHRONOUS_MINUTES`] of an hour.
+    pub synchrony: f64,
 }
 
 impl Traits {
@@ -85,6 +91,7 @@ impl Traits {
             neighbours: median(members.iter().map(|active| neighbours[&neighbourhood(active)]).collect())
                 .unwrap_or(0),
             exchanges: median(members.iter().map(|active| active.exchanges).collect()).unwrap_or(0),
+            synchrony: synchrony(members),
         })
     }
 
@@ -99,18 +106,24 @@ impl Traits {
     }
 
     /// The key that members are known by: most of them have it, and nearly nobody had it in clean windows.
-    pub fn key(&self, clean: &[&Clean], kinds: &Kinds) -> Option<Key> {
+    pub fn key(&self, users: &Users) -> Option<Key> {
         let (key, share) = *self.keys.first()?;
-        let all = || clean.iter().flat_map(|clean| clean.profiles.iter());
-        let count = |(_, count): &(_, f32)| f64::from(*count);
-        let with_it = all().filter(|(profile, _)| {
-            let kind = kinds.kind(profile.kind);
-            kind.tls_key == key.tls_key && kind.syn_key == key.syn_key
-        });
-        let (with_it, sources): (f64, f64) = (with_it.map(count).sum(), all().map(count).sum());
-        let is_known = key.tls_key != 0 && sources > 0.0;
-        (is_known && share >= KEY_OF_MEMBERS_MIN && with_it <= SELECTIVE_MAX * sources).then_some(key)
+        let is_known = key.tls_key != 0 && !users.is_empty();
+        let is_rare = users.sources_with(key) <= SELECTIVE_MAX * users.sources();
+        (is_known && share >= KEY_OF_MEMBERS_MIN && is_rare).then_some(key)
     }
+}
+
+/// The share of first and last times in those minutes of an hour that have most of them.
+fn synchrony(members: &[Active]) -> f64 {
+    let mut minutes = [0_u32; 60];
+    for minute in members.iter().flat_map(|active| [active.first_minute, active.last_minute]) {
+        minutes[usize::from(minute % 60)] += 1;
+    }
+    let of_span =
+        |first: usize| (first..first + SYNCHRONOUS_MINUTES).map(|minute| minutes[minute % 60]).sum::<u32>();
+    let most = (0..60).map(of_span).max().unwrap_or(0);
+    f64::from(most) / (2.0 * members.len().max(1) as f64)
 }
 
 /// The lower median; `None` of nothing.
@@ -126,7 +139,7 @@ pub(crate) mod tests {
         block::{Block, Sizes},
         family::tests::block,
         observation::{Kind, ServiceId},
-        profile::populations,
+        profile::{Clean, populations},
         source::Source,
     };
 
@@ -147,6 +160,8 @@ pub(crate) mod tests {
             .map(|number| Block {
                 source: Source::of_v4((number * apart).into()),
                 kind: crate::block::KindId(tls),
+                first_minute: (number % 60) as u16,
+                last_minute: (number % 60) as u16,
                 ..block(
                     1 + (number / 40) as u16,
                     0,
@@ -171,6 +186,28 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn who_keeps_to_a_minute_is_synchronous() {
+        let kinds = kinds();
+        let of = |minutes: fn(u32) -> [u16; 2]| {
+            let window: Vec<_> = (0..100_u32)
+                .map(|number| {
+                    let [first_minute, last_minute] = minutes(number);
+                    let block = block(1, 0, [4, 2, 4], Sizes(1));
+                    Block { source: Source::of_v4(number.into()), first_minute, last_minute, ..block }
+                })
+                .collect();
+            let population = &populations(&window, &kinds, |_| true)[&WEB];
+            Traits::of(&population.sources, population, &kinds).map(|traits| traits.synchrony)
+        };
+        assert_eq!(
+            of(|number| [59 + (number % 2) as u16, 300 + (number % 2) as u16]),
+            Some(1.0),
+            "each full hour"
+        );
+        assert_eq!(of(|number| [(number % 60) as u16, (120 + number) as u16]), Some(0.06));
+    }
+
+    #[test]
     fn those_of_one_actor_are_alike_wherever_they_are() {
         let one = traits(1, true, 7, 0);
         assert!((one.similarity(&traits(999, true, 7, 0)) - 1.0).abs() < 1e-9);
@@ -190,11 +227,12 @@ pub(crate) mod tests {
                     ..block(1, 0, [4, 2, 4], Sizes(1))
                 })
                 .collect();
-            Clean::of(&populations(&window, &kinds, |_| true)[&WEB], usize::MAX)
+            let clean = Clean::of(&populations(&window, &kinds, |_| true)[&WEB], usize::MAX);
+            Users::of(&[&clean], &kinds)
         };
         let traits = traits(1, true, 7, 0);
-        assert_eq!(traits.key(&[&clean(10)], &kinds), Some(Key { tls_key: 11, syn_key: 9 }));
-        assert_eq!(traits.key(&[&clean(11)], &kinds), None);
-        assert_eq!(traits.key(&[], &kinds), None, "nothing is known of others");
+        assert_eq!(traits.key(&clean(10)), Some(Key { tls_key: 11, syn_key: 9 }));
+        assert_eq!(traits.key(&clean(11)), None);
+        assert_eq!(traits.key(&Users::default()), None, "nothing is known of others");
     }
 }

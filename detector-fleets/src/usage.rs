@@ -12,8 +12,9 @@ use crate::{
     fleet::Looked,
     limits::{BUSY_SHARE, KEYS_OF_USAGE_MAX, SHARED_TLS_KEYS_MIN, TOP_SHARE},
     membership::Group,
-    profile::{Active, Clean, Population},
+    profile::{Active, Population},
     traits::{Key, Traits},
+    users::Users,
 };
 
 /// How a pair of fingerprints is used at a service.
@@ -40,9 +41,6 @@ pub struct Usage {
     pub connections: u64,
     /// Exchanges of members in it, estimated from the connections that were followed.
     pub exchanges: u64,
-    /// The share of the users' exchanges that are of users among the members, 0 to 1. Sources that many share are not among these: nothing
-    /// is done to them as sources. Where no exchange was followed it is the share of connections.
-    pub collateral: f64,
     /// Connections a second that were expected of the population: sources that the fleet's cell had, each with what a new user did.
     pub normal_connections_s: f64,
     /// Fingerprints of members, the most frequent first, at most [`KEYS_OF_USAGE_MAX`]. Unknown ones are not among them.
@@ -56,7 +54,6 @@ impl Usage {
         alarms: &[&Finding],
         group: &Group,
         traits: Option<&Traits>,
-        busy: Option<u16>,
         first_seen_s: u64,
         before: &Self,
     ) -> Self {
@@ -68,14 +65,13 @@ impl Usage {
         let strongest = alarms.iter().rev().max_by(|one, other| one.total().total_cmp(&other.total()));
         let normal_connections_s = strongest.map_or(before.normal_connections_s, |alarm| {
             let sources = alarm.expected_sources.max(group.innocents);
-            sources * connections_of_new_user(looked.clean) / window_s.max(1) as f64
+            sources * connections_of_new_user(looked.of_users) / window_s.max(1) as f64
         });
         Self {
             window_s,
             present_s: looked.end_s.saturating_sub(first_seen_s).min(window_s),
             connections: sum(connections, &group.members),
             exchanges: sum(exchanges, &group.members),
-            collateral: collateral(looked.population, group, busy),
             normal_connections_s,
             keys: traits.map_or_else(Vec::new, |traits| keys(traits, looked)),
         }
@@ -107,34 +103,15 @@ pub fn busy_above(population: &Population, members: &[Active]) -> Option<u16> {
     Some(*of_users.select_nth_unstable(place).1)
 }
 
-/// What users among the members do, by what all of them and all users do: those that are taken for members did as members do.
-fn collateral(population: &Population, group: &Group, busy: Option<u16>) -> f64 {
-    let is_followed = population.sources.iter().any(|active| active.exchanges > 0);
-    let volume = |active: &Active| {
-        if is_followed { u64::from(active.exchanges) } else { active.connections.into() }
-    };
-    let all: u64 = population.sources.iter().map(volume).sum();
-    let of_members: u64 = group.members.iter().map(volume).sum();
-    let is_own =
-        |active: &&Active| !is_shared(active.tls_keys, busy.is_some_and(|above| active.connections > above));
-    let of_own: u64 = group.members.iter().filter(is_own).map(volume).sum();
-    if group.members.is_empty() || of_own == 0 {
-        return 0.0;
-    }
-    let innocent = group.innocents / group.members.len() as f64;
-    let of_users = (all - of_members) as f64 + innocent * of_members as f64;
-    (innocent * of_own as f64 / of_users.max(f64::MIN_POSITIVE)).min(1.0)
-}
-
 /// Connections of a new user in a window, by the classes of volume in clean ones: the middle of each, of the open one its beginning.
 /// 1 where nothing is known.
-fn connections_of_new_user(clean: &[&Clean]) -> f64 {
-    let new = clean.iter().flat_map(|clean| clean.profiles.iter()).filter(|(profile, _)| profile.is_new);
+fn connections_of_new_user(users: &Users) -> f64 {
+    let new = users.profiles().iter().filter(|(profile, _)| profile.is_new);
     let (mut sources, mut connections) = (0.0, 0.0);
     for (profile, count) in new {
-        sources += f64::from(*count);
+        sources += count;
         let category = usize::from(profile.categories[Family::Homogeneity as usize]);
-        connections += f64::from(*count) * volume_of(category);
+        connections += count * volume_of(category);
     }
     if sources > 0.0 { connections / sources } else { 1.0 }
 }
@@ -142,8 +119,8 @@ fn connections_of_new_user(clean: &[&Clean]) -> f64 {
 /// How the fingerprints of members are used, in clean windows too.
 fn keys(traits: &Traits, looked: &Looked<'_>) -> Vec<KeyUse> {
     let mut by_kind: HashMap<KindId, f64, RandomState> = HashMap::default();
-    for (profile, count) in looked.clean.iter().flat_map(|clean| clean.profiles.iter()) {
-        *by_kind.entry(profile.kind).or_insert(0.0) += f64::from(*count);
+    for (profile, count) in looked.of_users.profiles() {
+        *by_kind.entry(profile.kind).or_insert(0.0) += count;
     }
     let mut baseline: Vec<(Key, f64)> = by_kind
         .into_iter()
@@ -178,7 +155,7 @@ mod tests {
         family::tests::block,
         interval::Kinds,
         observation::{Kind, ServiceId},
-        profile::populations,
+        profile::{Clean, populations},
         source::Source,
     };
 
@@ -222,6 +199,7 @@ mod tests {
             members: population.sources.iter().filter(is_member).copied().collect(),
             suspects: Vec::new(),
             innocents,
+            collateral: 0.0,
             users: 1000.0,
         }
     }
@@ -244,26 +222,8 @@ mod tests {
         assert!(!is_shared(2, false) && is_shared(3, false) && is_shared(1, true));
     }
 
-    #[test]
-    fn collateral_is_the_users_part_of_what_members_do_but_for_shared_sources() {
-        let population = population(&window([2; 100].into_iter()));
-        let found = collateral(&population, &group(&population, 1.0), Some(2));
-        // Users do 2 × (980 × 2 + 20 × 100) = 7,920 exchanges, and one of them, that is taken for a member, 4.
-        assert!((found - 4.0 / 7924.0).abs() < 1e-12, "{found}");
-        let found = collateral(&population, &group(&population, 1.0), Some(1));
-        assert!(found.abs() < 1e-12, "nothing is done to sources that are shared");
-        let not_followed: Vec<_> =
-            window([2; 100].into_iter()).into_iter().map(|block| Block { exchanges: 0, ..block }).collect();
-        let population = self::population(&not_followed);
-        let found = collateral(&population, &group(&population, 1.0), Some(2));
-        assert!((found - 2.0 / 3962.0).abs() < 1e-12, "by connections: {found}");
-        assert!(
-            collateral(&population, &Group { members: Vec::new(), ..group(&population, 1.0) }, None) < 1e-12
-        );
-    }
-
     /// A look at an hour.
-    fn looked<'a>(population: &'a Population, clean: &'a [&'a Clean], kinds: &'a Kinds) -> Looked<'a> {
+    fn looked<'a>(population: &'a Population, of_users: &'a Users, kinds: &'a Kinds) -> Looked<'a> {
         Looked {
             service: WEB,
             start_s: 0,
@@ -272,21 +232,23 @@ mod tests {
             lengths_s: &[3600],
             alarms: &[],
             population,
-            clean,
+            of_users,
             kinds,
         }
+    }
+
+    fn users(population: &Population, kinds: &Kinds) -> Users {
+        Users::of(&[&Clean::of(population, usize::MAX)], kinds)
     }
 
     fn usage(innocents: f64, alarms: &[&Finding], before: &Usage) -> Usage {
         let kinds = kinds();
         let population = population(&window([4; 100].into_iter()));
         let before_it = self::population(&window(std::iter::empty()));
-        let clean = Clean::of(&before_it, usize::MAX);
         let group = group(&population, innocents);
         let traits = Traits::of(&group.members, &population, &kinds);
-        let clean = [&clean];
-        let looked = looked(&population, &clean, &kinds);
-        Usage::of(&looked, alarms, &group, traits.as_ref(), Some(4), 1800, before)
+        let users = users(&before_it, &kinds);
+        Usage::of(&looked(&population, &users, &kinds), alarms, &group, traits.as_ref(), 1800, before)
     }
 
     fn alarm(expected_sources: f64) -> Finding {
@@ -318,9 +280,8 @@ mod tests {
         let kinds = kinds();
         // A tenth of the users has the browser of kind 2, all others that of kind 1.
         let population = population(&window(std::iter::empty()));
-        let clean = Clean::of(&population, usize::MAX);
-        let clean = [&clean];
-        let looked = looked(&population, &clean, &kinds);
+        let users = users(&population, &kinds);
+        let looked = looked(&population, &users, &kinds);
         let traits = Traits::of(&population.sources, &population, &kinds).expect("sources");
         let told: Vec<_> = keys(&traits, &looked)
             .iter()

@@ -1,41 +1,104 @@
 //! Several intervals as one: each client with the sum of what it did.
 
-use std::{cmp::Reverse, collections::BinaryHeap};
+use std::collections::VecDeque;
 
 use crate::{block::Block, interval::Interval, limits::INTERVAL_S};
 
-/// Clients of a window of intervals, in the order of sources and kinds. Minutes are counted from the start of the first interval.
+/// Minutes of an interval.
+const MINUTES: u64 = INTERVAL_S / 60;
+
+/// Blocks of some time, in the order of sources and kinds.
+#[derive(Clone, Copy, Debug)]
+pub struct Part<'a> {
+    /// Number of the interval from whose start minutes are counted.
+    pub number: u64,
+    /// The blocks.
+    pub blocks: &'a [Block],
+}
+
+impl<'a> From<&'a Interval> for Part<'a> {
+    fn from(interval: &'a Interval) -> Self {
+        Self { number: interval.number, blocks: &interval.blocks }
+    }
+}
+
+/// Clients of several parts, one after the other in time, in the order of sources and kinds. Minutes are counted from the start of the
+/// first one.
 ///
-/// A merge of lists that are sorted: nothing is hashed, and memory is read in order.
-pub fn merge<'a>(intervals: impl IntoIterator<Item = &'a Interval>) -> Vec<Block> {
-    let intervals: Vec<_> = intervals.into_iter().collect();
-    let Some(start) = intervals.iter().map(|interval| interval.number).min() else { return Vec::new() };
-    let mut rest: Vec<_> = intervals
-        .iter()
-        .map(|interval| {
-            let minutes = ((interval.number - start) * (INTERVAL_S / 60)) as u16;
-            interval.blocks.iter().map(move |block| block.later_by(minutes))
-        })
-        .collect();
-    let mut heads: Vec<Option<Block>> = rest.iter_mut().map(Iterator::next).collect();
-    let head = |heads: &[Option<Block>], list: usize| heads[list].map(|block| Reverse((block.order(), list)));
-    let mut queue: BinaryHeap<_> = (0..rest.len()).filter_map(|list| head(&heads, list)).collect();
-    let mut merged: Vec<Block> =
-        Vec::with_capacity(intervals.iter().map(|one| one.blocks.len()).max().unwrap_or(0));
-    while let Some(mut next) = queue.peek_mut() {
-        let Reverse((_, list)) = *next;
-        let Some(block) = heads[list] else { break };
-        match merged.last_mut() {
-            Some(last) if last.order() == block.order() => last.add(&block),
-            _ => merged.push(block),
+/// Neighbours are merged until one is left: nothing is hashed, and memory is read in order.
+pub fn merge<'a>(parts: impl IntoIterator<Item = Part<'a>>) -> Vec<Block> {
+    let parts: Vec<_> = parts.into_iter().collect();
+    let Some(start) = parts.first().map(|part| part.number) else { return Vec::new() };
+    let later = |part: &Part<'_>| ((part.number - start) * MINUTES) as u16;
+    let pairs = parts.chunks(2).map(|pair| match pair {
+        [one, other] => both((one.blocks, later(one)), (other.blocks, later(other))),
+        alone => {
+            alone.iter().flat_map(|one| one.blocks.iter().map(|block| block.later_by(later(one)))).collect()
         }
-        heads[list] = rest[list].next();
-        match head(&heads, list) {
-            Some(key) => *next = key,
-            None => drop(std::collections::binary_heap::PeekMut::pop(next)),
+    });
+    let mut merged: Vec<Vec<Block>> = pairs.collect();
+    while merged.len() > 1 {
+        let mut rest = merged.into_iter();
+        merged = Vec::with_capacity(rest.len().div_ceil(2));
+        while let Some(one) = rest.next() {
+            merged.push(match rest.next() {
+                Some(other) => both((&one, 0), (&other, 0)),
+                None => one,
+            });
         }
     }
+    merged.pop().unwrap_or_default()
+}
+
+/// Two lists, the earlier one first, and by how many minutes the start of each is later.
+fn both((one, one_later): (&[Block], u16), (other, other_later): (&[Block], u16)) -> Vec<Block> {
+    let mut merged = Vec::with_capacity(one.len() + other.len());
+    let (mut of_one, mut of_other) = (one.iter(), other.iter());
+    let (mut next_one, mut next_other) = (of_one.next(), of_other.next());
+    while let (Some(first), Some(second)) = (next_one, next_other) {
+        let order = first.order().cmp(&second.order());
+        if order.is_le() {
+            merged.push(first.later_by(one_later));
+            next_one = of_one.next();
+        } else {
+            merged.push(second.later_by(other_later));
+        }
+        if order.is_eq()
+            && let Some(last) = merged.last_mut()
+        {
+            last.add(&second.later_by(other_later));
+        }
+        if order.is_ge() {
+            next_other = of_other.next();
+        }
+    }
+    merged.extend(next_one.into_iter().chain(of_one).map(|block| block.later_by(one_later)));
+    merged.extend(next_other.into_iter().chain(of_other).map(|block| block.later_by(other_later)));
     merged
+}
+
+/// Intervals of an hour as one, of those before a number: where windows that begin within them are over. Hours end with the interval whose
+/// number is a multiple of four.
+pub fn merge_hours(intervals: &mut VecDeque<Interval>, before: u64) {
+    let hour = |interval: &Interval| interval.number.saturating_sub(1) / 4;
+    let over = intervals.iter().take_while(|interval| interval.number < before).count();
+    let rest = intervals.split_off(over);
+    let mut parts = std::mem::take(intervals).into_iter().peekable();
+    while let Some(first) = parts.next() {
+        let mut of_hour = vec![first];
+        while let Some(next) = parts.next_if(|next| hour(next) == hour(&of_hour[0])) {
+            of_hour.push(next);
+        }
+        if of_hour.len() > 1 {
+            of_hour = vec![Interval {
+                number: of_hour[0].number,
+                blocks: merge(of_hour.iter().map(Part::from)).into(),
+                lost: of_hour.iter().map(|one| one.lost).sum(),
+            }];
+        }
+        intervals.extend(of_hour);
+    }
+    intervals.extend(rest);
 }
 
 #[cfg(test)]
@@ -103,7 +166,7 @@ mod tests {
             }
             let first = open.first().map_or(0, OpenInterval::number) * INTERVAL_S / 60;
             let sealed: Vec<_> = open.into_iter().map(OpenInterval::seal).collect();
-            let merged = merge(&sealed);
+            let merged = merge(sealed.iter().map(Part::from));
             prop_assert!(merged.is_sorted_by_key(Block::order));
             let start = 20_000 * 1440;
             let found: BTreeMap<_, _> = merged
@@ -116,6 +179,17 @@ mod tests {
                 .collect();
             prop_assert_eq!(found.len(), merged.len(), "each client once");
             prop_assert_eq!(found, expected);
+            // Hours that are one say the same, but for sizes, which are kept roughly.
+            let mut hours = VecDeque::from(sealed);
+            let before = first * 60 / INTERVAL_S + 12;
+            merge_hours(&mut hours, before);
+            let early = hours.iter().take_while(|one| one.number < before);
+            prop_assert!(early.map(|one| (one.number - 1) / 4).is_sorted_by(|one, next| one < next), "one of each hour");
+            let again = merge(hours.iter().map(Part::from));
+            prop_assert_eq!(again.len(), merged.len());
+            for (block, other) in again.iter().zip(&merged) {
+                prop_assert_eq!(Block { requests: other.requests, ..*block }, *other);
+            }
         }
     }
 }

@@ -1,9 +1,6 @@
 //! A run of a scenario through detection, and how what was found compares with the truth.
 
-use std::{
-    collections::{BTreeMap, HashSet},
-    time::Instant,
-};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use anyhow::{Context as _, Result};
 use detector_fleets::{
@@ -12,58 +9,20 @@ use detector_fleets::{
     observation::{Kind, Observation, ServiceId},
     source::Source,
 };
-use detector_generator::{Family, Row, Scenario, Truth};
+use detector_generator::{Epoch, Family, Row, Scenario, Truth};
 
-/// Hours after the start of a fleet at which its members are compared.
-pub(crate) const COMPARED_AT_H: [u64; 2] = [6, 24];
+use crate::figures::{COMPARED_AT_H, Compared, FalseFleet, Run, TrueFleet};
 
 /// The part of a found fleet that has to be of a true one for it to be that.
 const TRUE_MIN: f64 = 0.1;
 
 const HOUR_S: u64 = 3600;
 
-/// Members against the truth.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(crate) struct Compared {
-    /// Sources that were found and are members.
-    right: usize,
-    /// Sources that were found.
-    found: usize,
-    /// Members that were active in the last 24 h.
-    members: usize,
-}
-
-impl Compared {
-    /// The part of what was found that is right; nothing that was found is all wrong.
-    pub(crate) fn precision(self) -> f64 {
-        self.right as f64 / self.found.max(1) as f64
-    }
-
-    /// The part of the members that was found.
-    pub(crate) fn recall(self) -> f64 {
-        self.right as f64 / self.members.max(1) as f64
-    }
-}
-
-/// A fleet of the truth.
-#[derive(Clone, Debug)]
-pub(crate) struct TrueFleet {
-    pub(crate) name: String,
-    pub(crate) level: String,
-    /// Of the daily sources of its service.
-    pub(crate) share: f64,
-    /// From its start to the first alarm of a fleet that is it.
-    pub(crate) minutes_to_alarm: Option<u64>,
-    /// At [`COMPARED_AT_H`]; `None`: it was over, or the recording was.
-    pub(crate) compared: [Option<Compared>; COMPARED_AT_H.len()],
-    /// Numbers that it was found under.
-    pub(crate) found_as: Vec<u64>,
-    /// How many of those that are no suggestion for ever.
-    pub(crate) may_be_acted_on: bool,
-}
+/// Sources that detection remembers.
+const SOURCES: u64 = 2_000_000;
 
 /// A fleet that was found.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct FoundFleet {
     pub(crate) id: u64,
     /// Hours from the start of the recording to its alarm.
@@ -72,6 +31,8 @@ pub(crate) struct FoundFleet {
     pub(crate) members: usize,
     /// Whether it was never more than a new uniform population.
     pub(crate) is_uniform: bool,
+    /// Whether it might ever have been acted on.
+    pub(crate) may_be_acted_on: bool,
     pub(crate) told: String,
     /// The largest part of its members that was of a true fleet, and of which.
     share: f64,
@@ -87,78 +48,153 @@ impl FoundFleet {
     }
 }
 
-/// What a run showed.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Run {
-    pub(crate) fleets: Vec<TrueFleet>,
-    pub(crate) found: Vec<FoundFleet>,
-    pub(crate) rows: u64,
-    /// Time that detection took, and the longest look, s.
-    pub(crate) detecting_s: f64,
-    pub(crate) longest_look_s: f64,
+/// Exchanges by source on the day after the first fleet began.
+#[derive(Debug, Default)]
+struct Day {
+    start_s: u64,
+    of_sources: HashMap<Source, u64>,
 }
 
-/// Runs a scenario with a seed.
-pub(crate) fn measure(scenario: &Scenario, seed: u64, has_alarms: bool) -> Result<Run> {
-    let mut generation = detector_generator::generate(scenario, seed);
-    let start_s = generation.truth().start_s;
-    let mut detection = Detection::new(2_000_000, seed);
-    let mut run = Run::default();
-    let mut found: BTreeMap<FleetId, FoundFleet> = BTreeMap::new();
-    let mut compared: BTreeMap<(usize, usize), Compared> = BTreeMap::new();
-    let mut next_h = 1;
-    while let Some(epoch) = generation.next() {
-        let began = Instant::now();
-        let mut looks = detection.go_on_to(epoch.time_s);
-        run.longest_look_s = run.longest_look_s.max(began.elapsed().as_secs_f64());
-        if epoch.time_s >= start_s + next_h * HOUR_S {
-            next_h += 1;
-            if detection.fleets().next().is_some() {
-                let truth = generation.truth();
-                note(&detection, &truth, epoch.time_s, &mut found);
-                compare(&detection, &truth, epoch.time_s, &found, &mut compared);
+impl Day {
+    fn add(&mut self, row: &Observation) {
+        if (self.start_s..self.start_s + 24 * HOUR_S).contains(&row.time_s) && row.exchanges > 0 {
+            *self.of_sources.entry(row.source).or_insert(0) += u64::from(row.exchanges);
+        }
+    }
+
+    /// The share of legitimate exchanges that acting on what was found would cost.
+    fn collateral(&self, detection: &Detection, members: &HashSet<Source>) -> f64 {
+        let acted_on = detection.fleets().filter(|fleet| fleet.may_be_acted_on());
+        let hit: HashSet<_> = acted_on.flat_map(|fleet| fleet.members.keys().copied()).collect();
+        let legitimate = || self.of_sources.iter().filter(|(source, _)| !members.contains(source));
+        let all: u64 = legitimate().map(|(_, exchanges)| exchanges).sum();
+        let cost: u64 =
+            legitimate().filter(|(source, _)| hit.contains(source)).map(|(_, exchanges)| exchanges).sum();
+        cost as f64 / all.max(1) as f64
+    }
+}
+
+/// A run that is going on.
+struct Measurement {
+    detection: Detection,
+    start_s: u64,
+    found: BTreeMap<FleetId, FoundFleet>,
+    compared: BTreeMap<(usize, usize), Compared>,
+    day: Day,
+    collateral: Option<f64>,
+    next_h: u64,
+    rows: u64,
+}
+
+impl Measurement {
+    /// Takes an epoch. What looks found before it.
+    fn take(&mut self, epoch: &Epoch, truth: impl Fn() -> Truth) -> Result<Vec<Look>> {
+        let mut looks = self.detection.go_on_to(epoch.time_s);
+        if !looks.is_empty() {
+            note(&self.detection, &mut self.found);
+        }
+        if epoch.time_s >= self.start_s + self.next_h * HOUR_S {
+            self.next_h += 1;
+            if self.detection.fleets().next().is_some() {
+                self.compare(&truth(), epoch.time_s);
             }
         }
-        let began = Instant::now();
-        for row in &epoch.rows {
-            run.rows += 1;
-            looks.extend(detection.observe(&observation(row, epoch.time_s, epoch.span_s)?));
+        if epoch.time_s == self.day.start_s + 24 * HOUR_S {
+            let members = truth()
+                .fleets
+                .iter()
+                .flat_map(|fleet| &fleet.members)
+                .map(|member| source(member.source))
+                .collect::<Result<_>>()?;
+            self.collateral = Some(self.day.collateral(&self.detection, &members));
         }
-        run.detecting_s += began.elapsed().as_secs_f64();
+        for row in &epoch.rows {
+            self.rows += 1;
+            let row = observation(row, epoch.time_s, epoch.span_s)?;
+            self.day.add(&row);
+            looks.extend(self.detection.observe(&row));
+        }
+        Ok(looks)
+    }
+
+    fn compare(&mut self, truth: &Truth, time_s: u64) {
+        match_with(&self.detection, truth, time_s, &mut self.found);
+        compare(&self.detection, truth, time_s, &self.found, &mut self.compared);
+    }
+}
+
+/// Runs a scenario with a seed: what was measured, and what was found.
+pub(crate) fn measure(scenario: &Scenario, seed: u64, has_alarms: bool) -> Result<(Run, Vec<FoundFleet>)> {
+    let mut generation = detector_generator::generate(scenario, seed);
+    let beginning = generation.truth();
+    let start_s = beginning.start_s;
+    let first_s = beginning.fleets.iter().map(|fleet| fleet.start_s).min();
+    let mut measurement = Measurement {
+        detection: Detection::new(SOURCES, seed),
+        start_s,
+        found: BTreeMap::new(),
+        compared: BTreeMap::new(),
+        day: Day { start_s: first_s.unwrap_or(u64::MAX / 2), ..Day::default() },
+        collateral: None,
+        next_h: 1,
+        rows: 0,
+    };
+    while let Some(epoch) = generation.next() {
+        let looks = measurement.take(&epoch, || generation.truth())?;
         if has_alarms {
             looks.iter().for_each(|look| print_alarms(look, start_s));
         }
     }
     let truth = generation.truth();
-    run.fleets = truth
-        .fleets
-        .iter()
-        .enumerate()
-        .map(|(number, fleet)| {
-            let of = |found: &&FoundFleet| found.of == Some(number);
-            let alarm_s = |found: &FoundFleet| {
-                if found.alarmed_s >= fleet.start_s { Some(found.alarmed_s) } else { found.first_right_s }
-            };
-            let alarm_s = found.values().filter(of).filter_map(alarm_s).min();
-            TrueFleet {
-                name: fleet.name.clone(),
-                level: format!("{:?}", fleet.level),
-                share: fleet.share,
-                minutes_to_alarm: alarm_s.map(|at| at.saturating_sub(fleet.start_s) / 60),
-                compared: std::array::from_fn(|at| {
-                    let is_over = fleet.end_s <= fleet.start_s + COMPARED_AT_H[at] * HOUR_S;
-                    (!is_over).then(|| compared.get(&(number, at)).copied().unwrap_or_default())
-                }),
-                found_as: found.values().filter(of).map(|found| found.id).collect(),
-                may_be_acted_on: found.values().filter(of).any(|found| !found.is_uniform),
-            }
-        })
-        .collect();
-    run.found = found
+    let last_s = start_s + u64::from(scenario.days) * 24 * HOUR_S;
+    measurement.compare(&truth, last_s);
+    let Measurement { found, compared, collateral, rows, .. } = measurement;
+    let found: Vec<_> = found
         .into_values()
         .map(|fleet| FoundFleet { alarmed_h: (fleet.alarmed_s - start_s) as f64 / HOUR_S as f64, ..fleet })
         .collect();
-    Ok(run)
+    let false_fleets = found.iter().filter(|fleet| fleet.is_false()).map(|fleet| FalseFleet {
+        alarmed_h: fleet.alarmed_h,
+        members: fleet.members,
+        is_uniform: fleet.is_uniform,
+        may_be_acted_on: fleet.may_be_acted_on,
+    });
+    let run = Run {
+        seed,
+        fleets: true_fleets(&truth, &found, &compared),
+        false_fleets: false_fleets.collect(),
+        collateral,
+        rows,
+    };
+    Ok((run, found))
+}
+
+fn true_fleets(
+    truth: &Truth,
+    found: &[FoundFleet],
+    compared: &BTreeMap<(usize, usize), Compared>,
+) -> Vec<TrueFleet> {
+    let of_truth = |(number, fleet): (usize, &detector_generator::truth::FleetTruth)| {
+        let found_as = || found.iter().filter(move |found| found.of == Some(number));
+        let alarm_s = |found: &FoundFleet| {
+            if found.alarmed_s >= fleet.start_s { Some(found.alarmed_s) } else { found.first_right_s }
+        };
+        let alarm_s = found_as().filter_map(alarm_s).min();
+        TrueFleet {
+            name: fleet.name.clone(),
+            level: format!("{:?}", fleet.level),
+            sources: fleet.daily_sources,
+            share: fleet.share,
+            minutes_to_alarm: alarm_s.map(|at| at.saturating_sub(fleet.start_s) / 60),
+            compared: std::array::from_fn(|at| {
+                let is_over = fleet.end_s <= fleet.start_s + COMPARED_AT_H[at] * HOUR_S;
+                (!is_over).then(|| compared.get(&(number, at)).copied().unwrap_or_default())
+            }),
+            found_as: found_as().map(|found| found.id).collect(),
+            may_be_acted_on: found_as().any(|found| found.may_be_acted_on),
+        }
+    };
+    truth.fleets.iter().enumerate().map(of_truth).collect()
 }
 
 /// The members of each fleet of the truth that were active in the day before a time.
@@ -173,27 +209,29 @@ fn active(truth: &Truth, time_s: u64) -> Result<Vec<HashSet<Source>>> {
     truth.fleets.iter().map(of_fleet).collect()
 }
 
-/// Notes what is found, and how much of it is true.
-fn note(detection: &Detection, truth: &Truth, time_s: u64, found: &mut BTreeMap<FleetId, FoundFleet>) {
-    let active = active(truth, time_s).unwrap_or_default();
+/// Notes what is found.
+fn note(detection: &Detection, found: &mut BTreeMap<FleetId, FoundFleet>) {
     for fleet in detection.fleets() {
-        let is_uniform = fleet.explanation.is_new_uniform_population;
         let known = found.entry(fleet.id).or_insert_with(|| FoundFleet {
             id: fleet.id.0,
-            alarmed_h: 0.0,
-            members: 0,
             is_uniform: true,
-            told: String::new(),
-            share: 0.0,
-            of: None,
-            first_right_s: None,
             alarmed_s: fleet.alarmed_at_s,
+            ..FoundFleet::default()
         });
-        known.is_uniform &= is_uniform;
+        known.is_uniform &= fleet.explanation.is_new_uniform_population;
+        known.may_be_acted_on |= fleet.may_be_acted_on();
         if fleet.members.len() > known.members || known.told.is_empty() {
             known.members = fleet.members.len();
             known.told = told(fleet);
         }
+    }
+}
+
+/// Which of what was found is which fleet of the truth.
+fn match_with(detection: &Detection, truth: &Truth, time_s: u64, found: &mut BTreeMap<FleetId, FoundFleet>) {
+    let active = active(truth, time_s).unwrap_or_default();
+    for fleet in detection.fleets() {
+        let Some(known) = found.get_mut(&fleet.id) else { continue };
         for (number, members) in active.iter().enumerate() {
             let right = fleet.members.keys().filter(|source| members.contains(source)).count();
             let share = right as f64 / fleet.members.len().max(1) as f64;
@@ -218,13 +256,14 @@ fn told(fleet: &Fleet) -> String {
         })
         .collect();
     format!(
-        "{:?}: {}; nearest: {}, {}; {} suspects, {:.1} innocents expected, {}",
+        "{:?}: {}; nearest: {}, {}; {} suspects, {:.1} innocents expected, collateral {:.5} %, {}",
         fleet.explanation.cell.common,
         families.join(", "),
         fleet.explanation.nearest.name(),
         fleet.explanation.why,
         fleet.suspects.len(),
         fleet.innocents,
+        fleet.collateral * 100.0,
         if fleet.key.is_some() { "with a key" } else { "no key" },
     )
 }
@@ -282,7 +321,7 @@ fn source(of: detector_generator::Source) -> Result<Source> {
     }
 }
 
-fn observation(row: &Row, time_s: u64, span_s: u32) -> Result<Observation> {
+pub(crate) fn observation(row: &Row, time_s: u64, span_s: u32) -> Result<Observation> {
     Ok(Observation {
         time_s,
         span_s,
@@ -312,16 +351,5 @@ mod tests {
         assert_eq!((compared.precision(), compared.recall()), (0.9, 0.75));
         let nothing = Compared { members: 120, ..Compared::default() };
         assert_eq!((nothing.precision(), nothing.recall()), (0.0, 0.0));
-    }
-
-    /// All the way: a fleet with a tenth of the sources is found, nothing else is.
-    #[test]
-    fn a_small_scenario_is_measured() {
-        let scenario =
-            Scenario::from_toml(include_str!("../../tests/scenarios/small-l2.toml")).expect("a scenario");
-        let run = measure(&scenario, 1, false).expect("it runs");
-        let [fleet] = &run.fleets[..] else { panic!("one fleet") };
-        assert!(fleet.minutes_to_alarm.is_some_and(|minutes| minutes <= 120), "{fleet:?}");
-        assert!(run.found.iter().all(|found| !found.is_false()), "{:?}", run.found);
     }
 }

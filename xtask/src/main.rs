@@ -7,6 +7,7 @@ mod bench;
 mod ci;
 mod command;
 mod ebpf;
+mod evaluate;
 mod fuzz;
 mod generate;
 mod initramfs;
@@ -74,6 +75,12 @@ enum Habit {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
+    /// Measure how well fleets are found, on simulated scenarios; all but `--quick` writes docs/detection.md
+    Evaluate {
+        /// Arguments of the evaluation: names of scenarios, `--quick`, `--seeds N`, `--json`, `--cost`; `--help` has all
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
     /// Do what continuous integration does: set up, check, test, and run the lab for a moment
     Ci,
 }
@@ -89,6 +96,7 @@ fn main() -> ExitCode {
         Habit::Tidy { check } => tidy::tidy(check),
         Habit::Bench { args } => bench::bench(&args),
         Habit::Generate { args } => generate::generate(&args),
+        Habit::Evaluate { args } => evaluate::evaluate(&args),
         Habit::Ci => ci::ci(),
     };
     match done {

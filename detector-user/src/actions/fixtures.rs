@@ -44,6 +44,7 @@ pub(super) fn fleet(id: u64, members: u32) -> Fleet {
     let service = ServiceId(0);
     let own = KeyUse { key: KEY, members: 0.98, baseline: 0.0, is_top: false };
     Fleet {
+        collateral: 0.000_01,
         id: FleetId(id),
         service,
         first_seen_s: NOW_S - 7200,
@@ -58,7 +59,6 @@ pub(super) fn fleet(id: u64, members: u32) -> Fleet {
             present_s: 3600,
             connections: 36_000,
             exchanges: 72_000,
-            collateral: 0.000_01,
             normal_connections_s: 0.1,
             keys: vec![own],
         },

@@ -230,7 +230,7 @@ impl Found {
                 why: why.why.clone(),
                 is_new_uniform_population: why.is_new_uniform_population,
             },
-            predicted_collateral: if fleet.users > 0.0 { fleet.innocents / fleet.users } else { 0.0 },
+            predicted_collateral: fleet.collateral,
             clears: clears(fleet, scale),
         }
     }
@@ -306,6 +306,7 @@ mod tests {
             sentence: sentence.to_owned(),
         };
         let fleet = Fleet {
+            collateral: 2e-6,
             usage: detector_fleets::usage::Usage::default(),
             id: FleetId(3),
             service,

@@ -1,0 +1,208 @@
+//! What is no fleet, by name; and that an alarm stands on the evidence that it states. Small scenarios, so that all of it is soon done.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use detector_fleets::{alarm::FAMILY_MIN, detection::Detection, family::Family, fleet::Fleet};
+use detector_generator::{Epoch, Row, Scenario, Source, Truth};
+
+use crate::{
+    figures::Run,
+    measure::{measure, observation},
+};
+
+/// A seed that no rule was chosen on.
+const SEED: u64 = 1;
+
+const HOUR_S: u64 = 3600;
+
+fn scenario(text: &str) -> Scenario {
+    Scenario::from_toml(text).expect("a scenario")
+}
+
+macro_rules! scenario {
+    ($name:literal) => {
+        scenario(include_str!(concat!("../../tests/scenarios/small-", $name, ".toml")))
+    };
+}
+
+fn run(scenario: &Scenario) -> Run {
+    measure(scenario, SEED, false).expect("it runs").0
+}
+
+/// Nothing is found in a scenario that may be acted on.
+fn is_left_alone(scenario: &Scenario) {
+    let run = run(scenario);
+    assert!(run.rows > 200_000, "{}: {} rows", scenario.name, run.rows);
+    let acted_on: Vec<_> = run.false_fleets.iter().filter(|found| found.may_be_acted_on).collect();
+    assert!(acted_on.is_empty(), "{} with seed {SEED}: {acted_on:?}", scenario.name);
+}
+
+#[test]
+fn browser_release() {
+    is_left_alone(&scenario!("browser-release"));
+}
+
+#[test]
+fn sdk_release() {
+    is_left_alone(&scenario!("sdk-release"));
+}
+
+#[test]
+fn flash_crowd() {
+    is_left_alone(&scenario!("flash-crowd"));
+}
+
+#[test]
+fn cgnat() {
+    is_left_alone(&scenario!("cgnat-renumbering"));
+}
+
+#[test]
+fn one_sdk_app() {
+    is_left_alone(&scenario!("app-launch"));
+}
+
+#[test]
+fn cron() {
+    is_left_alone(&scenario!("cron-bursts"));
+}
+
+#[test]
+fn vpn_rollout() {
+    is_left_alone(&scenario!("vpn-rollout"));
+}
+
+#[test]
+fn failover() {
+    is_left_alone(&scenario!("regional-failover"));
+}
+
+#[test]
+fn privacy_relay() {
+    is_left_alone(&scenario!("privacy-relay"));
+}
+
+#[test]
+fn own_limiter() {
+    is_left_alone(&scenario!("own-limiter"));
+}
+
+/// Identical devices at once, 3,125 beside 5,000 other sources, look like a fleet in homes: they are reported with the innocent explanation, and never acted on.
+#[test]
+fn device_launch() {
+    let run = run(&scenario!("device-launch"));
+    let launched: Vec<_> = run.false_fleets.iter().filter(|found| found.members > 2500).collect();
+    assert!(!launched.is_empty(), "it is reported: {:?}", run.false_fleets);
+    assert!(
+        run.false_fleets.iter().all(|found| found.is_uniform && !found.may_be_acted_on),
+        "{:?}",
+        run.false_fleets
+    );
+}
+
+/// What is found, with rows that were changed.
+fn found(epochs: impl Iterator<Item = Epoch>) -> Vec<Fleet> {
+    let mut detection = Detection::new(100_000, SEED);
+    for epoch in epochs {
+        for row in &epoch.rows {
+            detection.observe(&observation(row, epoch.time_s, epoch.span_s).expect("a row"));
+        }
+        detection.go_on_to(epoch.time_s + u64::from(epoch.span_s));
+    }
+    detection.fleets().cloned().collect()
+}
+
+#[test]
+fn the_same_rows_give_the_same_fleets_in_the_same_order() {
+    let scenario = scenario!("l3");
+    let all = || found(detector_generator::generate(&scenario, SEED));
+    let first = all();
+    assert!(!first.is_empty());
+    assert_eq!(first, all());
+}
+
+/// Whatever new sources do that are users: rows by source, with the time from the start of the recording.
+type Conduct = BTreeMap<Source, Vec<(u64, Row)>>;
+
+/// Members do what new users of the same time do, in the families that the alarm named; in others they do what they did.
+struct Removal {
+    members: BTreeSet<Source>,
+    users: Conduct,
+    families: Vec<Family>,
+}
+
+impl Removal {
+    /// Of a scenario's fleet and of what was found of it.
+    fn of(scenario: &Scenario, found: &Fleet) -> Self {
+        let mut generation = detector_generator::generate(scenario, SEED);
+        let start_s = generation.truth().fleets[0].start_s;
+        let mut before = BTreeSet::new();
+        let mut rows = Conduct::new();
+        for epoch in generation.by_ref() {
+            for row in epoch.rows {
+                if epoch.time_s < start_s {
+                    before.insert(row.source);
+                } else if !before.contains(&row.source) {
+                    rows.entry(row.source).or_default().push((epoch.time_s, row));
+                }
+            }
+        }
+        let truth: Truth = generation.truth();
+        let members: BTreeSet<_> = truth.fleets[0].members.iter().map(|member| member.source).collect();
+        rows.retain(|source, _| !members.contains(source));
+        let strong = found.explanation.evidence.iter().filter(|one| one.e_value.ln() >= FAMILY_MIN);
+        Self { members, users: rows, families: strong.filter_map(|one| one.family).collect() }
+    }
+
+    /// The rows with the evidence removed.
+    fn removed(&self, scenario: &Scenario) -> impl Iterator<Item = Epoch> {
+        let epoch_s = u64::from(scenario.epoch_s);
+        let mut planned: BTreeMap<u64, Vec<Row>> = BTreeMap::new();
+        let mut own: BTreeMap<Source, Row> = BTreeMap::new();
+        for epoch in detector_generator::generate(scenario, SEED) {
+            for row in epoch.rows.into_iter().filter(|row| self.members.contains(&row.source)) {
+                own.entry(row.source).or_insert(row);
+            }
+        }
+        // Users stand in for members one after the other, all of them before one does twice.
+        let users = self.users.values().cycle();
+        for ((source, own), rows) in own.iter().zip(users) {
+            for (time_s, row) in rows {
+                let mut row =
+                    Row { source: *source, syn_key: own.syn_key, tls_key: own.tls_key, ..row.clone() };
+                if !self.families.contains(&Family::Path) {
+                    (row.rtt, row.hello_gap, row.finish_gap) = (own.rtt, own.hello_gap, own.finish_gap);
+                }
+                if !self.families.contains(&Family::Size) {
+                    (row.request_sizes, row.response_sizes) = (own.request_sizes, own.response_sizes);
+                }
+                planned.entry(time_s / epoch_s).or_default().push(row);
+            }
+        }
+        let members = self.members.clone();
+        detector_generator::generate(scenario, SEED).map(move |mut epoch| {
+            epoch.rows.retain(|row| !members.contains(&row.source));
+            epoch.rows.extend(planned.remove(&(epoch.time_s / epoch_s)).unwrap_or_default());
+            epoch
+        })
+    }
+}
+
+/// As many new sources with the same keys at the same time, that do what users do where the alarm said that they do not.
+#[test]
+fn without_the_stated_evidence_there_is_no_alarm() {
+    for scenario in [scenario!("l1"), scenario!("l3")] {
+        let before = found(detector_generator::generate(&scenario, SEED));
+        let fleet = before.first().expect("the fleet is found");
+        let removal = Removal::of(&scenario, fleet);
+        assert!(removal.families.len() >= 2, "{:?}", removal.families);
+        let after = found(removal.removed(&scenario));
+        let alarm_h = |fleet: &Fleet| fleet.alarmed_at_s / HOUR_S;
+        assert!(
+            after.is_empty(),
+            "{}: {:?}",
+            scenario.name,
+            after.iter().map(|one| (alarm_h(one), &one.explanation)).collect::<Vec<_>>()
+        );
+    }
+}
