@@ -17,6 +17,7 @@ pub mod process;
 pub mod python;
 pub mod random;
 pub mod rows;
+pub mod simulated;
 pub mod skip;
 pub mod snapshot;
 pub mod ssh;

@@ -2,20 +2,19 @@
 
 use std::{
     collections::BTreeMap,
-    fs::{self, File},
+    fs,
     path::{Path, PathBuf},
     process::Command,
-    time::{SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::{Context as _, Result, ensure};
 use detector_fleets::observation::{Observation, Services};
-use detector_generator::{Scenario, parquet::Writer};
 use detector_tests::{
     api::Api,
     daemon::{Site, answer, binary},
     https::Https,
     process::{PATIENCE, wait_until},
+    simulated,
     stage::{Net, Stage, Who, edge_interface, policy},
 };
 use detector_user::fleets::{Store, journal, saved};
@@ -166,33 +165,12 @@ fn a_policy_may_say_that_nobody_looks_and_a_damaged_memory_is_kept_aside() -> Re
     Ok(())
 }
 
-/// Days of a few sources, of whom some become a fleet on the third.
-const SCENARIO: &str = include_str!("../scenarios/small-l1.toml");
-
-/// Writes the scenario as if it had just ended.
-fn record(to: &Path) -> Result<()> {
-    let scenario = Scenario::from_toml(SCENARIO)?;
-    let epochs = || detector_generator::generate(&scenario, 1);
-    // A fleet of six hours is enough.
-    let hours = 54;
-    let start_s = epochs().next().context("an epoch")?.time_s;
-    let now_s = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
-    let later_s = (now_s - start_s) / 900 * 900 - hours * 3600;
-    let mut writer = Writer::new(File::create(to)?, &scenario)?;
-    for mut epoch in epochs().take(hours as usize * 60) {
-        epoch.time_s += later_s;
-        writer.write(epoch)?;
-    }
-    writer.finish()?;
-    Ok(())
-}
-
 #[test]
 fn what_a_recording_taught_a_daemon_knows_and_all_are_told_the_same() -> Result<()> {
     let Some(stage) = Stage::in_turn(1)? else { return Ok(()) };
     let site = Site::new(&stage.edge, &policy("packets = \"10000/s\""))?;
     let recording = site.files().join("days.parquet");
-    record(&recording)?;
+    simulated::record(&recording)?;
     fs::create_dir_all(directory(&site))?;
     let memory = directory(&site).join("memory");
     let (code, out, err) = answer(

@@ -223,7 +223,8 @@ pub fn shared_sources(chosen: &Chosen) -> Verdict {
 
 /// Fingerprints that enough members have, the most frequent first.
 pub fn candidates(fleet: &Fleet) -> Vec<KeyUse> {
-    let is_frequent = |key: &&KeyUse| key.members >= KEY_OF_MEMBERS_MIN;
+    // The program sees no ClientHello of QUIC, whose clients have no SYN.
+    let is_frequent = |key: &&KeyUse| key.members >= KEY_OF_MEMBERS_MIN && key.key.syn_key != 0;
     fleet.usage.keys.iter().filter(is_frequent).take(KEYS_MAX).copied().collect()
 }
 

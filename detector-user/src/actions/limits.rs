@@ -16,7 +16,9 @@ pub const KEY_OF_MEMBERS_MIN: f64 = 0.05;
 
 /// The share of the members that may be customers, and how many of them say nothing yet: beyond, there are more users among the
 /// members than attribution promises in all, see [`detector_fleets::membership::INNOCENTS_MAX`].
-pub const CUSTOMERS_MAX: f64 = detector_fleets::membership::INNOCENTS_MAX;
+pub const CUSTOMERS_MAX: f64 = 0.01;
+
+const _: () = assert!(detector_fleets::membership::INNOCENTS_MAX <= CUSTOMERS_MAX);
 /// See [`CUSTOMERS_MAX`].
 pub const CUSTOMERS_MIN: usize = 3;
 

@@ -71,7 +71,7 @@ impl Wanted {
 /// An order of an operator about one fleet. It comes before the mode; the switch and the lists of whom to let pass come before it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Order {
-    /// Its number, from 1: that with which it is undone.
+    /// Its number, from 1.
     pub id: u64,
     /// The fleet.
     pub fleet: FleetId,

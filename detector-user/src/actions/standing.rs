@@ -35,8 +35,7 @@ impl fmt::Display for Action {
         let SharedBudgets { packets, connections } = self.budgets;
         write!(
             formatter,
-            "slot {}, {} members, {} keys, packets {} burst {}, connections {} burst {}, {} %, until {}",
-            self.slot,
+            "{} members, {} keys, packets {} burst {}, connections {} burst {}, {} %, until {}",
             self.members.len(),
             self.keys.len(),
             packets.rate,

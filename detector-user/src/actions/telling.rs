@@ -11,7 +11,7 @@ use super::{
 use crate::policy::{FleetMode, FleetSettings, time_text, utc_text};
 
 /// The author of what nobody ordered.
-const OWN: &str = "detector";
+pub const OWN: &str = "detector";
 
 pub(super) fn mode(mode: FleetMode) -> String {
     format!("the policy has `fleets.mode = \"{}\"`", mode.name())

@@ -138,19 +138,24 @@ fn told_last(pins: &Path, history: &History) -> Result<Told, Failure> {
 ///
 /// # Errors
 ///
-/// It cannot be kept, in which case nothing has changed, or the kernel refuses.
+/// It cannot be kept, or the kernel refuses. Actions end all the same, if that can be.
 pub(super) fn switch(args: &FleetsArgs) -> Result<u8, Failure> {
     let (pins, history) = (args.write.pins(), args.write.history());
     let (author, now_s) = (Author::current(), clock::unix_s());
     let reason = args.reason.clone().unwrap_or_default();
     let stop = args.stop.then(|| Stop { by: author.name.clone(), reason: reason.clone(), at_s: now_s });
     // First what the daemon reads: it takes up nothing again that ends below.
-    history.stop_fleets(stop.as_ref())?;
+    let kept = history.stop_fleets(stop.as_ref());
     if args.stop && pins.is_loaded() {
         probe()?;
         let mut maps = Maps::pinned(&pins.loaded()?, Access::Write)?;
         let _lock = pins.lock_policy()?;
         kernel::fleets::end_all(&mut maps).map_err(Failure::failed)?;
+    }
+    if let Err(error) = kept {
+        return Err(Failure::failed(format_args!(
+            "the switch cannot be kept: {error}; what was acted on has ended if it was to end, and a daemon may begin again until the history can be written"
+        )));
     }
     let action = if args.stop { "stop" } else { "resume" };
     let entry = Entry::new(now_s, &author, Origin::Command, action, "fleets");

@@ -81,7 +81,7 @@ impl History {
         self.write(|transaction| {
             let sql = "INSERT OR REPLACE INTO fleet_hints (pins, prefix, label, by_whom, at_s, until_s) \
                        VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
-            let (prefix, label) = (hint.prefix.to_string(), hint.label.name());
+            let (prefix, label) = (hint.prefix.trunc().to_string(), hint.label.name());
             let (at_s, until_s) = (signed(hint.at_s), signed(hint.until_s));
             transaction.execute(sql, params![self.pins, prefix, label, hint.by, at_s, until_s])?;
             let sql = "DELETE FROM fleet_hints WHERE pins = ?1 AND until_s <= ?2";

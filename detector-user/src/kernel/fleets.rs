@@ -82,7 +82,7 @@ pub struct Standing {
 pub enum FleetsError {
     /// All slots are taken.
     #[error(
-        "{} fleets are acted on already: end one with `detector undo`, or wait for one to end",
+        "{} fleets are acted on already: end one with `detector allow fleet:ID`, or wait for one to end",
         FLEET_SLOTS - 1
     )]
     Full,
@@ -135,21 +135,16 @@ pub fn throttle(maps: &mut Maps, throttle: &Throttle<'_>) -> Result<Throttled, F
     if before.is_none() {
         reset_rule_counter(maps, rule_counter(slot))?;
     }
-    let was = before.map(|standing| standing.fleet).unwrap_or_default();
-    maps.fleets.write(
-        slot as usize,
-        &FleetSlot {
-            id: throttle.id,
-            until: throttle.until,
-            packets: throttle.packets,
-            connections: throttle.connections,
-            service: throttle.service.into(),
-            enforced_percent: 100_u8.saturating_sub(throttle.held_out_percent).into(),
-            reserved: 0,
-            // States are the program's: those of a new fleet are full budgets.
-            ..if before.is_some() { maps.fleets.read(slot as usize) } else { was }
-        },
-    );
+    let fleet = FleetSlot {
+        id: throttle.id,
+        until: throttle.until,
+        packets: throttle.packets,
+        connections: throttle.connections,
+        service: throttle.service.into(),
+        enforced_percent: 100_u8.saturating_sub(throttle.held_out_percent).into(),
+        ..FleetSlot::default()
+    };
+    write(maps, slot, &fleet, before.is_some());
     let seed = maps.settings.read(0).seed;
     let enforced = 100_u8.saturating_sub(throttle.held_out_percent);
     let all = throttle.members.iter().map(|&source| entry_key(source, throttle.service));
@@ -176,6 +171,31 @@ pub fn throttle(maps: &mut Maps, throttle: &Throttle<'_>) -> Result<Throttled, F
         left_out: members.left_out.len() + keys.left_out.len(),
     })
 }
+
+/// Writes what a fleet may do. `is_known`: what its budgets have been charged stays, and is the program's to change.
+fn write(maps: &Maps, slot: u32, fleet: &FleetSlot, is_known: bool) {
+    if !is_known {
+        return maps.fleets.write(slot as usize, fleet);
+    }
+    let words = [
+        (offset_of!(FleetSlot, packets), fleet.packets.interval),
+        (offset_of!(FleetSlot, packets) + size_of::<u64>(), fleet.packets.burst_ticks),
+        (offset_of!(FleetSlot, connections), fleet.connections.interval),
+        (offset_of!(FleetSlot, connections) + size_of::<u64>(), fleet.connections.burst_ticks),
+        (offset_of!(FleetSlot, service), u64::from(fleet.service) | u64::from(fleet.enforced_percent) << 32),
+        (offset_of!(FleetSlot, until), fleet.until),
+    ];
+    for (offset, word) in words {
+        maps.fleets.write_word(slot as usize, offset / size_of::<u64>(), word);
+    }
+}
+
+const _: () = assert!(
+    offset_of!(FleetSlot, enforced_percent) == offset_of!(FleetSlot, service) + 4
+        && offset_of!(FleetSlot, service).is_multiple_of(size_of::<u64>())
+        && cfg!(target_endian = "little"),
+    "service and percent are the halves of one word"
+);
 
 /// Acts on a fleet no more. Whether it was acted on.
 ///
@@ -229,11 +249,10 @@ fn clear(maps: &mut Maps, slot: u32) -> Result<(), FleetsError> {
     set_acting(maps, |acting| acting)?;
     // Nobody who read the members before makes an entry after this.
     wait_for_packets(maps)?;
-    for set in 0..maps.sources.len() {
-        for way in 0..WAYS {
-            set_fleet(maps, set, way, slot, 0);
-        }
-    }
+    sweep(maps, slot);
+    // A way that was changing hands may have been given back to its owner since, with the slot that it had.
+    wait_for_packets(maps)?;
+    sweep(maps, slot);
     maps.fleets.write(slot as usize, &FleetSlot::default());
     Ok(())
 }
@@ -319,26 +338,35 @@ fn set_entry(maps: &Maps, member: &FleetMember, from: u32, to: u32) {
     let set = set_of(hash, maps.sources.len() as u32) as usize;
     for attempt in 0..WAYS {
         let way = way_of(hash, attempt);
-        let prefix: u64 = maps.sources.read_part(set, way * WAY_WORDS);
+        // In this order, as the program does: a prefix that is read after the word of its owner, or of an earlier one, and a swap from
+        // that word fails once the way has changed hands.
         let meta = Meta(maps.sources.read_part(set, way * WAY_WORDS + META));
+        let prefix: u64 = maps.sources.read_part(set, way * WAY_WORDS);
         if prefix == key.prefix && meta.has_tag(key.tag) {
-            set_fleet(maps, set, way, from, to);
+            set_fleet(maps, set, way, meta, from, to);
             return;
         }
     }
 }
 
-/// Moves a way from one slot to another. A word that the program changes meanwhile is read again; one that has changed hands got its fleet
-/// from the table of members.
-fn set_fleet(maps: &Maps, set: usize, way: usize, from: u32, to: u32) {
-    let word = way * WAY_WORDS + META;
-    let first = Meta(maps.sources.read_part(set, word));
-    let mut meta = first;
-    while meta.is_occupied() && meta.generation() == first.generation() && meta.fleet() == from && from != to
-    {
-        match maps.sources.swap_word(set, word, meta.0, meta.with_fleet(to).0) {
+/// Takes every way out of a slot, whoever its owner is: none has a right to be in it.
+fn sweep(maps: &Maps, slot: u32) {
+    for set in 0..maps.sources.len() {
+        for way in 0..WAYS {
+            let meta = Meta(maps.sources.read_part(set, way * WAY_WORDS + META));
+            set_fleet(maps, set, way, meta, slot, 0);
+        }
+    }
+}
+
+/// Moves a way, whose word was seen, from one slot to another. A word that the program changes meanwhile is read again, as long as the owner
+/// is the same: another one got its fleet from the table of members.
+fn set_fleet(maps: &Maps, set: usize, way: usize, seen: Meta, from: u32, to: u32) {
+    let mut meta = seen;
+    while meta.is_occupied() && meta.generation() == seen.generation() && meta.fleet() == from && from != to {
+        match maps.sources.swap_word(set, way * WAY_WORDS + META, meta.0, meta.with_fleet(to).0) {
             Ok(()) => return,
-            Err(seen) => meta = Meta(seen),
+            Err(now) => meta = Meta(now),
         }
     }
 }

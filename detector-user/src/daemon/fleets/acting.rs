@@ -16,6 +16,7 @@ use crate::{
         plan::{Asked, Decision, Situation, Step, plan},
         prefixes::Prefixes,
         standing::{Action, Standing},
+        telling::OWN,
     },
     change, clock,
     commands::{Failure, PolicyFile},
@@ -69,6 +70,14 @@ impl InForce {
             let file = history.version(version)?.file;
             Ok(PolicyFile::of_version(&file, content)?.checked.policy)
         });
+        // Asked again at the next look, if it cannot be read now.
+        let generation = if policy.is_ok() { generation } else { 0 };
+        if let Err(failure) = &policy {
+            tracing::warn!(
+                "whom the policy allows is not known and left to the program: {}",
+                failure.message
+            );
+        }
         Ok(Self { generation, manifest, incidents, policy: policy.ok() })
     }
 }
@@ -154,11 +163,13 @@ impl Acting {
         told.collect()
     }
 
-    /// Whether something is said that was not before, or the policy is another one: then it is decided anew, before an epoch is over.
+    /// Whether something is said that was not before, or the policy is another one, or what was decided could not be done: then it is decided
+    /// anew, before an epoch is over.
     pub(super) fn has_news(&mut self, maps: &Maps, running: &Shared) -> bool {
         let said = Said::read(&running.history, clock::unix_s());
-        let said = said.is_ok_and(|said| said != self.said);
-        said || read::settings(maps).active != self.in_force.generation
+        self.problem.is_some()
+            || said.is_ok_and(|said| said != self.said)
+            || read::settings(maps).active != self.in_force.generation
     }
 
     /// Decides about all fleets, and does it; the decisions that changed something.
@@ -195,7 +206,8 @@ impl Acting {
             .collect();
         let wanted: Vec<_> = decisions.iter().filter_map(|decision| decision.standing.clone()).collect();
         if wanted != self.standing || !is_done(&wanted, maps) {
-            self.carry_out(&wanted, memory, running)?;
+            self.carry_out(wanted, memory, running)?;
+            self.record(&decisions, running);
         }
         self.decisions = decisions;
         Ok(changed)
@@ -262,32 +274,51 @@ impl Acting {
         Order { wanted, at_s: inner_s(order.at_s), until_s: inner_s(order.until_s), ..order.clone() }
     }
 
-    /// Makes the kernel do what is wanted, and records it.
-    fn carry_out(&mut self, wanted: &[Standing], memory: &Memory, running: &Running) -> Result<(), Failure> {
-        let before = std::mem::replace(&mut self.standing, wanted.to_vec());
+    /// Makes the kernel do what is wanted. What could not be done is not in force, and is tried again.
+    fn carry_out(
+        &mut self,
+        wanted: Vec<Standing>,
+        memory: &Memory,
+        running: &Running,
+    ) -> Result<(), Failure> {
         let _lock = running.pins.lock_policy()?;
         let mut maps = running.maps_to_change()?;
-        // Who turned the switch meanwhile has ended all, and nothing is begun again.
-        let wanted = if running.history.fleets_stopped()?.is_some() { &[] } else { wanted };
+        if running.history.fleets_stopped()?.is_some() && !wanted.is_empty() {
+            return Err(Failure::failed("all actions on fleets were stopped meanwhile"));
+        }
         let is_wanted = |id: u64| wanted.iter().any(|standing| standing.action.fleet.0 == id);
         for standing in fleets::standing(&maps) {
             if !standing.acts || !is_wanted(standing.fleet.id) {
                 fleets::end(&mut maps, standing.fleet.id).map_err(Failure::failed)?;
             }
         }
-        for standing in wanted {
-            self.throttle(&mut maps, &standing.action)?;
+        let mut without_room = Vec::new();
+        for standing in &wanted {
+            if self.throttle(&mut maps, &standing.action)? > 0 {
+                without_room.push(&standing.action);
+            }
         }
-        let now_s = clock::unix_s();
-        self.effects.follow(wanted, memory, &maps);
-        if let Err(error) = running.history.keep_fleet_standing(wanted) {
+        // What one fleet leaves another one may take.
+        for action in without_room {
+            let left_out = self.throttle(&mut maps, action)?;
+            if left_out > 0 {
+                tracing::warn!(
+                    fleet = action.fleet.0,
+                    left_out,
+                    "members or keys of a fleet found no room, or are of another one that is acted on"
+                );
+            }
+        }
+        self.effects.follow(&wanted, memory, &maps);
+        if let Err(error) = running.history.keep_fleet_standing(&wanted) {
             tracing::warn!("what is done about fleets is forgotten with this daemon: {error}");
         }
-        self.record(&before, wanted, running, now_s);
+        self.standing = wanted;
         Ok(())
     }
 
-    fn throttle(&self, maps: &mut Maps, action: &Action) -> Result<(), Failure> {
+    /// Makes the kernel act on a fleet; how many members and keys found no room.
+    fn throttle(&self, maps: &mut Maps, action: &Action) -> Result<usize, Failure> {
         let clocks = change::clocks(maps);
         let until_s = self.scale.unix_ms(action.until_s).div_ceil(1000);
         let budget = |budget: policy::Budget| {
@@ -305,45 +336,23 @@ impl Acting {
             members: &members,
             keys: &action.keys,
         };
-        let done = fleets::throttle(maps, &throttle).map_err(Failure::failed)?;
-        if done.left_out > 0 {
-            tracing::warn!(
-                fleet = action.fleet.0,
-                left_out = done.left_out,
-                "members or keys of a fleet found no room, or are of another one that is acted on"
-            );
-        }
-        Ok(())
+        Ok(fleets::throttle(maps, &throttle).map_err(Failure::failed)?.left_out)
     }
 
-    fn record(&self, before: &[Standing], wanted: &[Standing], running: &Running, now_s: u64) {
-        let of = |all: &[Standing], fleet: FleetId| {
-            all.iter()
-                .find(|standing| standing.action.fleet == fleet)
-                .map(|standing| standing.action.to_string())
-        };
-        let fleets = before.iter().chain(wanted).map(|standing| standing.action.fleet);
-        for fleet in fleets.collect::<BTreeSet<_>>() {
-            let [was, is] = [before, wanted].map(|all| of(all, fleet));
-            if was == is {
-                continue;
-            }
-            let order = wanted
-                .iter()
-                .find(|standing| standing.action.fleet == fleet)
-                .and_then(|standing| self.said.orders.iter().find(|order| Some(order.id) == standing.order));
-            let author = order
-                .map_or_else(|| running.author.clone(), |order| Author { name: order.by.clone(), uid: None });
-            let target = format!("fleet:{}", fleet.0);
-            let action = if is.is_some() { "throttle" } else { "release" };
-            let entry = Entry::new(now_s, &author, Origin::Daemon, action, &target);
-            let [before, after] = [was, is].map(|text| text.map(serde_json::Value::from));
-            running.write(&Entry {
-                before,
-                after,
-                reason: order.map(|order| order.reason.as_str()),
-                ..entry
-            });
+    /// Writes what changed into the audit log: as whose, and why.
+    fn record(&self, decisions: &[Decision], running: &Running) {
+        let now_s = clock::unix_s();
+        for decision in decisions {
+            let Some(audit) = decision.audit(&self.said.orders) else { continue };
+            let is_about = |order: &&Order| order.fleet == decision.fleet && order.wanted == Wanted::Leave;
+            let left = self.said.orders.iter().rfind(is_about).filter(|_| decision.standing.is_none());
+            let by = left.map(|order| &order.by).or_else(|| (audit.by != OWN).then_some(&audit.by));
+            let author =
+                by.map_or_else(|| running.author.clone(), |by| Author { name: by.clone(), uid: None });
+            let action = if decision.standing.is_some() { "throttle" } else { "release" };
+            let entry = Entry::new(now_s, &author, Origin::Daemon, action, &audit.target);
+            let [before, after] = [audit.before, audit.after].map(|text| text.map(serde_json::Value::from));
+            running.write(&Entry { before, after, reason: Some(&audit.reason), ..entry });
         }
     }
 }

@@ -45,7 +45,8 @@ impl Effects {
         for row in &epoch.rows {
             let sums = self.services.entry(row.kind.service).or_default();
             sums[0] += row.packets as f64;
-            sums[1] += f64::from(row.connections);
+            // Over QUIC there are handshakes only.
+            sums[1] += f64::from(row.connections.max(row.handshakes));
             let Some((fleet, is_held_out)) = self.members.get(&(row.kind.service, row.source)) else {
                 continue;
             };

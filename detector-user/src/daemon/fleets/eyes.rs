@@ -106,8 +106,7 @@ impl Eyes {
         if is_off {
             if self.is_off != Some(true) {
                 self.recorder = Recorder::default();
-                self.is_off = Some(true);
-                return self.send(told, Message::Off { mode: self.mode() });
+                return self.tell_off(told);
             }
             return Ok(());
         }
@@ -120,6 +119,16 @@ impl Eyes {
                 self.send(told, Message::Epoch { epoch, mode, epochs_lost: self.epochs_lost })
             }
         }
+    }
+
+    /// Says that nobody looks, again until it is heard.
+    fn tell_off(&mut self, told: &SyncSender<Message>) -> Result<(), Gone> {
+        match told.try_send(Message::Off { mode: self.mode() }) {
+            Ok(()) => self.is_off = Some(true),
+            Err(TrySendError::Full(_)) => {}
+            Err(TrySendError::Disconnected(_)) => return Err(Gone),
+        }
+        Ok(())
     }
 
     fn mode(&self) -> FleetMode {

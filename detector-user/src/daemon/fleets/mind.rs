@@ -63,9 +63,9 @@ pub(super) fn think(
         let message = match heard.recv_timeout(NEWS_EVERY) {
             Ok(message) => message,
             Err(RecvTimeoutError::Timeout) => {
-                if !mind.is_off && mind.acting.has_news(maps, running) {
+                if mind.acting.has_news(maps, running) {
                     mind.act(maps, running);
-                    mind.report(maps, running, true);
+                    mind.report(maps, running, !mind.is_off);
                 }
                 continue;
             }
