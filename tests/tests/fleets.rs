@@ -250,7 +250,11 @@ fn what_a_recording_taught_a_daemon_knows_and_all_are_told_the_same() -> Result<
     // The history knows it when all else is gone, as it was when the last epoch ended.
     fs::remove_dir_all(directory(&site))?;
     let (code, past) = site.ask_json(&["fleets", id])?;
-    assert_eq!((code, &past["is_past"], &past["service"]), (0, &Value::Bool(true), &one["service"]), "{past}");
+    assert_eq!(
+        (code, &past["is_past"], &past["service"]),
+        (0, &Value::Bool(true), &one["service"]),
+        "{past}"
+    );
     assert!(past["member_count"].as_u64() > Some(100), "{past}");
     let families = |told: &Value| -> Vec<Value> {
         told["evidence"].as_array().into_iter().flatten().map(|evidence| evidence["family"].clone()).collect()

@@ -424,8 +424,8 @@ fn modes_of_fleets_that_would_act_do_not_yet() {
     assert_warned(&text("off", "observe"), &[]);
     let not_yet = "fleets are found and told, and nothing is done about them yet";
     let expected = [
-        format!("4:10: warning: {not_yet}: found \"throttle\", expected \"observe\""),
-        format!("20:8: warning: {not_yet}: found \"suggest\", expected \"observe\""),
+        format!("4:10: warning: {not_yet}: expected \"observe\""),
+        format!("20:8: warning: {not_yet}: expected \"observe\""),
     ];
     assert_warned(&text("suggest", "throttle"), &expected.each_ref().map(String::as_str));
 }
