@@ -7,8 +7,8 @@ use detector_tests::{
     rows::{SECOND, START_NS},
 };
 use detector_user::policy::{
-    Action, Budget, Budgets, Matches, Mode, ParentBudgets, Parents, Policy, Ports, Profile, Rate, Rule,
-    Service,
+    Action, Budget, Budgets, Fleets, Matches, Mode, ParentBudgets, Parents, Policy, Ports, Profile, Rate,
+    Rule, Service,
 };
 use ipnet::IpNet;
 
@@ -45,7 +45,7 @@ pub(crate) fn random(random: &mut Random) -> Policy {
     }
     let rules = (0..random.below(8)).map(|number| rule(random, number, &services)).collect();
     let allow = (0..u64::from(random.once_in(4))).map(|_| net(random, SOURCES)).collect();
-    Policy { mode: mode(random), allow, services, profiles, rules }
+    Policy { mode: mode(random), allow, services, profiles, rules, fleets: Fleets::default() }
 }
 
 pub(crate) fn mode(random: &mut Random) -> Mode {
@@ -93,6 +93,7 @@ fn service(random: &mut Random, number: u64) -> Service {
         addresses: (0..1 + random.below(3)).map(|_| destination(random)).collect(),
         ports: (0..1 + random.below(3)).map(|_| ports(random)).collect(),
         profile: (!random.once_in(4)).then(|| profile_name(random)),
+        fleets: None,
     }
 }
 
@@ -104,6 +105,7 @@ fn everything(random: &mut Random) -> Service {
         addresses: addresses.into(),
         ports: vec![Ports::Any],
         profile: Some(profile_name(random)),
+        fleets: None,
     }
 }
 
