@@ -94,6 +94,7 @@ fn service(random: &mut Random, number: u64) -> Service {
         addresses: (0..1 + random.below(3)).map(|_| destination(random)).collect(),
         ports: (0..1 + random.below(3)).map(|_| ports(random)).collect(),
         profile: (!random.once_in(4)).then(|| profile_name(random)),
+        fleets: None,
     }
 }
 
@@ -106,6 +107,7 @@ fn everything(random: &mut Random) -> Service {
         addresses: addresses.into(),
         ports: vec![Ports::Any],
         profile: Some(profile_name(random)),
+        fleets: None,
     }
 }
 
