@@ -4,7 +4,7 @@
 ///
 /// Raise it with every change of a struct declared by [`abi_struct!`](crate::abi_struct), of a reason's or counter's
 /// number, of the kind of a map, or of the hash.
-pub const ABI_VERSION: u32 = 6;
+pub const ABI_VERSION: u32 = 7;
 
 /// Declares a struct of the kernel interface: `repr(C)`, of exactly the stated size, without padding, plain data for
 /// aya where the feature `user` is on.

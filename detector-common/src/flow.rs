@@ -159,6 +159,12 @@ pub struct Scratch {
     pub generation: u64,
     /// The keyed hash of the source at the service.
     pub source_hash: u64,
+    /// Slot of the fleet that the source belongs to; 0: none.
+    pub fleet: u64,
+    /// Key of the SYN of the client whose ClientHello is asked about; 0: unknown.
+    pub syn_key: u64,
+    /// Key of that ClientHello; 0: unknown.
+    pub tls_key: u64,
     /// Working copy of a ClientHello.
     pub hello: Hello,
     /// Working copy of a signature.

@@ -11,7 +11,7 @@ use crate::{
 ///
 /// | bits | meaning |
 /// |---|---|
-/// | 0–23 | epoch: another number with every change; 0: no policy yet |
+/// | 0–17 | epoch: another number with every change; 0: no policy yet |
 /// | 24 | slot of the policy in every table |
 /// | 25–26 | slot of the incident rules |
 /// | 27 | whether there are incident rules |
@@ -99,7 +99,7 @@ abi_struct! {
     /// What changes while the program runs: written by the daemon through its mapping, word by word. The first line is
     /// what packets read.
     #[derive(Default)]
-    pub struct Settings: 144 {
+    pub struct Settings: 152 {
         /// The [`Generation`] that packets are judged by, until the deadline.
         pub active: u64,
         /// When a policy that was to be confirmed is taken back, ticks; 0: it is not.
@@ -114,10 +114,12 @@ abi_struct! {
         pub clock_tick_ns: u64,
         /// The highest epoch given so far.
         pub last_epoch: u64,
-        /// The highest number given to an incident rule so far.
-        pub last_incident: u64,
+        /// Which fleets are acted on: bits of [`crate::fleet::acts_bit`], and [`crate::fleet::HAS_KEYS`].
+        pub fleets: u64,
         /// The seed of the source tables, for the commands and for the next daemon. The program has its own copy.
         pub seed: crate::hash::Seed,
+        /// The highest number given to an incident rule so far.
+        pub last_incident: u64,
         /// Theoretical arrival time of the budget of exemplars, ticks. Written by the program.
         pub exemplar_tat: u64,
         /// When the daemon last saw that there was no room to follow a handshake, kernel time in ns; 0: never.

@@ -35,6 +35,7 @@ pub mod client_hello;
 pub mod counters;
 pub mod exchange;
 pub mod fingerprint;
+pub mod fleet;
 pub mod flow;
 pub mod frame;
 pub mod generation;

@@ -13,8 +13,8 @@ pub const SOURCES_PER_SET_HUNDREDTHS: u64 = 820;
 /// Sources that a table may be sized for: 13 GB, far beyond what an edge node gives.
 pub const SOURCES_MAX: u32 = 100_000_000;
 
-/// Sources that the table is sized for when nothing is asked for; with it all maps stay under 97 MB on four CPUs. Each CPU
-/// more adds 0.2 MB of counters and scratch.
+/// Sources that the table is sized for when nothing is asked for; with it all maps stay under 99 MB on four CPUs. Each CPU
+/// more adds 0.21 MB of counters and scratch.
 pub const SOURCES_DEFAULT: u32 = 500_000;
 
 /// One parent prefix is planned for every so many sources. A full set of parents passes and is counted.
@@ -47,8 +47,18 @@ pub const ENDS_MAX: usize = 4;
 /// Rules of a policy that drops are counted for; 0 stands for "no rule".
 pub const POLICY_RULE_COUNTERS: usize = 2560;
 
-/// Rules that drops are counted for: those of the policy, then incident rules.
-pub const RULE_COUNTERS: usize = POLICY_RULE_COUNTERS + INCIDENT_RULES_MAX;
+/// What drops are counted for by name: rules of the policy, then incident rules, then fleets.
+pub const RULE_COUNTERS: usize = POLICY_RULE_COUNTERS + INCIDENT_RULES_MAX + FLEET_SLOTS;
+
+/// Fleets that are acted on at a time, and one: slot 0 stands for "no fleet".
+pub const FLEET_SLOTS: usize = 64;
+
+/// Sources that belong to a fleet that is acted on, of all of them: five fleets of the case, with room for more. Each place takes 16 bytes, used
+/// or not.
+pub const FLEET_MEMBERS_MAX: usize = 1 << 17;
+
+/// Keys that fleets are acted on by, of all of them.
+pub const FLEET_KEYS_MAX: usize = 4096;
 
 /// Incident rules at a time: what responders add by hand, beside the policy.
 pub const INCIDENT_RULES_MAX: usize = 256;
@@ -212,6 +222,7 @@ const _: () = assert!(2 * PREFIXES_MAX < ranges_max(KEYS_V4) && 2 * PREFIXES_MAX
 const _: () = assert!(WAYS.is_power_of_two());
 const _: () = assert!(SERVICES_MAX <= 1 << 12, "the service number has 12 bits in a way");
 const _: () = assert!(CLASSES_MAX + INCIDENT_CLASSES_MAX <= 1 << 12, "the class number has 12 bits in a way");
+const _: () = assert!(FLEET_SLOTS == u64::BITS as usize, "a slot has a bit of a word, and six bits in a way");
 const _: () = assert!(INCIDENT_SLOTS == 4, "a slot of incident rules has 2 bits in a generation");
 const _: () = assert!(RULE_COUNTERS <= 1 << 16, "a class has 16 bits for its counter");
 const _: () = assert!(CELLS_MAX < 1 << 31, "a rule's value has 31 bits for its first cell");

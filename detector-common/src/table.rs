@@ -13,7 +13,7 @@ use crate::{
     budget::TICKS_PER_NS,
     fingerprint::Kind,
     hash::{Seed, keyed, place},
-    limits::WAYS,
+    limits::{FLEET_SLOTS, WAYS},
     verdict::{FIRST_DROP, REASONS, Reason},
 };
 
@@ -167,7 +167,9 @@ const CLASS_MASK: u64 = 0xfff;
 const PENDING_SHIFT: u32 = 28;
 const PENDING_MASK: u64 = 0xf;
 const EPOCH_SHIFT: u32 = 32;
-const EPOCH_MASK: u64 = 0xff_ffff;
+const EPOCH_MASK: u64 = 0x3_ffff;
+const FLEET_SHIFT: u32 = 50;
+const FLEET_MASK: u64 = FLEET_SLOTS as u64 - 1;
 const GENERATION_SHIFT: u32 = 56;
 /// The tag of a way that is changing hands: not occupied, and yet not empty.
 const BUSY: u64 = 7 << UNIT_SHIFT;
@@ -181,11 +183,12 @@ const BUSY: u64 = 7 << UNIT_SHIFT;
 /// | 15 | occupied |
 /// | 16–27 | class |
 /// | 28–31 | connections of a source that are in their handshake, see [`Self::pending`] |
-/// | 32–55 | epoch of the policy that gave the class; 0: look it up for every packet |
+/// | 32–49 | epoch of the policy that gave the class; 0: look it up for every packet |
+/// | 50–55 | slot of the fleet that the source belongs to, see [`crate::fleet`]; 0: none |
 /// | 56–63 | generation: changes with the owner, so that a swap by a CPU that saw an earlier owner fails |
 ///
-/// A class is taken for current when its epoch equals the policy's, modulo 2^24: an entry untouched through exactly
-/// 16,777,216 policies would keep its class for one more.
+/// A class is taken for current when its epoch equals the policy's. Epochs come again: an entry untouched through exactly 262,143 policies
+/// would keep its class for one more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Meta(pub u64);
 
@@ -230,6 +233,18 @@ impl Meta {
     #[inline(always)]
     pub const fn epoch(self) -> u32 {
         (self.0 >> EPOCH_SHIFT & EPOCH_MASK) as u32
+    }
+
+    /// The slot of the fleet that the source belongs to; 0: none.
+    #[inline(always)]
+    pub const fn fleet(self) -> u32 {
+        (self.0 >> FLEET_SHIFT & FLEET_MASK) as u32
+    }
+
+    /// The same owner, of the fleet in a slot.
+    #[inline(always)]
+    pub const fn with_fleet(self, slot: u32) -> Self {
+        Self(self.0 & !(FLEET_MASK << FLEET_SHIFT) | (slot as u64 & FLEET_MASK) << FLEET_SHIFT)
     }
 
     /// The service of the owner.
@@ -289,7 +304,7 @@ impl Meta {
         Self(self.0 & 0xff << GENERATION_SHIFT)
     }
 
-    /// The same owner with another class.
+    /// The same owner, of the same fleet, with another class.
     #[inline(always)]
     pub const fn with_class(self, class: u16, epoch: u32) -> Self {
         let kept = self.0 & !(CLASS_MASK << CLASS_SHIFT | EPOCH_MASK << EPOCH_SHIFT);
@@ -508,7 +523,12 @@ mod tests {
                 prop_assert!(of_client.is_occupied() && !of_client.is_busy());
                 prop_assert_eq!((of_client.kind(), of_client.unit(), of_client.service()), (Some(kind), None, service));
             }
-            let other = owned.with_class(class ^ 1, next_epoch(epoch));
+            let of_fleet = owned.with_fleet(word as u32 % 64);
+            prop_assert_eq!((owned.fleet(), of_fleet.fleet(), of_fleet.with_fleet(0)), (0, word as u32 % 64, owned));
+            prop_assert_eq!((of_fleet.class(), of_fleet.epoch(), of_fleet.generation()), (class, epoch, owned.generation()));
+            prop_assert_eq!(of_fleet.claimed().fleet(), 0, "a new owner is of no fleet");
+            let other = of_fleet.with_class(class ^ 1, next_epoch(epoch));
+            prop_assert_eq!(other.fleet(), of_fleet.fleet());
             prop_assert!(other.has_tag(key.tag));
             prop_assert_eq!((other.class(), other.epoch()), (class ^ 1, next_epoch(epoch)));
         }

@@ -84,6 +84,7 @@ reasons! {
     Bytes "bytes" Drop "The source's byte budget is spent."
     Connections "connections" Drop "The source's budget of new connections is spent."
     Handshakes "handshakes" Drop "The source's budget of handshakes, of TLS or QUIC, is spent."
+    Fleet "fleet" Drop "The budget that the members of a fleet share is spent."
     ParentPackets "parent_packets" Drop "The packet budget of the prefix around the source is spent."
     ParentBytes "parent_bytes" Drop "The byte budget of the prefix around the source is spent."
     ParentConnections "parent_connections" Drop "The connection budget of the prefix around the source is spent."

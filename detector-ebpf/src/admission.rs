@@ -3,6 +3,7 @@
 use detector_common::{
     budget::Budget,
     counters::TableEvent,
+    fleet::rule_counter as fleet_counter,
     generation::Generation,
     limits::CLASSES_MAX,
     policy::{
@@ -15,7 +16,8 @@ use detector_common::{
 use crate::{
     account,
     atomic::{self, MapWord, word},
-    charge,
+    charge::{self, Step},
+    fleet,
     judge::Packed,
     maps::{CLIENT_RULES, PAIR_CLASSES, POLICIES, RULE_BUDGETS, SCRATCH},
     policy::class_of,
@@ -58,7 +60,7 @@ pub(crate) fn admits(asked: Asked) -> bool {
             (syn_key, tls_key, HANDSHAKE | if is_charged { CHARGED } else { 0 })
         }
     };
-    admit(syn_key, tls_key, what) != 0
+    ask(syn_key, tls_key, what) != 0
 }
 
 /// What [`charge_part`] says.
@@ -75,17 +77,26 @@ pub(crate) enum Part {
 /// would see no more of it. Where its key may allow it, that is waited for.
 #[inline(always)]
 pub(crate) fn charge_part(syn_key: u64) -> Part {
-    match admit(syn_key, 0, HANDSHAKE | PART) {
+    match ask(syn_key, 0, HANDSHAKE | PART) {
         0 => Part::Refused,
         LATER => Part::Uncharged,
         _ => Part::Charged,
     }
 }
 
+/// As [`admit`], of a client whose keys go by the scratch: they would not find room in registers.
+#[inline(always)]
+fn ask(syn_key: u64, tls_key: u64, what: u64) -> u64 {
+    let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return 1 };
+    atomic::store(word!(scratch, syn_key), syn_key);
+    atomic::store(word!(scratch, tls_key), tls_key);
+    admit(what)
+}
+
 /// A function of numbers with external linkage, so that the verifier walks it once. 0: it may not go on; or [`LATER`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn admit(syn_key: u64, tls_key: u64, what: u64) -> u64 {
+extern "C" fn admit(what: u64) -> u64 {
     let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return 1 };
     let (now, source_hash) = (atomic::load(word!(scratch, now)), atomic::load(word!(scratch, source_hash)));
     let generation = Generation(atomic::load(word!(scratch, generation)));
@@ -97,7 +108,8 @@ extern "C" fn admit(syn_key: u64, tls_key: u64, what: u64) -> u64 {
         return LATER;
     }
 
-    let keys = Keys { syn: syn_key, tls: tls_key, is_handshake };
+    let [syn, tls] = [atomic::load(word!(scratch, syn_key)), atomic::load(word!(scratch, tls_key))];
+    let keys = Keys { syn, tls, is_handshake };
     let rule_number = rule_of(generation, service, number, class, &keys, now);
     let mut of_rule = None;
     let mut refusal = Refusal { class: rule_number, rule_counter: 0, is_shadow: false };
@@ -125,6 +137,10 @@ extern "C" fn admit(syn_key: u64, tls_key: u64, what: u64) -> u64 {
         }
     }
 
+    if charge_fleet_of_client(Step::Ask as u64) == 0 {
+        return 0;
+    }
+
     let is_to_be_charged = is_handshake && what & CHARGED == 0 && class.action == Action::Limit as u8;
     if is_to_be_charged && class.handshakes.is_limited() {
         let budget = &class.handshakes;
@@ -144,7 +160,36 @@ extern "C" fn admit(syn_key: u64, tls_key: u64, what: u64) -> u64 {
             return 0;
         }
     }
-    1
+    charge_fleet_of_client(Step::Charge as u64)
+}
+
+/// Asks or charges the fleet that a client at its ClientHello is of, by its keys; 0: it may not go on. Where there is no ClientHello, nothing.
+/// The connection of a member was charged when it was asked for.
+///
+/// A function of numbers with external linkage, as [`admit`] is.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn charge_fleet_of_client(step: u64) -> u64 {
+    let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return 1 };
+    let (syn_key, tls_key) = (atomic::load(word!(scratch, syn_key)), atomic::load(word!(scratch, tls_key)));
+    let (now, source_hash) = (atomic::load(word!(scratch, now)), atomic::load(word!(scratch, source_hash)));
+    let generation = Generation(atomic::load(word!(scratch, generation)));
+    let before = Packed::unpack(atomic::load(word!(scratch, decision)));
+    let Some(class) = class_of(generation, before.class) else { return 1 };
+    let is_limited = class.action == Action::Limit as u8 || class.action == Action::Count as u8;
+    if tls_key == 0 || !is_limited || atomic::load(word!(scratch, fleet)) != 0 {
+        return 1;
+    }
+    let slot = fleet::of_client(before.service, syn_key, tls_key, source_hash, now);
+    if slot == 0 || fleet::charge_handshake(slot, now, Step::of(step as u8)).is_ok() {
+        return 1;
+    }
+    let refusal = Refusal {
+        class: before.class,
+        rule_counter: fleet_counter(slot),
+        is_shadow: !is_enforced(source_hash, class.enforced_percent),
+    };
+    !refusal.is_final(Reason::Fleet) as u64
 }
 
 /// Whose refusal it is.

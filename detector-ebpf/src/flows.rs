@@ -26,7 +26,7 @@ use crate::{
     maps::FLOW_STATES,
     pending,
     sighting::{CONNECTION, FOLLOWED, HANDSHAKE, NOT_KNOWN, Sighting, bin_between},
-    source::{self, BEYOND, Created, HALF_OPEN, Place, Table},
+    source::{self, BEYOND, Created, HALF_OPEN, Owner, Place, Table},
 };
 
 /// A connection that is followed.
@@ -105,7 +105,7 @@ pub(crate) fn open(
     let now = unsafe { (*scratch).now };
     let (attempt, is_made) = match source::attempt_in(Table::Flows, key) {
         Some(attempt) => (attempt, false),
-        None => match source::create(Table::Flows, key, now, 0, 0) {
+        None => match source::create(Table::Flows, key, now, Owner::default()) {
             Created::Made(attempt) => (attempt, true),
             Created::Met(attempt) => (attempt, false),
             Created::Full => {

@@ -108,6 +108,7 @@ pub(crate) fn follow(ctx: &XdpContext) -> u32 {
     let learned = match way {
         Some(way) => {
             atomic::store(word!(scratch, source_hash), place.hash);
+            atomic::store(word!(scratch, fleet), source::meta(way).fleet().into());
             watch(ctx, scratch, way)
         }
         None => NOTHING,

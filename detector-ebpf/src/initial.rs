@@ -25,7 +25,7 @@ use crate::{
     judge::Packed,
     maps::SCRATCH,
     sighting::{HANDSHAKE, Sighting},
-    source::{self, Created, OF_QUIC, Table},
+    source::{self, Created, OF_QUIC, Owner, Table},
 };
 
 /// Where in the entry of a connection the key of its shape is.
@@ -200,14 +200,15 @@ fn meet(key: &Key, shape: Shape, now: u64) -> Option<Met> {
     if !may_begin_with(shape) {
         return None;
     }
-    let (attempt, begins) = match source::create(Table::Flows, key, now, OF_QUIC, 0) {
-        Created::Made(attempt) => (attempt, true),
-        Created::Met(attempt) => (attempt, false),
-        Created::Full => {
-            account::handshake_event(HandshakeEvent::FlowsFull);
-            return None;
-        }
-    };
+    let (attempt, begins) =
+        match source::create(Table::Flows, key, now, Owner { class: OF_QUIC, ..Owner::default() }) {
+            Created::Made(attempt) => (attempt, true),
+            Created::Met(attempt) => (attempt, false),
+            Created::Full => {
+                account::handshake_event(HandshakeEvent::FlowsFull);
+                return None;
+            }
+        };
     let entry = source::way(&place, attempt);
     atomic::store(word!(entry, packets_tat), Rank::Open.time(now));
     Some(if begins { Met::First(entry) } else { Met::Later(entry) })

@@ -4,6 +4,7 @@ use aya_ebpf::programs::XdpContext;
 use aya_log_ebpf::trace;
 use detector_common::{
     budget::Budget,
+    fleet::rule_counter,
     limits::{OVERFLOW_BUDGETS, OVERFLOW_SOURCES},
     packet::Packet,
     policy::{Action, Class, is_enforced},
@@ -14,10 +15,11 @@ use detector_common::{
 use crate::{
     atomic::MapWord,
     charge::{self, Demand, Step},
+    fleet,
     maps::OVERFLOW,
     parent::{self, Around, Purpose},
     policy::{Classification, Policy},
-    source::{self, Created, Found, Place, Table},
+    source::{self, Created, Found, Owner, Place, Table},
 };
 
 /// What was decided of a packet.
@@ -155,8 +157,13 @@ pub(crate) fn judge<'a>(
             }
         },
     };
-    let reason = with_entry(policy, packet, service, class, way, &demand);
-    Decision { reason, way: Some(way), ..decided }
+    match with_entry(policy, packet, service, class, way, &demand) {
+        Reason::Fleet => {
+            let rule_counter = rule_counter(source::meta(way).fleet());
+            Decision { reason: Reason::Fleet, rule_counter, way: Some(way), ..decided }
+        }
+        reason => Decision { reason, way: Some(way), ..decided },
+    }
 }
 
 /// Not inlined, for its stack. The call is pruned at load unless the program's log is asked for.
@@ -201,7 +208,9 @@ fn admit(
     if has_parents && around.step(Purpose::NewSource, Step::Ask, demand).is_err() {
         return Admission::Refused;
     }
-    match source::create(Table::Sources, key, demand.now, classification.number, classification.epoch) {
+    let Classification { number, epoch } = *classification;
+    let owner = Owner { class: number, epoch, fleet: fleet::of_newcomer(key) };
+    match source::create(Table::Sources, key, demand.now, owner) {
         Created::Made(attempt) => {
             if has_parents {
                 // Refused only if another CPU spent the rest since it was asked; the entry is there all the same.
@@ -229,7 +238,10 @@ fn with_entry(
         return match class.action {
             allow if allow == Action::Allow as u8 => Reason::Allowed,
             deny if deny == Action::Deny as u8 => Reason::Denied,
-            _ => Reason::Unlimited,
+            _ => match fleet::charge(way, demand, Step::Both) {
+                Ok(()) => Reason::Unlimited,
+                Err(reason) => reason,
+            },
         };
     }
     match charge(policy, packet, service, class, way, demand) {
@@ -238,7 +250,7 @@ fn with_entry(
     }
 }
 
-/// Asks the source's own budgets, then asks and charges those around it, then charges its own.
+/// Asks the source's own budgets and its fleet's, then asks and charges those around it, then charges the others.
 #[inline(always)]
 fn charge(
     policy: &Policy,
@@ -248,11 +260,16 @@ fn charge(
     way: *mut Way,
     demand: &Demand,
 ) -> Result<(), Reason> {
-    if !parent::has_parents(class) {
+    let has_parents = parent::has_parents(class);
+    if !has_parents && source::meta(way).fleet() == 0 {
         return charge::own(class, way, demand, Step::Both);
     }
     charge::own(class, way, demand, Step::Ask)?;
-    Around::new(policy, packet, service, class).ask_and_charge(Purpose::of(demand), demand)?;
+    fleet::charge(way, demand, Step::Ask)?;
+    if has_parents {
+        Around::new(policy, packet, service, class).ask_and_charge(Purpose::of(demand), demand)?;
+    }
+    fleet::charge(way, demand, Step::Charge)?;
     charge::own(class, way, demand, Step::Charge)
 }
 

@@ -19,6 +19,7 @@ mod clock;
 mod event;
 mod exemplar;
 mod fingerprint;
+mod fleet;
 mod flows;
 mod frame;
 mod handshake;

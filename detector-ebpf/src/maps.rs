@@ -11,13 +11,14 @@ use detector_common::{
     client::Client,
     counters::COUNTERS as COUNTERS_LEN,
     fingerprint::{ExemplarHeader, Gathered, Name, Sightings},
+    fleet::{FleetKey, FleetMember, FleetSlot},
     flow::{Flow, Scratch},
     generation::Settings,
     limits::{
         CELLS_MAX, CLASSES_MAX, CLIENT_RULES_MAX, DESTINATION_SLOTS, EVENTS_BYTES, EXEMPLARS_BYTES,
-        FINGERPRINTS as FINGERPRINTS_LEN, FLOWS as FLOWS_LEN, GATHERED, INCIDENT_CELLS_MAX,
-        INCIDENT_CLASSES_MAX, INCIDENT_SLOTS, MANIFEST_BYTES, OVERFLOW_BUDGETS, PAIRS_MAX,
-        PARENT_CLASSES_MAX, POLICY_SLOTS, PORT_SLOTS, RULE_COUNTERS, SERVICES_MAX, WAYS,
+        FINGERPRINTS as FINGERPRINTS_LEN, FLEET_KEYS_MAX, FLEET_MEMBERS_MAX, FLEET_SLOTS, FLOWS as FLOWS_LEN,
+        GATHERED, INCIDENT_CELLS_MAX, INCIDENT_CLASSES_MAX, INCIDENT_SLOTS, MANIFEST_BYTES, OVERFLOW_BUDGETS,
+        PAIRS_MAX, PARENT_CLASSES_MAX, POLICY_SLOTS, PORT_SLOTS, RULE_COUNTERS, SERVICES_MAX, WAYS,
     },
     policy::{
         Cell, Class, ClientRule, ClientRuleKey, DropEvent, ParentClass, PolicyHeader, RuleDrops, Trace,
@@ -217,17 +218,35 @@ pub(crate) static CLIENT_RULES: HashMap<ClientRuleKey, ClientRule, { CLIENT_RULE
 pub(crate) static PAIR_CLASSES: Array<u64, { TREES * PAIRS_MAX }, MAPPABLE> = Array::new();
 
 /// Writer: program; daemon, when a number is given to another name. Reader: program, commands.
-/// Size: a theoretical arrival time for each rule that drops are counted for. Full: cannot be. Error: none.
+/// Size: a theoretical arrival time for each rule that drops are counted for, and 64 words that are not used. Full: cannot be. Error: none.
 #[btf_map]
 pub(crate) static RULE_BUDGETS: Array<u64, { RULE_COUNTERS }, MAPPABLE> = Array::new();
 
+/// Writer: daemon (what a fleet may do, and until when), program (what it did). Reader: program, commands.
+/// Size: 63 fleets that are acted on at a time. Full: the next one stays a suggestion, which the daemon tells. Error: none but that of
+/// several budgets that several CPUs charge.
+#[btf_map]
+pub(crate) static FLEETS: Array<FleetSlot, { FLEET_SLOTS }, MAPPABLE> = Array::new();
+
+/// Writer: daemon. Reader: program, for sources without an entry while a fleet is acted on; commands.
+/// Size: 131,072 members of fleets that are acted on; 2 MB, and memory for those that there are. Full: the daemon leaves members out, and tells.
+/// Error: a member whose set is full is charged to the overflow budget instead.
+#[btf_map]
+pub(crate) static FLEET_MEMBERS: HashMap<FleetMember, u64, { FLEET_MEMBERS_MAX }, NO_PREALLOC> =
+    HashMap::new();
+
+/// Writer: daemon. Reader: program, at a ClientHello while a fleet is known by its keys; commands.
+/// Size: 4,096 pairs of fingerprints; memory for those that there are. Full: the daemon leaves keys out, and tells. Error: none.
+#[btf_map]
+pub(crate) static FLEET_KEYS: HashMap<FleetKey, u64, { FLEET_KEYS_MAX }, NO_PREALLOC> = HashMap::new();
+
 /// Writer: program, each CPU its own; daemon, when a service number is given to another name. Reader: daemon, commands.
-/// Size: 256 services × 36 decisions a CPU. Full: cannot be. Error: none; a reader sums CPUs one after the other.
+/// Size: 256 services × 38 decisions a CPU. Full: cannot be. Error: none; a reader sums CPUs one after the other.
 #[btf_map]
 pub(crate) static VERDICTS: PerCpuArray<ServiceCounters, { SERVICES_MAX }> = PerCpuArray::new();
 
 /// Writer: program, each CPU its own; daemon, when a number is given to another name. Reader: daemon, commands.
-/// Size: 2,560 rules and 256 incident rules × 2 words a CPU. Full: cannot be. Error: none; a reader sums CPUs one after the other.
+/// Size: 2,560 rules, 256 incident rules and 64 fleets × 2 words a CPU. Full: cannot be. Error: none; a reader sums CPUs one after the other.
 #[btf_map]
 pub(crate) static RULE_DROPS: PerCpuArray<RuleDrops, { RULE_COUNTERS }> = PerCpuArray::new();
 

@@ -14,7 +14,7 @@ use crate::{
     account,
     charge::{self, Budgets, Demand, Step},
     policy::Policy,
-    source::{self, Created, Table},
+    source::{self, Created, Owner, Table},
 };
 
 /// Whether a class names any parent. Most do not, and pay one test.
@@ -169,7 +169,7 @@ fn entry(key: &Key, now: u64) -> Option<*mut Way> {
     if let Some(found) = source::find(&place, key) {
         return Some(found.way);
     }
-    match source::create(Table::Parents, key, now, 0, 0) {
+    match source::create(Table::Parents, key, now, Owner::default()) {
         Created::Made(attempt) | Created::Met(attempt) => Some(source::way(&place, attempt)),
         Created::Full => None,
     }

@@ -286,11 +286,32 @@ pub(crate) enum Created {
     Full,
 }
 
+/// What a new entry says of its owner.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Owner {
+    /// The class, and the epoch that gave it.
+    pub(crate) class: u16,
+    pub(crate) epoch: u32,
+    /// Slot of its fleet; 0: none.
+    pub(crate) fleet: u32,
+}
+
+impl Owner {
+    #[inline(always)]
+    fn pack(self) -> u64 {
+        self.class as u64 | (self.fleet as u64) << 16 | (self.epoch as u64) << 32
+    }
+
+    #[inline(always)]
+    fn unpack(word: u64) -> Self {
+        Self { class: word as u16, fleet: (word >> 16) as u16 as u32, epoch: (word >> 32) as u32 }
+    }
+}
+
 /// Makes the entry of a key.
 #[inline(always)]
-pub(crate) fn create(table: Table, key: &Key, now: u64, class: u16, epoch: u32) -> Created {
-    let class_and_epoch = (epoch as u64) << 32 | class as u64;
-    let created = create_entry(key.prefix, key.tag, now, class_and_epoch, table as u64);
+pub(crate) fn create(table: Table, key: &Key, now: u64, owner: Owner) -> Created {
+    let created = create_entry(key.prefix, key.tag, now, owner.pack(), table as u64);
     if created == NO_WAY {
         return Created::Full;
     }
@@ -304,7 +325,7 @@ const NO_WAY: u64 = WAYS as u64;
 /// A bit of what [`create_entry`] returns: the entry was not there before.
 const MADE: u64 = WAYS as u64 * 2;
 
-/// Makes an entry and returns the attempt at which the search meets it, with [`MADE`] or without; or [`NO_WAY`].
+/// Makes an entry and returns the attempt at which the search meets it, with [`MADE`] or without; or [`NO_WAY`]. `owner`: see [`Owner`].
 ///
 /// A function of numbers with external linkage, so that the verifier walks it once and not once for every path to it.
 ///
@@ -312,7 +333,7 @@ const MADE: u64 = WAYS as u64 * 2;
 /// another way. Both search again after they published, so at least one of them sees both: see [`settle_with_others`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn create_entry(prefix: u64, tag: u64, now: u64, class_and_epoch: u64, table: u64) -> u64 {
+extern "C" fn create_entry(prefix: u64, tag: u64, now: u64, owner: u64, table: u64) -> u64 {
     let key = Key { prefix, tag };
     let table = Table::of(table);
     let Some(place) = place_in(table, &key) else { return NO_WAY };
@@ -350,7 +371,8 @@ extern "C" fn create_entry(prefix: u64, tag: u64, now: u64, class_and_epoch: u64
         let idle_since = busy_until(way);
         let mark = atomic::load(word!(way, connections_tat));
         fill(way, key.prefix);
-        let owned = claimed.owned(key.tag, class_and_epoch as u16, (class_and_epoch >> 32) as u32);
+        let Owner { class, epoch, fleet } = Owner::unpack(owner);
+        let owned = claimed.owned(key.tag, class, epoch).with_fleet(fleet);
         // Nobody else changes a claimed word. By a swap since that is a full barrier: what the entry was filled with is
         // seen before it, and the search below reads after it. A plain store may linger in the store buffer, so that
         // two CPUs miss each other.
@@ -397,7 +419,7 @@ pub(crate) fn enter(table: Table, key: &Key, now: u64) -> Option<usize> {
     if let Some(attempt) = attempt_in(table, key) {
         return Some(attempt);
     }
-    match create(table, key, now, 0, 0) {
+    match create(table, key, now, Owner::default()) {
         Created::Made(attempt) | Created::Met(attempt) => Some(attempt),
         Created::Full => None,
     }

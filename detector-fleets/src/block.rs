@@ -1,5 +1,7 @@
 //! What is kept of one client in a quarter of an hour, in forty bytes.
 
+use serde::{Deserialize, Serialize};
+
 use crate::{
     limits::{INTERVAL_S, SIZE_BINS, TIME_BINS},
     observation::Observation,
@@ -7,7 +9,7 @@ use crate::{
 };
 
 /// A kind of client, by its place in [`crate::interval::Kinds`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct KindId(pub u32);
 
 /// Stands in [`Block::rtt`] and its like for "no connection of it was timed".
@@ -15,7 +17,7 @@ pub const NOT_TIMED: u8 = u8::MAX;
 
 /// Counts of a histogram of sizes, four bits each, lowest bin lowest. They stop at 15, and where one would go beyond, all are halved
 /// first: what is kept is which sizes are frequent.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sizes(pub u64);
 
 impl Sizes {
@@ -63,7 +65,7 @@ impl Sizes {
 }
 
 /// One client in one interval, or in several.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Block {
     /// Who.
     pub source: Source,

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use foldhash::fast::RandomState;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     block::Block,
@@ -14,7 +15,7 @@ use crate::{
 };
 
 /// What the sources of a cell have in common.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Common {
     /// Nothing: all of the service.
     Service,
@@ -75,7 +76,7 @@ impl Common {
 }
 
 /// What is known of the way to a client. Not how long it is: exits of one actor are at all distances.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Way {
     /// Nothing: no handshake was timed.
     Unknown,
@@ -97,7 +98,7 @@ impl Way {
 }
 
 /// A cell, by what its sources have in common at a service.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Cell {
     /// Where.
     pub service: ServiceId,
@@ -106,7 +107,7 @@ pub struct Cell {
 }
 
 /// Sources of a cell, by the categories of what they did.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
     /// How many.
     pub sources: u32,

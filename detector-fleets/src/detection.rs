@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 
+use serde::{Deserialize, Serialize};
+
 use crate::{
     alarm::{self, Finding},
     block::Block,
@@ -63,11 +65,12 @@ pub struct Look {
 }
 
 /// A window that is to be learned from.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct Lesson {
     /// Number of the interval in which it is learned.
     due: u64,
     window: usize,
+    #[serde(with = "crate::ordered")]
     cells: Cells,
     clean: BTreeMap<ServiceId, Clean>,
 }
@@ -76,10 +79,11 @@ struct Lesson {
 type CleanWindows = BTreeMap<ServiceId, VecDeque<Clean>>;
 
 /// The state of detection.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Detection {
     kinds: Kinds,
     /// What follows from the kinds.
+    #[serde(skip)]
     projections: Projections,
     seen: Seen,
     open: Option<OpenInterval>,
@@ -89,9 +93,11 @@ pub struct Detection {
     lessons: VecDeque<Lesson>,
     clean: [CleanWindows; WINDOWS.len()],
     /// What follows from the clean windows, of services that were asked for it.
+    #[serde(skip)]
     users: [BTreeMap<ServiceId, Users>; WINDOWS.len()],
     fleets: Fleets,
     /// In which interval each service was first seen.
+    #[serde(with = "crate::ordered")]
     began: HashMap<ServiceId, u64>,
     /// Cells with an alarm, and in which interval it was last.
     alarmed: Vec<(Cell, u64)>,
@@ -280,6 +286,23 @@ impl Detection {
     /// The fleets that were found, by number, also those that are quiet.
     pub fn fleets(&self) -> impl Iterator<Item = &Fleet> {
         self.fleets.iter()
+    }
+
+    /// Numbers of fleets up to this one were given before, by a memory that was lost: the next one has a higher one.
+    pub const fn number_fleets_after(&mut self, last: u64) {
+        self.fleets.number_after(last);
+    }
+
+    /// Members that found no room, in all.
+    pub const fn left_out(&self) -> u64 {
+        self.fleets.left_out()
+    }
+
+    /// From when on a fleet may be found at a service, seconds since the Unix epoch: when the first window was learned from in which
+    /// known sources could be told from new ones. `None`: nothing was seen of it.
+    pub fn learned_from_s(&self, service: ServiceId) -> Option<u64> {
+        let began = self.began.get(&service)?;
+        Some((began + NEW_S / INTERVAL_S + LEARNED_AFTER) * INTERVAL_S)
     }
 
     /// The kinds of client that blocks and cells are of.

@@ -1,5 +1,7 @@
 //! Why something is taken for a fleet, in sentences with numbers, and what innocent thing it could be.
 
+use serde::{Deserialize, Serialize};
+
 use crate::{
     alarm::{FAMILY_MIN, Finding},
     cells::Cell,
@@ -23,7 +25,7 @@ pub const PROXIED_MIN: f64 = 0.5;
 pub const SYNCHRONY_MIN: f64 = 0.6;
 
 /// What a family says of a fleet.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Statement {
     /// Which; `None`: novelty, which opens the gate and never counts as one of the two that an alarm needs.
     pub family: Option<Family>,
@@ -38,7 +40,7 @@ pub struct Statement {
 }
 
 /// What is innocent and looks like it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Innocent {
     /// Devices or an app that were launched: uniform, new, and straight from where they are.
     Launch,
@@ -66,7 +68,7 @@ impl Innocent {
 }
 
 /// Why something is taken for a fleet.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Explanation {
     /// The cell with the most evidence.
     pub cell: Cell,

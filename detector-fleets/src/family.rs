@@ -1,9 +1,11 @@
 //! Families of evidence: into which category of each a source falls, by what it did in a window.
 
+use serde::{Deserialize, Serialize};
+
 use crate::block::{Block, NOT_TIMED, Sizes};
 
 /// A family of evidence. All are *hard*: what they see is not that a population is new, but that it is not a population of users.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[repr(u8)]
 pub enum Family {
     /// How much each source did, and for how long: users differ by orders of magnitude, those of one actor do not.
@@ -91,6 +93,14 @@ pub fn volume(did: &Block) -> usize {
     ((u32::BITS - (volume - 1).leading_zeros()) as usize).min(VOLUMES - 1)
 }
 
+/// How much is done in a category of [`Family::Homogeneity`], connections: the middle of its class, of the open one its beginning.
+pub fn volume_of(category: usize) -> f64 {
+    let class = (category / LIVES).min(VOLUMES - 1) as i32;
+    let last = 2_f64.powi(class);
+    let first = if class == 0 { 1.0 } else { last / 2.0 + 1.0 };
+    if class as usize == VOLUMES - 1 { first } else { f64::midpoint(first, last) }
+}
+
 /// The class of how long it did so.
 pub fn life(did: &Block) -> usize {
     [1, 5, 30, 120].iter().filter(|&&minutes| did.life_minutes() >= minutes).count()
@@ -117,11 +127,6 @@ const HELLO_GAP_STARTS: [u8; HELLO_GAPS - 2] = [3, 5, 6, 7, 8, 9, 10];
 pub const fn is_proxied(path: usize) -> bool {
     let (hello, finish) = (path / FINISH_GAPS, path % FINISH_GAPS);
     hello >= 4 && hello < HELLO_GAPS - 1 || finish >= 2 && finish < FINISH_GAPS - 1
-}
-
-/// Connections of a source in a category of [`Family::Homogeneity`], about: the middle of the class, and of the last one twice its start.
-pub fn connections(category: usize) -> f64 {
-    [1.0, 2.0, 3.5, 6.5, 12.5, 24.5, 66.0][category / LIVES]
 }
 
 /// The bin of the responses of a category of [`Family::Size`]. `None`: none was seen.
@@ -169,6 +174,8 @@ pub(crate) mod tests {
             [0, 1, 2, 3, 4, 5, 8, 9, 16, 17, 32, 33, 60_000].map(volume),
             [0, 0, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6]
         );
+        let middles: Vec<_> = (0..VOLUMES).map(|class| volume_of(class * LIVES + 2)).collect();
+        assert_eq!(middles, [1.0, 2.0, 3.5, 6.5, 12.5, 24.5, 33.0]);
         let life = |minutes| life(&block(1, minutes, [NOT_TIMED; 3], Sizes(0)));
         assert_eq!([0, 1, 4, 5, 29, 30, 119, 120, 1439].map(life), [0, 1, 1, 2, 2, 3, 3, 4, 4]);
     }

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde::{Deserialize, Serialize};
+
 use crate::{
     alarm::Finding,
     cells::Cell,
@@ -14,6 +16,7 @@ use crate::{
     profile::{Active, Population},
     source::Source,
     traits::{Key, Traits},
+    usage::{self, Usage},
     users::Users,
 };
 
@@ -33,20 +36,33 @@ pub const FORGOTTEN_S: u64 = 14 * 24 * 3600;
 const EARLY: usize = 20;
 
 /// The number of a fleet: no other one has it, and it keeps it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct FleetId(pub u64);
 
 /// What is known of a member.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Member {
     /// When it was last active at the service, seconds since the Unix epoch, to the minute.
     pub last_s: u64,
     /// Its exchanges in the window in which it was last found to be one.
     pub exchanges: u32,
+    /// Its connections in that window, at most 65,535.
+    pub connections: u16,
+    /// Its different ClientHellos in that window, at most 255.
+    pub tls_keys: u8,
+    /// Whether it made more connections in it than all but [`BUSY_SHARE`](crate::limits::BUSY_SHARE) of the users.
+    pub is_busy: bool,
+}
+
+impl Member {
+    /// Whether many clients seem to be behind it, so that what is done to it would be done to all of them.
+    pub fn is_shared(&self) -> bool {
+        usage::is_shared(self.tls_keys, self.is_busy)
+    }
 }
 
 /// One actor behind many sources, as far as it is known.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Fleet {
     /// Its number.
     pub id: FleetId,
@@ -64,10 +80,10 @@ pub struct Fleet {
     pub suspects: Vec<Source>,
     /// Users that are expected among the members that the last look found.
     pub innocents: f64,
-    /// The share of users' connections that is expected to be theirs: what acting on members would cost.
-    pub collateral: f64,
     /// Sources at the service in that look that are users.
     pub users: f64,
+    /// What it uses, what its population normally did, and what acting on it would cost others.
+    pub usage: Usage,
     /// Fingerprints that members are known by, where nearly nobody else has them.
     pub key: Option<Key>,
     /// What members have in common; `None`: none was found.
@@ -91,7 +107,7 @@ impl Fleet {
     pub fn may_be_acted_on(&self) -> bool {
         !self.explanation.is_new_uniform_population
             && self.members.len() >= MEMBERS_MIN
-            && self.collateral <= COLLATERAL_MAX
+            && self.usage.collateral <= COLLATERAL_MAX
     }
 
     fn is_live(&self, now_s: u64) -> bool {
@@ -156,7 +172,7 @@ impl Looked<'_> {
 }
 
 /// The fleets that are known.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Fleets {
     fleets: Vec<Fleet>,
     /// How many there ever were.
@@ -169,6 +185,13 @@ impl Fleets {
     /// All that are not forgotten, by number.
     pub fn iter(&self) -> impl Iterator<Item = &Fleet> {
         self.fleets.iter()
+    }
+
+    /// Numbers up to this one were given before, by a memory that was lost.
+    pub const fn number_after(&mut self, last: u64) {
+        if self.numbered < last {
+            self.numbered = last;
+        }
     }
 
     /// Members that found no room, in all.
@@ -221,7 +244,7 @@ impl Fleets {
             {
                 self.begin(looked, explanation, &group);
                 let place = self.fleets.len() - 1;
-                self.set_members(place, looked, &group, traits);
+                self.set_members(place, looked, alarms, &group, traits);
                 self.fleets[place].cells = cells;
             }
             return;
@@ -236,7 +259,7 @@ impl Fleets {
             fleet.cells = cells;
         }
         if looked.scope(self.fleets[place].first_seen_s) != Scope::More {
-            self.set_members(place, looked, &group, traits);
+            self.set_members(place, looked, alarms, &group, traits);
         }
     }
 
@@ -273,8 +296,8 @@ impl Fleets {
             members: BTreeMap::new(),
             suspects: Vec::new(),
             innocents: 0.0,
-            collateral: 0.0,
             users: 0.0,
+            usage: Usage::default(),
             key: None,
             traits: None,
             decided_s: 0,
@@ -283,7 +306,15 @@ impl Fleets {
         });
     }
 
-    fn set_members(&mut self, place: usize, looked: &Looked<'_>, group: &Group, traits: Option<Traits>) {
+    fn set_members(
+        &mut self,
+        place: usize,
+        looked: &Looked<'_>,
+        alarms: &[&Finding],
+        group: &Group,
+        traits: Option<Traits>,
+    ) {
+        let busy = usage::busy_above(looked.population, &group.members);
         let others: usize = self.fleets.iter().map(|fleet| fleet.members.len()).sum();
         let fleet = &mut self.fleets[place];
         let others = others - fleet.members.len();
@@ -307,13 +338,19 @@ impl Fleets {
                 self.left_out += 1;
                 continue;
             }
-            fleet.members.insert(active.source, Member { last_s, exchanges: active.exchanges });
+            let is_busy = busy.is_some_and(|above| active.connections > above);
+            let Active { exchanges, connections, tls_keys, .. } = *active;
+            fleet.members.insert(active.source, Member { last_s, exchanges, connections, tls_keys, is_busy });
         }
         let is_suspect = |active: &&Active| !fleet.members.contains_key(&active.source);
         fleet.suspects = group.suspects.iter().filter(is_suspect).map(|active| active.source).collect();
         fleet.innocents = group.innocents;
-        fleet.collateral = group.collateral;
         fleet.users = group.users;
+        // A window that has but a part of the fleet says less of it than one that had all of it.
+        if !is_part || fleet.usage.window_s == 0 {
+            let (first_seen_s, before) = (fleet.first_seen_s, &fleet.usage);
+            fleet.usage = Usage::of(looked, alarms, group, traits.as_ref(), first_seen_s, before);
+        }
         if let Some(traits) = traits
             && (group.members.len() >= MEMBERS_MIN || fleet.traits.is_none())
         {
@@ -449,7 +486,17 @@ mod tests {
         let fleet = fleets.iter().next().expect("one fleet");
         assert_eq!(fleet.first_seen_s, 99 * HOUR + 3 * 60, "the window's third minute is its first");
         assert_eq!((fleet.alarmed_at_s, fleet.exchanges()), (100 * HOUR, 6 * MEMBERS_MIN as u64));
-        assert_eq!(fleet.members[&Source::of_v4(1.into())].last_s, 99 * HOUR + 23 * 60);
+        let member = fleet.members[&Source::of_v4(1.into())];
+        assert_eq!(member.last_s, 99 * HOUR + 23 * 60);
+        assert_eq!(
+            (member.connections, member.tls_keys, member.is_busy, member.is_shared()),
+            (1, 1, false, false)
+        );
+        let connections = 3 * MEMBERS_MIN as u64;
+        assert_eq!(
+            (fleet.usage.window_s, fleet.usage.connections, fleet.usage.keys.len()),
+            (HOUR, connections, 1)
+        );
     }
 
     #[test]
@@ -462,8 +509,13 @@ mod tests {
             [(1, vec![0, 1, 2, 3, 4])],
             "a window shorter than it is old takes nobody out"
         );
+        let window_s = |fleets: &Fleets| fleets.iter().next().map(|fleet| fleet.usage.window_s);
+        assert_eq!(window_s(&fleets), Some(HOUR), "that of the first look, when an hour had all of it");
         look(&mut fleets, 104, 6, 0, 3..6, &[1], false);
         assert_eq!(told(&fleets), [(1, vec![3, 4, 5])], "one that has all of it does");
+        assert_eq!(window_s(&fleets), Some(6 * HOUR));
+        look(&mut fleets, 105, 1, 0, 3..6, &[1], true);
+        assert_eq!(window_s(&fleets), Some(6 * HOUR), "an hour has only a part of it now");
         look(&mut fleets, 104, 24, 0, 0..9, &[1], true);
         assert_eq!(told(&fleets), [(1, vec![3, 4, 5])], "one that is longer says nothing of members");
         look(&mut fleets, 200, 1, 0, 50..52, &[], true);

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use foldhash::fast::RandomState;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     cells::{Cell, Cells, Common, Counts},
@@ -15,7 +16,7 @@ use crate::{
 };
 
 /// Numbers of the last times, of which a low quantile is asked.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Recent {
     numbers: Vec<f64>,
     next: usize,
@@ -44,7 +45,7 @@ impl Recent {
 }
 
 /// What is kept of a cell.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct History {
     /// Windows that it was learned from.
     windows: u32,
@@ -146,10 +147,12 @@ impl History {
 }
 
 /// Histories of all cells, for one length of window.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Histories {
+    #[serde(with = "crate::ordered")]
     cells: HashMap<Cell, History, RandomState>,
     /// How little the shares of a family vary from cell to cell of a projection.
+    #[serde(with = "crate::ordered")]
     between: HashMap<(ServiceId, usize), [Recent; Family::ALL.len()], RandomState>,
 }
 

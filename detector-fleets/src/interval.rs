@@ -3,6 +3,7 @@
 use std::collections::{HashMap, hash_map::Entry};
 
 use foldhash::fast::RandomState;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::{
     block::{Block, KindId},
@@ -52,8 +53,22 @@ impl Kinds {
     }
 }
 
+impl Serialize for Kinds {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.kinds.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Kinds {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let kinds = Vec::deserialize(deserializer)?;
+        let numbers = kinds.iter().zip(0..).map(|(kind, number)| (*kind, KindId(number))).collect();
+        Ok(Self { kinds, numbers })
+    }
+}
+
 /// Blocks of one interval, or of the intervals of an hour, in the order of sources and kinds.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Interval {
     /// Number of the interval, or the first one: its start in seconds since the Unix epoch, by [`INTERVAL_S`].
     pub number: u64,
@@ -64,9 +79,10 @@ pub struct Interval {
 }
 
 /// An interval that observations come into.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct OpenInterval {
     number: u64,
+    #[serde(with = "crate::ordered")]
     blocks: HashMap<(Source, KindId), Block, RandomState>,
     lost: u64,
 }

@@ -14,8 +14,10 @@
 //! | is it a fleet? | [`alarm`] |
 //! | who belongs to it? | [`profile`], [`users`], [`mixture`], [`cut`], [`membership`] |
 //! | what do members have in common, and what innocent thing could it be? | [`traits`], [`explanation`] |
+//! | what does it use, what did its population use before, and what would acting on it cost others? | [`usage`] |
 //! | is it the fleet of yesterday? | [`fleet`] |
 //! | how does it all go together? | [`detection`] |
+//! | how is it kept over restarts? | all of it is `serde`'s, [`ordered`] says how tables are |
 //! | how large can it get? | [`limits`] |
 
 pub mod alarm;
@@ -34,11 +36,13 @@ pub mod limits;
 pub mod membership;
 pub mod mixture;
 pub mod observation;
+pub mod ordered;
 pub mod profile;
 pub mod projection;
 pub mod seen;
 pub mod source;
 pub mod span;
 pub mod traits;
+pub mod usage;
 pub mod users;
 pub mod window;

@@ -73,3 +73,16 @@ pub const MEMBER_S: u64 = 24 * 3600;
 
 /// Pairs of fingerprints that are kept of a fleet: the most frequent.
 pub const KINDS_OF_FLEET_MAX: usize = 64;
+
+/// Pairs of fingerprints of a fleet of which it is said how they are used at the service: the most frequent.
+pub const KEYS_OF_USAGE_MAX: usize = 8;
+const _: () = assert!(KEYS_OF_USAGE_MAX <= KINDS_OF_FLEET_MAX);
+
+/// ClientHellos of a source from which on it is taken for the address of many clients.
+pub const SHARED_TLS_KEYS_MIN: u8 = 3;
+
+/// The share of users that are taken for such addresses by their number of connections.
+pub const BUSY_SHARE: f64 = 0.05;
+
+/// The share of a service's sources whose fingerprints are the top ones: those that are acted on by nobody's key alone.
+pub const TOP_SHARE: f64 = 0.9;

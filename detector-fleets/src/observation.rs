@@ -2,13 +2,15 @@
 
 use std::collections::HashMap;
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
 use crate::{
     limits::{SIZE_BINS, TIME_BINS},
     source::Source,
 };
 
 /// A service, by its place in [`Services`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ServiceId(pub u16);
 
 /// The services of observations, each with a number.
@@ -30,14 +32,35 @@ impl Services {
         Some(number)
     }
 
+    /// The names, in the order of their numbers.
+    pub fn names(&self) -> &[String] {
+        &self.names
+    }
+
     /// The name of a service; empty for a number that none has.
     pub fn name(&self, number: ServiceId) -> &str {
         self.names.get(usize::from(number.0)).map_or("", String::as_str)
     }
 }
 
+impl Serialize for Services {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.names.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Services {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut services = Self::default();
+        for name in Vec::<String>::deserialize(deserializer)? {
+            services.number(&name);
+        }
+        Ok(services)
+    }
+}
+
 /// Which software and which system a client seems to be: its fingerprints, at a service.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Kind {
     /// Where it is a client.
     pub service: ServiceId,
@@ -48,7 +71,7 @@ pub struct Kind {
 }
 
 /// One row of a recording: who was active in an epoch. Counts are those of the epoch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Observation {
     /// Start of the epoch, seconds since the Unix epoch.
     pub time_s: u64,

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use foldhash::fast::RandomState;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     block::{Block, KindId},
@@ -15,7 +16,7 @@ use crate::{
 };
 
 /// What a source did at a service in a window, by categories.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Profile {
     /// Its client with the most connections.
     pub kind: KindId,
@@ -48,6 +49,10 @@ pub struct Active {
     pub profile: u32,
     /// Exchanges at the service.
     pub exchanges: u32,
+    /// Connections there, at most 65,535.
+    pub connections: u16,
+    /// Different ClientHellos there, those over QUIC by their shape, at most 255. Unknown ones do not count.
+    pub tls_keys: u8,
     /// First minute of the window in which it was active.
     pub first_minute: u16,
     /// Last one.
@@ -65,6 +70,8 @@ pub struct Population {
     /// The sources by address.
     pub sources: Vec<Active>,
 }
+
+const _: () = assert!(size_of::<Active>() == 32);
 
 impl Population {
     /// The blocks of a source at a service, in the window that the population is of.
@@ -87,7 +94,7 @@ pub fn populations(
     is_wanted: impl Fn(ServiceId) -> bool,
 ) -> BTreeMap<ServiceId, Population> {
     let mut found: BTreeMap<ServiceId, (Population, HashMap<Profile, u32, RandomState>)> = BTreeMap::new();
-    let mut services = Vec::new();
+    let (mut services, mut tls_keys) = (Vec::new(), Vec::new());
     let mut first_block = 0;
     for blocks in window.chunk_by(|one, next| one.source == next.source) {
         services.clear();
@@ -97,7 +104,11 @@ pub fn populations(
         services.dedup();
         for &service in &services {
             let clients = blocks.iter().filter(|block| kinds.kind(block.kind).service == service);
-            let Some((profile, did)) = Profile::of(clients) else { continue };
+            let Some((profile, did)) = Profile::of(clients.clone()) else { continue };
+            tls_keys.clear();
+            tls_keys.extend(clients.map(|block| kinds.kind(block.kind).tls_key).filter(|key| *key != 0));
+            tls_keys.sort_unstable();
+            tls_keys.dedup();
             let (population, numbers) = found.entry(service).or_default();
             let next = population.profiles.len() as u32;
             let number = *numbers.entry(profile).or_insert(next);
@@ -109,6 +120,8 @@ pub fn populations(
                 source: did.source,
                 profile: number,
                 exchanges: did.exchanges.into(),
+                connections: did.connections,
+                tls_keys: u8::try_from(tls_keys.len()).unwrap_or(u8::MAX),
                 first_minute: did.first_minute,
                 last_minute: did.last_minute,
                 first_block,
@@ -121,7 +134,7 @@ pub fn populations(
 }
 
 /// Profiles of a window in which nothing was found, of all its sources or of every so manieth.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Clean {
     /// Profiles, each once, in their order, and how many sources had it; estimated where not all were kept.
     pub profiles: Box<[(Profile, f32)]>,
@@ -183,10 +196,21 @@ mod tests {
         let both = Block { connections: 4, ..block(4, 0, [6, 2, 6], Sizes(2)) };
         assert_eq!(profile.categories, Family::ALL.map(|family| family.category(&both) as u16));
         assert_eq!(of_web.sources.iter().map(|active| active.exchanges).collect::<Vec<_>>(), [4, 1]);
+        let clients = of_web.sources.iter().map(|active| (active.connections, active.tls_keys));
+        assert_eq!(clients.collect::<Vec<_>>(), [(4, 2), (1, 1)]);
         let blocks = Population::blocks(&of_web.sources[0], &window, &kinds, WEB);
         assert_eq!(blocks.map(|block| block.kind).collect::<Vec<_>>(), [fresh, resumed]);
         assert_eq!(found[&API].sources.len(), 1);
         assert_eq!(populations(&window, &kinds, |service| service == API).len(), 1);
+    }
+
+    #[test]
+    fn clienthellos_are_counted_once_whatever_the_syn_and_unknown_ones_are_not() {
+        let mut kinds = Kinds::default();
+        let mut kind = |syn_key, tls_key| kinds.number(Kind { service: WEB, syn_key, tls_key });
+        let window = [kind(9, 1), kind(8, 1), kind(9, 2), kind(9, 0)]
+            .map(|kind| Block { kind, ..block(1, 0, [6, 2, 6], Sizes(1)) });
+        assert_eq!(populations(&window, &kinds, |_| true)[&WEB].sources[0].tls_keys, 2);
     }
 
     #[test]

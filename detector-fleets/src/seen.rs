@@ -6,6 +6,8 @@
 //!
 //! Ages are steps of six hours for a new source, until it is a day old, and days since the last time for a known one.
 
+use serde::{Deserialize, Serialize};
+
 use crate::{
     limits::{NEW_S, PLACES_PER_SOURCE_HUNDREDTHS, REMEMBERED_DAYS},
     observation::ServiceId,
@@ -35,7 +37,7 @@ const OLDEST: u16 = KNOWN + REMEMBERED_DAYS as u16 - 1;
 const _: () = assert!(OLDEST <= AGE_MASK && NEW_S.is_multiple_of(STEP_S) && STEP_S * 4 == 86_400);
 
 /// The memory of sources.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Seen {
     places: Vec<[u16; PLACES]>,
     secret: u64,

@@ -6,9 +6,11 @@ use std::{
     str::FromStr,
 };
 
+use serde::{Deserialize, Serialize};
+
 /// A source: an IPv4 address, or an IPv6 /64 by its upper half. In one number, since there are millions: those of IPv4 are below 2^32, and
 /// no /64 is, since `::/32` is reserved (RFC 4291, 2.4).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Source(u64);
 
 /// What is not a source.

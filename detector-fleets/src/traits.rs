@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use foldhash::fast::RandomState;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     family::{self, Family},
@@ -22,7 +23,7 @@ const KEY_OF_MEMBERS_MIN: f64 = 0.5;
 pub const SYNCHRONOUS_MINUTES: usize = 3;
 
 /// Fingerprints of a client that nearly nobody else has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Key {
     /// That of the ClientHello.
     pub tls_key: u64,
@@ -31,7 +32,7 @@ pub struct Key {
 }
 
 /// What members have in common.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Traits {
     /// Fingerprints by their share of the members, the most frequent first, at most [`KINDS_OF_FLEET_MAX`].
     pub keys: Vec<(Key, f64)>,

@@ -1,6 +1,7 @@
 //! The command line.
 
 mod api;
+mod fleets;
 mod guard;
 mod incident;
 mod look;
@@ -18,6 +19,7 @@ use crate::{
     kernel::pins::{DEFAULT_ROOT, Pins},
 };
 pub use api::{ApiArgs, ApiPath, DEFAULT_SOCKET, EventsArgs, NoticeArgs, TcpArgs, TokenArgs, WebhookUrl};
+pub use fleets::FleetsArgs;
 pub use guard::{GuardArgs, PlanArgs, TrafficArgs, VictimsArgs};
 pub use incident::{IncidentArgs, ThrottleArgs, UndoArgs};
 pub use look::{ExplainArgs, FingerprintArgs, ReplayArgs, TopArgs, TopFingerprintsArgs, TopOf};
@@ -99,7 +101,7 @@ pub enum Command {
     Rules(ReadArgs),
     /// Say what is enforced, where, and how full the tables are. Works with the daemon dead.
     #[command(after_help = look::STATUS_NOTES)]
-    Status(ReadArgs),
+    Status(WriteArgs),
     /// Say how an address stands: class, rule, every budget and what is left of it. Works with the daemon dead.
     #[command(after_help = look::EXPLAIN_NOTES)]
     Explain(ExplainArgs),
@@ -109,6 +111,9 @@ pub enum Command {
     /// Show the sources that are dropped, or would be in mode enforce: whom a rule hurts. Works with the daemon dead.
     #[command(after_help = guard::VICTIMS_NOTES)]
     Victims(VictimsArgs),
+    /// Tell of fleets, one actor behind many sources: who belongs to them, and what speaks for it. Works with the daemon dead.
+    #[command(after_help = fleets::FLEETS_NOTES)]
+    Fleets(FleetsArgs),
     /// Follow what happens: sampled drops, reloads, trials and rules that end. Asks the running daemon.
     #[command(after_help = api::EVENTS_NOTES)]
     Events(EventsArgs),
@@ -158,12 +163,13 @@ impl Command {
             Self::Block(args) | Self::Allow(args) => args.change.write.read.json,
             Self::Undo(args) => args.change.write.read.json,
             Self::Rules(args) => args.json,
-            Self::Status(args) => args.json,
-            Self::Explain(args) => args.read.json,
+            Self::Status(args) => args.read.json,
+            Self::Explain(args) => args.write.read.json,
             Self::Top(args) => match &args.of {
                 None => args.read.json,
                 Some(TopOf::Fingerprints(args)) => args.read.json,
             },
+            Self::Fleets(args) => args.write.read.json,
             Self::Events(args) => args.json,
             Self::Token(args) => args.json,
             Self::Record(args) => args.read.json,

@@ -4,6 +4,7 @@
 //! touches maps and only [`clock`] reads time. What changes a policy goes through [`change`], which records it in the
 //! [`history`].
 
+pub mod actions;
 pub mod api;
 pub mod assembly;
 pub mod capture;
@@ -13,6 +14,7 @@ pub mod clock;
 pub mod commands;
 pub mod daemon;
 pub mod fingerprint;
+pub mod fleets;
 pub mod guard;
 pub mod hexadecimal;
 pub mod history;

@@ -54,6 +54,7 @@ fn execute(cli: &Cli) -> Result<u8, Failure> {
         Command::Status(args) => commands::status::status(args),
         Command::Explain(args) => commands::explain::explain(args),
         Command::Top(args) => commands::top::top(args),
+        Command::Fleets(args) => commands::fleets::fleets(args),
         Command::Events(args) => commands::events::events(args),
         Command::Token(args) => commands::token::token(args),
         Command::Completions(args) => commands::completions::completions(args),

@@ -93,7 +93,7 @@ fn assert_same(one: &Tables, other: &Tables) {
 
 /// What a [`Policy`] promises to whoever relies on it.
 fn assert_promised(policy: &Policy) {
-    let Policy { mode: _, allow, services, profiles, rules } = policy;
+    let Policy { mode: _, allow, services, profiles, rules, fleets: _ } = policy;
     assert!(services.len() <= SERVICES_MAX && profiles.len() <= PROFILES_MAX && rules.len() <= RULES_MAX);
     assert_prefixes(allow);
     assert_names(services.iter().map(|service| service.name.as_str()));

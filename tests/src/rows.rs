@@ -28,6 +28,7 @@ use detector_common::{
 use detector_user::{
     kernel::{
         exemplar::Exemplar,
+        fleets,
         load::{HANDSHAKES, PROGRAM},
         maps::Maps,
         read,
@@ -143,6 +144,7 @@ impl Rig {
             },
         );
         rig.take_exemplars();
+        fleets::end_all(&mut rig.bench_mut().loaded.maps).expect("no fleet stays");
         rig.bench_mut().manifest = Manifest::default();
         rig
     }

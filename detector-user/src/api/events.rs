@@ -16,10 +16,11 @@ use tokio_stream::{
 };
 
 use super::{
-    Api,
+    Api, App,
     caller::Caller,
     input::Input,
     limits::{FOLLOWERS_MAX, FOLLOWERS_OF_ONE_MAX},
+    permits::Permit,
     refusal::Refusal,
 };
 use crate::daemon::feed::{Entry, Event, EventKind, Feed};
@@ -32,7 +33,7 @@ pub(super) struct Wanted {
     /// Kinds, with commas between; all without.
     #[param(example = "drop,reload")]
     kind: Option<String>,
-    /// Of drops and fingerprints, only those of this service.
+    /// Of drops, fingerprints and fleets, only those of this service.
     service: Option<String>,
 }
 
@@ -60,6 +61,7 @@ fn is_wanted(entry: &Entry, kinds: &[EventKind], service: Option<&str>) -> bool 
         (Event::Drop(dropped), Some(service)) => dropped.service == service,
         (Event::Fingerprint { service: of, .. }, Some(service)) => of == service,
         (Event::FingerprintConflict { service: of, .. }, Some(service)) => of == service,
+        (Event::Fleet(fleet), Some(service)) => fleet.service == service,
         _ => true,
     };
     is_of_kind && is_of_service
@@ -76,6 +78,26 @@ fn entries(feed: &Feed, kinds: &[EventKind]) -> Entries {
     Box::pin(others)
 }
 
+/// Admits a follower: what it holds until it goes away, and whether it still may follow.
+pub(super) fn admit(
+    app: &App,
+    caller: Caller,
+) -> Result<([Permit; 2], impl Fn() -> bool + Send + 'static), Refusal> {
+    let full = |message| Refusal::new(StatusCode::SERVICE_UNAVAILABLE, message);
+    let of_one = app.followers_of_each.try_take(&caller.who).ok_or_else(|| {
+        full(format!("{FOLLOWERS_OF_ONE_MAX} followers of yours follow already: end one of them first"))
+    })?;
+    let of_all = app.followers.try_take();
+    let of_all =
+        of_all.ok_or_else(|| full(format!("{FOLLOWERS_MAX} follow already: end one of them first")))?;
+    let tokens = app.tokens.clone();
+    let is_admitted = move || match (&caller.token, &tokens) {
+        (Some(token), Some(tokens)) => tokens.has(token),
+        _ => true,
+    };
+    Ok(([of_one, of_all], is_admitted))
+}
+
 /// Follow what happens: an object a line, until the daemon ends. A follower that is too slow is told how many it missed.
 #[utoipa::path(
     get,
@@ -89,19 +111,7 @@ pub(super) async fn events(
     Input(Query(wanted)): Input<Query<Wanted>>,
 ) -> Result<Response, Refusal> {
     let kinds = wanted.kinds()?;
-    let full = |message| Refusal::new(StatusCode::SERVICE_UNAVAILABLE, message);
-    let of_one = app.followers_of_each.try_take(&caller.who).ok_or_else(|| {
-        full(format!("{FOLLOWERS_OF_ONE_MAX} followers of yours follow already: end one of them first"))
-    })?;
-    let of_all = app.followers.try_take();
-    let of_all =
-        of_all.ok_or_else(|| full(format!("{FOLLOWERS_MAX} follow already: end one of them first")))?;
-    let permits = [of_one, of_all];
-    let tokens = app.tokens.clone();
-    let is_admitted = move || match (&caller.token, &tokens) {
-        (Some(token), Some(tokens)) => tokens.has(token),
-        _ => true,
-    };
+    let (permits, is_admitted) = admit(&app, caller)?;
     let lines = entries(&app.running.feed, &kinds)
         .map(|entry| {
             entry.unwrap_or_else(|BroadcastStreamRecvError::Lagged(events)| {

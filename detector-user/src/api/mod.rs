@@ -10,6 +10,7 @@ pub(crate) mod caller;
 mod changes;
 mod document;
 mod events;
+mod fleets;
 mod input;
 pub mod limits;
 mod permits;
@@ -119,6 +120,9 @@ fn endpoints() -> OpenApiRouter<Api> {
         .routes(routes!(reads::openapi))
         .routes(routes!(reads::version))
         .routes(routes!(events::events))
+        .routes(routes!(fleets::fleets))
+        .routes(routes!(fleets::fleet))
+        .routes(routes!(fleets::members))
         .routes(routes!(records::versions))
         .routes(routes!(records::difference))
         .routes(routes!(records::audit_log))

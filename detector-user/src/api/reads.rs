@@ -53,7 +53,8 @@ pub(super) async fn beside<T: Send + 'static>(
 /// What is enforced, where, and how full the tables are.
 #[utoipa::path(get, path = "/v1/status", responses((status = OK, description = "How things stand.", body = commands::status::Answer)))]
 pub(super) async fn status(State(app): State<Api>) -> Answer<commands::status::Answer> {
-    beside(&app, |running| commands::status::answer(&running.pins)).await
+    beside(&app, |running| commands::status::answer(&running.pins, Some(&running.fleets.told().detection)))
+        .await
 }
 
 /// The rules: what they do, what they refused so far, when they end.
@@ -148,7 +149,11 @@ pub(super) async fn explain(
     State(app): State<Api>,
     Input(Path(address)): Input<Path<IpAddr>>,
 ) -> Answer<explains::Answer> {
-    of_maps(&app, move |maps, _| explains::answer(maps, address)).await
+    beside(&app, move |running| {
+        let maps = Maps::pinned(&running.pins.loaded()?, Access::Read)?;
+        explains::answer(&maps, address, &running.fleets.told())
+    })
+    .await
 }
 
 /// The names of the active policy.

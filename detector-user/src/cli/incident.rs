@@ -84,7 +84,7 @@ pub struct IncidentArgs {
 #[derive(Debug, Args)]
 pub struct ThrottleArgs {
     /// Packets of each source, like 100/s or 600/min.
-    #[arg(long, value_name = "RATE", required_unless_present_any = ["bytes", "connections", "handshakes"])]
+    #[arg(long, value_name = "RATE")]
     pub rate: Option<String>,
     /// Packets that a source may send at once after a pause; without it, those of a second. Where packets are not limited:
     /// handshakes or connections.

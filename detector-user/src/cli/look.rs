@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use detector_common::limits::{FINGERPRINTS, SOURCES_DEFAULT, SOURCES_MAX};
 
-use super::ReadArgs;
+use super::{ReadArgs, WriteArgs};
 use crate::commands::top::fingerprints::Of;
 
 pub(super) const STATUS_NOTES: &str = "\
@@ -75,9 +75,9 @@ Examples:
 pub struct ExplainArgs {
     /// An IPv4 or IPv6 address.
     pub address: std::net::IpAddr,
-    /// Where the maps are, and how to answer.
+    /// Where the maps are, where fleets are told of, and how to answer.
     #[command(flatten)]
-    pub read: ReadArgs,
+    pub write: WriteArgs,
 }
 
 /// `top`.

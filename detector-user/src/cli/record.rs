@@ -43,13 +43,15 @@ pub struct RecordArgs {
 
 pub(super) const HUNT_NOTES: &str = "\
 Works on recordings of `detector record`, of one node or of several, and needs no root. It first
-learns what is usual at a service: of windows of a day that takes five days, of an hour two. A
-fleet is told as it was when the recordings ended. Fleets that are found in simulated rows say
+learns what is usual at a service: of windows of a day that takes five days, of an hour two; with
+--state it goes on where another one ended. An epoch counts as a minute of that time, however long
+it is: in recordings of one-second epochs, days last 24 minutes. A fleet is told as it was when the recordings ended. Fleets that are found in simulated rows say
 nothing certain about real ones; there is no public set of both.
 
 Examples:
   detector hunt /var/lib/detector/observations
-  detector hunt monday.parquet tuesday.parquet --json | jq -r '.fleets[].members[]'";
+  detector hunt monday.parquet tuesday.parquet --json | jq -r '.fleets[].members[]'
+  detector hunt january --save-state learned && detector hunt february --state learned";
 
 /// `hunt`.
 #[derive(Debug, Args)]
@@ -60,6 +62,12 @@ pub struct HuntArgs {
     /// Sources to remember for two weeks, each at each service: 2.4 bytes for each.
     #[arg(long, value_name = "N", default_value_t = 20_000_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
     pub sources: u64,
+    /// Begin with what was learned before: a file that --save-state wrote.
+    #[arg(long, value_name = "FILE")]
+    pub state: Option<PathBuf>,
+    /// Keep what was learned in this file, for --state, or for a daemon to begin with.
+    #[arg(long, value_name = "FILE")]
+    pub save_state: Option<PathBuf>,
     /// Answer as JSON.
     #[arg(long)]
     pub json: bool,

@@ -6,7 +6,7 @@ use clap::Args;
 use detector_common::limits::{SOURCES_DEFAULT, SOURCES_MAX};
 
 use super::{ApiArgs, NoticeArgs, StateArgs};
-use crate::{guard::Share, kernel::pins::DEFAULT_ROOT, traffic::DEFAULT_RUN_DIRECTORY};
+use crate::{fleets::Scale, guard::Share, kernel::pins::DEFAULT_ROOT, traffic::DEFAULT_RUN_DIRECTORY};
 
 pub(super) const RUN_NOTES: &str = "\
 SIGHUP reads the policy again; a bad one is logged and changes nothing.
@@ -50,6 +50,13 @@ pub struct RunArgs {
     /// Share of the packets of the last minute that a reload on SIGHUP, or a change over the API, may newly drop.
     #[arg(long, value_name = "SHARE", default_value = "5%")]
     pub max_drop: Share,
+    /// Length of an epoch in which fleets are looked for, from 100ms to 1h. What is usual is learned over so many epochs: with 60s a day
+    /// of it is a day, with 1s it is 24 minutes, as for a demonstration.
+    #[arg(long, value_name = "TIME", default_value = "60s")]
+    pub fleet_epoch: Scale,
+    /// Where to write who belongs to which fleet, as CSV; written anew when that changed, at most once an epoch.
+    #[arg(long, value_name = "FILE")]
+    pub fleet_feed: Option<PathBuf>,
     /// Keep filtering after SIGTERM: leave program, links and maps in the kernel.
     #[arg(long)]
     pub keep: bool,

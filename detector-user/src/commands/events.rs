@@ -18,7 +18,7 @@ use tokio::net::UnixStream;
 use super::{EXIT_DONE, Failure};
 use crate::{
     cli::EventsArgs,
-    daemon::feed::{Dropped, Entry, Event, Need},
+    daemon::feed::{Dropped, Entry, Event, FleetEvent, FleetNews, Need},
 };
 
 /// Bytes that a refusal and a line may have.
@@ -166,11 +166,23 @@ fn text(entry: &Entry) -> String {
                 rules => format!("rules {} act", rules.join(", ")),
             }
         ),
+        Event::Fleet(fleet) => fleet_text(fleet),
         Event::Degraded { what, subject, reason } => format!("{}: {reason}", need_text(*what, subject)),
         Event::Recovered { what, subject } => format!("no more: {}", need_text(*what, subject)),
         Event::Missed { events } => format!("{events} events were missed: this follower is too slow"),
     };
     format!("{time} {what}")
+}
+
+fn fleet_text(fleet: &FleetEvent) -> String {
+    let uniform = if fleet.is_new_uniform_population { " (maybe devices that were launched)" } else { "" };
+    let FleetEvent { id, service, members, news, says, .. } = fleet;
+    match news {
+        FleetNews::Ended => format!("fleet {id} at service {service} ended: no alarm for a day of detection"),
+        news => {
+            format!("fleet {id} at service {service}: {}, {members} members{uniform}: {says}", news.name())
+        }
+    }
 }
 
 fn need_text(what: Need, subject: &str) -> String {

@@ -14,15 +14,15 @@ use detector_common::{
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{EXIT_DONE, Failure, duration, mode_name, print_json, print_line, table, version_name};
+use super::{EXIT_DONE, Failure, duration, mode_name, print_json, print_line, table, version_name, warn};
 use crate::{
     cli::ExplainArgs,
     clock,
+    fleets::{Found, Store, Told, membership::Confidence, told},
     kernel::{
         client_rules::rule_about,
         mapped::Access,
         maps::Maps,
-        pins::Pins,
         probe::probe,
         read::{self, Active, ReadError, Rules},
     },
@@ -45,6 +45,21 @@ pub struct Answer {
     pub version: u64,
     /// How it stands at each service.
     pub services: Vec<Standing>,
+    /// The fleets that it belongs to, or may.
+    pub fleets: Vec<InFleet>,
+}
+
+/// A fleet that a source belongs to.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct InFleet {
+    /// Its number, see `detector fleets`.
+    pub id: String,
+    /// Its target.
+    pub service: String,
+    /// Whether it is a member, or may be.
+    pub confidence: Confidence,
+    /// Its last alarm.
+    pub last_alarm: String,
 }
 
 /// How the source stands at one service.
@@ -137,9 +152,15 @@ pub struct BudgetState {
 /// Explains an address.
 pub fn explain(args: &ExplainArgs) -> Result<u8, Failure> {
     probe()?;
-    let maps = Maps::pinned(&Pins::new(&args.read.pins).loaded()?, Access::Read)?;
-    let answer = answer(&maps, args.address)?;
-    if args.read.json {
+    let maps = Maps::pinned(&args.write.pins().loaded()?, Access::Read)?;
+    // Who is told of fleets by nobody is explained all the same.
+    let directory = Store::directory(args.write.history().directory(), &args.write.read.pins);
+    let told = told::read(&directory).unwrap_or_else(|error| {
+        warn(&format!("whether it belongs to a fleet is not known: {error}"));
+        None
+    });
+    let answer = answer(&maps, args.address, &told.unwrap_or_default())?;
+    if args.write.read.json {
         print_json(&answer)?;
     } else {
         print_line(&text(&answer));
@@ -152,7 +173,7 @@ pub fn explain(args: &ExplainArgs) -> Result<u8, Failure> {
 /// # Errors
 ///
 /// There is none, or the maps cannot be read.
-pub fn answer(maps: &Maps, address: IpAddr) -> Result<Answer, Failure> {
+pub fn answer(maps: &Maps, address: IpAddr, told: &Told) -> Result<Answer, Failure> {
     let asked = address;
     let address = Address::from(asked);
     let (clients, names) = (clients::of_address(maps, address), clients::Names::of(maps));
@@ -178,7 +199,23 @@ pub fn answer(maps: &Maps, address: IpAddr) -> Result<Answer, Failure> {
         Ok((active.policy_epoch(), rules.manifest.version, services))
     })?;
     let source = source_prefix(Unit::of_source(address.family), address.high).to_string();
-    Ok(Answer { address: asked, source, policy, version, services })
+    let fleets = fleets_of(told, &source);
+    Ok(Answer { address: asked, source, policy, version, services, fleets })
+}
+
+/// The fleets that a source belongs to, or may.
+fn fleets_of(told: &Told, source: &str) -> Vec<InFleet> {
+    let is_in = |sources: &[String]| sources.iter().any(|one| one == source);
+    let of_fleet = |fleet: &Found| {
+        let confidence = match (is_in(&fleet.members), is_in(&fleet.suspects)) {
+            (true, _) => Confidence::Member,
+            (false, true) => Confidence::Suspect,
+            (false, false) => return None,
+        };
+        let (id, service, last_alarm) = (fleet.id.clone(), fleet.service.clone(), fleet.last_alarm.clone());
+        Some(InFleet { id, service, confidence, last_alarm })
+    };
+    told.report.fleets.iter().filter_map(of_fleet).collect()
 }
 
 fn standing(
@@ -339,6 +376,14 @@ fn text(answer: &Answer) -> String {
         answer.source,
         version_name(answer.version, answer.policy)
     )];
+    lines.extend(answer.fleets.iter().map(|fleet| {
+        let what = match fleet.confidence {
+            Confidence::Member => "a member",
+            Confidence::Suspect => "a suspect",
+        };
+        let InFleet { id, service, last_alarm, .. } = fleet;
+        format!("{what} of fleet {id} at service {service}, last alarm {last_alarm}: `detector fleets {id}`")
+    }));
     for standing in &answer.services {
         let by = match (&standing.rule, &standing.profile) {
             (Some(rule), Some(profile)) => format!(" by rule {rule}, profile {profile}"),

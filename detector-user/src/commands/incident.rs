@@ -17,7 +17,7 @@ use crate::{
     history::{Author, Origin},
     kernel::{mapped::Access, maps::Maps, probe::probe},
     policy::{
-        Budget, Budgets,
+        Budget, Budgets, Matches,
         incident::{
             IncidentAction, throttle_of_bytes, throttle_of_connections, throttle_of_handshakes,
             throttle_of_packets,
@@ -100,19 +100,24 @@ pub fn throttle(args: &ThrottleArgs) -> Result<u8, Failure> {
         connections: connections.as_deref(),
         handshakes: handshakes.as_deref(),
     };
-    let budgets = budgets(&rates)?.unwrap_or_default();
+    let matches = matches(incident)?;
+    let budgets = budgets(&rates)?.ok_or_else(|| {
+        Failure::invalid(
+            "a throttle without a rate: give --rate, --bytes, --connections or --handshakes, like 100/s",
+        )
+    })?;
     let action = if *shared { IncidentAction::ThrottleShared } else { IncidentAction::Throttle };
-    add_and_tell(incident, action(budgets))
+    add_and_tell(incident, matches, action(budgets))
 }
 
 /// Blocks targets.
 pub fn block(args: &IncidentArgs) -> Result<u8, Failure> {
-    add_and_tell(args, IncidentAction::Block)
+    add_and_tell(args, matches(args)?, IncidentAction::Block)
 }
 
 /// Lets targets pass.
 pub fn allow(args: &IncidentArgs) -> Result<u8, Failure> {
-    add_and_tell(args, IncidentAction::Allow)
+    add_and_tell(args, matches(args)?, IncidentAction::Allow)
 }
 
 /// Takes rules back.
@@ -135,14 +140,19 @@ pub fn undo(args: &UndoArgs) -> Result<u8, Failure> {
     Ok(EXIT_DONE)
 }
 
-fn add_and_tell(args: &IncidentArgs, action: IncidentAction) -> Result<u8, Failure> {
+/// Whom a command is about.
+fn matches(args: &IncidentArgs) -> Result<Matches, Failure> {
     let mut targets = args.targets.clone();
     if let Some(path) = &args.targets_file {
         targets.extend(targets_of(path, target::target)?);
     }
+    target::matches(targets).map_err(Failure::invalid)
+}
+
+fn add_and_tell(args: &IncidentArgs, matches: Matches, action: IncidentAction) -> Result<u8, Failure> {
     let request = Request {
         action,
-        matches: target::matches(targets).map_err(Failure::invalid)?,
+        matches,
         service: args.service.clone(),
         time: args.time,
         reason: args.reason.clone(),

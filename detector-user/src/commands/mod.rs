@@ -9,6 +9,7 @@ pub mod effective;
 pub mod events;
 pub mod explain;
 pub mod fingerprint;
+pub mod fleets;
 pub mod history;
 pub mod hunt;
 pub mod incident;
@@ -33,6 +34,7 @@ pub use policy_file::{PolicyFile, SourceFiles, parse_policy, read_policy};
 
 use crate::{
     capture::CaptureError,
+    fleets::StoreError,
     history::HistoryError,
     kernel::{
         apply::ApplyError, attach::AttachError, links::NamespaceError, load::LoadError, maps::MapsError,
@@ -198,6 +200,15 @@ impl From<RecordingError> for Failure {
         match error {
             RecordingError::Foreign { .. } | RecordingError::Row { .. } => Self::invalid(error),
             RecordingError::Open { .. } | RecordingError::Write { .. } => Self::failed(error),
+        }
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Io { .. } => Self::failed(error),
+            _ => Self::invalid(error),
         }
     }
 }

@@ -12,8 +12,8 @@ use super::{EXIT_DONE, Failure, print_json_line, print_line, rfc3339, time, warn
 use crate::{
     cli::RecordArgs,
     clock,
-    kernel::{mapped::Access, maps::Maps, pins::Pins, probe::probe, read},
-    recording::{Directory, Over, Recorder, Tidied},
+    kernel::{mapped::Access, maps::Maps, pins::Pins, probe::probe},
+    recording::{Directory, Numbering, Over, Recorder, Tidied},
 };
 
 /// Time between two looks: a source that comes and gives way to another within it is missed.
@@ -49,7 +49,16 @@ pub fn record(args: &RecordArgs) -> Result<u8, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build();
     let runtime =
         runtime.map_err(|error| Failure::failed(format_args!("cannot wait for signals: {error}")))?;
-    let mut run = Run { args, pins, maps, directory, recorder: Recorder::default(), rows: 0, epochs: 0 };
+    let mut run = Run {
+        args,
+        pins,
+        maps,
+        directory,
+        recorder: Recorder::default(),
+        numbering: Numbering::default(),
+        rows: 0,
+        epochs: 0,
+    };
     runtime.block_on(run.until_the_end())?;
     run.finish()
 }
@@ -68,6 +77,7 @@ struct Run<'a> {
     maps: Maps,
     directory: Directory,
     recorder: Recorder,
+    numbering: Numbering,
     rows: usize,
     epochs: usize,
 }
@@ -94,7 +104,11 @@ impl Run<'_> {
 
     fn look(&mut self) -> Result<(), Failure> {
         let span_s = self.args.epoch.as_secs() as u32;
-        let Some(over) = self.recorder.look(&self.maps, clock::unix_s(), span_s) else { return Ok(()) };
+        self.numbering.refresh(&self.maps)?;
+        let now_s = clock::unix_s();
+        let Some(over) = self.recorder.look(&self.maps, &mut self.numbering, now_s, span_s) else {
+            return Ok(());
+        };
         self.keep(over)?;
         // After an unload and another start there are other maps.
         match self
@@ -116,9 +130,9 @@ impl Run<'_> {
 
     fn keep(&mut self, over: Over) -> Result<(), Failure> {
         let Over { start_s, rows, lost } = over;
-        let manifest = read::consistently(&self.maps, |active| active.manifest())?.unwrap_or_default();
         let rows_of_epoch = rows.len();
-        let tidied = self.directory.write(start_s, rows, |service| manifest.service_name(service.0))?;
+        let services = self.numbering.services();
+        let tidied = self.directory.write(start_s, rows, |service| services.name(service))?;
         self.rows += rows_of_epoch;
         self.epochs += 1;
         self.tell(
@@ -143,7 +157,7 @@ impl Run<'_> {
 
     /// Writes the epoch that was going on, and ends the file.
     fn finish(mut self) -> Result<u8, Failure> {
-        if let Some(over) = std::mem::take(&mut self.recorder).finish() {
+        if let Some(over) = self.recorder.cut(&mut self.numbering) {
             self.keep(over)?;
         }
         let Tidied { removed } = self.directory.finish()?;

@@ -14,12 +14,16 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::{
-    EXIT_DEGRADED, EXIT_DONE, EXIT_NOT_ENFORCING, Failure, mode_name, print_json, print_line, table,
-    version_name,
+    EXIT_DEGRADED, EXIT_DONE, EXIT_NOT_ENFORCING, Failure, fleets::health_text, mode_name, print_json,
+    print_line, table, version_name, warn,
 };
 use crate::{
-    cli::ReadArgs,
+    cli::WriteArgs,
     clock,
+    fleets::{
+        Store,
+        told::{self, Health},
+    },
     kernel::{
         links::{LinkPin, Namespace, Place},
         mapped::Access,
@@ -77,6 +81,8 @@ pub struct Answer {
     /// What became of handshakes that were followed.
     #[schema(value_type = BTreeMap<String, u64>)]
     pub handshakes: BTreeMap<&'static str, u64>,
+    /// How looking for fleets goes, by what the daemon told last; null: none ran here yet.
+    pub fleets: Option<Health>,
 }
 
 /// An interface that the program is attached to.
@@ -149,9 +155,15 @@ pub struct Fill {
 }
 
 /// Tells how things stand.
-pub fn status(args: &ReadArgs) -> Result<u8, Failure> {
-    let answer = answer(&Pins::new(&args.pins))?;
-    if args.json {
+pub fn status(args: &WriteArgs) -> Result<u8, Failure> {
+    let directory = Store::directory(args.history().directory(), &args.read.pins);
+    // How packets are judged is told all the same.
+    let told = told::read(&directory).unwrap_or_else(|error| {
+        warn(&format!("how looking for fleets goes is not known: {error}"));
+        None
+    });
+    let answer = answer(&args.pins(), told.as_ref().map(|told| &told.detection))?;
+    if args.read.json {
         print_json(&answer)?;
     } else {
         print_line(&text(&answer));
@@ -170,11 +182,11 @@ pub fn status(args: &ReadArgs) -> Result<u8, Failure> {
 /// # Errors
 ///
 /// That cannot be told.
-pub fn answer(pins: &Pins) -> Result<Answer, Failure> {
+pub fn answer(pins: &Pins, fleets: Option<&Health>) -> Result<Answer, Failure> {
     match pins.loaded() {
         Ok(directory) => {
             probe()?;
-            loaded(pins, &Maps::pinned(&directory, Access::Read)?)
+            loaded(pins, &Maps::pinned(&directory, Access::Read)?, fleets)
         }
         Err(PinsError::NotLoaded { .. }) => {
             // Without privileges a BPF file system shows nothing: that is not the same as nothing loaded.
@@ -197,10 +209,11 @@ fn unloaded() -> Answer {
         tables: BTreeMap::new(),
         events: BTreeMap::new(),
         handshakes: BTreeMap::new(),
+        fleets: None,
     }
 }
 
-fn loaded(pins: &Pins, maps: &Maps) -> Result<Answer, Failure> {
+fn loaded(pins: &Pins, maps: &Maps, fleets: Option<&Health>) -> Result<Answer, Failure> {
     let daemon = pins.is_daemon_alive();
     let places = pins.places(Namespace::own()?)?;
     let interfaces: Vec<_> = places.into_iter().map(|(link, place)| interface(&link, place)).collect();
@@ -228,6 +241,8 @@ fn loaded(pins: &Pins, maps: &Maps) -> Result<Answer, Failure> {
         handshakes.map(|&(event, name, _)| (name, counters[handshake_event_slot(event) as usize]));
     let mut degraded = degraded(daemon, &interfaces, &tables);
     degraded.extend(unseen_handshakes(&read::settings(maps), now_ns));
+    let problem = fleets.filter(|_| daemon).and_then(|fleets| fleets.problem.as_ref());
+    degraded.extend(problem.map(|problem| format!("fleets: {problem}")));
     Ok(Answer {
         degraded,
         state,
@@ -239,6 +254,7 @@ fn loaded(pins: &Pins, maps: &Maps) -> Result<Answer, Failure> {
         tables: tables.into_iter().collect(),
         events: events.collect(),
         handshakes: handshakes.collect(),
+        fleets: fleets.cloned(),
     })
 }
 
@@ -414,6 +430,7 @@ fn text(answer: &Answer) -> String {
             None => format!("interface {index}, {mode}, in another network namespace"),
         });
     }
+    lines.extend(answer.fleets.as_ref().map(|fleets| format!("fleets: {}", health_text(fleets))));
     if let Some(policy) = &answer.policy {
         let age_s = clock::unix_s().saturating_sub(policy.applied_at_s);
         lines.push(format!(

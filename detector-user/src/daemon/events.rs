@@ -9,6 +9,7 @@ use aya::{
 use aya_log::EbpfLogger;
 use detector_common::{
     address::{Address, Family},
+    fleet::slot_of_counter,
     policy::DropEvent,
     verdict::Reason,
 };
@@ -70,10 +71,14 @@ impl Names {
         self.manifest.service_name(number)
     }
 
-    /// The rule whose drops are counted there.
-    fn rule_name(&self, counter: u16) -> Option<String> {
+    /// The rule, or the fleet, whose drops are counted there.
+    fn rule_name(&self, maps: &Maps, counter: u16) -> Option<String> {
         if counter == 0 {
             return None;
+        }
+        if let Some(slot) = slot_of_counter(counter) {
+            let id = maps.fleets.read(slot as usize).id;
+            return (id != 0).then(|| format!("fleet {id}"));
         }
         let rule = self.manifest.rules.iter().find(|rule| rule.counter == counter);
         let incident = || self.incidents.rules.iter().find(|incident| incident.counter == counter);
@@ -100,7 +105,7 @@ pub(super) async fn follow(mut events: Events, running: Shared) {
         while let Some(item) = guard.get_inner_mut().next() {
             count += 1;
             if let Some(event) = decode(&item).filter(|_| is_wanted) {
-                let dropped = named(&event, &names);
+                let dropped = named(&event, &names, &running.maps);
                 log(&dropped);
                 running.feed.tell(Event::Drop(dropped));
             }
@@ -118,7 +123,7 @@ fn decode(bytes: &[u8]) -> Option<DropEvent> {
     Some(unsafe { bytes.as_ptr().cast::<DropEvent>().read_unaligned() })
 }
 
-fn named(event: &DropEvent, names: &Names) -> Dropped {
+fn named(event: &DropEvent, names: &Names, maps: &Maps) -> Dropped {
     let family = if event.version == 6 { Family::V6 } else { Family::V4 };
     let address = |[high, low]: [u64; 2]| Address { family, high, low }.to_ip();
     Dropped {
@@ -131,7 +136,7 @@ fn named(event: &DropEvent, names: &Names) -> Dropped {
         interface: event.interface,
         service: names.service_name(event.service).to_owned(),
         reason: Reason::from_number(event.reason).map_or("unknown", Reason::name).to_owned(),
-        rule: names.rule_name(event.rule_counter),
+        rule: names.rule_name(maps, event.rule_counter),
         shadow: event.shadow != 0,
     }
 }

@@ -32,6 +32,8 @@ pub enum EventKind {
     Fingerprint,
     /// A fingerprint is another client's too: no rule about ClientHellos acts on it.
     FingerprintConflict,
+    /// A fleet was found, grew, has an alarm again, or ended.
+    Fleet,
     /// Something needs a hand, see `detector status`.
     Degraded,
     /// It needs none any more.
@@ -53,6 +55,7 @@ impl EventKind {
             Self::IncidentUndone => "incident_undone",
             Self::Fingerprint => "fingerprint",
             Self::FingerprintConflict => "fingerprint_conflict",
+            Self::Fleet => "fleet",
             Self::Degraded => "degraded",
             Self::Recovered => "recovered",
             Self::Missed => "missed",
@@ -61,7 +64,7 @@ impl EventKind {
 }
 
 /// Something that happened.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Event {
     /// A packet was dropped, or would have been; sampled in the kernel.
@@ -148,6 +151,8 @@ pub enum Event {
         /// The rules that stop acting on it; `incident N` for one that a responder added.
         rules: Vec<String>,
     },
+    /// A fleet was found, grew, has an alarm again, or ended.
+    Fleet(FleetEvent),
     /// Something needs a hand.
     Degraded {
         /// What.
@@ -181,6 +186,59 @@ pub enum Need {
     TableFull,
     /// There is no room to follow handshakes, or to count fingerprints: some are not known.
     HandshakesUnseen,
+}
+
+/// What is new of a fleet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum FleetNews {
+    /// It is there for the first time.
+    Found,
+    /// It has half as many members again as were told last, or more.
+    Grown,
+    /// It has an alarm six hours of detection after the last one that was told.
+    AlarmAgain,
+    /// It had none for a day of detection.
+    Ended,
+}
+
+impl FleetNews {
+    /// For people.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Found => "found",
+            Self::Grown => "grown",
+            Self::AlarmAgain => "alarm again",
+            Self::Ended => "ended",
+        }
+    }
+}
+
+/// A fleet, in short; `detector fleets ID` has all of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct FleetEvent {
+    /// What is new of it.
+    pub news: FleetNews,
+    /// Its number.
+    pub id: String,
+    /// Its target.
+    pub service: String,
+    /// Sources that belong to it.
+    pub members: u64,
+    /// Sources that may.
+    pub suspects: u64,
+    /// Exchanges of its members, in a day of detection at most.
+    pub exchanges: u64,
+    /// When most of its first members had come.
+    pub first_seen: String,
+    /// Its last alarm.
+    pub last_alarm: String,
+    /// The strongest evidence, in a sentence.
+    pub says: String,
+    /// Nothing tells it from devices or an app that were launched.
+    pub is_new_uniform_population: bool,
+    /// Share of the users at the service that acting on it would hit.
+    pub predicted_collateral: f64,
 }
 
 /// A dropped packet.
@@ -225,6 +283,7 @@ impl Event {
             Self::IncidentUndone { .. } => EventKind::IncidentUndone,
             Self::Fingerprint { .. } => EventKind::Fingerprint,
             Self::FingerprintConflict { .. } => EventKind::FingerprintConflict,
+            Self::Fleet(_) => EventKind::Fleet,
             Self::Degraded { .. } => EventKind::Degraded,
             Self::Recovered { .. } => EventKind::Recovered,
             Self::Missed { .. } => EventKind::Missed,
@@ -233,7 +292,7 @@ impl Event {
 }
 
 /// An event and when it was noticed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Entry {
     /// Milliseconds since the Unix epoch.
     pub at_ms: u64,

@@ -1,8 +1,12 @@
 //! OpenMetrics over HTTP: every figure is read from the maps when it is asked for.
 
 use std::{
+    collections::BTreeMap,
     fmt,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use axum::{
@@ -31,6 +35,7 @@ use super::{Running, Shared, blocking};
 use crate::{
     clock,
     commands::Failure,
+    fleets::{Told, told::Looking},
     kernel::{maps::Maps, read},
     policy::{compile::Manifest, incident::Incident},
 };
@@ -83,6 +88,13 @@ families! {
     CONFLICTS "detector_fingerprint_conflicts" "counter" "" "ClientHellos whose stable JA4 is not the one that their key has."
     FINGERPRINT_EVENTS "detector_fingerprint_events" "counter" "result" "Events of new fingerprints, by result (told, held: too many in a second)."
     NOTICES "detector_notices" "counter" "target, result" "Events told to hook and webhook, by result (told, failed, dropped: too many waited)."
+    FLEETS "detector_fleets" "gauge" "service, state" "Fleets that are known, by state (active: it had an alarm in the last day, quiet)."
+    FLEET_MEMBERS "detector_fleet_members" "gauge" "service, confidence" "Sources that belong to fleets, by confidence (member, suspect)."
+    FLEET_STATE "detector_fleet_detection" "gauge" "state" "1 for what looking for fleets does: off, learning, watching, failed."
+    FLEET_ROWS "detector_fleet_rows" "counter" "result" "Observations, by result (seen, late: after the quarter of an hour that they are of) of all that is remembered."
+    FLEET_LOST "detector_fleet_lost" "counter" "what" "What found no room: counts of sources or clients in their epoch (count), members of fleets (member), epochs while detection was busy (epoch)."
+    FLEET_LOOK "detector_fleet_look_seconds" "gauge" "" "Time that the last look for fleets took."
+    FLEET_SAVED "detector_fleet_saved_timestamp_seconds" "gauge" "" "When all that is remembered of fleets was saved last; 0: never. The epochs since are kept, too."
     BUILD "detector_build_info" "gauge" "version" "1, with the version."
 }
 
@@ -155,6 +167,7 @@ struct Snapshot {
     conflicts: u64,
     fingerprint_events: [(&'static str, u64); 2],
     notices: Vec<Notices>,
+    fleets: Arc<Told>,
 }
 
 /// Target, result, count.
@@ -202,6 +215,7 @@ impl Snapshot {
                 ("held", count(&running.exemplars.held)),
             ],
             notices: running.notices.all(),
+            fleets: running.fleets.told(),
         })
     }
 }
@@ -305,9 +319,39 @@ impl Collector for Snapshot {
             .iter()
             .map(|&(target, result, count)| (vec![("target", target), ("result", result)], count));
         counter(encoder, &NOTICES, notices)?;
+        encode_fleets(encoder, &self.fleets)?;
         let version = [(vec![("version", env!("CARGO_PKG_VERSION"))], 1)];
         gauge(encoder, &BUILD, version)
     }
+}
+
+/// What is known of fleets, and how that is.
+fn encode_fleets(encoder: &mut DescriptorEncoder<'_>, told: &Told) -> Result<(), fmt::Error> {
+    let Told { detection, report } = told;
+    let fleets = report.counts().into_iter();
+    gauge(
+        encoder,
+        &FLEETS,
+        fleets.map(|((service, state), count)| (vec![("service", service), ("state", state)], count)),
+    )?;
+    let mut members: BTreeMap<(&str, &str), u64> = BTreeMap::new();
+    for fleet in &report.fleets {
+        for (confidence, sources) in [("member", &fleet.members), ("suspect", &fleet.suspects)] {
+            *members.entry((&fleet.service, confidence)).or_default() += sources.len() as u64;
+        }
+    }
+    let members = members.into_iter();
+    let labels = |(service, confidence)| vec![("service", service), ("confidence", confidence)];
+    gauge(encoder, &FLEET_MEMBERS, members.map(|(of, count)| (labels(of), count)))?;
+    let states = [Looking::Off, Looking::Learning, Looking::Watching, Looking::Failed];
+    let states = states.map(|state| (vec![("state", state.name())], u64::from(state == detection.state)));
+    gauge(encoder, &FLEET_STATE, states)?;
+    counter(encoder, &FLEET_ROWS, by_result(&[("seen", report.rows), ("late", report.late)]))?;
+    let lost = [("count", report.lost), ("member", report.left_out), ("epoch", detection.epochs_lost)];
+    counter(encoder, &FLEET_LOST, lost.map(|(what, count)| (vec![("what", what)], count)))?;
+    let look = encoder.encode_descriptor(FLEET_LOOK.name, FLEET_LOOK.help, None, MetricType::Gauge)?;
+    ConstGauge::new(detection.look_seconds).encode(look)?;
+    gauge(encoder, &FLEET_SAVED, [(Vec::new(), detection.saved_at_s.unwrap_or(0))])
 }
 
 /// A sample for each result.

@@ -3,6 +3,7 @@
 mod events;
 mod exemplars;
 pub mod feed;
+pub(crate) mod fleets;
 mod initials;
 mod looks;
 pub mod metrics;
@@ -77,6 +78,8 @@ pub(crate) struct Running {
     /// Fingerprints that rules act on, each at a service.
     client_rules: AtomicU64,
     notices: Arc<notices::Counts>,
+    /// What is known of fleets.
+    pub(crate) fleets: fleets::Fleets,
 }
 
 impl Running {
@@ -193,6 +196,7 @@ async fn serve(args: &RunArgs) -> Result<u8, Failure> {
         exemplars: exemplars::Counts::default(),
         client_rules: AtomicU64::new(0),
         notices: Arc::default(),
+        fleets: fleets::Fleets::new(&args.state.state, &args.pins),
     });
     notices::start(&args.notices, tls_client, &running);
     if let Some(listener) = listener {
@@ -210,11 +214,21 @@ async fn serve(args: &RunArgs) -> Result<u8, Failure> {
     }
     let Signals { terminate, interrupt, hangup } = signals;
     tokio::spawn(reload_on(hangup, running.clone(), args.policy.clone(), secrets));
+    let fleets = match fleets::Threads::start(args, &running) {
+        Ok(threads) => Some(threads),
+        Err(failure) => {
+            tracing::error!("nobody looks for fleets: {}", failure.message);
+            None
+        }
+    };
     running.record("start", None);
     tracing::info!("ready; SIGHUP reads the policy again, SIGTERM ends");
     look_until(terminate, interrupt, &running).await;
-    // A change that is being made comes to its end.
+    // A change that is being made comes to its end, and so does an epoch.
     let _end = running.changes.end().await;
+    if let Some(fleets) = fleets {
+        fleets.end();
+    }
     stop(&running, args.keep)?;
     drop(started.ebpf);
     Ok(EXIT_DONE)

@@ -69,6 +69,7 @@ fn is_notice(event: &Event) -> bool {
         | Event::IncidentAdded { .. }
         | Event::IncidentUndone { .. }
         | Event::FingerprintConflict { .. }
+        | Event::Fleet(_)
         | Event::Degraded { .. }
         | Event::Recovered { .. } => true,
         Event::TrialEnded { confirmed, .. } => !confirmed,

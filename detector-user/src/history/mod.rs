@@ -10,6 +10,7 @@
 mod audit;
 mod author;
 pub mod change;
+mod fleets;
 mod incidents;
 mod prune;
 mod schema;
@@ -116,6 +117,11 @@ impl History {
             pins: pins.components().collect::<PathBuf>().display().to_string(),
             bounds: Bounds::DEFAULT,
         }
+    }
+
+    /// The state directory.
+    pub fn directory(&self) -> &Path {
+        &self.directory
     }
 
     /// The file of the database.

@@ -74,6 +74,37 @@ pub(super) const MIGRATIONS: &[&str] = &[
         rules TEXT NOT NULL
     ) STRICT;
 ",
+    "
+    -- Fleets that were found. Times are UTC, as RFC 3339: their order is that of text.
+    CREATE TABLE fleets (
+        pins TEXT NOT NULL,
+        -- Never given again.
+        fleet INTEGER NOT NULL,
+        service TEXT NOT NULL,
+        first_seen TEXT NOT NULL,
+        alarmed_at TEXT NOT NULL,
+        last_alarm TEXT NOT NULL,
+        members INTEGER NOT NULL,
+        members_max INTEGER NOT NULL,
+        -- As it was told last, as JSON, with some of the members.
+        told TEXT NOT NULL,
+        PRIMARY KEY (pins, fleet)
+    ) STRICT;
+
+    -- What spoke for them, at the first alarm that is known and at the last one.
+    CREATE TABLE fleet_evidence (
+        pins TEXT NOT NULL,
+        fleet INTEGER NOT NULL,
+        alarm TEXT NOT NULL,
+        family TEXT NOT NULL,
+        observed REAL NOT NULL,
+        expected REAL NOT NULL,
+        e_value REAL NOT NULL,
+        says TEXT NOT NULL,
+        PRIMARY KEY (pins, fleet, alarm, family),
+        FOREIGN KEY (pins, fleet) REFERENCES fleets (pins, fleet) ON DELETE CASCADE
+    ) STRICT;
+",
 ];
 
 /// Brings the database to the present schema.

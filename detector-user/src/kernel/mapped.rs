@@ -1,6 +1,13 @@
 //! Array maps in this process's memory: reading a million entries costs no syscall.
 
-use std::{io, marker::PhantomData, num::NonZeroUsize, os::fd::AsRawFd as _, ptr::NonNull};
+use std::{
+    io,
+    marker::PhantomData,
+    num::NonZeroUsize,
+    os::fd::AsRawFd as _,
+    ptr::NonNull,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 use aya::{Pod, maps::MapData};
 
@@ -157,6 +164,27 @@ impl<T: Pod> Mapped<T> {
         let to = unsafe { self.words_of(index).add(word) };
         // SAFETY: inside the mapping, which is writable.
         unsafe { to.write_volatile(value) };
+    }
+
+    /// Puts `new` in place of `expected` in one word of an element, at once for every reader and for the program; the word that was there if
+    /// it was another.
+    ///
+    /// # Errors
+    ///
+    /// The word was another one.
+    ///
+    /// # Panics
+    ///
+    /// As [`Self::write_word`].
+    pub fn swap_word(&self, index: usize, word: usize, expected: u64, new: u64) -> Result<(), u64> {
+        assert!(word < Self::WORDS, "word {word} of an element of {}", Self::WORDS);
+        assert_eq!(self.access, Access::Write, "the mapping is read only");
+        // SAFETY: `words_of` gives the start of an element of WORDS words inside the mapping.
+        let at = unsafe { self.words_of(index).add(word) };
+        // SAFETY: inside the mapping, which is writable, aligned as pages and elements are, and lives as long as `self`. The program changes the
+        // word by atomic operations too.
+        let at = unsafe { AtomicU64::from_ptr(at) };
+        at.compare_exchange(expected, new, Ordering::SeqCst, Ordering::SeqCst).map(|_| ())
     }
 
     fn words_of(&self, index: usize) -> *mut u64 {

@@ -15,6 +15,7 @@ pub mod apply;
 pub mod attach;
 pub mod client_rules;
 pub mod exemplar;
+pub mod fleets;
 pub mod incidents;
 pub mod links;
 pub mod load;

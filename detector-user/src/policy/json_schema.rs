@@ -10,7 +10,7 @@ use super::patterns::PATTERNS_MAX;
 use super::rate::Quantity;
 use super::{
     NAME_CHARS_MAX, NAME_RESERVED, PROFILES_MAX, REASON_CHARS_MAX, RULES_MAX, SERVICES_MAX, VERSION, budgets,
-    mode, raw,
+    fleets, mode, raw,
 };
 
 /// The document of `detector schema`.
@@ -92,8 +92,18 @@ pub(super) fn root() -> Table {
 
 /// What the root refers to.
 pub(super) fn tables() -> Vec<Table> {
-    let mut tables =
-        vec![defaults(), service(), profile(), parents(), parent(), rule(), limit(), percent(), fleets()];
+    let mut tables = vec![
+        defaults(),
+        service(),
+        profile(),
+        parents(),
+        parent(),
+        rule(),
+        limit(),
+        percent(),
+        fleets(),
+        tighten(),
+    ];
     tables.extend([Quantity::Packets, Quantity::Bytes].map(budget_table));
     tables
 }
@@ -132,6 +142,7 @@ fn service() -> Table {
                 "examples": [["tcp/443", "udp/8000-8010", "icmp", "protocol/47", "*"]],
             },
             "profile": name("The profile of sources that no rule names. Without one they are counted, not limited."),
+            "fleets": fleet_mode("What is done about fleets at it, instead of what is at others."),
         }),
         required: json!(["name", "addresses"]),
     }
@@ -260,14 +271,56 @@ fn percent() -> Table {
     }
 }
 
+fn fleet_mode(description: &str) -> Value {
+    json!({ "description": description, "enum": fleets::MODES.map(|(name, _)| name) })
+}
+
 fn fleets() -> Table {
+    let members = |description: &str| whole(description, 1, fleets::MEMBERS_MAX);
     Table {
         name: "fleets",
-        schema: &raw::FLEETS,
-        description: "Looking for fleets.",
-        properties: json!({ "mode": { "description": "Nothing else is supported yet.", "const": "off" } }),
+        schema: &fleets::FLEETS,
+        description: "Looking for fleets, and how far actions on them may go.",
+        properties: json!({
+            "mode": fleet_mode("How far that goes, at services that say nothing else."),
+            "hold_out": whole("Percent of a fleet's members that are left alone, to measure the effect on the others.", fleets::HOLD_OUT_MIN, fleets::HOLD_OUT_MAX),
+            "members_max": members("Members of a fleet that is acted on, at most."),
+            "new_members_max": members("Members that may come to it in an hour."),
+            "collateral_max": part("The share of legitimate exchanges that an action may cost; at most 1 %.", "0.01 %"),
+            "factor": part("What a fleet may use, of what its population normally used; 1 to 1,000 %.", "200 %"),
+            "share": part("What it may use at most, of what it uses; at most 50 %.", "5 %"),
+            "for": time("How long an action lasts after its last evidence; 1 minute to 7 days.", "1h"),
+            "tighten": reference("tighten"),
+        }),
         required: json!(["mode"]),
     }
+}
+
+fn tighten() -> Table {
+    Table {
+        name: "tighten",
+        schema: &fleets::TIGHTEN,
+        description: "Smaller budgets for an action without effect.",
+        properties: json!({
+            "after": time("After so long without effect; 1 minute to 7 days.", "15min"),
+            "factor": part("The factor from then on, below that of before.", "50 %"),
+        }),
+        required: json!(["after", "factor"]),
+    }
+}
+
+fn whole(description: &str, least: u64, most: u64) -> Value {
+    json!({ "description": description, "type": "integer", "minimum": least, "maximum": most })
+}
+
+fn part(description: &str, example: &str) -> Value {
+    let pattern = r"^[0-9]+(\.[0-9]{1,4})?\s*%$";
+    json!({ "description": description, "type": "string", "pattern": pattern, "examples": [example] })
+}
+
+fn time(description: &str, example: &str) -> Value {
+    let pattern = r"^[0-9]+\s*(s|min|h|d)$";
+    json!({ "description": description, "type": "string", "pattern": pattern, "examples": [example] })
 }
 
 fn budget_table(quantity: Quantity) -> Table {

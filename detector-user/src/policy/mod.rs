@@ -26,6 +26,7 @@ mod effect;
 mod fields;
 mod fingerprinted;
 mod firing;
+mod fleets;
 pub mod incident;
 mod json_schema;
 mod mode;
@@ -50,11 +51,14 @@ mod tests;
 
 pub use context::Context;
 pub use diagnostic::{Diagnostic, FileDiagnostic, Located, Severity, SourceLine, in_file, render};
+pub use fleets::{FleetMode, FleetSettings, Part, Tighten, time_text};
 pub use json_schema::json_schema;
 pub use model::{
     Action, Budget, Budgets, Matches, Mode, ParentBudgets, Parents, Policy, Ports, Profile, Rate, Rule,
     Service,
 };
+
+pub use until::text as utc_text;
 
 /// The version of the language this module reads, the value of the file's `version`.
 pub const VERSION: u64 = 1;

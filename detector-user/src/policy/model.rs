@@ -6,6 +6,7 @@ use std::fmt;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use super::fleets::{FleetMode, FleetSettings};
 use super::patterns::Patterns;
 
 /// What packets are let through, and how many.
@@ -21,6 +22,8 @@ pub struct Policy {
     pub profiles: BTreeMap<String, Profile>,
     /// Exceptions by source or by fingerprint, in the order of the file; at most [`RULES_MAX`](super::RULES_MAX).
     pub rules: Vec<Rule>,
+    /// What is done about fleets.
+    pub fleets: FleetSettings,
 }
 
 /// Whether a decision to drop is carried out.
@@ -57,6 +60,8 @@ pub struct Service {
     pub ports: Vec<Ports>,
     /// The profile of every source without a rule; without one, packets are counted and not limited.
     pub profile: Option<String>,
+    /// What is done about fleets at it, instead of what is at others.
+    pub fleets: Option<FleetMode>,
 }
 
 /// A set of protocols and destination ports.

@@ -6,7 +6,8 @@ use ipnet::IpNet;
 use toml::de::{DeTable, DeValue};
 
 use super::context::Context;
-use super::fields::{Field, Fields, Schema, missing, unsupported};
+use super::fields::{Field, Fields, Schema, missing};
+use super::fleets::{self, FLEETS, FleetMode, FleetSettings};
 use super::model::{Action, Mode, Ports, Profile};
 use super::patterns::{Ja4Pattern, PATTERNS_MAX, Patterns, SynPattern, ja4, syn};
 use super::spelling::{did_you_mean, synonym};
@@ -24,14 +25,13 @@ pub(super) const ROOT: Schema = Schema {
 pub(super) const DEFAULTS: Schema =
     Schema { what: "`defaults`", known: &["mode", "allow", "unknown"], later: &[] };
 pub(super) const SERVICE: Schema =
-    Schema { what: "a service", known: &["name", "addresses", "ports", "profile"], later: &[] };
+    Schema { what: "a service", known: &["name", "addresses", "ports", "profile", "fleets"], later: &[] };
 pub(super) const RULE: Schema = Schema {
     what: "a rule",
     known: &["name", "service", "source", "source_file", "ja4", "syn", "action", "mode", "until", "reason"],
     later: &[],
 };
 pub(super) const LIMIT: Schema = Schema { what: "an action", known: &["limit", "shared"], later: &[] };
-pub(super) const FLEETS: Schema = Schema { what: "`fleets`", known: &["mode"], later: &[] };
 
 const ACTION_EXPECTED: &str = "\"allow\", \"drop\" or { limit = \"PROFILE\" }";
 /// What other tools call it.
@@ -45,7 +45,6 @@ const ACTION_SYNONYMS: [(&str, &str); 8] = [
     ("permit", "allow"),
     ("throttle", "{ limit = \"PROFILE\" }"),
 ];
-const FLEET_MODES_LATER: [&str; 3] = ["observe", "suggest", "throttle"];
 
 /// A policy as written.
 #[derive(Default)]
@@ -57,6 +56,7 @@ pub(super) struct RawPolicy {
     pub(super) services: Vec<RawService>,
     pub(super) profiles: Vec<RawProfile>,
     pub(super) rules: Vec<RawRule>,
+    pub(super) fleets: FleetSettings,
 }
 
 pub(super) struct RawService {
@@ -64,6 +64,7 @@ pub(super) struct RawService {
     pub(super) addresses: Vec<At<IpNet>>,
     pub(super) ports: Vec<At<Ports>>,
     pub(super) profile: Option<At<String>>,
+    pub(super) fleets: Option<At<FleetMode>>,
 }
 
 pub(super) struct RawProfile {
@@ -129,7 +130,7 @@ pub(super) fn policy(
         policy.rules = tables.iter().map(|fields| rule(fields, context, report)).collect();
     }
     if let Some(fields) = root.field("fleets").and_then(|field| field.table(&FLEETS, report)) {
-        fleets(&fields, report);
+        policy.fleets = fleets::parse(&fields, report);
     }
     Some(policy)
 }
@@ -181,7 +182,8 @@ fn service(fields: &Fields<'_, '_>, report: &mut Report<'_>) -> RawService {
         }
     };
     let profile = fields.field("profile").and_then(|field| reference(field, "the name of a profile", report));
-    RawService { name, addresses: addresses.unwrap_or_default(), ports, profile }
+    let fleets = fields.field("fleets").and_then(|field| fleets::mode(field, report));
+    RawService { name, addresses: addresses.unwrap_or_default(), ports, profile, fleets }
 }
 
 fn profiles(field: Field<'_, '_>, report: &mut Report<'_>) -> Vec<RawProfile> {
@@ -293,17 +295,6 @@ fn action(field: Field<'_, '_>, about_fingerprints: bool, report: &mut Report<'_
         }
         _ => field.parsed(ACTION_EXPECTED, parse, report),
     }
-}
-
-fn fleets(fields: &Fields<'_, '_>, report: &mut Report<'_>) {
-    let Some(field) = fields.required("mode", "mode = \"off\"", report) else { return };
-    let parse = |text: &str| match text {
-        "off" => Ok(()),
-        _ if FLEET_MODES_LATER.contains(&text) => Err(unsupported("looking for fleets", "\"off\"")
-            .help("remove `fleets`, or write mode = \"off\"".to_owned())),
-        _ => Err(Issue::new("unknown mode of `fleets`", "\"off\"")),
-    };
-    field.parsed("\"off\"", parse, report);
 }
 
 fn reason(field: Field<'_, '_>, report: &mut Report<'_>) -> Option<String> {

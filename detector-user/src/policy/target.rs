@@ -1,5 +1,7 @@
-//! Targets of incident rules, as who adds them writes them: addresses, prefixes, `ja4:PATTERN`, `syn:PATTERN`, or
-//! `ja4:PATTERN+syn:PATTERN` of clients that match both.
+//! Targets of responders, as they write them: addresses, prefixes, `ja4:PATTERN`, `syn:PATTERN`, or
+//! `ja4:PATTERN+syn:PATTERN` of clients that match both, about which there are incident rules; and `fleet:ID`.
+
+use std::collections::BTreeSet;
 
 use ipnet::IpNet;
 
@@ -18,8 +20,20 @@ pub enum Target {
     Prefix(IpNet),
     /// Clients: one pattern, or one of each kind.
     Fingerprint(Patterns),
+    /// A fleet, by its number.
+    Fleet(u64),
 }
 
+/// Whom targets are about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Whom {
+    /// Clients, which an incident rule is about.
+    Clients(Matches),
+    /// Fleets by their numbers, in order and each once, which are acted on as a whole.
+    Fleets(Vec<u64>),
+}
+
+const FLEET: &str = "fleet:";
 const JA4: &str = "ja4:";
 const SYN: &str = "syn:";
 
@@ -38,10 +52,15 @@ pub fn source(text: &str) -> Result<IpNet, String> {
 ///
 /// What is wrong with it.
 pub fn target(text: &str) -> Result<Target, String> {
+    if let Some(number) = text.strip_prefix(FLEET) {
+        return fleet(number).map(Target::Fleet);
+    }
     let kind = |text: &str| [JA4, SYN].into_iter().find(|kind| text.starts_with(kind));
     if kind(text).is_none() {
         let wrong = |wrong: String| {
-            format!("{wrong}; or write ja4:PATTERN or syn:PATTERN for clients with a fingerprint")
+            format!(
+                "{wrong}; or write ja4:PATTERN or syn:PATTERN for clients with a fingerprint, fleet:ID for a fleet"
+            )
         };
         return source(text).map(Target::Prefix).map_err(wrong);
     }
@@ -66,11 +85,36 @@ pub fn target(text: &str) -> Result<Target, String> {
     Ok(Target::Fingerprint(patterns))
 }
 
-/// Whom a rule with some targets is about.
+/// Reads the number of a fleet as it is told.
+fn fleet(number: &str) -> Result<u64, String> {
+    let is_told = !number.starts_with(['0', '+']);
+    number.parse().ok().filter(|_| is_told).ok_or_else(|| {
+        format!("not the number of a fleet: found {number:?}, expected one from 1 on, like fleet:3")
+    })
+}
+
+/// Whom some targets are about.
 ///
 /// # Errors
 ///
-/// They are of several kinds, which no one rule is about, or too many patterns.
+/// They are of several kinds, or too many patterns.
+pub fn whom(targets: Vec<Target>) -> Result<Whom, String> {
+    let number = |target: &Target| if let Target::Fleet(number) = target { Some(*number) } else { None };
+    let fleets: BTreeSet<u64> = targets.iter().filter_map(number).collect();
+    let Some(first) = fleets.first() else { return matches(targets).map(Whom::Clients) };
+    if targets.iter().any(|target| number(target).is_none()) {
+        return Err(format!(
+            "both fleets and others, fleet:{first} among them: expected one kind; give a command for each"
+        ));
+    }
+    Ok(Whom::Fleets(fleets.into_iter().collect()))
+}
+
+/// Whom an incident rule with some targets is about.
+///
+/// # Errors
+///
+/// They are of several kinds, which no one rule is about, or too many patterns; or a fleet is among them.
 pub fn matches(targets: Vec<Target>) -> Result<Matches, String> {
     let count = targets.len();
     let (mut sources, mut patterns) = (Vec::new(), Patterns::default());
@@ -80,6 +124,12 @@ pub fn matches(targets: Vec<Target>) -> Result<Matches, String> {
             Target::Fingerprint(Patterns { ja4, syn }) => {
                 patterns.ja4.extend(ja4);
                 patterns.syn.extend(syn);
+            }
+            Target::Fleet(number) => {
+                return Err(format!(
+                    "fleet:{number} is no target of an incident rule: this version does not act on fleets; name its \
+                     members or its fingerprints, as `detector hunt` tells them"
+                ));
             }
         }
     }
@@ -185,12 +235,29 @@ mod tests {
         ] {
             assert!(target(text).unwrap_err().contains("expected"), "{text}");
         }
-        assert!(
-            target("fleet-3")
-                .unwrap_err()
-                .ends_with("write ja4:PATTERN or syn:PATTERN for clients with a fingerprint")
-        );
+        assert!(target("fleet-3").unwrap_err().ends_with(
+            "write ja4:PATTERN or syn:PATTERN for clients with a fingerprint, fleet:ID for a fleet"
+        ));
+        for text in
+            ["fleet:", "fleet:x", "fleet:0", "fleet:03", "fleet:+3", "fleet:-1", "fleet:18446744073709551616"]
+        {
+            assert!(target(text).unwrap_err().contains("expected one from 1 on, like fleet:3"), "{text}");
+        }
         assert!(target("ja4:t*_*_*+ja4:q*_*_*").unwrap_err().contains("expected ja4:PATTERN+syn:PATTERN"));
+    }
+
+    #[test]
+    fn fleets_are_acted_on_as_such_and_no_rule_is_about_them() {
+        let read = |texts: &[&str]| super::whom(texts.iter().map(|text| target(text).unwrap()).collect());
+        assert_eq!(target("fleet:18446744073709551615"), Ok(Target::Fleet(u64::MAX)));
+        assert_eq!(read(&["fleet:7", "fleet:3", "fleet:7"]), Ok(Whom::Fleets(vec![3, 7])));
+        assert!(matches!(read(&["192.0.2.1"]), Ok(Whom::Clients(Matches::Sources(_)))));
+        let mixed = read(&["192.0.2.1", "fleet:7"]).unwrap_err();
+        assert_eq!(
+            mixed,
+            "both fleets and others, fleet:7 among them: expected one kind; give a command for each"
+        );
+        assert!(whom(&["fleet:3"]).unwrap_err().contains("this version does not act on fleets"));
     }
 
     #[test]

@@ -67,7 +67,7 @@ fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
 }
 
 /// An end as it is written, in UTC.
-pub(super) fn text(unix_s: u64) -> String {
+pub fn text(unix_s: u64) -> String {
     let (days, second) = ((unix_s / S_PER_DAY as u64) as i64, unix_s % S_PER_DAY as u64);
     // The first guess is a year that has begun, or the one after it.
     let mut year = 1970 + days / 365;

@@ -30,6 +30,7 @@ pub(super) fn policy(raw: RawPolicy, report: &mut Report<'_>) -> Option<Policy> 
         services: raw.services.into_iter().map(service).collect::<Option<_>>()?,
         profiles,
         rules: raw.rules.into_iter().map(rule).collect::<Option<_>>()?,
+        fleets: raw.fleets,
     })
 }
 
@@ -39,6 +40,7 @@ fn service(raw: RawService) -> Option<Service> {
         addresses: values(raw.addresses),
         ports: values(raw.ports),
         profile: raw.profile.map(|profile| profile.value),
+        fleets: raw.fleets.map(|mode| mode.value),
     })
 }
 

@@ -14,7 +14,7 @@ use crate::{kernel::read::Client, traffic::Flow};
 /// Rows of an epoch, and as many sources with traffic, 100 MB at the most: a flood of made-up addresses brings millions a minute.
 pub const ROWS_MAX: usize = 1 << 18;
 
-/// A source at a service, by its number in the policy.
+/// A source at a service.
 type Place = (ServiceId, Source);
 
 /// The fingerprints of a client.
@@ -114,7 +114,7 @@ impl Epoch {
     ///
     /// What a source sent is told of one of its clients, since the program counts packets by source: of the one with the most handshakes
     /// in this epoch. Where there was none, of the one that `latest` was: connections outlive epochs.
-    pub fn rows<'a>(mut self, latest: impl Iterator<Item = &'a Client>) -> Vec<Observation> {
+    pub fn rows(mut self, latest: impl Iterator<Item = Client>) -> Vec<Observation> {
         let mut owners: HashMap<Place, (u32, Keys)> = HashMap::new();
         let mut connections: HashMap<Place, u32> = HashMap::new();
         for ((place, keys), row) in &self.rows {
@@ -251,7 +251,7 @@ mod tests {
         let mut epoch = Epoch::at(START_S, 60);
         [7, 8].into_iter().for_each(|source| epoch.add_flow(&flow(source, 50, 0)));
         let latest = [client(7, (1, 10), 1, 5), client(7, (1, 20), 9, 4)];
-        let rows = epoch.rows(latest.iter());
+        let rows = epoch.rows(latest.into_iter());
         assert_eq!(told(&rows), [((1, 10), 50, 0, 0), ((0, 0), 50, 0, 0)], "nobody knows the other");
     }
 

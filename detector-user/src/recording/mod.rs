@@ -4,6 +4,7 @@
 //! |---|---|
 //! | what was counted between two looks at the clients? (of sources: [`crate::traffic::Look::next`]) | [`clients`] |
 //! | which rows are that in an epoch? | [`epoch`] |
+//! | at which service was it, when the policy changes? | [`numbering`] |
 //! | how do both go together, look by look? | [`recorder`] |
 //! | which columns has a file? | [`columns`] |
 //! | how are rows written, and read? | [`writer`], [`reader`] |
@@ -18,6 +19,7 @@ pub mod error;
 #[cfg(test)]
 mod fixtures;
 pub mod merge;
+pub mod numbering;
 pub mod reader;
 pub mod recorder;
 pub mod writer;
@@ -25,5 +27,6 @@ pub mod writer;
 pub use directory::{Directory, Tidied};
 pub use error::RecordingError;
 pub use merge::Merged;
+pub use numbering::Numbering;
 pub use reader::Recording;
 pub use recorder::{Over, Recorder};

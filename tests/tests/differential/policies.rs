@@ -7,8 +7,8 @@ use detector_tests::{
     rows::{SECOND, START_NS},
 };
 use detector_user::policy::{
-    Action, Budget, Budgets, Matches, Mode, ParentBudgets, Parents, Policy, Ports, Profile, Rate, Rule,
-    Service,
+    Action, Budget, Budgets, FleetSettings, Matches, Mode, ParentBudgets, Parents, Policy, Ports, Profile,
+    Rate, Rule, Service,
 };
 use ipnet::IpNet;
 
@@ -45,7 +45,7 @@ pub(crate) fn random(random: &mut Random) -> Policy {
     }
     let rules = (0..random.below(8)).map(|number| rule(random, number, &services)).collect();
     let allow = (0..u64::from(random.once_in(4))).map(|_| net(random, SOURCES)).collect();
-    Policy { mode: mode(random), allow, services, profiles, rules }
+    Policy { mode: mode(random), allow, services, profiles, rules, fleets: FleetSettings::default() }
 }
 
 pub(crate) fn mode(random: &mut Random) -> Mode {

@@ -17,7 +17,7 @@ use super::{
     sources::{self, GivesClasses},
 };
 use crate::policy::{
-    Action, Mode, Policy, Rule, Service,
+    Action, FleetSettings, Mode, Policy, Rule, Service,
     incident::{Incident, IncidentAction, Incidents},
     patterns::Patterns,
 };
@@ -128,6 +128,7 @@ fn as_policy(incidents: &Incidents, standard: &Standard) -> Policy {
         addresses: Vec::new(),
         ports: Vec::new(),
         profile: None,
+        fleets: None,
     };
     let rule = |incident: &Incident| Rule {
         name: incident.id.to_string(),
@@ -149,6 +150,7 @@ fn as_policy(incidents: &Incidents, standard: &Standard) -> Policy {
         services: standard.0.keys().map(service).collect(),
         profiles: BTreeMap::new(),
         rules: incidents.rules.iter().map(rule).collect(),
+        fleets: FleetSettings::default(),
     }
 }
 

@@ -30,7 +30,7 @@ use detector_common::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{Action, Mode, Policy, Profile, patterns::Patterns};
+use super::{Action, FleetMode, FleetSettings, Mode, Policy, Profile, patterns::Patterns};
 
 /// The tables of one policy, ready for a slot.
 #[derive(Debug, Clone)]
@@ -123,6 +123,12 @@ pub struct Manifest {
     pub retired_lineages: BTreeMap<String, u16>,
     /// Counters of rules that earlier policies had, see [`ManifestRule::counter`].
     pub retired_rules: BTreeMap<String, u16>,
+    /// What is done about fleets.
+    #[serde(default, skip_serializing_if = "FleetSettings::is_default")]
+    pub fleets: FleetSettings,
+    /// What is done about them at services that say so themselves, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub fleet_modes: BTreeMap<String, FleetMode>,
 }
 
 /// A rule as commands print it.
@@ -157,6 +163,16 @@ impl Manifest {
         about.find(|known| usize::from(known.rule) == rule).map(|known| &known.patterns)
     }
 
+    /// What is done about fleets at a service.
+    pub fn fleet_mode(&self, service: &str) -> FleetMode {
+        self.fleet_modes.get(service).copied().unwrap_or(self.fleets.mode)
+    }
+
+    /// Whether anybody looks for fleets, at any of its services.
+    pub fn is_looking_for_fleets(&self) -> bool {
+        self.services.keys().any(|service| self.fleet_mode(service) != FleetMode::Off)
+    }
+
     /// The name of a service's number; `none` for packets of no service.
     pub fn service_name(&self, number: u16) -> &str {
         let found = self.services.iter().chain(&self.retired).find(|(_, known)| **known == number);
@@ -186,7 +202,10 @@ pub fn compile(
         ..services.header
     };
     let enforced_percent = policy.mode.enforced_percent();
-    let manifest = Manifest { enforced_percent, profiles, fingerprint_rules, ..numbers };
+    let own_mode = |service: &super::Service| Some((service.name.clone(), service.fleets?));
+    let fleet_modes = policy.services.iter().filter_map(own_mode).collect();
+    let fleets = policy.fleets;
+    let manifest = Manifest { enforced_percent, profiles, fingerprint_rules, fleets, fleet_modes, ..numbers };
     check_manifest(&manifest)?;
     Ok(Tables {
         header,

@@ -34,7 +34,10 @@ pub(super) type Attributes = BTreeMap<&'static str, String>;
 /// What holds of everything that does not say otherwise.
 pub(super) fn defaults(tables: &Tables) -> BTreeMap<String, Attributes> {
     let mode = mode(tables.manifest.enforced_percent);
-    BTreeMap::from([("defaults".to_owned(), Attributes::from([("mode", mode)]))])
+    let mut attributes = Attributes::from([("mode", mode)]);
+    let fleets = tables.manifest.fleets;
+    attributes.extend((!fleets.is_default()).then(|| ("fleets", fleets.to_string())));
+    BTreeMap::from([("defaults".to_owned(), attributes)])
 }
 
 fn mode(enforced_percent: u8) -> String {
@@ -76,6 +79,8 @@ pub(super) fn services(tables: &Tables) -> BTreeMap<String, Attributes> {
         attributes.extend(
             class.and_then(|class| tables.profile_of(class)).map(|name| ("profile", name.to_owned())),
         );
+        let fleets = tables.manifest.fleet_modes.get(name);
+        attributes.extend(fleets.map(|mode| ("fleets", mode.to_string())));
         (name.clone(), attributes)
     };
     tables.manifest.services.iter().map(service).collect()

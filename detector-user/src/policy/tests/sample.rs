@@ -37,12 +37,14 @@ fn defaults_and_services() {
             Ports::Protocol(47),
         ],
         profile: Some("customer".to_owned()),
+        fleets: None,
     };
     let rest = Service {
         name: "everything-else".to_owned(),
         addresses: nets(&["198.51.100.0/24"]),
         ports: vec![Ports::Any],
         profile: None,
+        fleets: None,
     };
     assert_eq!(policy.services, [api, rest]);
 }

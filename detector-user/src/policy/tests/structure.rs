@@ -40,7 +40,7 @@ name = "a"
 addresses = ["192.0.2.1"]
 adresses = []
 "# => [
-        "5:1: error: unknown field in a service: found `adresses`, expected `name`, `addresses`, `ports` or `profile` [did you mean `addresses`?]",
+        "5:1: error: unknown field in a service: found `adresses`, expected `name`, `addresses`, `ports`, `profile` or `fleets` [did you mean `addresses`?]",
     ];
     unknown_field_in_parents: "version = 1
 [profile.p]
@@ -73,7 +73,7 @@ action = { limits = "p" }
 mode = "off"
 size = 3
 "# => [
-        "4:1: error: unknown field in `fleets`: found `size`, expected `mode`",
+        "4:1: error: unknown field in `fleets`: found `size`, expected `mode`, `hold_out`, `members_max`, `new_members_max`, `collateral_max`, `factor`, `share`, `for` or `tighten`",
     ];
     prefixes_have_no_handshakes: r#"version = 1
 [profile.p]
@@ -83,22 +83,32 @@ v6_56 = { handshakes = "10/s" }
 "# => [
         "5:11: error: `handshakes` is not supported by this version: found `handshakes`, expected `packets`, `bytes`, `connections` or `new_sources` [remove `handshakes`]",
     ];
-    fleets_are_for_later: r#"version = 1
-[fleets]
-mode = "suggest"
-"# => [
-        r#"3:8: error: looking for fleets is not supported by this version: found "suggest", expected "off" [remove `fleets`, or write mode = "off"]"#,
-    ];
     unknown_mode_of_fleets: r#"version = 1
 [fleets]
 mode = "on"
 "# => [
-        r#"3:8: error: unknown mode of `fleets`: found "on", expected "off""#,
+        r#"3:8: error: unknown mode of `fleets`: found "on", expected "off", "observe", "suggest" or "throttle" [did you mean `observe`?]"#,
+    ];
+    unknown_mode_of_fleets_of_a_service: r#"version = 1
+[[service]]
+name = "a"
+addresses = ["192.0.2.1"]
+fleets = "thottle"
+"# => [
+        r#"5:10: error: unknown mode of `fleets`: found "thottle", expected "off", "observe", "suggest" or "throttle" [did you mean `throttle`?]"#,
+    ];
+    fleets_of_a_service_of_another_type: r#"version = 1
+[[service]]
+name = "a"
+addresses = ["192.0.2.1"]
+fleets = false
+"# => [
+        r#"5:10: error: wrong type for `fleets`: found the boolean false, expected "off", "observe", "suggest" or "throttle""#,
     ];
     fleets_without_a_mode: "version = 1
 [fleets]
 " => [
-        r#"2:1: error: missing field in `fleets`: found no `mode`, expected mode = "off""#,
+        r#"2:1: error: missing field in `fleets`: found no `mode`, expected "off", "observe", "suggest" or "throttle""#,
     ];
     service_not_an_array: r#"version = 1
 [service]
@@ -109,7 +119,7 @@ name = "a"
     service_element_not_a_table: "version = 1
 service = [5]
 " => [
-        "2:12: error: wrong type for `service`: found the integer 5, expected a table with `name`, `addresses`, `ports` or `profile`",
+        "2:12: error: wrong type for `service`: found the integer 5, expected a table with `name`, `addresses`, `ports`, `profile` or `fleets`",
     ];
     profile_not_a_table: "version = 1
 [[profile]]

@@ -1,0 +1,296 @@
+//! What a fleet uses, what its population normally did, and what acting on it would cost others.
+
+use std::collections::HashMap;
+
+use foldhash::fast::RandomState;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    alarm::Finding,
+    block::KindId,
+    family::{Family, volume_of},
+    fleet::Looked,
+    limits::{BUSY_SHARE, KEYS_OF_USAGE_MAX, SHARED_TLS_KEYS_MIN, TOP_SHARE},
+    membership::Group,
+    profile::{Active, Population},
+    traits::{Key, Traits},
+    users::Users,
+};
+
+/// How a pair of fingerprints is used at a service.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct KeyUse {
+    /// Which.
+    pub key: Key,
+    /// The share of the fleet's members that have it, 0 to 1.
+    pub members: f64,
+    /// The share of the sources of clean windows that had it, 0 to 1.
+    pub baseline: f64,
+    /// Whether it is one of the most frequent that [`TOP_SHARE`] of those sources have.
+    pub is_top: bool,
+}
+
+/// What was measured of a fleet and of the users around it, in the last window that was asked for its members.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Usage {
+    /// Length of the window, s; 0: none was asked.
+    pub window_s: u64,
+    /// For how long of it the fleet was there, s.
+    pub present_s: u64,
+    /// Connections of members in it.
+    pub connections: u64,
+    /// Exchanges of members in it, estimated from the connections that were followed.
+    pub exchanges: u64,
+    /// The share of the users' exchanges that are of users among the members, 0 to 1. Sources that many share are not among these: nothing
+    /// is done to them as sources. Where no exchange was followed it is the share of connections.
+    pub collateral: f64,
+    /// Connections a second that were expected of the population: sources that the fleet's cell had, each with what a new user did.
+    pub normal_connections_s: f64,
+    /// Fingerprints of members, the most frequent first, at most [`KEYS_OF_USAGE_MAX`]. Unknown ones are not among them.
+    pub keys: Vec<KeyUse>,
+}
+
+impl Usage {
+    /// That of a group, with what was expected of its population before where no alarm says it anew.
+    pub fn of(
+        looked: &Looked<'_>,
+        alarms: &[&Finding],
+        group: &Group,
+        traits: Option<&Traits>,
+        first_seen_s: u64,
+        before: &Self,
+    ) -> Self {
+        let sum = |of: fn(&Active) -> u64, sources: &[Active]| sources.iter().map(of).sum::<u64>();
+        let exchanges = |active: &Active| u64::from(active.exchanges);
+        let connections = |active: &Active| u64::from(active.connections);
+        let window_s = looked.length_s;
+        // The first among equals, as the explanation has it.
+        let strongest = alarms.iter().rev().max_by(|one, other| one.total().total_cmp(&other.total()));
+        let normal_connections_s = strongest.map_or(before.normal_connections_s, |alarm| {
+            let sources = alarm.expected_sources.max(group.innocents);
+            sources * connections_of_new_user(looked.of_users) / window_s.max(1) as f64
+        });
+        Self {
+            window_s,
+            present_s: looked.end_s.saturating_sub(first_seen_s).min(window_s),
+            connections: sum(connections, &group.members),
+            exchanges: sum(exchanges, &group.members),
+            collateral: group.collateral,
+            normal_connections_s,
+            keys: traits.map_or_else(Vec::new, |traits| keys(traits, looked)),
+        }
+    }
+
+    /// Connections of members, a second, since the fleet is there.
+    pub fn connections_s(&self) -> f64 {
+        self.connections as f64 / self.present_s.max(1) as f64
+    }
+}
+
+/// Whether many clients are behind a source: it has several ClientHellos, or makes more connections than nearly all users.
+pub fn is_shared(tls_keys: u8, is_busy: bool) -> bool {
+    tls_keys >= SHARED_TLS_KEYS_MIN || is_busy
+}
+
+/// More connections than this are those of at most [`BUSY_SHARE`] of the sources that are no members. Both are in the order of sources.
+/// `None`: all are members.
+pub fn busy_above(population: &Population, members: &[Active]) -> Option<u16> {
+    let mut members = members.iter().map(|active| active.source).peekable();
+    let mut of_users: Vec<u16> = population
+        .sources
+        .iter()
+        .filter(|active| members.next_if_eq(&active.source).is_none())
+        .map(|active| active.connections)
+        .collect();
+    let above = (of_users.len() as f64 * BUSY_SHARE) as usize;
+    let place = of_users.len().checked_sub(above + 1)?;
+    Some(*of_users.select_nth_unstable(place).1)
+}
+
+/// Connections of a new user in a window, by the classes of volume in clean ones: the middle of each, of the open one its beginning.
+/// 1 where nothing is known.
+fn connections_of_new_user(users: &Users) -> f64 {
+    let new = users.profiles().iter().filter(|(profile, _)| profile.is_new);
+    let (mut sources, mut connections) = (0.0, 0.0);
+    for (profile, count) in new {
+        sources += count;
+        let category = usize::from(profile.categories[Family::Homogeneity as usize]);
+        connections += count * volume_of(category);
+    }
+    if sources > 0.0 { connections / sources } else { 1.0 }
+}
+
+/// How the fingerprints of members are used, in clean windows too.
+fn keys(traits: &Traits, looked: &Looked<'_>) -> Vec<KeyUse> {
+    let mut by_kind: HashMap<KindId, f64, RandomState> = HashMap::default();
+    for (profile, count) in looked.of_users.profiles() {
+        *by_kind.entry(profile.kind).or_insert(0.0) += count;
+    }
+    let mut baseline: Vec<(Key, f64)> = by_kind
+        .into_iter()
+        .map(|(kind, count)| {
+            let kind = looked.kinds.kind(kind);
+            (Key { tls_key: kind.tls_key, syn_key: kind.syn_key }, count)
+        })
+        .collect();
+    let order = |key: &Key| (key.tls_key, key.syn_key);
+    baseline.sort_by(|one, other| other.1.total_cmp(&one.1).then(order(&one.0).cmp(&order(&other.0))));
+    let sources: f64 = baseline.iter().map(|(_, count)| count).sum();
+    let mut more_frequent = 0.0;
+    let mut used: HashMap<(u64, u64), (f64, bool), RandomState> = HashMap::default();
+    for (key, count) in &baseline {
+        used.insert(order(key), (count / sources, more_frequent < TOP_SHARE * sources));
+        more_frequent += count;
+    }
+    let known = traits.keys.iter().filter(|(key, _)| key.tls_key != 0);
+    let of_key = |(key, members): &(Key, f64)| {
+        let (baseline, is_top) = used.get(&order(key)).copied().unwrap_or((0.0, false));
+        KeyUse { key: *key, members: *members, baseline, is_top }
+    };
+    known.take(KEYS_OF_USAGE_MAX).map(of_key).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        block::{Block, Sizes},
+        cells::{Cell, Common},
+        family::tests::block,
+        interval::Kinds,
+        observation::{Kind, ServiceId},
+        profile::{Clean, populations},
+        source::Source,
+    };
+
+    const WEB: ServiceId = ServiceId(0);
+
+    /// The first is a fleet's, the others are browsers'.
+    fn kinds() -> Kinds {
+        let mut kinds = Kinds::default();
+        for tls_key in [11, 12, 13] {
+            kinds.number(Kind { service: WEB, syn_key: 9, tls_key });
+        }
+        kinds
+    }
+
+    fn source(number: u32, kind: u32, connections: u16) -> Block {
+        Block {
+            source: Source::of_v4(number.into()),
+            kind: KindId(kind),
+            connections,
+            ..block(2 * connections, 0, [4, 2, 4], Sizes(1))
+        }
+    }
+
+    fn population(window: &[Block]) -> Population {
+        populations(window, &kinds(), |_| true).remove(&WEB).expect("sources")
+    }
+
+    /// 1,000 users with 2 connections, of which the last 20 have 100; members have the addresses from 5,000 on.
+    fn window(members: impl Iterator<Item = u16>) -> Vec<Block> {
+        let user =
+            |number: u32| source(number, 1 + u32::from(number < 100), if number < 980 { 2 } else { 100 });
+        let members = members.enumerate().map(|(number, count)| source(5000 + number as u32, 0, count));
+        (0..1000).map(user).chain(members).collect()
+    }
+
+    fn group(population: &Population, innocents: f64) -> Group {
+        let is_member = |active: &&Active| active.source.number() >= 5000;
+        Group {
+            alarms: vec![0],
+            known: Vec::new(),
+            members: population.sources.iter().filter(is_member).copied().collect(),
+            suspects: Vec::new(),
+            innocents,
+            collateral: 3e-5,
+            users: 1000.0,
+        }
+    }
+
+    #[test]
+    fn busy_is_who_makes_more_connections_than_nearly_all_users() {
+        let of = |window: &[Block]| {
+            let population = population(window);
+            busy_above(&population, &group(&population, 0.0).members)
+        };
+        assert_eq!(of(&window(std::iter::repeat_n(300, 900))), Some(2), "members do not count");
+        let users: Vec<_> = (0..100).map(|number| source(number, 1, number as u16 + 1)).collect();
+        assert_eq!(of(&users), Some(95));
+        assert_eq!(of(&users[..1]), Some(1));
+        assert_eq!(of(&[source(6000, 0, 7)]), None);
+    }
+
+    #[test]
+    fn many_are_behind_a_source_with_three_clienthellos_or_a_crowd_of_connections() {
+        assert!(!is_shared(2, false) && is_shared(3, false) && is_shared(1, true));
+    }
+
+    /// A look at an hour.
+    fn looked<'a>(population: &'a Population, of_users: &'a Users, kinds: &'a Kinds) -> Looked<'a> {
+        Looked {
+            service: WEB,
+            start_s: 0,
+            end_s: 3600,
+            length_s: 3600,
+            lengths_s: &[3600],
+            alarms: &[],
+            population,
+            of_users,
+            kinds,
+        }
+    }
+
+    fn usage(innocents: f64, alarms: &[&Finding], before: &Usage) -> Usage {
+        let kinds = kinds();
+        let population = population(&window([4; 100].into_iter()));
+        let before_it = self::population(&window(std::iter::empty()));
+        let clean = Clean::of(&before_it, usize::MAX);
+        let group = group(&population, innocents);
+        let traits = Traits::of(&group.members, &population, &kinds);
+        let users = Users::of(&[&clean], &kinds);
+        let looked = looked(&population, &users, &kinds);
+        Usage::of(&looked, alarms, &group, traits.as_ref(), 1800, before)
+    }
+
+    fn alarm(expected_sources: f64) -> Finding {
+        let cell = Cell { service: WEB, common: Common::Tls(11) };
+        Finding { cell, sources: 100, expected_sources, z: 9.0, evidence: Vec::new() }
+    }
+
+    #[test]
+    fn the_normal_use_is_that_of_the_expected_sources_and_stays_where_no_alarm_says_it_anew() {
+        let alarm = alarm(36.0);
+        let found = usage(1.0, &[&alarm], &Usage::default());
+        // All of the clean window are new: 980 with 2 connections, and 20 with 33 or more.
+        let each = (980.0 * 2.0 + 20.0 * 33.0) / 1000.0;
+        assert!((found.normal_connections_s - 36.0 * each / 3600.0).abs() < 1e-12, "{found:?}");
+        assert_eq!((found.window_s, found.connections, found.exchanges), (3600, 400, 800));
+        assert!((found.collateral - 3e-5).abs() < 1e-12, "as the cut says");
+        assert!((found.connections_s() - 400.0 / 1800.0).abs() < 1e-12, "since it is there");
+        let more = usage(72.0, &[&alarm], &Usage::default()).normal_connections_s;
+        assert!((more - 72.0 * each / 3600.0).abs() < 1e-12, "users that are expected among members: {more}");
+        let later = usage(1.0, &[], &found);
+        assert!((later.normal_connections_s - found.normal_connections_s).abs() < 1e-12);
+    }
+
+    #[test]
+    fn it_is_told_how_the_keys_of_members_are_used() {
+        let found = usage(1.0, &[], &Usage::default());
+        let [own] = &found.keys[..] else { panic!("one key: {found:?}") };
+        assert_eq!((own.key, own.members.round()), (Key { tls_key: 11, syn_key: 9 }, 1.0));
+        assert!(own.baseline.abs() < 1e-12 && !own.is_top, "nobody else has it");
+        let kinds = kinds();
+        // A tenth of the users has the browser of kind 2, all others that of kind 1.
+        let population = population(&window(std::iter::empty()));
+        let clean = Clean::of(&population, usize::MAX);
+        let users = Users::of(&[&clean], &kinds);
+        let looked = looked(&population, &users, &kinds);
+        let traits = Traits::of(&population.sources, &population, &kinds).expect("sources");
+        let told: Vec<_> = keys(&traits, &looked)
+            .iter()
+            .map(|one| (one.key.tls_key, (one.baseline * 10.0).round(), one.is_top))
+            .collect();
+        assert_eq!(told, [(12, 9.0, true), (13, 1.0, false)]);
+    }
+}

@@ -1,0 +1,315 @@
+//! Guardrails, one function each. Every verdict is kept with its figure and its bound, also where it lets an action be.
+
+use detector_fleets::{fleet::Fleet, traits::SELECTIVE_MAX, usage::KeyUse};
+use serde::Serialize;
+
+use super::{
+    limits::{COLLATERAL_AT_FIRST, CUSTOMERS_MAX, CUSTOMERS_MIN, KEY_OF_MEMBERS_MIN, KEYS_MAX, SLOTS_MAX},
+    members::Chosen,
+    order::Stop,
+};
+use crate::policy::{FleetSettings, Part};
+
+/// A guardrail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Guard {
+    /// Actions on fleets are not stopped altogether.
+    Switch,
+    /// There is an alarm that is not too long ago.
+    FreshEvidence,
+    /// It is not a new population of uniform clients.
+    UniformPopulation,
+    /// The action costs others next to nothing.
+    Collateral,
+    /// Its members are not customers.
+    Customers,
+    /// It has not too many members.
+    MembersMax,
+    /// Not too many came in an hour.
+    NewMembersMax,
+    /// Whom an operator lets pass is left out.
+    OperatorLists,
+    /// Addresses of many clients are left out.
+    SharedSources,
+    /// Fingerprints that are acted on alone are those of nearly nobody else.
+    KeySelective,
+    /// None of them is one of the service's most frequent.
+    KeyTop,
+    /// Somebody is left to act on.
+    Targets,
+    /// The kernel has room for it.
+    Slots,
+    /// Some members are left alone, so that the effect can be measured.
+    HoldOut,
+}
+
+/// What it means that a guard does not pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Otherwise {
+    /// There is no action, and nobody can order one.
+    NoAction,
+    /// It stays a suggestion, unless an operator orders it with `--force`.
+    Suggestion,
+    /// Nobody is acted on by fingerprints alone.
+    NoKeys,
+    /// Some members are left out.
+    LeftOut,
+}
+
+/// What a guard says of an action on a fleet.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Verdict {
+    /// Which guard.
+    pub guard: Guard,
+    /// What was found.
+    pub figure: f64,
+    /// What may be.
+    pub bound: f64,
+    /// Whether it lets the action be.
+    pub passed: bool,
+    /// What it means if it does not.
+    pub otherwise: Otherwise,
+    /// The same for people.
+    pub sentence: String,
+}
+
+impl Verdict {
+    /// Whether it stands in the way of the action. `force`: an operator insists.
+    pub fn stops(&self, force: bool) -> bool {
+        match self.otherwise {
+            _ if self.passed => false,
+            Otherwise::NoAction => true,
+            Otherwise::Suggestion => !force,
+            Otherwise::NoKeys | Otherwise::LeftOut => false,
+        }
+    }
+}
+
+/// One switch stops all.
+pub fn switch(stop: Option<&Stop>) -> Verdict {
+    let sentence = stop.map_or_else(
+        || "actions on fleets are not stopped".to_owned(),
+        |stop| format!("all actions on fleets are stopped by {}: {}", stop.by, stop.reason),
+    );
+    let figure = f64::from(u8::from(stop.is_some()));
+    let (guard, otherwise) = (Guard::Switch, Otherwise::NoAction);
+    Verdict { guard, figure, bound: 0.0, passed: stop.is_none(), otherwise, sentence }
+}
+
+/// The last alarm is no longer ago than an action lasts.
+pub fn fresh_evidence(fleet: &Fleet, settings: &FleetSettings, now_s: u64) -> Verdict {
+    let age_s = now_s.saturating_sub(fleet.last_alarm_s);
+    let sentence =
+        format!("its last alarm was {age_s} s ago; an action is good for {} s after one", settings.for_s);
+    Verdict {
+        guard: Guard::FreshEvidence,
+        figure: age_s as f64,
+        bound: settings.for_s as f64,
+        passed: age_s <= settings.for_s,
+        otherwise: Otherwise::Suggestion,
+        sentence,
+    }
+}
+
+/// Nothing tells a new uniform population from devices or an app that were launched.
+pub fn uniform_population(fleet: &Fleet) -> Verdict {
+    let explanation = &fleet.explanation;
+    let is_uniform = explanation.is_new_uniform_population;
+    Verdict {
+        guard: Guard::UniformPopulation,
+        figure: f64::from(u8::from(is_uniform)),
+        bound: 0.0,
+        passed: !is_uniform,
+        otherwise: Otherwise::Suggestion,
+        sentence: format!("could it be {}? {}", explanation.nearest.name(), explanation.why),
+    }
+}
+
+/// What acting on the members costs others, of all that they do. An action begins below what ends it, so that it does not come and go with
+/// the estimate.
+pub fn collateral(fleet: &Fleet, settings: &FleetSettings, is_standing: bool) -> Verdict {
+    let figure = fleet.usage.collateral;
+    let most = settings.collateral_max;
+    let most = if is_standing { most } else { Part(most.0 / COLLATERAL_AT_FIRST) };
+    Verdict {
+        guard: Guard::Collateral,
+        figure,
+        bound: most.of(),
+        passed: figure <= most.of(),
+        otherwise: Otherwise::Suggestion,
+        sentence: format!(
+            "{:.4} % of the legitimate exchanges would be slowed; at most {most}",
+            figure * 100.0
+        ),
+    }
+}
+
+/// Where more members are customers than attribution says users are among them in all, it was wrong about them.
+pub fn customers(fleet: &Fleet, chosen: &Chosen) -> Verdict {
+    let members = fleet.members.len();
+    let customers = chosen.customers;
+    let bound = (members as f64 * CUSTOMERS_MAX).max(CUSTOMERS_MIN as f64);
+    let right = 100.0 * (1.0 - customers as f64 / members.max(1) as f64);
+    Verdict {
+        guard: Guard::Customers,
+        figure: customers as f64,
+        bound,
+        passed: customers as f64 <= bound,
+        otherwise: Otherwise::Suggestion,
+        sentence: format!(
+            "{customers} of {members} members are customers by hints and {} are confirmed abuse: at most {right:.1} % of the members are right",
+            chosen.abuse
+        ),
+    }
+}
+
+/// What has very many members is looked at by a person first.
+pub fn members_max(chosen: &Chosen, settings: &FleetSettings) -> Verdict {
+    let (members, most) = (chosen.members.len(), settings.members_max);
+    Verdict {
+        guard: Guard::MembersMax,
+        figure: members as f64,
+        bound: most.into(),
+        passed: members <= most as usize,
+        otherwise: Otherwise::Suggestion,
+        sentence: format!("{members} members would be acted on; at most {most}"),
+    }
+}
+
+/// Who comes when enough came in this hour waits for the next one.
+pub fn new_members_max(chosen: &Chosen, settings: &FleetSettings) -> Verdict {
+    let (came, waiting, most) = (chosen.growth.came, chosen.left_out.waiting, settings.new_members_max);
+    Verdict {
+        guard: Guard::NewMembersMax,
+        figure: f64::from(came) + waiting as f64,
+        bound: most.into(),
+        passed: waiting == 0,
+        otherwise: Otherwise::LeftOut,
+        sentence: format!("{came} members came in this hour and {waiting} wait; at most {most} an hour"),
+    }
+}
+
+/// Whom an operator lets pass, and customers, are not acted on.
+pub fn operator_lists(chosen: &Chosen) -> Verdict {
+    let (allowed, customers) = (chosen.left_out.allowed, chosen.left_out.customers);
+    Verdict {
+        guard: Guard::OperatorLists,
+        figure: (allowed + customers) as f64,
+        bound: 0.0,
+        passed: allowed + customers == 0,
+        otherwise: Otherwise::LeftOut,
+        sentence: format!(
+            "{allowed} members are allowed by the policy or a responder and {customers} are customers: left out"
+        ),
+    }
+}
+
+/// Addresses of many clients get per-flow action only: by the key, if there is one.
+pub fn shared_sources(chosen: &Chosen) -> Verdict {
+    let shared = chosen.left_out.shared;
+    Verdict {
+        guard: Guard::SharedSources,
+        figure: shared as f64,
+        bound: 0.0,
+        passed: shared == 0,
+        otherwise: Otherwise::LeftOut,
+        sentence: format!(
+            "{shared} members have three or more ClientHellos or are among the busiest sources: left out but for handshakes with its key"
+        ),
+    }
+}
+
+/// Fingerprints that enough members have, the most frequent first.
+pub fn candidates(fleet: &Fleet) -> Vec<KeyUse> {
+    let is_frequent = |key: &&KeyUse| key.members >= KEY_OF_MEMBERS_MIN;
+    fleet.usage.keys.iter().filter(is_frequent).take(KEYS_MAX).copied().collect()
+}
+
+/// A top fingerprint of the service is never acted on alone. What is left are the others.
+pub fn key_top(candidates: &mut Vec<KeyUse>) -> Verdict {
+    let all = candidates.len();
+    candidates.retain(|key| !key.is_top);
+    let top = all - candidates.len();
+    Verdict {
+        guard: Guard::KeyTop,
+        figure: top as f64,
+        bound: 0.0,
+        passed: top == 0,
+        otherwise: Otherwise::NoKeys,
+        sentence: format!(
+            "{top} of its {all} fingerprints are among the service's most frequent: not acted on alone"
+        ),
+    }
+}
+
+/// All fingerprints that are acted on are together of nearly none of the service's sources, and cost others no more than the members leave of
+/// what may be. What is left are those.
+pub fn key_selective(candidates: &mut Vec<KeyUse>, fleet: &Fleet, settings: &FleetSettings) -> Verdict {
+    let left = (settings.collateral_max.of() - fleet.usage.collateral).max(0.0);
+    let bound = SELECTIVE_MAX.min(left);
+    let all = candidates.len();
+    let least = candidates.iter().map(|key| key.baseline).fold(f64::INFINITY, f64::min);
+    let mut sum = 0.0;
+    candidates.retain(|key| {
+        let is_taken = sum + key.baseline <= bound;
+        sum += if is_taken { key.baseline } else { 0.0 };
+        is_taken
+    });
+    let figure = if candidates.is_empty() && all > 0 { least } else { sum };
+    Verdict {
+        guard: Guard::KeySelective,
+        figure,
+        bound,
+        passed: candidates.len() == all,
+        otherwise: Otherwise::NoKeys,
+        sentence: format!(
+            "{} of its {all} fingerprints are acted on alone, which {:.4} % of the service's sources had; at most {:.4} %",
+            candidates.len(),
+            figure * 100.0,
+            bound * 100.0
+        ),
+    }
+}
+
+/// Without members and fingerprints there is nothing to do.
+pub fn targets(chosen: &Chosen, keys: &[KeyUse]) -> Verdict {
+    let (members, keys) = (chosen.members.len(), keys.len());
+    Verdict {
+        guard: Guard::Targets,
+        figure: (members + keys) as f64,
+        bound: 1.0,
+        passed: members + keys > 0,
+        otherwise: Otherwise::NoAction,
+        sentence: format!("{members} members and {keys} fingerprints are left to act on"),
+    }
+}
+
+/// The kernel has so many budgets of fleets.
+pub fn slots(in_use: usize, has_one: bool) -> Verdict {
+    Verdict {
+        guard: Guard::Slots,
+        figure: in_use as f64,
+        bound: f64::from(SLOTS_MAX),
+        passed: has_one,
+        otherwise: Otherwise::NoAction,
+        sentence: format!("{in_use} fleets are acted on; at most {SLOTS_MAX} at a time"),
+    }
+}
+
+/// Some are left alone. The policy language has no zero here.
+pub fn hold_out(settings: &FleetSettings) -> Verdict {
+    let percent = settings.hold_out_percent;
+    Verdict {
+        guard: Guard::HoldOut,
+        figure: percent.into(),
+        bound: 1.0,
+        passed: percent >= 1,
+        otherwise: Otherwise::Suggestion,
+        sentence: format!(
+            "{} of the members are held out, to measure the effect",
+            Part::of_percent(percent.into())
+        ),
+    }
+}

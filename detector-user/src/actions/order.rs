@@ -1,0 +1,145 @@
+//! What people say about a fleet: throttle it, or leave it alone.
+
+use detector_fleets::fleet::FleetId;
+
+use super::budget::SharedBudgets;
+use crate::policy::{Budget, Budgets, incident::IncidentAction};
+
+/// What is to be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wanted {
+    /// Throttle it. What is not said of its budgets is as usual.
+    Throttle {
+        /// Packets that its members share.
+        packets: Option<Budget>,
+        /// Connections that they share.
+        connections: Option<Budget>,
+    },
+    /// Leave it alone: what `allow fleet:ID` asks for, and what undoes an action of the daemon's.
+    Leave,
+}
+
+impl Wanted {
+    /// To throttle it, with the usual budgets.
+    pub const THROTTLE: Self = Self::Throttle { packets: None, connections: None };
+
+    /// What the command of an operator means about a fleet; `None`: a throttle without rates.
+    ///
+    /// # Errors
+    ///
+    /// That it cannot be done to a fleet, and what can.
+    pub fn of(action: Option<&IncidentAction>) -> Result<Self, String> {
+        let budgets = match action {
+            None => return Ok(Self::THROTTLE),
+            Some(IncidentAction::Allow) => return Ok(Self::Leave),
+            Some(IncidentAction::Block) => {
+                return Err("a fleet is not blocked, since there are others among its members: expected a throttle, by \
+                            which they share one budget; without rates it is what such clients normally used"
+                    .to_owned());
+            }
+            Some(IncidentAction::Throttle(budgets) | IncidentAction::ThrottleShared(budgets)) => budgets,
+        };
+        let Budgets { packets, bytes, connections, handshakes } = *budgets;
+        let other = [("bytes", bytes), ("handshakes", handshakes)];
+        if let Some((name, _)) = other.iter().find(|(_, budget)| budget.is_some()) {
+            return Err(format!(
+                "`{name}` does not limit a fleet: expected `rate` or `connections`, which its members share"
+            ));
+        }
+        Ok(Self::Throttle { packets, connections })
+    }
+
+    /// Whether it is to be throttled.
+    pub const fn is_throttle(self) -> bool {
+        matches!(self, Self::Throttle { .. })
+    }
+
+    /// The budgets that it says, in the place of others.
+    pub fn instead_of(self, usual: SharedBudgets) -> SharedBudgets {
+        match self {
+            Self::Leave => usual,
+            Self::Throttle { packets, connections } => SharedBudgets {
+                packets: packets.unwrap_or(usual.packets),
+                connections: connections.unwrap_or(usual.connections),
+            },
+        }
+    }
+}
+
+/// An order of an operator about one fleet. It comes before the mode; the switch and the lists of whom to let pass come before it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Order {
+    /// Its number, from 1: that with which it is undone.
+    pub id: u64,
+    /// The fleet.
+    pub fleet: FleetId,
+    /// What.
+    pub wanted: Wanted,
+    /// Also where a guard would leave it a suggestion.
+    pub force: bool,
+    /// Who.
+    pub by: String,
+    /// Why.
+    pub reason: String,
+    /// Since when, seconds since the Unix epoch.
+    pub at_s: u64,
+    /// Until when, likewise.
+    pub until_s: u64,
+}
+
+/// The switch: no action on any fleet, whoever wants one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stop {
+    /// Who turned it.
+    pub by: String,
+    /// Why.
+    pub reason: String,
+    /// When, seconds since the Unix epoch.
+    pub at_s: u64,
+}
+
+/// The order about a fleet that holds at a time: the last one.
+pub fn holds(orders: &[Order], fleet: FleetId, now_s: u64) -> Option<&Order> {
+    let holding = orders.iter().filter(|order| order.fleet == fleet && order.until_s > now_s);
+    holding.max_by_key(|order| (order.at_s, order.id))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_about_a_fleet_are_a_throttle_or_to_leave_it_alone() {
+        let budget = Budget { rate: crate::policy::Rate { count: 5, per_ns: 1_000_000_000 }, burst: 5 };
+        let packets = Budgets { packets: Some(budget), ..Budgets::default() };
+        let bytes = Budgets { bytes: Some(budget), ..Budgets::default() };
+        assert_eq!(Wanted::of(None), Ok(Wanted::THROTTLE));
+        assert_eq!(Wanted::of(Some(&IncidentAction::Allow)), Ok(Wanted::Leave));
+        let throttle = Wanted::of(Some(&IncidentAction::Throttle(packets))).unwrap();
+        assert_eq!(throttle, Wanted::Throttle { packets: Some(budget), connections: None });
+        let other = Budget { burst: 1, ..budget };
+        let usual = SharedBudgets { packets: other, connections: other };
+        assert_eq!(throttle.instead_of(usual), SharedBudgets { packets: budget, connections: other });
+        for action in [IncidentAction::Block, IncidentAction::Throttle(bytes)] {
+            assert!(Wanted::of(Some(&action)).unwrap_err().contains("expected"), "{action:?}");
+        }
+    }
+
+    #[test]
+    fn the_last_order_holds_until_its_end() {
+        let order = |id, at_s, until_s| Order {
+            id,
+            fleet: FleetId(3),
+            wanted: Wanted::Leave,
+            force: false,
+            by: "ann".to_owned(),
+            reason: "a partner".to_owned(),
+            at_s,
+            until_s,
+        };
+        let orders = [order(2, 10, 50), order(1, 5, 100), order(3, 10, 40)];
+        let holding = |now_s| holds(&orders, FleetId(3), now_s).map(|order| order.id);
+        assert_eq!([holding(10), holding(40), holding(50), holding(100)], [Some(3), Some(2), Some(1), None]);
+        assert_eq!(holds(&orders, FleetId(4), 10), None);
+    }
+}

@@ -1,0 +1,88 @@
+//! What is in force about a fleet: what the kernel is told, and what is remembered of it until the next plan.
+
+use std::fmt;
+
+use detector_fleets::{fleet::FleetId, source::Source, traits::Key};
+use serde::Serialize;
+
+use super::budget::SharedBudgets;
+use crate::policy::utc_text;
+
+/// What the kernel does about a fleet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Action {
+    /// The fleet.
+    pub fleet: FleetId,
+    /// Where its budgets are: 1 to [`SLOTS_MAX`](super::limits::SLOTS_MAX).
+    pub slot: u8,
+    /// The service's number in the maps.
+    pub service: u16,
+    /// Sources whose every packet and connection there is charged to the shared budgets; in order, each once.
+    pub members: Vec<Source>,
+    /// Pairs of fingerprints whose clients are charged at their ClientHello, wherever they come from.
+    pub keys: Vec<Key>,
+    /// What they all may use together.
+    pub budgets: SharedBudgets,
+    /// Percent of the sources for which it is done, by a keyed hash of the source; the others are held out.
+    pub enforced_percent: u8,
+    /// When it ends by itself, seconds since the Unix epoch.
+    pub until_s: u64,
+}
+
+/// For people and the audit: what is done, without saying to whom.
+impl fmt::Display for Action {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let SharedBudgets { packets, connections } = self.budgets;
+        write!(
+            formatter,
+            "slot {}, {} members, {} keys, packets {} burst {}, connections {} burst {}, {} %, until {}",
+            self.slot,
+            self.members.len(),
+            self.keys.len(),
+            packets.rate,
+            packets.burst,
+            connections.rate,
+            connections.burst,
+            self.enforced_percent,
+            utc_text(self.until_s)
+        )
+    }
+}
+
+/// How tight the budgets are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Rung {
+    /// As they were made.
+    Throttled,
+    /// Smaller, since they had no effect.
+    Tightened,
+}
+
+/// How many members came to an action in an hour.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Growth {
+    /// When the hour began, seconds since the Unix epoch.
+    pub began_s: u64,
+    /// How many came since.
+    pub came: u32,
+}
+
+/// An action that is in force.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Standing {
+    /// What the kernel does.
+    pub action: Action,
+    /// How tight it is.
+    pub rung: Rung,
+    /// Since when it is there, seconds since the Unix epoch.
+    pub since_s: u64,
+    /// Since when its budgets are what they are: what is measured counts from here.
+    pub budgets_since_s: u64,
+    /// The last alarm that it was renewed by, likewise.
+    pub evidence_s: u64,
+    /// How it grew.
+    pub growth: Growth,
+    /// The operator's order that it follows; `None`: it is the daemon's own.
+    pub order: Option<u64>,
+}

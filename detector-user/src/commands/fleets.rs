@@ -1,0 +1,129 @@
+//! `detector fleets`: what the daemon knows of fleets, by what it told last.
+
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::{EXIT_DONE, Failure, print_json, print_line, table, time, warn};
+use crate::{
+    cli::FleetsArgs,
+    fleets::{
+        Found, Store, Told,
+        text::{counted, screen},
+        told::{self, Health, Looking},
+    },
+    history::History,
+};
+
+/// A fleet, and whether it is in the history only.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = FleetAnswer)]
+pub struct One {
+    /// The fleet.
+    #[serde(flatten)]
+    pub fleet: Found,
+    /// Whether it was forgotten, and is in the history: with some of its members, as it was last.
+    pub is_past: bool,
+    /// How many members it has, or had last.
+    pub member_count: u64,
+}
+
+/// Tells of fleets.
+pub fn fleets(args: &FleetsArgs) -> Result<u8, Failure> {
+    let pins = args.write.pins();
+    let history = args.write.history();
+    let told = told::read(&Store::directory(history.directory(), &args.write.read.pins))?;
+    if !pins.is_daemon_alive() {
+        match &told {
+            Some(told) => warn(&format!(
+                "no daemon runs: this is what one told at {}; start `detector run` again",
+                time(told.detection.at_s)
+            )),
+            None => warn("no daemon runs, and none told of fleets here yet: start `detector run`"),
+        }
+    }
+    let told = told.unwrap_or_default();
+    match args.id {
+        None if args.write.read.json => print_json(&told)?,
+        None => print_line(&text(&told)),
+        Some(id) => {
+            let one = one(&told, &history, &id.to_string())?;
+            if args.write.read.json {
+                print_json(&one)?;
+            } else {
+                print_line(&one_text(&one));
+            }
+        }
+    }
+    Ok(EXIT_DONE)
+}
+
+/// A fleet by its number, of those that are known or were.
+///
+/// # Errors
+///
+/// There is none with this number, or the history cannot be read.
+pub fn one(told: &Told, history: &History, id: &str) -> Result<One, Failure> {
+    if let Some(fleet) = told.report.fleet(id) {
+        let member_count = fleet.members.len() as u64;
+        return Ok(One { fleet: fleet.clone(), is_past: false, member_count });
+    }
+    let known = || {
+        let ids: Vec<_> = told.report.fleets.iter().map(|fleet| fleet.id.as_str()).collect();
+        if ids.is_empty() { "there is none".to_owned() } else { format!("known are {}", ids.join(", ")) }
+    };
+    let unknown = || Failure::invalid(format!("there is no fleet {id:?}: {}", known()));
+    let number = id.parse().map_err(|_| unknown())?;
+    let (fleet, member_count) = history.fleet(number)?.ok_or_else(unknown)?;
+    Ok(One { fleet, is_past: true, member_count })
+}
+
+fn one_text(one: &One) -> String {
+    let text = screen(&one.fleet);
+    if !one.is_past {
+        return text;
+    }
+    format!(
+        "{text}\n\nforgotten since; it had {} when it was told last",
+        counted(one.member_count as usize, "member")
+    )
+}
+
+/// How detection is, in a line.
+pub fn health_text(detection: &Health) -> String {
+    let state = match detection.state {
+        Looking::Off => "nobody looks for fleets".to_owned(),
+        Looking::Learning => "learning what is usual".to_owned(),
+        Looking::Watching => format!("looking for fleets (mode {})", detection.mode),
+        Looking::Failed => "ended".to_owned(),
+    };
+    let problem = detection.problem.as_ref().map_or(String::new(), |problem| format!("; {problem}"));
+    let saved = detection.saved_at_s.map_or("never".to_owned(), time);
+    format!("{state}; saved {saved}{problem}")
+}
+
+fn text(told: &Told) -> String {
+    let mut text = format!("{}\n", health_text(&told.detection));
+    if told.detection.state == Looking::Learning {
+        for service in &told.report.services {
+            text += &format!("  {}: until {} at the earliest\n", service.service, service.learning_until);
+        }
+    }
+    if told.report.fleets.is_empty() {
+        return text + "no fleets";
+    }
+    let header = ["ID", "SERVICE", "STATE", "MEMBERS", "EXCHANGES A DAY", "SINCE", "LAST ALARM", "WOULD HIT"];
+    let rows = told.report.fleets.iter().map(|fleet| {
+        let uniform = fleet.innocent_explanation.is_new_uniform_population;
+        vec![
+            fleet.id.clone(),
+            fleet.service.clone(),
+            if uniform { "new population".to_owned() } else { fleet.state.name().to_owned() },
+            fleet.members.len().to_string(),
+            fleet.exchanges.to_string(),
+            fleet.first_seen.clone(),
+            fleet.last_alarm.clone(),
+            format!("{:.4} %", fleet.predicted_collateral * 100.0),
+        ]
+    });
+    text + &table(&header, &[3, 4, 7], rows)
+}

@@ -1,0 +1,150 @@
+//! Looks at the tables of sources and clients, and makes epochs of what they counted.
+
+use std::{
+    sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError},
+    time::Duration,
+};
+
+use detector_fleets::observation::Services;
+
+use super::mind::Message;
+use crate::{
+    clock,
+    daemon::Shared,
+    fleets::{
+        Epoch, Scale,
+        scale::EPOCH_S,
+        told::{Health, Looking},
+    },
+    kernel::maps::Maps,
+    policy::FleetMode,
+    recording::{Numbering, Over, Recorder, numbering::NO_SERVICE},
+};
+
+/// Time between two looks, at most: a source that comes and gives way to another within it is missed.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Looks until the other end of `ended` has gone.
+pub(super) fn look(
+    maps: Maps,
+    scale: Scale,
+    running: &Shared,
+    known: &Receiver<Services>,
+    told: &SyncSender<Message>,
+    ended: &Receiver<()>,
+) {
+    // The mind says which services it knows, once it has read what it remembers.
+    let Ok(services) = known.recv() else { return };
+    let mut eyes = Eyes {
+        maps,
+        scale,
+        known: services.names().len(),
+        numbering: Numbering::of(services),
+        recorder: Recorder::default(),
+        is_off: None,
+        epochs_lost: 0,
+        is_failing: false,
+    };
+    let every = scale.epoch().min(LOOK);
+    loop {
+        if eyes.look(told).is_err() {
+            fail(running);
+            return;
+        }
+        if ended.recv_timeout(every) != Err(RecvTimeoutError::Timeout) {
+            break;
+        }
+    }
+    if let Some(over) = eyes.recorder.cut(&mut eyes.numbering) {
+        let epoch = eyes.epoch(over);
+        // The mind ends when it has taken it.
+        let _ = told.send(Message::Epoch { epoch, mode: eyes.mode(), epochs_lost: eyes.epochs_lost });
+    }
+}
+
+/// The mind ended before its time.
+fn fail(running: &Shared) {
+    let problem = "the thread that looks for fleets panicked: nobody looks for fleets until the daemon is started again";
+    tracing::error!("{problem}");
+    let told = running.fleets.told();
+    let health =
+        Health { state: Looking::Failed, problem: Some(problem.to_owned()), ..told.detection.clone() };
+    running.fleets.tell(crate::fleets::Told { detection: health, ..(*told).clone() });
+}
+
+/// The mind has ended.
+struct Gone;
+
+struct Eyes {
+    maps: Maps,
+    scale: Scale,
+    numbering: Numbering,
+    /// How many services the mind was told of.
+    known: usize,
+    recorder: Recorder,
+    is_off: Option<bool>,
+    epochs_lost: u64,
+    is_failing: bool,
+}
+
+impl Eyes {
+    fn look(&mut self, told: &SyncSender<Message>) -> Result<(), Gone> {
+        match self.numbering.refresh(&self.maps) {
+            Ok(()) => self.is_failing = false,
+            Err(error) => {
+                if !self.is_failing {
+                    tracing::warn!("nobody looks for fleets until the policy can be read: {error}");
+                }
+                self.is_failing = true;
+                return Ok(());
+            }
+        }
+        let is_off = !self.numbering.manifest().is_looking_for_fleets();
+        if is_off {
+            if self.is_off != Some(true) {
+                self.recorder = Recorder::default();
+                self.is_off = Some(true);
+                return self.send(told, Message::Off { mode: self.mode() });
+            }
+            return Ok(());
+        }
+        self.is_off = Some(false);
+        let now_s = self.scale.inner_s(clock::unix_ns() / 1_000_000);
+        match self.recorder.look(&self.maps, &mut self.numbering, now_s, EPOCH_S) {
+            None => Ok(()),
+            Some(over) => {
+                let (epoch, mode) = (self.epoch(over), self.mode());
+                self.send(told, Message::Epoch { epoch, mode, epochs_lost: self.epochs_lost })
+            }
+        }
+    }
+
+    fn mode(&self) -> FleetMode {
+        self.numbering.manifest().fleets.mode
+    }
+
+    /// What of an epoch fleets are looked for in.
+    fn epoch(&self, over: Over) -> Epoch {
+        let Over { start_s, mut rows, lost } = over;
+        let services = self.numbering.services();
+        rows.retain(|row| {
+            let name = services.name(row.kind.service);
+            name != NO_SERVICE && self.numbering.manifest().fleet_mode(name) != FleetMode::Off
+        });
+        Epoch { start_s, names: services.names()[self.known..].to_vec(), rows, lost }
+    }
+
+    fn send(&mut self, told: &SyncSender<Message>, message: Message) -> Result<(), Gone> {
+        let names = match &message {
+            Message::Epoch { epoch, .. } => epoch.names.len(),
+            Message::Off { .. } => 0,
+        };
+        match told.try_send(message) {
+            // The mind knows these now; what is lost tells no names.
+            Ok(()) => self.known += names,
+            Err(TrySendError::Full(_)) => self.epochs_lost += 1,
+            Err(TrySendError::Disconnected(_)) => return Err(Gone),
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,242 @@
+//! Thinks about epochs: what they add to what is remembered, what that finds, and who is told.
+
+use std::{
+    sync::mpsc::{Receiver, Sender},
+    time::Instant,
+};
+
+use detector_common::fingerprint::{Kind, ja4_text};
+use detector_fleets::{observation::Services, traits::Key};
+
+use super::{Options, news::News};
+use crate::{
+    clock,
+    daemon::Shared,
+    fleets::{
+        Epoch, Memberships, Memory, Report, Restored, Store, StoreError, Told,
+        limits::{REPORT_EVERY_S, SOURCES},
+        told::{self, Health, Looking},
+    },
+    kernel::{maps::Maps, names},
+    policy::FleetMode,
+};
+
+/// What the eyes say.
+pub(super) enum Message {
+    /// An epoch is over.
+    Epoch {
+        /// What was seen in it.
+        epoch: Epoch,
+        /// What the policy says is to be done about fleets.
+        mode: FleetMode,
+        /// Epochs that were lost since the start.
+        epochs_lost: u64,
+    },
+    /// The policy says that nobody looks for fleets.
+    Off {
+        /// What it says.
+        mode: FleetMode,
+    },
+}
+
+/// Thinks until no more epochs come.
+pub(super) fn think(
+    options: Options,
+    maps: &Maps,
+    running: &Shared,
+    services: &Sender<Services>,
+    heard: &Receiver<Message>,
+) {
+    let mut mind = Mind::wake(options, running);
+    if services.send(mind.memory.services().clone()).is_err() {
+        return;
+    }
+    mind.report(maps, running, true);
+    while let Ok(message) = heard.recv() {
+        match message {
+            Message::Epoch { epoch, mode, epochs_lost } => {
+                mind.health.mode = mode;
+                mind.health.epochs_lost = epochs_lost;
+                mind.take(&epoch, maps, running);
+            }
+            Message::Off { mode } => {
+                mind.health.mode = mode;
+                mind.is_off = true;
+                mind.report(maps, running, false);
+            }
+        }
+    }
+}
+
+struct Mind {
+    options: Options,
+    store: Option<Store>,
+    memory: Memory,
+    memberships: Memberships,
+    news: News,
+    health: Health,
+    is_off: bool,
+    /// When the report was written last, seconds since the Unix epoch.
+    reported_s: u64,
+    is_failing: bool,
+}
+
+impl Mind {
+    /// Reads what is remembered; without a disk it begins anew each time.
+    fn wake(options: Options, running: &Shared) -> Self {
+        let now_s = clock::unix_s();
+        let scale = options.scale;
+        let secret = getrandom::u64().unwrap_or_else(|error| {
+            tracing::warn!("no secret can be drawn ({error}): the clock is taken for one");
+            clock::unix_ns()
+        });
+        let directory = &running.fleets.directory;
+        let (store, mut memory) =
+            match Store::open(directory, scale, now_s, || Memory::new(scale, SOURCES, secret)) {
+                Ok((store, memory, restored)) => {
+                    tell_restored(&restored, &memory);
+                    (Some(store), memory)
+                }
+                Err(error) => {
+                    tracing::error!("what is learned of fleets is forgotten with this daemon: {error}");
+                    (None, Memory::new(scale, SOURCES, secret))
+                }
+            };
+        match running.history.last_fleet() {
+            // What was lost had fleets of these numbers, and others know them by these.
+            Ok(last) => memory.number_fleets_after(last),
+            Err(error) => tracing::warn!("fleets of before are not known: {error}"),
+        }
+        Self {
+            options,
+            memberships: Memberships::restored(&memory),
+            news: News::after(&memory),
+            health: Health { saved_at_s: store.as_ref().map(|_| now_s), ..Health::default() },
+            store,
+            memory,
+            is_off: false,
+            reported_s: 0,
+            is_failing: false,
+        }
+    }
+
+    fn take(&mut self, epoch: &Epoch, maps: &Maps, running: &Shared) {
+        self.is_off = false;
+        let kept = self.store.as_mut().map_or(Ok(()), |store| store.keep(epoch));
+        self.note("an epoch", kept);
+        let began = Instant::now();
+        let looks = self.memory.take(epoch);
+        self.health.epochs += 1;
+        if !looks.is_empty() {
+            self.health.look_seconds = began.elapsed().as_secs_f64();
+        }
+        self.report(maps, running, !looks.is_empty());
+        let now_s = clock::unix_s();
+        if let Some(store) = self.store.as_mut().filter(|store| store.is_due(now_s)) {
+            let saved = store.save(&self.memory, now_s);
+            if saved.is_ok() {
+                self.health.saved_at_s = Some(now_s);
+            }
+            self.note("what is remembered", saved);
+        }
+    }
+
+    /// Logs that something cannot be kept, once until it can be again.
+    fn note(&mut self, what: &str, kept: Result<(), StoreError>) {
+        match kept {
+            Ok(()) => {
+                self.is_failing = false;
+                self.health.problem = None;
+            }
+            Err(error) => {
+                if !self.is_failing {
+                    tracing::error!("{what} of fleets is lost if the daemon ends: {error}");
+                }
+                self.is_failing = true;
+                self.health.problem = Some(error.to_string());
+            }
+        }
+    }
+
+    /// Tells how detection is, and where it looked, what is known of fleets now.
+    fn report(&mut self, maps: &Maps, running: &Shared, has_looked: bool) {
+        let now_s = clock::unix_s();
+        let before = running.fleets.told();
+        let report = if has_looked {
+            Report::of(&self.memory, &|_, key| names_of(maps, key))
+        } else {
+            let (rows, lost, late) = (self.memory.rows(), self.memory.lost(), self.memory.detection().late());
+            Report { rows, lost, late, ..before.report.clone() }
+        };
+        self.health.at_s = now_s;
+        self.health.state = self.state(&report, now_s);
+        let told = running.fleets.tell(Told { detection: self.health.clone(), report });
+        if has_looked {
+            self.tell_news(&told, running, now_s);
+        }
+        if has_looked || self.is_off || now_s >= self.reported_s + REPORT_EVERY_S {
+            self.reported_s = now_s;
+            let written =
+                self.store.as_ref().map_or(Ok(()), |_| told::write(&running.fleets.directory, &told));
+            if let Err(error) = written {
+                tracing::warn!("commands do not see what is known of fleets: {error}");
+            }
+        }
+    }
+
+    fn state(&self, report: &Report, now_s: u64) -> Looking {
+        let now_s = crate::commands::rfc3339(now_s);
+        match &report.services[..] {
+            _ if self.is_off => Looking::Off,
+            services if services.iter().any(|service| service.learning_until <= now_s) => Looking::Watching,
+            _ => Looking::Learning,
+        }
+    }
+
+    fn tell_news(&mut self, told: &Told, running: &Shared, now_s: u64) {
+        for event in self.news.of(&self.memory, &told.report) {
+            running.feed.tell(event);
+        }
+        let changes = self.memberships.follow(&self.memory, now_s);
+        if let Some(path) = self.options.feed.as_ref().filter(|path| !changes.is_empty() || !path.exists()) {
+            let csv = self.memberships.csv();
+            if let Err(error) = told::replace(path, 0o644, |path, _| std::fs::write(path, &csv)) {
+                tracing::warn!("who belongs to fleets is not written: {error}");
+            }
+        }
+        running.fleets.tell_members(self.memberships.clone(), changes);
+        if let Err(error) = running.history.keep_fleets(&told.report.fleets) {
+            tracing::warn!("fleets are not recorded in the history: {error}");
+        }
+    }
+}
+
+fn tell_restored(restored: &Restored, memory: &Memory) {
+    let fleets = memory.fleets().count();
+    match restored {
+        Restored::New => tracing::info!("fleets: what is usual is not known yet, and learned from now on"),
+        Restored::Memory { epochs, damage: None } => {
+            tracing::info!(fleets, epochs, "fleets: goes on with what was learned before");
+        }
+        Restored::Memory { epochs, damage: Some(damage) } => {
+            tracing::warn!(fleets, epochs, "fleets: epochs after these are lost: {damage}");
+        }
+        Restored::Refused { why, kept } => {
+            tracing::warn!(kept = %kept.display(), "fleets: learns anew, and keeps what it cannot use: {why}");
+        }
+    }
+}
+
+/// What the client with these keys is called, where that is known.
+fn names_of(maps: &Maps, key: Key) -> (Option<String>, Option<String>) {
+    let known = |kinds: &[Kind], key: u64| {
+        let is_it = |name: &detector_common::fingerprint::Name| {
+            name.key == key && kinds.iter().any(|kind| *kind as u8 == name.kind)
+        };
+        names::all(maps).find(is_it)
+    };
+    let tls = known(&[Kind::Tls, Kind::Initial], key.tls_key);
+    let ja4 = tls.as_ref().and_then(|name| ja4_text(&name.ja4)).map(str::to_owned);
+    let syn = known(&[Kind::Syn], key.syn_key).map(|name| name.syn.to_string());
+    (ja4, syn)
+}

@@ -1,0 +1,138 @@
+//! What is new of fleets, as events: one that is there for the first time, that grew, that has an alarm again, that ended.
+
+use std::collections::BTreeMap;
+
+use detector_fleets::fleet::QUIET_S;
+
+use crate::{
+    daemon::feed::{Event, FleetEvent, FleetNews},
+    fleets::{Found, Memory, Report, report::State},
+};
+
+/// A fleet that has half as many members again as were told is told again.
+const GROWN: (usize, usize) = (3, 2);
+
+/// An alarm after so long without one is told, s of detection.
+const AGAIN_S: u64 = QUIET_S / 4;
+
+/// What was told of a fleet.
+#[derive(Debug, Clone, Copy)]
+struct Known {
+    members: usize,
+    last_alarm_s: u64,
+    state: State,
+}
+
+/// What was told of fleets.
+#[derive(Debug, Default)]
+pub(super) struct News {
+    known: BTreeMap<u64, Known>,
+}
+
+impl News {
+    /// All that is remembered was told before.
+    pub(super) fn after(memory: &Memory) -> Self {
+        let now_s = memory.span_s().map_or(0, |(_, to_s)| to_s);
+        let known = memory.fleets().map(|fleet| {
+            let state = State::of(fleet, now_s);
+            (fleet.id.0, Known { members: fleet.members.len(), last_alarm_s: fleet.last_alarm_s, state })
+        });
+        Self { known: known.collect() }
+    }
+
+    /// What is new since the last time.
+    pub(super) fn of(&mut self, memory: &Memory, report: &Report) -> Vec<Event> {
+        let now_s = memory.span_s().map_or(0, |(_, to_s)| to_s);
+        let mut events = Vec::new();
+        let before = std::mem::take(&mut self.known);
+        for (fleet, found) in memory.fleets().zip(&report.fleets) {
+            let now = Known {
+                members: fleet.members.len(),
+                last_alarm_s: fleet.last_alarm_s,
+                state: State::of(fleet, now_s),
+            };
+            let (news, known) = match before.get(&fleet.id.0) {
+                None => (Some(FleetNews::Found), now),
+                Some(known) => now.since(known),
+            };
+            events.extend(news.map(|news| event(news, found)));
+            self.known.insert(fleet.id.0, known);
+        }
+        events
+    }
+}
+
+impl Known {
+    /// What is told of it, and what was told then.
+    fn since(self, known: &Self) -> (Option<FleetNews>, Self) {
+        if self.state == State::Quiet {
+            let news = (known.state == State::Active).then_some(FleetNews::Ended);
+            return (news, self);
+        }
+        if self.last_alarm_s >= known.last_alarm_s + AGAIN_S {
+            return (Some(FleetNews::AlarmAgain), self);
+        }
+        if self.members * GROWN.1 >= known.members * GROWN.0 && self.members > known.members {
+            return (Some(FleetNews::Grown), self);
+        }
+        // A fleet that loses members and gains others has not grown.
+        (None, Self { members: known.members, ..self })
+    }
+}
+
+fn event(news: FleetNews, found: &Found) -> Event {
+    let hard = found.evidence.iter().filter(|evidence| evidence.family != "novelty");
+    let says = hard.max_by(|one, other| one.e_value.total_cmp(&other.e_value));
+    Event::Fleet(FleetEvent {
+        news,
+        id: found.id.clone(),
+        service: found.service.clone(),
+        members: found.members.len() as u64,
+        suspects: found.suspects.len() as u64,
+        exchanges: found.exchanges,
+        first_seen: found.first_seen.clone(),
+        last_alarm: found.last_alarm.clone(),
+        says: says.map_or(String::new(), |evidence| evidence.says.clone()),
+        is_new_uniform_population: found.innocent_explanation.is_new_uniform_population,
+        predicted_collateral: found.predicted_collateral,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fleets::{Scale, fixtures, report::no_names};
+
+    #[test]
+    fn a_fleet_is_told_when_it_comes_when_it_grows_and_when_it_ends() {
+        let mut memory = fixtures::memory(Scale::MINUTE);
+        let mut news = News::default();
+        let mut told = Vec::new();
+        let mut tell = |memory: &Memory, news: &mut News| {
+            for event in news.of(memory, &Report::of(memory, &no_names)) {
+                let Event::Fleet(event) = event else { panic!("{event:?}") };
+                told.push((event.news, event.members));
+            }
+        };
+        for number in 0..fixtures::QUIET_EPOCHS + 4 {
+            memory.take(&fixtures::epoch(number));
+            tell(&memory, &mut news);
+        }
+        // A daemon that starts now tells nothing of it again.
+        assert!(News::after(&memory).of(&memory, &Report::of(&memory, &no_names)).is_empty());
+        let mut epoch = fixtures::epoch(0);
+        (epoch.names, epoch.rows) = (Vec::new(), Vec::new());
+        for hour in 0..40 {
+            epoch.start_s = fixtures::START_S + (fixtures::QUIET_EPOCHS + 6) * 900 + hour * 3600;
+            memory.take(&epoch);
+            tell(&memory, &mut news);
+        }
+        let kinds: Vec<_> = told.iter().map(|(news, _)| *news).collect();
+        assert_eq!(kinds.first(), Some(&FleetNews::Found), "{told:?}");
+        assert_eq!(kinds.last(), Some(&FleetNews::Ended), "{told:?}");
+        assert_eq!(kinds.iter().filter(|news| **news == FleetNews::Found).count(), 1, "{told:?}");
+        assert_eq!(kinds.iter().filter(|news| **news == FleetNews::Ended).count(), 1, "{told:?}");
+        let grown: Vec<_> = told.iter().filter(|(news, _)| *news == FleetNews::Grown).collect();
+        assert!(grown.is_sorted_by_key(|(_, members)| *members), "{told:?}");
+    }
+}

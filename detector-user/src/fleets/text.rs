@@ -1,0 +1,46 @@
+//! Fleets for people.
+
+use super::{limits::SHOWN_MEMBERS, report::Found};
+
+/// One fleet on one screen.
+pub fn screen(fleet: &Found) -> String {
+    let members = fleet.members.len();
+    let median = fleet.median_exchanges.map_or(String::new(), |median| format!(", {median} at the median"));
+    let mut text = format!(
+        "fleet {} at {}: {}\n  {} in {} of /24 or /48, {}, {} exchanges in a day{median}\n  since {}, alarm {}, last {}",
+        fleet.id,
+        fleet.service,
+        fleet.state.name(),
+        counted(members, "member"),
+        counted(fleet.prefixes as usize, "prefix"),
+        counted(fleet.suspects.len(), "suspect"),
+        fleet.exchanges,
+        fleet.first_seen,
+        fleet.alarmed_at,
+        fleet.last_alarm
+    );
+    if let Some(key) = &fleet.key {
+        let [tls, syn] = [(&key.ja4, &key.tls_key), (&key.syn, &key.syn_key)]
+            .map(|(name, key)| name.as_ref().unwrap_or(key));
+        text += &format!("\n  key: ClientHello {tls}, SYN {syn}");
+    }
+    for evidence in &fleet.evidence {
+        text += &format!("\n  {}: {}", evidence.family, evidence.says);
+    }
+    let innocent = &fleet.innocent_explanation;
+    text += &format!("\n  could it be {}? {}", innocent.explanation, innocent.why);
+    let hit = fleet.predicted_collateral * 1e6;
+    text += &format!("\n  of a million connections of users {hit:.0} would be hit");
+    text += &format!("\n  ends: {}", fleet.clears);
+    let shown: Vec<_> = fleet.members.iter().take(SHOWN_MEMBERS).map(String::as_str).collect();
+    if !shown.is_empty() {
+        text += &format!("\n  {}{}", shown.join(" "), if members > SHOWN_MEMBERS { " …" } else { "" });
+    }
+    text
+}
+
+/// `1 fleet`, `2 fleets`, `3 prefixes`.
+pub fn counted(count: usize, what: &str) -> String {
+    let many = if what.ends_with('x') { "es" } else { "s" };
+    format!("{count} {what}{}", if count == 1 { "" } else { many })
+}

@@ -1,0 +1,344 @@
+//! Fleets get into the kernel: the budget that the members of each share, who they are, and the keys that it is known by.
+//!
+//! A fleet has one of the slots of `FLEETS` for as long as it is acted on. What changes is written in an order in which no packet is charged
+//! to a fleet that is not its own: a slot is given again only after no table and no entry names it any more. All of it is for who holds the
+//! policy's lock.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    mem::offset_of,
+};
+
+use aya::maps::{HashMap, MapData, MapError};
+use detector_common::{
+    address::{Address, Family},
+    budget::Budget,
+    fleet::{FleetKey, FleetMember, FleetSlot, HAS_KEYS, acts_bit, rule_counter},
+    generation::Settings,
+    limits::{FLEET_KEYS_MAX, FLEET_MEMBERS_MAX, FLEET_SLOTS, WAYS},
+    policy::is_enforced,
+    table::{Key, Meta, Unit, Way, set_of, way_of},
+};
+use detector_fleets::{source::Source, traits};
+use thiserror::Error;
+
+use super::{
+    apply::{ApplyError, reset_rule_counter, wait_for_packets},
+    maps::Maps,
+    read,
+};
+
+/// What is done to a fleet.
+#[derive(Debug, Clone)]
+pub struct Throttle<'a> {
+    /// Its number, not 0.
+    pub id: u64,
+    /// The number of the service.
+    pub service: u16,
+    /// What all its members may send together, as the program takes it.
+    pub packets: Budget,
+    /// How many connections they may ask for, and clients with its keys handshakes.
+    pub connections: Budget,
+    /// Of so many sources in a hundred, by their keyed hash, nothing is charged: by them is seen what the budget does.
+    pub held_out_percent: u8,
+    /// When it ends, ticks of the program's clock.
+    pub until: u64,
+    /// Those whose every packet is charged.
+    pub members: &'a BTreeSet<Source>,
+    /// Clients with these are charged at their ClientHello, whoever their source is.
+    pub keys: &'a [traits::Key],
+}
+
+/// What came of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Throttled {
+    /// Its slot.
+    pub slot: u32,
+    /// Members that are charged.
+    pub members: usize,
+    /// Those of them that were not before.
+    pub joined: usize,
+    /// Those that were and are not any more.
+    pub left: usize,
+    /// Members that are held out.
+    pub held_out: usize,
+    /// Members and keys for which there was no room.
+    pub left_out: usize,
+}
+
+/// A fleet that is acted on, as the maps tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    /// Its slot.
+    pub slot: u32,
+    /// The slot's content; times of budgets are those of the program.
+    pub fleet: FleetSlot,
+    /// Whether it is acted on now: neither over nor switched off.
+    pub acts: bool,
+}
+
+/// What cannot be done.
+#[derive(Debug, Error)]
+pub enum FleetsError {
+    /// All slots are taken.
+    #[error(
+        "{} fleets are acted on already: end one with `detector undo`, or wait for one to end",
+        FLEET_SLOTS - 1
+    )]
+    Full,
+    /// A map.
+    #[error("the kernel refuses to change the members or keys of a fleet: {0}")]
+    Map(#[from] MapError),
+    /// The counters, or the wait for packets.
+    #[error(transparent)]
+    Apply(#[from] ApplyError),
+}
+
+const FLEETS: usize = offset_of!(Settings, fleets) / size_of::<u64>();
+const META: usize = offset_of!(Way, meta) / size_of::<u64>();
+const WAY_WORDS: usize = size_of::<Way>() / size_of::<u64>();
+
+/// The key of a source's entry at a service.
+pub fn entry_key(source: Source, service: u16) -> Key {
+    let (family, high) =
+        if source.is_v4() { (Family::V4, source.number() << 32) } else { (Family::V6, source.number()) };
+    Key::new(Address { family, high, low: 0 }, Unit::of_source(family), service)
+}
+
+/// All fleets that have a slot.
+pub fn standing(maps: &Maps) -> Vec<Standing> {
+    let (acting, now) = (maps.settings.read(0).fleets, read::now(maps));
+    let slots = (1..FLEET_SLOTS as u32).map(|slot| (slot, maps.fleets.read(slot as usize)));
+    slots
+        .filter(|(_, fleet)| fleet.id != 0)
+        .map(|(slot, fleet)| {
+            let acts = acting & acts_bit(slot) != 0 && now < fleet.until;
+            Standing { slot, fleet, acts }
+        })
+        .collect()
+}
+
+/// Acts on a fleet, or changes how: from the next packet on its members share these budgets. What the budgets have been charged so far
+/// stays, as with those of a policy.
+///
+/// # Errors
+///
+/// Every slot is taken, or the kernel refuses; then the fleet is acted on as it was before, or by a part of its new members.
+pub fn throttle(maps: &mut Maps, throttle: &Throttle<'_>) -> Result<Throttled, FleetsError> {
+    let known = standing(maps);
+    let before = known.iter().find(|standing| standing.fleet.id == throttle.id);
+    let is_taken = |slot: &u32| known.iter().any(|standing| standing.slot == *slot);
+    let slot = match before {
+        Some(standing) => standing.slot,
+        None => (1..FLEET_SLOTS as u32).find(|slot| !is_taken(slot)).ok_or(FleetsError::Full)?,
+    };
+    if before.is_none() {
+        reset_rule_counter(maps, rule_counter(slot))?;
+    }
+    let was = before.map(|standing| standing.fleet).unwrap_or_default();
+    maps.fleets.write(
+        slot as usize,
+        &FleetSlot {
+            id: throttle.id,
+            until: throttle.until,
+            packets: throttle.packets,
+            connections: throttle.connections,
+            service: throttle.service.into(),
+            enforced_percent: 100_u8.saturating_sub(throttle.held_out_percent).into(),
+            reserved: 0,
+            // States are the program's: those of a new fleet are full budgets.
+            ..if before.is_some() { maps.fleets.read(slot as usize) } else { was }
+        },
+    );
+    let seed = maps.settings.read(0).seed;
+    let enforced = 100_u8.saturating_sub(throttle.held_out_percent);
+    let all = throttle.members.iter().map(|&source| entry_key(source, throttle.service));
+    let wanted: BTreeSet<FleetMember> =
+        all.filter(|key| is_enforced(key.hash(&seed), enforced)).map(FleetMember::from).collect();
+    let members = exchange(&mut maps.fleet_members, slot, &wanted, FLEET_MEMBERS_MAX)?;
+    let keys = throttle.keys.iter().map(|key| FleetKey {
+        syn_key: key.syn_key,
+        tls_key: key.tls_key,
+        service: throttle.service.into(),
+    });
+    let keys = exchange(&mut maps.fleet_keys, slot, &keys.collect(), FLEET_KEYS_MAX)?;
+    set_acting(maps, |acting| acting | acts_bit(slot))?;
+    // Who got an entry while the table of members changed may have been asked for before: it is told now.
+    wait_for_packets(maps)?;
+    members.left.iter().for_each(|member| set_entry(maps, member, slot, 0));
+    wanted.difference(&members.left_out).for_each(|member| set_entry(maps, member, 0, slot));
+    Ok(Throttled {
+        slot,
+        members: wanted.len() - members.left_out.len(),
+        joined: members.joined,
+        left: members.left.len(),
+        held_out: throttle.members.len() - wanted.len(),
+        left_out: members.left_out.len() + keys.left_out.len(),
+    })
+}
+
+/// Acts on a fleet no more. Whether it was acted on.
+///
+/// # Errors
+///
+/// The kernel refuses. The fleet is not acted on any more all the same, and its slot stays taken until [`settle`] succeeds.
+pub fn end(maps: &mut Maps, id: u64) -> Result<bool, FleetsError> {
+    let Some(standing) = standing(maps).into_iter().find(|standing| standing.fleet.id == id) else {
+        return Ok(false);
+    };
+    clear(maps, standing.slot)?;
+    Ok(true)
+}
+
+/// Acts on no fleet any more, at once.
+///
+/// # Errors
+///
+/// As of [`end`].
+pub fn end_all(maps: &mut Maps) -> Result<(), FleetsError> {
+    maps.settings.write_word(0, FLEETS, 0);
+    settle(maps).map(|_| ())
+}
+
+/// Gives back the slots of fleets that are over, by their time or since who ended them did not come to the end of it. Their numbers.
+///
+/// # Errors
+///
+/// As of [`end`].
+pub fn settle(maps: &mut Maps) -> Result<Vec<u64>, FleetsError> {
+    let over: Vec<_> = standing(maps).into_iter().filter(|standing| !standing.acts).collect();
+    for standing in &over {
+        clear(maps, standing.slot)?;
+    }
+    Ok(over.into_iter().map(|standing| standing.fleet.id).collect())
+}
+
+/// The members of a fleet that are charged, as keys of their entries.
+///
+/// # Errors
+///
+/// The kernel refuses to tell.
+pub fn members(maps: &Maps, slot: u32) -> Result<BTreeSet<FleetMember>, FleetsError> {
+    Ok(of_slot(&maps.fleet_members, slot)?)
+}
+
+fn clear(maps: &mut Maps, slot: u32) -> Result<(), FleetsError> {
+    set_acting(maps, |acting| acting & !acts_bit(slot))?;
+    exchange(&mut maps.fleet_members, slot, &BTreeSet::new(), FLEET_MEMBERS_MAX)?;
+    exchange(&mut maps.fleet_keys, slot, &BTreeSet::new(), FLEET_KEYS_MAX)?;
+    set_acting(maps, |acting| acting)?;
+    // Nobody who read the members before makes an entry after this.
+    wait_for_packets(maps)?;
+    for set in 0..maps.sources.len() {
+        for way in 0..WAYS {
+            set_fleet(maps, set, way, slot, 0);
+        }
+    }
+    maps.fleets.write(slot as usize, &FleetSlot::default());
+    Ok(())
+}
+
+/// Changes which fleets are acted on, and notes whether any has keys.
+fn set_acting(maps: &Maps, change: impl Fn(u64) -> u64) -> Result<(), FleetsError> {
+    let has_keys = match maps.fleet_keys.keys().next() {
+        None => 0,
+        Some(Ok(_)) => HAS_KEYS,
+        Some(Err(error)) => return Err(error.into()),
+    };
+    let acting = change(maps.settings.read(0).fleets) & !HAS_KEYS;
+    // Keys without a fleet that is acted on say nothing.
+    maps.settings.write_word(0, FLEETS, if acting == 0 { 0 } else { acting | has_keys });
+    Ok(())
+}
+
+/// What changed in a table of members or keys.
+struct Exchanged<K> {
+    joined: usize,
+    left: Vec<K>,
+    left_out: BTreeSet<K>,
+}
+
+/// What of a table is said of a slot.
+fn of_slot<K: aya::Pod + Ord>(map: &HashMap<MapData, K, u64>, slot: u32) -> Result<BTreeSet<K>, MapError> {
+    let mut keys = BTreeSet::new();
+    for entry in map.iter() {
+        let (key, of) = entry?;
+        if of == u64::from(slot) {
+            keys.insert(key);
+        }
+    }
+    Ok(keys)
+}
+
+/// Makes a table say of a slot what is wanted: first goes what goes, so that there is room for what comes.
+fn exchange<K: aya::Pod + Ord>(
+    map: &mut HashMap<MapData, K, u64>,
+    slot: u32,
+    wanted: &BTreeSet<K>,
+    most: usize,
+) -> Result<Exchanged<K>, MapError> {
+    let mut there: BTreeMap<K, u64> = BTreeMap::new();
+    for entry in map.iter() {
+        let (key, of) = entry?;
+        there.insert(key, of);
+    }
+    let is_of_slot = |of: &u64| *of == u64::from(slot);
+    let left: Vec<K> = there
+        .iter()
+        .filter(|(key, of)| is_of_slot(of) && !wanted.contains(key))
+        .map(|(key, _)| *key)
+        .collect();
+    for key in &left {
+        match map.remove(key) {
+            Ok(()) | Err(MapError::KeyNotFound) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let mut room = most.saturating_sub(there.len() - left.len());
+    let (mut joined, mut left_out) = (0, BTreeSet::new());
+    for key in wanted {
+        match there.get(key) {
+            Some(of) if is_of_slot(of) => continue,
+            // Of two fleets that name it the first one keeps it.
+            Some(_) => _ = left_out.insert(*key),
+            None if room == 0 => _ = left_out.insert(*key),
+            None => {
+                map.insert(key, u64::from(slot), 0)?;
+                room -= 1;
+                joined += 1;
+            }
+        }
+    }
+    Ok(Exchanged { joined, left, left_out })
+}
+
+/// Moves the entry of a member, if it has one, from one slot to another; 0 is none.
+fn set_entry(maps: &Maps, member: &FleetMember, from: u32, to: u32) {
+    let key = Key { prefix: member.prefix, tag: member.tag };
+    let hash = key.hash(&maps.settings.read(0).seed);
+    let set = set_of(hash, maps.sources.len() as u32) as usize;
+    for attempt in 0..WAYS {
+        let way = way_of(hash, attempt);
+        let prefix: u64 = maps.sources.read_part(set, way * WAY_WORDS);
+        let meta = Meta(maps.sources.read_part(set, way * WAY_WORDS + META));
+        if prefix == key.prefix && meta.has_tag(key.tag) {
+            set_fleet(maps, set, way, from, to);
+            return;
+        }
+    }
+}
+
+/// Moves a way from one slot to another. A word that the program changes meanwhile is read again; one that has changed hands got its fleet
+/// from the table of members.
+fn set_fleet(maps: &Maps, set: usize, way: usize, from: u32, to: u32) {
+    let word = way * WAY_WORDS + META;
+    let first = Meta(maps.sources.read_part(set, word));
+    let mut meta = first;
+    while meta.is_occupied() && meta.generation() == first.generation() && meta.fleet() == from && from != to
+    {
+        match maps.sources.swap_word(set, word, meta.0, meta.with_fleet(to).0) {
+            Ok(()) => return,
+            Err(seen) => meta = Meta(seen),
+        }
+    }
+}
