@@ -80,6 +80,8 @@ pub struct Fleet {
     pub suspects: Vec<Source>,
     /// Users that are expected among the members that the last look found.
     pub innocents: f64,
+    /// The share of users' connections that is expected to be theirs: what acting on members would cost.
+    pub collateral: f64,
     /// Sources at the service in that look that are users.
     pub users: f64,
     /// What it uses, what its population normally did, and what acting on it would cost others.
@@ -107,7 +109,7 @@ impl Fleet {
     pub fn may_be_acted_on(&self) -> bool {
         !self.explanation.is_new_uniform_population
             && self.members.len() >= MEMBERS_MIN
-            && self.usage.collateral <= COLLATERAL_MAX
+            && self.collateral <= COLLATERAL_MAX
     }
 
     fn is_live(&self, now_s: u64) -> bool {
@@ -296,6 +298,7 @@ impl Fleets {
             members: BTreeMap::new(),
             suspects: Vec::new(),
             innocents: 0.0,
+            collateral: 0.0,
             users: 0.0,
             usage: Usage::default(),
             key: None,
@@ -345,6 +348,7 @@ impl Fleets {
         let is_suspect = |active: &&Active| !fleet.members.contains_key(&active.source);
         fleet.suspects = group.suspects.iter().filter(is_suspect).map(|active| active.source).collect();
         fleet.innocents = group.innocents;
+        fleet.collateral = group.collateral;
         fleet.users = group.users;
         // A window that has but a part of the fleet says less of it than one that had all of it.
         if !is_part || fleet.usage.window_s == 0 {
@@ -485,18 +489,15 @@ mod tests {
         assert_eq!(told(&fleets), [(1, vec![0, 1, 2])]);
         let fleet = fleets.iter().next().expect("one fleet");
         assert_eq!(fleet.first_seen_s, 99 * HOUR + 3 * 60, "the window's third minute is its first");
-        assert_eq!((fleet.alarmed_at_s, fleet.exchanges()), (100 * HOUR, 6 * MEMBERS_MIN as u64));
+        let members = MEMBERS_MIN as u64;
+        assert_eq!((fleet.alarmed_at_s, fleet.exchanges()), (100 * HOUR, 6 * members));
         let member = fleet.members[&Source::of_v4(1.into())];
         assert_eq!(member.last_s, 99 * HOUR + 23 * 60);
         assert_eq!(
             (member.connections, member.tls_keys, member.is_busy, member.is_shared()),
             (1, 1, false, false)
         );
-        let connections = 3 * MEMBERS_MIN as u64;
-        assert_eq!(
-            (fleet.usage.window_s, fleet.usage.connections, fleet.usage.keys.len()),
-            (HOUR, connections, 1)
-        );
+        assert_eq!((fleet.usage.window_s, fleet.usage.keys.len()), (HOUR, 1));
     }
 
     #[test]

@@ -39,6 +39,7 @@ const _: () = assert!(OLDEST <= AGE_MASK && NEW_S.is_multiple_of(STEP_S) && STEP
 /// The memory of sources.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Seen {
+    #[serde(with = "crate::packed")]
     places: Vec<[u16; PLACES]>,
     secret: u64,
     /// Steps of [`STEP_S`] since the Unix epoch that it has been aged to; 0: it has seen nothing.

@@ -41,9 +41,6 @@ pub struct Usage {
     pub connections: u64,
     /// Exchanges of members in it, estimated from the connections that were followed.
     pub exchanges: u64,
-    /// The share of the users' exchanges that are of users among the members, 0 to 1. Sources that many share are not among these: nothing
-    /// is done to them as sources. Where no exchange was followed it is the share of connections.
-    pub collateral: f64,
     /// Connections a second that were expected of the population: sources that the fleet's cell had, each with what a new user did.
     pub normal_connections_s: f64,
     /// Fingerprints of members, the most frequent first, at most [`KEYS_OF_USAGE_MAX`]. Unknown ones are not among them.
@@ -75,7 +72,6 @@ impl Usage {
             present_s: looked.end_s.saturating_sub(first_seen_s).min(window_s),
             connections: sum(connections, &group.members),
             exchanges: sum(exchanges, &group.members),
-            collateral: group.collateral,
             normal_connections_s,
             keys: traits.map_or_else(Vec::new, |traits| keys(traits, looked)),
         }
@@ -203,7 +199,7 @@ mod tests {
             members: population.sources.iter().filter(is_member).copied().collect(),
             suspects: Vec::new(),
             innocents,
-            collateral: 3e-5,
+            collateral: 0.0,
             users: 1000.0,
         }
     }
@@ -241,16 +237,18 @@ mod tests {
         }
     }
 
+    fn users(population: &Population, kinds: &Kinds) -> Users {
+        Users::of(&[&Clean::of(population, usize::MAX)], kinds)
+    }
+
     fn usage(innocents: f64, alarms: &[&Finding], before: &Usage) -> Usage {
         let kinds = kinds();
         let population = population(&window([4; 100].into_iter()));
         let before_it = self::population(&window(std::iter::empty()));
-        let clean = Clean::of(&before_it, usize::MAX);
         let group = group(&population, innocents);
         let traits = Traits::of(&group.members, &population, &kinds);
-        let users = Users::of(&[&clean], &kinds);
-        let looked = looked(&population, &users, &kinds);
-        Usage::of(&looked, alarms, &group, traits.as_ref(), 1800, before)
+        let users = users(&before_it, &kinds);
+        Usage::of(&looked(&population, &users, &kinds), alarms, &group, traits.as_ref(), 1800, before)
     }
 
     fn alarm(expected_sources: f64) -> Finding {
@@ -266,7 +264,6 @@ mod tests {
         let each = (980.0 * 2.0 + 20.0 * 33.0) / 1000.0;
         assert!((found.normal_connections_s - 36.0 * each / 3600.0).abs() < 1e-12, "{found:?}");
         assert_eq!((found.window_s, found.connections, found.exchanges), (3600, 400, 800));
-        assert!((found.collateral - 3e-5).abs() < 1e-12, "as the cut says");
         assert!((found.connections_s() - 400.0 / 1800.0).abs() < 1e-12, "since it is there");
         let more = usage(72.0, &[&alarm], &Usage::default()).normal_connections_s;
         assert!((more - 72.0 * each / 3600.0).abs() < 1e-12, "users that are expected among members: {more}");
@@ -283,8 +280,7 @@ mod tests {
         let kinds = kinds();
         // A tenth of the users has the browser of kind 2, all others that of kind 1.
         let population = population(&window(std::iter::empty()));
-        let clean = Clean::of(&population, usize::MAX);
-        let users = Users::of(&[&clean], &kinds);
+        let users = users(&population, &kinds);
         let looked = looked(&population, &users, &kinds);
         let traits = Traits::of(&population.sources, &population, &kinds).expect("sources");
         let told: Vec<_> = keys(&traits, &looked)

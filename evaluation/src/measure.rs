@@ -268,7 +268,7 @@ fn told(fleet: &Fleet) -> String {
         fleet.explanation.why,
         fleet.suspects.len(),
         fleet.innocents,
-        fleet.usage.collateral * 100.0,
+        fleet.collateral * 100.0,
         if fleet.key.is_some() { "with a key" } else { "no key" },
     )
 }

@@ -121,8 +121,8 @@ fn what_is_seen_live_is_what_is_recorded_and_a_kill_loses_nothing_that_was_seen(
     assert!(code == 0 && err.contains("no daemon runs") && out.contains("no fleets"), "{code}: {out}{err}");
     curl(client)?;
     let daemon = site.start(&[&edge_interface(0)], &FAST)?;
-    assert!(daemon.log().contains("goes on with what was learned before"), "{}", daemon.log());
     goes_on(&site)?;
+    assert!(daemon.log().contains("goes on with what was learned before"), "{}", daemon.log());
     curl(offender)?;
     goes_on(&site)?;
     let rows_told = told(&site)?;
@@ -247,14 +247,19 @@ fn what_a_recording_taught_a_daemon_knows_and_all_are_told_the_same() -> Result<
     }
     assert_eq!(own_count, own.len() as u64, "the metric");
     daemon.end(libc::SIGTERM)?;
-    // The history knows it when all else is gone.
+    // The history knows it when all else is gone, as it was when the last epoch ended.
     fs::remove_dir_all(directory(&site))?;
     let (code, past) = site.ask_json(&["fleets", id])?;
     assert_eq!(
-        (code, &past["is_past"], &past["evidence"]),
-        (0, &Value::Bool(true), &one["evidence"]),
+        (code, &past["is_past"], &past["service"]),
+        (0, &Value::Bool(true), &one["service"]),
         "{past}"
     );
+    assert!(past["member_count"].as_u64() > Some(100), "{past}");
+    let families = |told: &Value| -> Vec<Value> {
+        told["evidence"].as_array().into_iter().flatten().map(|evidence| evidence["family"].clone()).collect()
+    };
+    assert_eq!(families(&past), families(&one));
     let (code, _, err) = site.ask(&["fleets", "99"])?;
     assert!(code == 2 && err.contains("there is no fleet"), "{code}: {err}");
     Ok(())

@@ -1,7 +1,7 @@
 //! What a fleet may use as a whole, and what became of it.
 
 use detector_fleets::usage::Usage;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::limits::{BUDGET_PERIOD_NS, HELD_OUT_CONNECTIONS_MIN, PACKETS_AT_ONCE_MIN};
 use crate::policy::{Budget, COUNT_PER_S_MAX, FleetSettings, Part, Rate};
@@ -9,7 +9,7 @@ use crate::policy::{Budget, COUNT_PER_S_MAX, FleetSettings, Part, Rate};
 const NS_PER_S: u64 = 1_000_000_000;
 
 /// The budgets that all members of a fleet share.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SharedBudgets {
     /// Packets.
     pub packets: Budget,

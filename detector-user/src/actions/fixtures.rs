@@ -44,6 +44,7 @@ pub(super) fn fleet(id: u64, members: u32) -> Fleet {
     let service = ServiceId(0);
     let own = KeyUse { key: KEY, members: 0.98, baseline: 0.0, is_top: false };
     Fleet {
+        collateral: 0.000_01,
         id: FleetId(id),
         service,
         first_seen_s: NOW_S - 7200,
@@ -58,7 +59,6 @@ pub(super) fn fleet(id: u64, members: u32) -> Fleet {
             present_s: 3600,
             connections: 36_000,
             exchanges: 72_000,
-            collateral: 0.000_01,
             normal_connections_s: 0.1,
             keys: vec![own],
         },
@@ -117,6 +117,7 @@ impl Case {
             fleet: &self.fleet,
             service: 1,
             service_name: "api",
+            mode: self.settings.mode,
             allowed: &self.allowed,
             packets_of_connection: 20.0,
             measured: self.measured,
@@ -159,4 +160,10 @@ impl Case {
         let changed: BTreeMap<_, _> = numbers.into_iter().map(|number| (source(number), member)).collect();
         self.fleet.members.extend(changed);
     }
+}
+
+/// What is in force about a fleet that is throttled.
+pub(crate) fn standing() -> Standing {
+    let mut case = Case::throttle();
+    case.decide().standing.expect("every guard lets it be")
 }

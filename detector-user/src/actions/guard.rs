@@ -130,7 +130,7 @@ pub fn uniform_population(fleet: &Fleet) -> Verdict {
 /// What acting on the members costs others, of all that they do. An action begins below what ends it, so that it does not come and go with
 /// the estimate.
 pub fn collateral(fleet: &Fleet, settings: &FleetSettings, is_standing: bool) -> Verdict {
-    let figure = fleet.usage.collateral;
+    let figure = fleet.collateral;
     let most = settings.collateral_max;
     let most = if is_standing { most } else { Part(most.0 / COLLATERAL_AT_FIRST) };
     Verdict {
@@ -247,7 +247,7 @@ pub fn key_top(candidates: &mut Vec<KeyUse>) -> Verdict {
 /// All fingerprints that are acted on are together of nearly none of the service's sources, and cost others no more than the members leave of
 /// what may be. What is left are those.
 pub fn key_selective(candidates: &mut Vec<KeyUse>, fleet: &Fleet, settings: &FleetSettings) -> Verdict {
-    let left = (settings.collateral_max.of() - fleet.usage.collateral).max(0.0);
+    let left = (settings.collateral_max.of() - fleet.collateral).max(0.0);
     let bound = SELECTIVE_MAX.min(left);
     let all = candidates.len();
     let least = candidates.iter().map(|key| key.baseline).fold(f64::INFINITY, f64::min);

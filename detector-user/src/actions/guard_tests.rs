@@ -143,10 +143,10 @@ fn new_members_max_lets_newcomers_wait_for_the_next_hour() {
 #[test]
 fn collateral_above_the_bound_stays_a_suggestion() {
     let mut case = Case::throttle();
-    case.fleet.usage.collateral = 0.000_05;
+    case.fleet.collateral = 0.000_05;
     assert_eq!(case.step(), Step::Throttle, "half of 0.01 %");
     case.standing.clear();
-    case.fleet.usage.collateral = 0.000_051;
+    case.fleet.collateral = 0.000_051;
     let decision = assert_only_suggested(case, Guard::Collateral);
     assert_eq!(decision.says, "0.0051 % of the legitimate exchanges would be slowed; at most 0.005 %");
 }
@@ -155,11 +155,11 @@ fn collateral_above_the_bound_stays_a_suggestion() {
 fn collateral_that_comes_to_be_ends_the_action() {
     let mut case = Case::throttle();
     assert_eq!(case.step(), Step::Throttle);
-    case.fleet.usage.collateral = 0.000_1;
+    case.fleet.collateral = 0.000_1;
     assert_eq!(case.step(), Step::Keep);
-    case.fleet.usage.collateral = 0.000_101;
+    case.fleet.collateral = 0.000_101;
     assert_eq!(case.step(), Step::End);
-    case.fleet.usage.collateral = 0.000_1;
+    case.fleet.collateral = 0.000_1;
     assert_eq!(case.step(), Step::Suggest);
 }
 

@@ -25,6 +25,21 @@ pub enum Label {
     Abuse,
 }
 
+impl Label {
+    /// As JSON writes it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Customer => "customer",
+            Self::Abuse => "abuse",
+        }
+    }
+
+    /// The label that is written so.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Customer, Self::Abuse].into_iter().find(|label| label.name() == name)
+    }
+}
+
 /// A hint.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hint {

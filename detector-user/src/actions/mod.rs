@@ -30,7 +30,7 @@ pub mod standing;
 pub mod telling;
 
 #[cfg(test)]
-mod fixtures;
+pub(crate) mod fixtures;
 #[cfg(test)]
 mod guard_tests;
 #[cfg(test)]

@@ -1,12 +1,14 @@
 //! What people say about a fleet: throttle it, or leave it alone.
 
 use detector_fleets::fleet::FleetId;
+use serde::{Deserialize, Serialize};
 
 use super::budget::SharedBudgets;
 use crate::policy::{Budget, Budgets, incident::IncidentAction};
 
 /// What is to be done.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Wanted {
     /// Throttle it. What is not said of its budgets is as usual.
     Throttle {

@@ -33,6 +33,8 @@ pub struct Asked<'a> {
     pub service: u16,
     /// Its service's name.
     pub service_name: &'a str,
+    /// How far actions go there.
+    pub mode: FleetMode,
     /// Whom an operator lets pass there, see [`allowed`](super::allowed::allowed).
     pub allowed: &'a Prefixes,
     /// Packets of a connection at the service, at the mean.
@@ -176,7 +178,7 @@ struct Judged<'a> {
 
 fn decide(asked: &Asked<'_>, situation: &Situation<'_>, slots: &mut Slots) -> Decision {
     let judged = Judged::of(asked, situation, slots);
-    let mode = situation.settings.mode;
+    let mode = asked.mode;
     let throttle = judged.order.filter(|order| order.wanted.is_throttle());
     let switch = judged.verdicts.iter().find(|verdict| verdict.guard == Guard::Switch && !verdict.passed);
     if let Some(says) = switch.map(|verdict| verdict.sentence.clone()) {

@@ -193,6 +193,7 @@ fn slots_are_bounded_and_orders_come_first() {
             fleet,
             service: 1,
             service_name: "api",
+            mode: settings.mode,
             allowed: &allowed,
             packets_of_connection: 20.0,
             measured: None,
@@ -265,7 +266,7 @@ fn any_case() -> impl Strategy<Value = Case> {
                 case.fleet.members.retain(|source, _| kept.contains(source));
                 case.change(30..35, MEMBER);
                 case.fleet.last_alarm_s = NOW_S.saturating_sub(age_s);
-                case.fleet.usage.collateral = collateral;
+                case.fleet.collateral = collateral;
                 case.fleet.explanation.is_new_uniform_population = is_uniform;
                 if !has_keys {
                     case.fleet.usage.keys.clear();
@@ -310,7 +311,7 @@ fn assert_sound(case: &Case, before: &[Standing], decision: &Decision) {
     assert!(!matches!(wanted, Some((Wanted::Leave, _))), "who is left alone");
     let force = is_ordered && wanted.is_some_and(|(_, force)| force);
     assert!(force || !case.fleet.explanation.is_new_uniform_population, "a uniform population");
-    assert!(force || case.fleet.usage.collateral <= case.settings.collateral_max.of(), "collateral");
+    assert!(force || case.fleet.collateral <= case.settings.collateral_max.of(), "collateral");
     assert!(action.until_s > case.now_s && action.until_s <= case.now_s + 3600 + RENEWAL_GRACE_S, "an end");
     assert!(action.members.is_sorted_by(|one, next| one < next), "each once and in order");
     for member in &action.members {

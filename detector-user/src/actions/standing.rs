@@ -3,13 +3,13 @@
 use std::fmt;
 
 use detector_fleets::{fleet::FleetId, source::Source, traits::Key};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::budget::SharedBudgets;
 use crate::policy::utc_text;
 
 /// What the kernel does about a fleet.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Action {
     /// The fleet.
     pub fleet: FleetId,
@@ -50,7 +50,7 @@ impl fmt::Display for Action {
 }
 
 /// How tight the budgets are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Rung {
     /// As they were made.
@@ -60,7 +60,7 @@ pub enum Rung {
 }
 
 /// How many members came to an action in an hour.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Growth {
     /// When the hour began, seconds since the Unix epoch.
     pub began_s: u64,
@@ -69,7 +69,7 @@ pub struct Growth {
 }
 
 /// An action that is in force.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Standing {
     /// What the kernel does.
     pub action: Action,

@@ -3,13 +3,13 @@
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{EXIT_DONE, Failure, print_json, print_line, table, time, warn};
+use super::{EXIT_DONE, Failure, fleet_order, print_json, print_line, table, time, warn};
 use crate::{
     cli::FleetsArgs,
     fleets::{
         Found, Store, Told,
-        text::{counted, screen},
-        told::{self, Health, Looking},
+        text::{action_text, counted, screen},
+        told::{self, ActionTold, Health, Looking},
     },
     history::History,
 };
@@ -25,10 +25,15 @@ pub struct One {
     pub is_past: bool,
     /// How many members it has, or had last.
     pub member_count: u64,
+    /// What is done about it, and why; null: nothing was decided yet.
+    pub action: Option<ActionTold>,
 }
 
 /// Tells of fleets.
 pub fn fleets(args: &FleetsArgs) -> Result<u8, Failure> {
+    if args.stop || args.resume {
+        return fleet_order::switch(args);
+    }
     let pins = args.write.pins();
     let history = args.write.history();
     let told = told::read(&Store::directory(history.directory(), &args.write.read.pins))?;
@@ -65,7 +70,8 @@ pub fn fleets(args: &FleetsArgs) -> Result<u8, Failure> {
 pub fn one(told: &Told, history: &History, id: &str) -> Result<One, Failure> {
     if let Some(fleet) = told.report.fleet(id) {
         let member_count = fleet.members.len() as u64;
-        return Ok(One { fleet: fleet.clone(), is_past: false, member_count });
+        let action = told.action(id).cloned();
+        return Ok(One { fleet: fleet.clone(), is_past: false, member_count, action });
     }
     let known = || {
         let ids: Vec<_> = told.report.fleets.iter().map(|fleet| fleet.id.as_str()).collect();
@@ -74,13 +80,13 @@ pub fn one(told: &Told, history: &History, id: &str) -> Result<One, Failure> {
     let unknown = || Failure::invalid(format!("there is no fleet {id:?}: {}", known()));
     let number = id.parse().map_err(|_| unknown())?;
     let (fleet, member_count) = history.fleet(number)?.ok_or_else(unknown)?;
-    Ok(One { fleet, is_past: true, member_count })
+    Ok(One { fleet, is_past: true, member_count, action: None })
 }
 
 fn one_text(one: &One) -> String {
     let text = screen(&one.fleet);
     if !one.is_past {
-        return text;
+        return text + &one.action.as_ref().map_or_else(String::new, action_text);
     }
     format!(
         "{text}\n\nforgotten since; it had {} when it was told last",
@@ -111,7 +117,17 @@ fn text(told: &Told) -> String {
     if told.report.fleets.is_empty() {
         return text + "no fleets";
     }
-    let header = ["ID", "SERVICE", "STATE", "MEMBERS", "EXCHANGES A DAY", "SINCE", "LAST ALARM", "WOULD HIT"];
+    let header = [
+        "ID",
+        "SERVICE",
+        "STATE",
+        "MEMBERS",
+        "EXCHANGES A DAY",
+        "SINCE",
+        "LAST ALARM",
+        "WOULD HIT",
+        "ACTION",
+    ];
     let rows = told.report.fleets.iter().map(|fleet| {
         let uniform = fleet.innocent_explanation.is_new_uniform_population;
         vec![
@@ -123,6 +139,7 @@ fn text(told: &Told) -> String {
             fleet.first_seen.clone(),
             fleet.last_alarm.clone(),
             format!("{:.4} %", fleet.predicted_collateral * 100.0),
+            told.action(&fleet.id).map_or_else(String::new, |action| action.word().to_owned()),
         ]
     });
     text + &table(&header, &[3, 4, 7], rows)

@@ -6,7 +6,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::{
-    EXIT_DONE, Failure, print_json, print_line,
+    EXIT_DONE, Failure, fleet_order, print_json, print_line,
     rules::{IncidentRule, incident_table},
     warn,
 };
@@ -22,7 +22,7 @@ use crate::{
             IncidentAction, throttle_of_bytes, throttle_of_connections, throttle_of_handshakes,
             throttle_of_packets,
         },
-        target,
+        target::{self, Whom},
     },
 };
 
@@ -100,8 +100,14 @@ pub fn throttle(args: &ThrottleArgs) -> Result<u8, Failure> {
         connections: connections.as_deref(),
         handshakes: handshakes.as_deref(),
     };
-    let matches = matches(incident)?;
-    let budgets = budgets(&rates)?.ok_or_else(|| {
+    let budgets = budgets(&rates)?;
+    let matches = match whom(incident)? {
+        Whom::Clients(matches) => matches,
+        Whom::Fleets(ids) => {
+            return fleet_order::order(incident, &ids, budgets.map(IncidentAction::ThrottleShared).as_ref());
+        }
+    };
+    let budgets = budgets.ok_or_else(|| {
         Failure::invalid(
             "a throttle without a rate: give --rate, --bytes, --connections or --handshakes, like 100/s",
         )
@@ -112,12 +118,19 @@ pub fn throttle(args: &ThrottleArgs) -> Result<u8, Failure> {
 
 /// Blocks targets.
 pub fn block(args: &IncidentArgs) -> Result<u8, Failure> {
-    add_and_tell(args, matches(args)?, IncidentAction::Block)
+    on_whom(args, IncidentAction::Block)
 }
 
 /// Lets targets pass.
 pub fn allow(args: &IncidentArgs) -> Result<u8, Failure> {
-    add_and_tell(args, matches(args)?, IncidentAction::Allow)
+    on_whom(args, IncidentAction::Allow)
+}
+
+fn on_whom(args: &IncidentArgs, action: IncidentAction) -> Result<u8, Failure> {
+    match whom(args)? {
+        Whom::Clients(matches) => add_and_tell(args, matches, action),
+        Whom::Fleets(ids) => fleet_order::order(args, &ids, Some(&action)),
+    }
 }
 
 /// Takes rules back.
@@ -141,12 +154,12 @@ pub fn undo(args: &UndoArgs) -> Result<u8, Failure> {
 }
 
 /// Whom a command is about.
-fn matches(args: &IncidentArgs) -> Result<Matches, Failure> {
+fn whom(args: &IncidentArgs) -> Result<Whom, Failure> {
     let mut targets = args.targets.clone();
     if let Some(path) = &args.targets_file {
         targets.extend(targets_of(path, target::target)?);
     }
-    target::matches(targets).map_err(Failure::invalid)
+    target::whom(targets).map_err(Failure::invalid)
 }
 
 fn add_and_tell(args: &IncidentArgs, matches: Matches, action: IncidentAction) -> Result<u8, Failure> {

@@ -9,6 +9,7 @@ pub mod effective;
 pub mod events;
 pub mod explain;
 pub mod fingerprint;
+mod fleet_order;
 pub mod fleets;
 pub mod history;
 pub mod hunt;

@@ -32,7 +32,7 @@ pub enum EventKind {
     Fingerprint,
     /// A fingerprint is another client's too: no rule about ClientHellos acts on it.
     FingerprintConflict,
-    /// A fleet was found, grew, has an alarm again, or ended.
+    /// A fleet was found, grew, has an alarm again, or ended; or something else is done about it.
     Fleet,
     /// Something needs a hand, see `detector status`.
     Degraded,
@@ -200,6 +200,14 @@ pub enum FleetNews {
     AlarmAgain,
     /// It had none for a day of detection.
     Ended,
+    /// It is shown with the command that would throttle it.
+    Suggested,
+    /// It is throttled from now on, or otherwise than before.
+    Throttled,
+    /// Its budgets are smaller.
+    Tightened,
+    /// It is throttled no more.
+    Released,
 }
 
 impl FleetNews {
@@ -210,6 +218,10 @@ impl FleetNews {
             Self::Grown => "grown",
             Self::AlarmAgain => "alarm again",
             Self::Ended => "ended",
+            Self::Suggested => "suggested",
+            Self::Throttled => "throttled",
+            Self::Tightened => "tightened",
+            Self::Released => "released",
         }
     }
 }

@@ -90,6 +90,7 @@ families! {
     NOTICES "detector_notices" "counter" "target, result" "Events told to hook and webhook, by result (told, failed, dropped: too many waited)."
     FLEETS "detector_fleets" "gauge" "service, state" "Fleets that are known, by state (active: it had an alarm in the last day, quiet)."
     FLEET_MEMBERS "detector_fleet_members" "gauge" "service, confidence" "Sources that belong to fleets, by confidence (member, suspect)."
+    FLEET_DROPS "detector_fleet_drops" "counter" "service, fleet" "Packets that the budget of a fleet that is throttled refused, since it is."
     FLEET_STATE "detector_fleet_detection" "gauge" "state" "1 for what looking for fleets does: off, learning, watching, failed."
     FLEET_ROWS "detector_fleet_rows" "counter" "result" "Observations, by result (seen, late: after the quarter of an hour that they are of) of all that is remembered."
     FLEET_LOST "detector_fleet_lost" "counter" "what" "What found no room: counts of sources or clients in their epoch (count), members of fleets (member), epochs while detection was busy (epoch)."
@@ -327,7 +328,7 @@ impl Collector for Snapshot {
 
 /// What is known of fleets, and how that is.
 fn encode_fleets(encoder: &mut DescriptorEncoder<'_>, told: &Told) -> Result<(), fmt::Error> {
-    let Told { detection, report } = told;
+    let Told { detection, report, actions } = told;
     let fleets = report.counts().into_iter();
     gauge(
         encoder,
@@ -343,6 +344,12 @@ fn encode_fleets(encoder: &mut DescriptorEncoder<'_>, told: &Told) -> Result<(),
     let members = members.into_iter();
     let labels = |(service, confidence)| vec![("service", service), ("confidence", confidence)];
     gauge(encoder, &FLEET_MEMBERS, members.map(|(of, count)| (labels(of), count)))?;
+    let throttled = actions.iter().filter_map(|action| Some((action, action.throttle.as_ref()?)));
+    let service = |id: &str| report.fleet(id).map_or("", |fleet| fleet.service.as_str());
+    let samples = throttled.map(|(action, throttle)| {
+        (vec![("service", service(&action.fleet)), ("fleet", action.fleet.as_str())], throttle.dropped)
+    });
+    counter(encoder, &FLEET_DROPS, samples)?;
     let states = [Looking::Off, Looking::Learning, Looking::Watching, Looking::Failed];
     let states = states.map(|state| (vec![("state", state.name())], u64::from(state == detection.state)));
     gauge(encoder, &FLEET_STATE, states)?;

@@ -203,7 +203,8 @@ impl Report {
 }
 
 impl Found {
-    fn of(fleet: &Fleet, memory: &Memory, now_s: u64, names: &Names<'_>) -> Self {
+    /// What there is to tell of a fleet at a time of detection, s.
+    pub fn of(fleet: &Fleet, memory: &Memory, now_s: u64, names: &Names<'_>) -> Self {
         let scale = memory.scale();
         let time = |inner_s| rfc3339(scale.unix_s(inner_s));
         let service = memory.services().name(fleet.service);
@@ -229,7 +230,7 @@ impl Found {
                 why: why.why.clone(),
                 is_new_uniform_population: why.is_new_uniform_population,
             },
-            predicted_collateral: fleet.usage.collateral,
+            predicted_collateral: fleet.collateral,
             clears: clears(fleet, scale),
         }
     }
@@ -305,7 +306,8 @@ mod tests {
             sentence: sentence.to_owned(),
         };
         let fleet = Fleet {
-            usage: detector_fleets::usage::Usage { collateral: 2e-6, ..Default::default() },
+            collateral: 2e-6,
+            usage: detector_fleets::usage::Usage::default(),
             id: FleetId(3),
             service,
             first_seen_s: 1_763_816_400,

@@ -47,6 +47,16 @@ impl Scale {
         u64::try_from(product.div_ceil(u128::from(MINUTE_MS))).unwrap_or(u64::MAX)
     }
 
+    /// How long a time of detection is outside, ns; at least one.
+    pub fn outer_ns(self, inner_ns: u64) -> u64 {
+        scaled(inner_ns, self.epoch_ms, MINUTE_MS).max(1)
+    }
+
+    /// How long a time outside is in detection, ns; at least one.
+    pub fn inner_ns(self, outer_ns: u64) -> u64 {
+        scaled(outer_ns, MINUTE_MS, self.epoch_ms).max(1)
+    }
+
     /// The same in seconds since the Unix epoch.
     pub fn unix_s(self, inner_s: u64) -> u64 {
         self.unix_ms(inner_s) / 1000

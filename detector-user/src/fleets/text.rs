@@ -1,6 +1,10 @@
 //! Fleets for people.
 
-use super::{limits::SHOWN_MEMBERS, report::Found};
+use super::{
+    limits::SHOWN_MEMBERS,
+    report::Found,
+    told::{ActionTold, ThrottleTold},
+};
 
 /// One fleet on one screen.
 pub fn screen(fleet: &Found) -> String {
@@ -35,6 +39,33 @@ pub fn screen(fleet: &Found) -> String {
     let shown: Vec<_> = fleet.members.iter().take(SHOWN_MEMBERS).map(String::as_str).collect();
     if !shown.is_empty() {
         text += &format!("\n  {}{}", shown.join(" "), if members > SHOWN_MEMBERS { " …" } else { "" });
+    }
+    text
+}
+
+/// What is done about a fleet, and what every guard says.
+pub fn action_text(action: &ActionTold) -> String {
+    let mut text = format!("\n\naction: {}: {}", action.word(), action.says);
+    if let Some(command) = &action.command {
+        text += &format!("\n  to throttle it: {command}");
+    }
+    if let Some(throttle) = &action.throttle {
+        let ThrottleTold { members, keys, held_out_percent, packets, connections, dropped, undo, .. } =
+            throttle;
+        text += &format!(
+            "\n  {} and {} share {packets} packets, {connections} connections; {held_out_percent} % are held out\n  \
+             {dropped} packets dropped",
+            counted(*members as usize, "member"),
+            counted(*keys as usize, "key"),
+        );
+        if let Some(cut) = throttle.cut {
+            text += &format!("; {:.0} % of what they would do is cut", cut * 100.0);
+        }
+        text += &format!("\n  to take it back: {undo}");
+    }
+    for guard in &action.guards {
+        let mark = if guard.passed { "ok" } else { "no" };
+        text += &format!("\n  {mark} {}: {}", guard.guard, guard.says);
     }
     text
 }

@@ -21,6 +21,87 @@ pub struct Told {
     /// What it knows.
     #[serde(flatten)]
     pub report: Report,
+    /// What is done about fleets, and why; by number.
+    #[serde(default)]
+    pub actions: Vec<ActionTold>,
+}
+
+impl Told {
+    /// What is done about a fleet.
+    pub fn action(&self, fleet: &str) -> Option<&ActionTold> {
+        self.actions.iter().find(|action| action.fleet == fleet)
+    }
+}
+
+/// What is done about a fleet.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[schema(as = FleetAction)]
+pub struct ActionTold {
+    /// The fleet's number.
+    pub fleet: String,
+    /// What was decided last: `nothing`, `suggest`, `throttle`, `tighten`, `renew`, `keep` or `end`.
+    pub step: String,
+    /// Why.
+    pub says: String,
+    /// What every guard says.
+    pub guards: Vec<GuardTold>,
+    /// The command that would do what is suggested.
+    pub command: Option<String>,
+    /// What is in force; null: nothing.
+    pub throttle: Option<ThrottleTold>,
+}
+
+impl ActionTold {
+    /// In one word, for lists.
+    pub fn word(&self) -> &str {
+        match (&self.throttle, self.step.as_str()) {
+            (Some(_), _) => "throttled",
+            (None, "suggest") => "suggested",
+            (None, _) => "none",
+        }
+    }
+}
+
+/// What a guard says of an action.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[schema(as = FleetGuard)]
+pub struct GuardTold {
+    /// Which.
+    pub guard: String,
+    /// What was found.
+    pub figure: f64,
+    /// What may be.
+    pub bound: f64,
+    /// Whether it lets the action be.
+    pub passed: bool,
+    /// The same for people.
+    pub says: String,
+}
+
+/// A throttle that is in force.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[schema(as = FleetThrottle)]
+pub struct ThrottleTold {
+    /// Members that it is about, those that are held out among them.
+    pub members: u64,
+    /// Pairs of fingerprints whose clients are charged at their ClientHello.
+    pub keys: u64,
+    /// Members that are held out, percent.
+    pub held_out_percent: u8,
+    /// Packets that all share, and how many at once.
+    pub packets: String,
+    /// Connections that all share, and how many at once.
+    pub connections: String,
+    /// Since when, seconds since the Unix epoch.
+    pub since_s: u64,
+    /// When it ends unless it is renewed, likewise.
+    pub until_s: u64,
+    /// Packets that the budgets refused since.
+    pub dropped: u64,
+    /// The share that was cut of what members would have done, by those that are held out; null: not known.
+    pub cut: Option<f64>,
+    /// The command that takes it back.
+    pub undo: String,
 }
 
 /// How detection is.

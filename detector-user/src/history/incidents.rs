@@ -49,6 +49,6 @@ fn kept(connection: &Connection, pins: &str) -> Result<Incidents, HistoryError> 
 }
 
 /// What cannot be read back is for the caller like any other broken value.
-fn not_json(error: serde_json::Error) -> HistoryError {
+pub(super) fn not_json(error: serde_json::Error) -> HistoryError {
     rusqlite::Error::ToSqlConversionFailure(Box::new(error)).into()
 }

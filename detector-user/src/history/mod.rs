@@ -10,6 +10,7 @@
 mod audit;
 mod author;
 pub mod change;
+mod fleet_actions;
 mod fleets;
 mod incidents;
 mod prune;

@@ -105,6 +105,48 @@ pub(super) const MIGRATIONS: &[&str] = &[
         FOREIGN KEY (pins, fleet) REFERENCES fleets (pins, fleet) ON DELETE CASCADE
     ) STRICT;
 ",
+    "
+    -- What operators say of fleets. Times are seconds since the Unix epoch.
+    CREATE TABLE fleet_orders (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        pins TEXT NOT NULL,
+        fleet INTEGER NOT NULL,
+        -- What is to be done, as JSON.
+        wanted TEXT NOT NULL,
+        force INTEGER NOT NULL,
+        by_whom TEXT NOT NULL,
+        reason TEXT NOT NULL,
+        at_s INTEGER NOT NULL,
+        until_s INTEGER NOT NULL
+    ) STRICT;
+    CREATE INDEX fleet_orders_by_pins ON fleet_orders (pins, fleet);
+
+    -- What the application says of sources.
+    CREATE TABLE fleet_hints (
+        pins TEXT NOT NULL,
+        prefix TEXT NOT NULL,
+        label TEXT NOT NULL,
+        by_whom TEXT NOT NULL,
+        at_s INTEGER NOT NULL,
+        until_s INTEGER NOT NULL,
+        PRIMARY KEY (pins, prefix, label)
+    ) STRICT;
+
+    -- The switch that stops all actions on fleets: a row where it is turned.
+    CREATE TABLE fleet_stop (
+        pins TEXT PRIMARY KEY NOT NULL,
+        by_whom TEXT NOT NULL,
+        reason TEXT NOT NULL,
+        at_s INTEGER NOT NULL
+    ) STRICT;
+
+    -- What is in force about fleets, for the next daemon.
+    CREATE TABLE fleet_standing (
+        pins TEXT PRIMARY KEY NOT NULL,
+        -- A list in the format of `postcard`.
+        standing BLOB NOT NULL
+    ) STRICT;
+",
 ];
 
 /// Brings the database to the present schema.

@@ -12,9 +12,9 @@ use crate::{
     clock,
     daemon::Shared,
     fleets::{
-        Epoch, Scale,
+        Epoch, Scale, Told,
         scale::EPOCH_S,
-        told::{Health, Looking},
+        told::{self, Health, Looking},
     },
     kernel::maps::Maps,
     policy::FleetMode,
@@ -30,7 +30,7 @@ pub(super) fn look(
     scale: Scale,
     running: &Shared,
     known: &Receiver<Services>,
-    told: &SyncSender<Message>,
+    heard: &SyncSender<Message>,
     ended: &Receiver<()>,
 ) {
     // The mind says which services it knows, once it has read what it remembers.
@@ -47,7 +47,7 @@ pub(super) fn look(
     };
     let every = scale.epoch().min(LOOK);
     loop {
-        if eyes.look(told).is_err() {
+        if eyes.look(heard).is_err() {
             fail(running);
             return;
         }
@@ -58,7 +58,7 @@ pub(super) fn look(
     if let Some(over) = eyes.recorder.cut(&mut eyes.numbering) {
         let epoch = eyes.epoch(over);
         // The mind ends when it has taken it.
-        let _ = told.send(Message::Epoch { epoch, mode: eyes.mode(), epochs_lost: eyes.epochs_lost });
+        let _ = heard.send(Message::Epoch { epoch, mode: eyes.mode(), epochs_lost: eyes.epochs_lost });
     }
 }
 
@@ -69,7 +69,10 @@ fn fail(running: &Shared) {
     let told = running.fleets.told();
     let health =
         Health { state: Looking::Failed, problem: Some(problem.to_owned()), ..told.detection.clone() };
-    running.fleets.tell(crate::fleets::Told { detection: health, ..(*told).clone() });
+    let told = running.fleets.tell(Told { detection: health, ..(*told).clone() });
+    if let Err(error) = told::write(&running.fleets.directory, &told) {
+        tracing::warn!("commands do not see that nobody looks for fleets: {error}");
+    }
 }
 
 /// The mind has ended.

@@ -1,14 +1,18 @@
 //! Thinks about epochs: what they add to what is remembered, what that finds, and who is told.
 
 use std::{
-    sync::mpsc::{Receiver, Sender},
-    time::Instant,
+    sync::mpsc::{Receiver, RecvTimeoutError, Sender},
+    time::{Duration, Instant},
 };
 
 use detector_common::fingerprint::{Kind, ja4_text};
 use detector_fleets::{observation::Services, traits::Key};
 
-use super::{Options, news::News};
+use super::{
+    Options,
+    acting::Acting,
+    news::{self, News},
+};
 use crate::{
     clock,
     daemon::Shared,
@@ -20,6 +24,9 @@ use crate::{
     kernel::{maps::Maps, names},
     policy::FleetMode,
 };
+
+/// How often it is looked whether somebody says something of a fleet, or the policy changed.
+const NEWS_EVERY: Duration = Duration::from_secs(1);
 
 /// What the eyes say.
 pub(super) enum Message {
@@ -52,7 +59,18 @@ pub(super) fn think(
         return;
     }
     mind.report(maps, running, true);
-    while let Ok(message) = heard.recv() {
+    loop {
+        let message = match heard.recv_timeout(NEWS_EVERY) {
+            Ok(message) => message,
+            Err(RecvTimeoutError::Timeout) => {
+                if !mind.is_off && mind.acting.has_news(maps, running) {
+                    mind.act(maps, running);
+                    mind.report(maps, running, true);
+                }
+                continue;
+            }
+            Err(RecvTimeoutError::Disconnected) => return,
+        };
         match message {
             Message::Epoch { epoch, mode, epochs_lost } => {
                 mind.health.mode = mode;
@@ -62,6 +80,7 @@ pub(super) fn think(
             Message::Off { mode } => {
                 mind.health.mode = mode;
                 mind.is_off = true;
+                mind.act(maps, running);
                 mind.report(maps, running, false);
             }
         }
@@ -73,6 +92,7 @@ struct Mind {
     store: Option<Store>,
     memory: Memory,
     memberships: Memberships,
+    acting: Acting,
     news: News,
     health: Health,
     is_off: bool,
@@ -91,17 +111,18 @@ impl Mind {
             clock::unix_ns()
         });
         let directory = &running.fleets.directory;
-        let (store, mut memory) =
-            match Store::open(directory, scale, now_s, || Memory::new(scale, SOURCES, secret)) {
-                Ok((store, memory, restored)) => {
-                    tell_restored(&restored, &memory);
-                    (Some(store), memory)
-                }
-                Err(error) => {
-                    tracing::error!("what is learned of fleets is forgotten with this daemon: {error}");
-                    (None, Memory::new(scale, SOURCES, secret))
-                }
-            };
+        let opened = Store::open(directory, scale, now_s, || Memory::new(scale, SOURCES, secret));
+        let (store, mut memory, problem) = match opened {
+            Ok((store, memory, restored)) => {
+                tell_restored(&restored, &memory);
+                (Some(store), memory, None)
+            }
+            Err(error) => {
+                let problem = format!("what is learned is forgotten with this daemon: {error}");
+                tracing::error!("fleets: {problem}");
+                (None, Memory::new(scale, SOURCES, secret), Some(problem))
+            }
+        };
         match running.history.last_fleet() {
             // What was lost had fleets of these numbers, and others know them by these.
             Ok(last) => memory.number_fleets_after(last),
@@ -110,8 +131,9 @@ impl Mind {
         Self {
             options,
             memberships: Memberships::restored(&memory),
+            acting: Acting::restored(scale, running),
             news: News::after(&memory),
-            health: Health { saved_at_s: store.as_ref().map(|_| now_s), ..Health::default() },
+            health: Health { saved_at_s: store.as_ref().map(|_| now_s), problem, ..Health::default() },
             store,
             memory,
             is_off: false,
@@ -122,14 +144,18 @@ impl Mind {
 
     fn take(&mut self, epoch: &Epoch, maps: &Maps, running: &Shared) {
         self.is_off = false;
-        let kept = self.store.as_mut().map_or(Ok(()), |store| store.keep(epoch));
-        self.note("an epoch", kept);
+        if let Some(store) = &mut self.store {
+            let kept = store.keep(epoch);
+            self.note("an epoch", kept);
+        }
         let began = Instant::now();
         let looks = self.memory.take(epoch);
+        self.acting.note(epoch);
         self.health.epochs += 1;
         if !looks.is_empty() {
             self.health.look_seconds = began.elapsed().as_secs_f64();
         }
+        self.act(maps, running);
         self.report(maps, running, !looks.is_empty());
         let now_s = clock::unix_s();
         if let Some(store) = self.store.as_mut().filter(|store| store.is_due(now_s)) {
@@ -138,6 +164,15 @@ impl Mind {
                 self.health.saved_at_s = Some(now_s);
             }
             self.note("what is remembered", saved);
+        }
+    }
+
+    /// Decides what is done about fleets, and tells what changed of that.
+    fn act(&mut self, maps: &Maps, running: &Shared) {
+        for decision in self.acting.decide(&self.memory, maps, running) {
+            if let Some(event) = news::of_decision(&decision, &self.memory) {
+                running.feed.tell(event);
+            }
         }
     }
 
@@ -170,7 +205,11 @@ impl Mind {
         };
         self.health.at_s = now_s;
         self.health.state = self.state(&report, now_s);
-        let told = running.fleets.tell(Told { detection: self.health.clone(), report });
+        let told = running.fleets.tell(Told {
+            detection: self.health.clone(),
+            report,
+            actions: self.acting.told(&self.memory, maps),
+        });
         if has_looked {
             self.tell_news(&told, running, now_s);
         }

@@ -1,6 +1,8 @@
 //! Fleets, live. The eyes look at the tables and make epochs, the mind thinks about them, each on a thread of its own: a look for fleets
 //! may take seconds, and nothing else waits for it. The rest of the daemon asks for what was told last.
 
+mod acting;
+mod effects;
 mod eyes;
 mod mind;
 mod news;

@@ -5,8 +5,12 @@ use std::collections::BTreeMap;
 use detector_fleets::fleet::QUIET_S;
 
 use crate::{
+    actions::plan::{Decision, Step},
     daemon::feed::{Event, FleetEvent, FleetNews},
-    fleets::{Found, Memory, Report, report::State},
+    fleets::{
+        Found, Memory, Report,
+        report::{State, no_names},
+    },
 };
 
 /// A fleet that has half as many members again as were told is told again.
@@ -80,6 +84,21 @@ impl Known {
     }
 }
 
+/// What is told of a decision that changed something; `None`: it goes on as it is, or nothing is known of the fleet any more.
+pub(super) fn of_decision(decision: &Decision, memory: &Memory) -> Option<Event> {
+    let news = match decision.step {
+        Step::Suggest => FleetNews::Suggested,
+        Step::Throttle => FleetNews::Throttled,
+        Step::Tighten => FleetNews::Tightened,
+        Step::End => FleetNews::Released,
+        Step::Nothing | Step::Renew | Step::Keep => return None,
+    };
+    let fleet = memory.fleets().find(|fleet| fleet.id == decision.fleet)?;
+    let now_s = memory.span_s().map_or(0, |(_, to_s)| to_s);
+    let Event::Fleet(event) = event(news, &Found::of(fleet, memory, now_s, &no_names)) else { return None };
+    Some(Event::Fleet(FleetEvent { says: decision.says.clone(), ..event }))
+}
+
 fn event(news: FleetNews, found: &Found) -> Event {
     let hard = found.evidence.iter().filter(|evidence| evidence.family != "novelty");
     let says = hard.max_by(|one, other| one.e_value.total_cmp(&other.e_value));
@@ -101,7 +120,7 @@ fn event(news: FleetNews, found: &Found) -> Event {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fleets::{Scale, fixtures, report::no_names};
+    use crate::fleets::{Scale, fixtures};
 
     #[test]
     fn a_fleet_is_told_when_it_comes_when_it_grows_and_when_it_ends() {

@@ -226,6 +226,19 @@ action = { limit = "slow" }
     }
 
     #[test]
+    fn what_is_done_about_fleets_is_told() {
+        let after = BEFORE.replace("name = \"dns\"", "name = \"dns\"\nfleets = \"off\"");
+        let (changes, _) = told(&(after + "[fleets]\nmode = \"throttle\"\n"));
+        assert_eq!(
+            changes,
+            [
+                "Changed Defaults defaults: fleets nothing → throttle",
+                "Changed Service dns: fleets nothing → off"
+            ]
+        );
+    }
+
+    #[test]
     fn services_rules_and_sources_come_and_go() {
         let after = BEFORE
             .replace("tcp/80-82", "tcp/80")

@@ -1,0 +1,359 @@
+//! Acts on fleets: has a plan made of what detection knows and of what people say, and carries it out.
+//!
+//! Plans are made in the time of detection, as are the times of fleets; what people say and what the kernel is told is in that outside.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use detector_common::{budget::Budget, fleet::rule_counter, limits::FLEET_SLOTS};
+use detector_fleets::fleet::FleetId;
+
+use super::effects::Effects;
+use crate::{
+    actions::{
+        allowed::allowed,
+        hints::Hints,
+        order::{Order, Stop, Wanted},
+        plan::{Asked, Decision, Situation, Step, plan},
+        prefixes::Prefixes,
+        standing::{Action, Standing},
+    },
+    change, clock,
+    commands::{Failure, PolicyFile},
+    daemon::{Running, Shared},
+    fleets::{
+        Epoch, Memory, Scale,
+        told::{ActionTold, GuardTold, ThrottleTold},
+    },
+    history::{Author, Entry, History, Origin},
+    kernel::{
+        fleets::{self, Throttle},
+        maps::Maps,
+        read,
+    },
+    policy::{self, Policy, Rate, compile::Manifest, incident::Incidents},
+};
+
+/// What people and the application say of fleets.
+#[derive(Debug, Default, PartialEq)]
+struct Said {
+    orders: Vec<Order>,
+    hints: Hints,
+    stop: Option<Stop>,
+}
+
+impl Said {
+    fn read(history: &History, now_s: u64) -> Result<Self, Failure> {
+        let (orders, hints) = (history.fleet_orders(now_s)?, history.hints(now_s)?);
+        Ok(Self { orders, hints, stop: history.fleets_stopped()? })
+    }
+}
+
+/// What the policy says, and whom it lets pass.
+#[derive(Default)]
+struct InForce {
+    generation: u64,
+    manifest: Manifest,
+    incidents: Incidents,
+    /// `None`: the history does not have its text. Whom it allows is not acted on by the program all the same.
+    policy: Option<Policy>,
+}
+
+impl InForce {
+    fn read(maps: &Maps, history: &History) -> Result<Self, Failure> {
+        let generation = read::settings(maps).active;
+        let (manifest, incidents) = read::consistently(maps, |active| -> Result<_, read::ReadError> {
+            Ok((active.manifest()?.unwrap_or_default(), active.incidents()?))
+        })?;
+        let version = change::in_kernel(maps)?.map_or(0, |kernel| kernel.version);
+        let policy = history.content(version).map_err(Failure::from).and_then(|content| {
+            let file = history.version(version)?.file;
+            Ok(PolicyFile::of_version(&file, content)?.checked.policy)
+        });
+        Ok(Self { generation, manifest, incidents, policy: policy.ok() })
+    }
+}
+
+/// What is done about fleets, and why.
+pub(super) struct Acting {
+    scale: Scale,
+    standing: Vec<Standing>,
+    said: Said,
+    in_force: InForce,
+    effects: Effects,
+    decisions: Vec<Decision>,
+    /// What was said last that cannot be done, so that it is said once.
+    problem: Option<String>,
+}
+
+impl Acting {
+    /// What was in force when the daemon before ended.
+    pub(super) fn restored(scale: Scale, running: &Shared) -> Self {
+        let standing = running.history.fleet_standing().unwrap_or_else(|error| {
+            tracing::warn!("what was done about fleets is not known, and is decided anew: {error}");
+            Vec::new()
+        });
+        Self {
+            scale,
+            standing,
+            said: Said::default(),
+            in_force: InForce::default(),
+            effects: Effects::default(),
+            decisions: Vec::new(),
+            problem: None,
+        }
+    }
+
+    /// Takes into account what was seen in an epoch.
+    pub(super) fn note(&mut self, epoch: &Epoch) {
+        self.effects.note(epoch);
+    }
+
+    /// What was decided last about each fleet, for commands and the API.
+    pub(super) fn told(&self, memory: &Memory, maps: &Maps) -> Vec<ActionTold> {
+        let acting = fleets::standing(maps);
+        let unix_s = |inner_s| self.scale.unix_s(inner_s);
+        let word = |value: serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+        let rate = |budget: policy::Budget| {
+            let Rate { count, per_ns } = budget.rate;
+            format!("{}, {} at once", Rate { count, per_ns: self.scale.outer_ns(per_ns) }, budget.burst)
+        };
+        let is_known = |decision: &&Decision| memory.fleets().any(|fleet| fleet.id == decision.fleet);
+        let told = self.decisions.iter().filter(is_known).map(|decision| ActionTold {
+            fleet: decision.fleet.0.to_string(),
+            step: word(serde_json::json!(decision.step)),
+            says: decision.says.clone(),
+            guards: decision
+                .verdicts
+                .iter()
+                .map(|verdict| GuardTold {
+                    guard: word(serde_json::json!(verdict.guard)),
+                    figure: verdict.figure,
+                    bound: verdict.bound,
+                    passed: verdict.passed,
+                    says: verdict.sentence.clone(),
+                })
+                .collect(),
+            command: decision.command.clone(),
+            throttle: decision.standing.as_ref().map(|standing| {
+                let slot = acting.iter().find(|one| one.fleet.id == decision.fleet.0).map(|one| one.slot);
+                let drops = slot.and_then(|slot| read::rule_drops(maps, rule_counter(slot)).ok());
+                ThrottleTold {
+                    members: standing.action.members.len() as u64,
+                    keys: standing.action.keys.len() as u64,
+                    held_out_percent: 100_u8.saturating_sub(standing.action.enforced_percent),
+                    packets: rate(standing.action.budgets.packets),
+                    connections: rate(standing.action.budgets.connections),
+                    since_s: unix_s(standing.since_s),
+                    until_s: unix_s(standing.action.until_s),
+                    dropped: drops.unwrap_or_default().dropped,
+                    cut: decision.effect.map(|effect| effect.cut),
+                    undo: decision.undo.clone().unwrap_or_default(),
+                }
+            }),
+        });
+        told.collect()
+    }
+
+    /// Whether something is said that was not before, or the policy is another one: then it is decided anew, before an epoch is over.
+    pub(super) fn has_news(&mut self, maps: &Maps, running: &Shared) -> bool {
+        let said = Said::read(&running.history, clock::unix_s());
+        let said = said.is_ok_and(|said| said != self.said);
+        said || read::settings(maps).active != self.in_force.generation
+    }
+
+    /// Decides about all fleets, and does it; the decisions that changed something.
+    pub(super) fn decide(&mut self, memory: &Memory, maps: &Maps, running: &Shared) -> Vec<Decision> {
+        match self.try_to(memory, maps, running) {
+            Ok(changed) => {
+                self.problem = None;
+                changed
+            }
+            Err(failure) => {
+                if self.problem.as_ref() != Some(&failure.message) {
+                    tracing::error!("nothing new is done about fleets: {}", failure.message);
+                }
+                self.problem = Some(failure.message);
+                Vec::new()
+            }
+        }
+    }
+
+    fn try_to(&mut self, memory: &Memory, maps: &Maps, running: &Shared) -> Result<Vec<Decision>, Failure> {
+        self.said = Said::read(&running.history, clock::unix_s())?;
+        if read::settings(maps).active != self.in_force.generation {
+            self.in_force = InForce::read(maps, &running.history)?;
+        }
+        let decisions = self.plan(memory);
+        let changed: Vec<_> = decisions
+            .iter()
+            .filter(|decision| {
+                let [before, after] =
+                    [&decision.before, &decision.standing].map(|one| one.as_ref().map(|one| &one.action));
+                before != after || decision.step == Step::Suggest && !self.is_suggested(decision.fleet)
+            })
+            .cloned()
+            .collect();
+        let wanted: Vec<_> = decisions.iter().filter_map(|decision| decision.standing.clone()).collect();
+        if wanted != self.standing || !is_done(&wanted, maps) {
+            self.carry_out(&wanted, memory, running)?;
+        }
+        self.decisions = decisions;
+        Ok(changed)
+    }
+
+    fn is_suggested(&self, fleet: FleetId) -> bool {
+        let is_it = |decision: &Decision| decision.fleet == fleet && decision.step == Step::Suggest;
+        self.decisions.iter().any(is_it)
+    }
+
+    fn plan(&self, memory: &Memory) -> Vec<Decision> {
+        let InForce { manifest, incidents, policy, .. } = &self.in_force;
+        let unix_s = clock::unix_s();
+        let lists: BTreeMap<&str, Prefixes> = manifest
+            .services
+            .keys()
+            .map(|name| {
+                let of_policy = policy.as_ref().map(|policy| allowed(policy, incidents, name, unix_s));
+                (name.as_str(), of_policy.unwrap_or_default())
+            })
+            .collect();
+        let none = Prefixes::default();
+        // One at a service that the policy does not have is not acted on.
+        let fleets: Vec<_> = memory
+            .fleets()
+            .filter_map(|fleet| {
+                let service_name = memory.services().name(fleet.service);
+                Some(Asked {
+                    fleet,
+                    service: *manifest.services.get(service_name)?,
+                    service_name,
+                    mode: manifest.fleet_mode(service_name),
+                    allowed: lists.get(service_name).unwrap_or(&none),
+                    packets_of_connection: self.effects.packets_of_connection(fleet.service),
+                    measured: self.effects.measured(fleet.id),
+                })
+            })
+            .collect();
+        let orders: Vec<_> = self.said.orders.iter().map(|order| self.inner(order)).collect();
+        plan(&Situation {
+            now_s: self.scale.inner_s(clock::unix_ns() / 1_000_000),
+            settings: &manifest.fleets,
+            stop: self.said.stop.as_ref(),
+            fleets: &fleets,
+            standing: &self.standing,
+            labelled: &self.said.hints.labelled(unix_s),
+            orders: &orders,
+        })
+    }
+
+    /// An order in the time of detection.
+    fn inner(&self, order: &Order) -> Order {
+        let inner_s = |unix_s: u64| self.scale.inner_s(unix_s.saturating_mul(1000));
+        let wanted = match order.wanted {
+            Wanted::Leave => Wanted::Leave,
+            Wanted::Throttle { packets, connections } => {
+                let inner = |budget: policy::Budget| policy::Budget {
+                    rate: Rate { per_ns: self.scale.inner_ns(budget.rate.per_ns), ..budget.rate },
+                    ..budget
+                };
+                Wanted::Throttle { packets: packets.map(inner), connections: connections.map(inner) }
+            }
+        };
+        Order { wanted, at_s: inner_s(order.at_s), until_s: inner_s(order.until_s), ..order.clone() }
+    }
+
+    /// Makes the kernel do what is wanted, and records it.
+    fn carry_out(&mut self, wanted: &[Standing], memory: &Memory, running: &Running) -> Result<(), Failure> {
+        let before = std::mem::replace(&mut self.standing, wanted.to_vec());
+        let _lock = running.pins.lock_policy()?;
+        let mut maps = running.maps_to_change()?;
+        // Who turned the switch meanwhile has ended all, and nothing is begun again.
+        let wanted = if running.history.fleets_stopped()?.is_some() { &[] } else { wanted };
+        let is_wanted = |id: u64| wanted.iter().any(|standing| standing.action.fleet.0 == id);
+        for standing in fleets::standing(&maps) {
+            if !standing.acts || !is_wanted(standing.fleet.id) {
+                fleets::end(&mut maps, standing.fleet.id).map_err(Failure::failed)?;
+            }
+        }
+        for standing in wanted {
+            self.throttle(&mut maps, &standing.action)?;
+        }
+        let now_s = clock::unix_s();
+        self.effects.follow(wanted, memory, &maps);
+        if let Err(error) = running.history.keep_fleet_standing(wanted) {
+            tracing::warn!("what is done about fleets is forgotten with this daemon: {error}");
+        }
+        self.record(&before, wanted, running, now_s);
+        Ok(())
+    }
+
+    fn throttle(&self, maps: &mut Maps, action: &Action) -> Result<(), Failure> {
+        let clocks = change::clocks(maps);
+        let until_s = self.scale.unix_ms(action.until_s).div_ceil(1000);
+        let budget = |budget: policy::Budget| {
+            let Rate { count, per_ns } = budget.rate;
+            Budget::of_units(count, self.scale.outer_ns(per_ns), budget.burst, clocks.tick_ns)
+        };
+        let members: BTreeSet<_> = action.members.iter().copied().collect();
+        let throttle = Throttle {
+            id: action.fleet.0,
+            service: action.service,
+            packets: budget(action.budgets.packets),
+            connections: budget(action.budgets.connections),
+            held_out_percent: 100_u8.saturating_sub(action.enforced_percent),
+            until: clocks.ticks_at(until_s).unwrap_or_default(),
+            members: &members,
+            keys: &action.keys,
+        };
+        let done = fleets::throttle(maps, &throttle).map_err(Failure::failed)?;
+        if done.left_out > 0 {
+            tracing::warn!(
+                fleet = action.fleet.0,
+                left_out = done.left_out,
+                "members or keys of a fleet found no room, or are of another one that is acted on"
+            );
+        }
+        Ok(())
+    }
+
+    fn record(&self, before: &[Standing], wanted: &[Standing], running: &Running, now_s: u64) {
+        let of = |all: &[Standing], fleet: FleetId| {
+            all.iter()
+                .find(|standing| standing.action.fleet == fleet)
+                .map(|standing| standing.action.to_string())
+        };
+        let fleets = before.iter().chain(wanted).map(|standing| standing.action.fleet);
+        for fleet in fleets.collect::<BTreeSet<_>>() {
+            let [was, is] = [before, wanted].map(|all| of(all, fleet));
+            if was == is {
+                continue;
+            }
+            let order = wanted
+                .iter()
+                .find(|standing| standing.action.fleet == fleet)
+                .and_then(|standing| self.said.orders.iter().find(|order| Some(order.id) == standing.order));
+            let author = order
+                .map_or_else(|| running.author.clone(), |order| Author { name: order.by.clone(), uid: None });
+            let target = format!("fleet:{}", fleet.0);
+            let action = if is.is_some() { "throttle" } else { "release" };
+            let entry = Entry::new(now_s, &author, Origin::Daemon, action, &target);
+            let [before, after] = [was, is].map(|text| text.map(serde_json::Value::from));
+            running.write(&Entry {
+                before,
+                after,
+                reason: order.map(|order| order.reason.as_str()),
+                ..entry
+            });
+        }
+    }
+}
+
+/// Whether the kernel acts on just these fleets.
+fn is_done(wanted: &[Standing], maps: &Maps) -> bool {
+    let acting: BTreeSet<u64> =
+        fleets::standing(maps).iter().filter(|one| one.acts).map(|one| one.fleet.id).collect();
+    acting == wanted.iter().map(|standing| standing.action.fleet.0).collect()
+}
+
+const _: () =
+    assert!(crate::actions::limits::SLOTS_MAX as usize == FLEET_SLOTS - 1, "as many as the kernel has");
