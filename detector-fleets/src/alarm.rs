@@ -204,8 +204,8 @@ mod tests {
         // Each tenth has twice the connections, and each eighth another size.
         let shifted = |number: u64| {
             let mut did = user(700_000 + number);
-            did.connections *= 1 + u16::from(number % 10 == 0);
-            did.requests = if number % 8 == 0 { Sizes(1 << 4) } else { did.requests };
+            did.connections *= 1 + u16::from(number.is_multiple_of(10));
+            did.requests = if number.is_multiple_of(8) { Sizes(1 << 4) } else { did.requests };
             did
         };
         let finding = with(&shifted);

@@ -129,11 +129,6 @@ pub const fn is_proxied(path: usize) -> bool {
     hello >= 4 && hello < HELLO_GAPS - 1 || finish >= 2 && finish < FINISH_GAPS - 1
 }
 
-/// Connections of a source in a category of [`Family::Homogeneity`], about: the middle of the class, and of the last one twice its start.
-pub fn connections(category: usize) -> f64 {
-    [1.0, 2.0, 3.5, 6.5, 12.5, 24.5, 66.0][category / LIVES]
-}
-
 /// The bin of the responses of a category of [`Family::Size`]. `None`: none was seen.
 pub const fn response_bin(category: usize) -> Option<u32> {
     let bin = category % SIZES;

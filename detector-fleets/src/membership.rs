@@ -239,8 +239,7 @@ fn divide(
             let scores = of_window.map(|place| (mixture.scores[group][place], profiles[place].1.into()));
             let clean = question.users.profiles();
             let of_clean = mixture.clean_scores[group].iter().zip(clean).map(|(score, (profile, count))| {
-                let connections =
-                    family::connections(profile.categories[Family::Homogeneity as usize].into());
+                let connections = family::volume_of(profile.categories[Family::Homogeneity as usize].into());
                 Clean { score: *score, sources: *count, connections: connections * count }
             });
             let least = SUSPECT_ODDS_MIN.ln() - odds[group];

@@ -14,10 +14,13 @@ const COLOURS: [&str; 2] = ["#2468b0", "#c26a1b"];
 const ALARM_MIN: f64 = 10.0;
 const ALARM_MAX: f64 = 1440.0;
 
+/// What a panel shows of a scenario.
+type Value = fn(&Summary) -> Option<Mean>;
+
 /// All panels: for each share of sources a column for each level.
 pub(crate) fn chart(figures: &Figures) -> String {
     let mut body = String::new();
-    let panels: [(&str, fn(&Summary) -> Option<Mean>); 2] =
+    let panels: [(&str, Value); 2] =
         [("precision at 24 h, %", |of| of.compared[1][0]), ("recall at 24 h, %", |of| of.compared[1][1])];
     for (number, (title, value)) in panels.into_iter().enumerate() {
         shares(&mut body, number as f64 * PANEL, title, figures, value);
@@ -81,7 +84,7 @@ fn summaries(figures: &Figures) -> impl Iterator<Item = (f64, usize, Summary)> {
     })
 }
 
-fn shares(body: &mut String, top: f64, title: &str, figures: &Figures, value: fn(&Summary) -> Option<Mean>) {
+fn shares(body: &mut String, top: f64, title: &str, figures: &Figures, value: Value) {
     let height = PANEL - TOP - 20.0;
     let y = |share: f64| top + TOP + height * (1.0 - share.clamp(0.0, 1.0));
     let lines = [0.0, 0.25, 0.5, 0.75, 1.0].map(|share| (y(share), format!("{:.0}", share * 100.0)));

@@ -48,6 +48,15 @@ Precision is the part of what is said to be members that is, recall the part of 
 percent, the mean over seeds, and what it is within in 95 of 100 cases. Who has no alarm yet has neither. `alarm` is from the first exchange
 of a fleet's plan to the end of the window that saw it: the minutes within which half of the seeds have it, and nine of ten.
 
+A false fleet is one of whose members fewer than a tenth belonged to any fleet of the truth, beside the true one in recordings that have one.
+Collateral is the share of the legitimate exchanges of a day that sources made which are wrongly among the members of fleets that may
+be acted on.
+
+What is known to stand behind missed targets: fleets begin at midnight, UTC, and L4 keeps to the evenings of homes, so one with a hundredth of the
+sources has sent less than what a cell needs (25 sources more than expected) for hours. Its members differ from people behind a proxy in little.
+At the beginning of the fifth day few sources are known, so that most users are new: longer recordings would have less of it. L5 has no gap
+and does unrelated things: it is a blind spot.
+
 ![Precision and recall by level](detection.svg)
 ";
 

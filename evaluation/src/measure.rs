@@ -92,6 +92,11 @@ impl Measurement {
         let mut looks = self.detection.go_on_to(epoch.time_s);
         if !looks.is_empty() {
             note(&self.detection, &mut self.found);
+            // One that is part of another soon after is what it was when it began.
+            if self.found.values().any(|found| found.of.is_none() && found.alarmed_s + HOUR_S > epoch.time_s)
+            {
+                match_with(&self.detection, &truth(), epoch.time_s, &mut self.found);
+            }
         }
         if epoch.time_s >= self.start_s + self.next_h * HOUR_S {
             self.next_h += 1;

@@ -383,7 +383,7 @@ mod tests {
             "key: ClientHello 0000000000000abc, SYN 0000000000000007",
             "size: All are alike.",
             "could it be the release of a browser or an SDK? rejected: so",
-            "of a million users 2 would be hit",
+            "of a million connections of users 2 would be hit",
             "198.51.100.7/32 2001:db8:1:2::/64",
         ];
         parts.into_iter().for_each(|part| assert!(text.contains(part), "{part:?} is missing in\n{text}"));

@@ -33,7 +33,8 @@ pub fn screen(fleet: &Found) -> String {
     }
     let innocent = &fleet.innocent_explanation;
     text += &format!("\n  could it be {}? {}", innocent.explanation, innocent.why);
-    text += &format!("\n  of a million users {:.0} would be hit", fleet.predicted_collateral * 1e6);
+    let hit = fleet.predicted_collateral * 1e6;
+    text += &format!("\n  of a million connections of users {hit:.0} would be hit");
     text += &format!("\n  ends: {}", fleet.clears);
     let shown: Vec<_> = fleet.members.iter().take(SHOWN_MEMBERS).map(String::as_str).collect();
     if !shown.is_empty() {
