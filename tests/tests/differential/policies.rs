@@ -89,7 +89,6 @@ fn service(random: &mut Random, number: u64) -> Service {
         }
     };
     Service {
-        fleets: None,
         name: format!("service-{number}"),
         addresses: (0..1 + random.below(3)).map(|_| destination(random)).collect(),
         ports: (0..1 + random.below(3)).map(|_| ports(random)).collect(),
@@ -102,7 +101,6 @@ fn service(random: &mut Random, number: u64) -> Service {
 fn everything(random: &mut Random) -> Service {
     let addresses = ["203.0.0.0/16", "2001::/16"].map(|net| net.parse().expect("a prefix"));
     Service {
-        fleets: None,
         name: "everything".to_owned(),
         addresses: addresses.into(),
         ports: vec![Ports::Any],
