@@ -36,7 +36,8 @@ Written by `cargo xtask evaluate` from [detection.json](detection.json); do not 
 All data here are simulated ([scenarios.md](scenarios.md)): rows of a generator that shares no code with detection, whose parameters were
 frozen before detection was measured. **No accuracy on a real network is claimed:** no public recording has labelled fleets. What the
 figures say is how detection does on what is hard on purpose, and how one version compares with another. Rules and thresholds were
-chosen on seeds from 101 on, and those of an earlier version on seed 1; what is reported here are as many seeds as each table says, from 1 on. The
+chosen on seeds from 101 on, and those of an earlier version on seed 1; but for scripts on a schedule and for how many members a fleet begins
+with, which were mended on what seeds 1 and 2 of `cron bursts` showed; what is reported here are as many seeds as each table says, from 1 on. The
 parameters of a seed's scenario are the same, only chance is another. To reproduce:
 
     cargo xtask evaluate [--seeds N] [SCENARIO…]
