@@ -69,7 +69,7 @@ const ROWS: &[Row] = &[
     ("throttle 192.0.2.1 --rate 9/s --for 1h --reason x", 1, 0),
     ("throttle 192.0.2.1 --rate fast --for 1h --reason x", 2, 2),
     ("throttle 192.0.2.1 --for 1h --reason x", 2, 2),
-    ("throttle fleet:3 --for 1h --reason x", 2, 2),
+    ("throttle fleet:3 --for 1h --reason x", 1, 2),
     ("block 192.0.2.1 --for 1h --reason x", 1, 0),
     ("block 192.0.2.1", 2, 2),
     ("allow 192.0.2.1 --for 1h --reason x", 1, 0),

@@ -60,7 +60,8 @@ struct InForce {
 }
 
 impl InForce {
-    fn read(maps: &Maps, history: &History) -> Result<Self, Failure> {
+    /// `before`: what was read last.
+    fn read(maps: &Maps, history: &History, before: &Self) -> Result<Self, Failure> {
         let generation = read::settings(maps).active;
         let (manifest, incidents) = read::consistently(maps, |active| -> Result<_, read::ReadError> {
             Ok((active.manifest()?.unwrap_or_default(), active.incidents()?))
@@ -70,11 +71,11 @@ impl InForce {
             let file = history.version(version)?.file;
             Ok(PolicyFile::of_version(&file, content)?.checked.policy)
         });
-        // Asked again at the next look, if it cannot be read now.
-        let generation = if policy.is_ok() { generation } else { 0 };
-        if let Err(failure) = &policy {
+        if let Err(failure) = &policy
+            && before.generation != generation
+        {
             tracing::warn!(
-                "whom the policy allows is not known and left to the program: {}",
+                "whom the policy allows is not known here and left to the program: {}",
                 failure.message
             );
         }
@@ -191,8 +192,9 @@ impl Acting {
 
     fn try_to(&mut self, memory: &Memory, maps: &Maps, running: &Shared) -> Result<Vec<Decision>, Failure> {
         self.said = Said::read(&running.history, clock::unix_s())?;
-        if read::settings(maps).active != self.in_force.generation {
-            self.in_force = InForce::read(maps, &running.history)?;
+        // What could not be read is asked for again.
+        if read::settings(maps).active != self.in_force.generation || self.in_force.policy.is_none() {
+            self.in_force = InForce::read(maps, &running.history, &self.in_force)?;
         }
         let decisions = self.plan(memory);
         let changed: Vec<_> = decisions

@@ -58,6 +58,7 @@ pub(super) fn think(
     if services.send(mind.memory.services().clone()).is_err() {
         return;
     }
+    mind.act(maps, running);
     mind.report(maps, running, true);
     loop {
         let message = match heard.recv_timeout(NEWS_EVERY) {
