@@ -225,7 +225,7 @@ fn what_a_recording_taught_a_daemon_knows_and_all_are_told_the_same() -> Result<
         (&known["id"], &"member".into())
     );
     let (_, screen, _) = site.ask(&["fleets", id])?;
-    for part in ["could it be", "of a million users", "path: ", "size: ", "ends: "] {
+    for part in ["could it be", "of a million connections of users", "homogeneity: ", "size: ", "ends: "] {
         assert!(screen.contains(part), "{part:?} in\n{screen}");
     }
     assert_eq!(own_count, own.len() as u64, "the metric");
