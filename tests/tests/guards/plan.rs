@@ -93,7 +93,8 @@ fn plan_looks_for_itself_when_the_daemon_is_dead() -> Result<()> {
         assert_eq!(code, 0, "{plan}");
         let window_s = plan["impact"]["window_s"].as_f64().unwrap_or_default();
         let counted = plan["impact"]["moves"][0]["packets"].as_u64().unwrap_or_default();
-        assert!((2.0..20.0).contains(&window_s), "{plan}");
+        // A clock that is being adjusted runs a little fast or slow beside the one that waits.
+        assert!((1.99..20.0).contains(&window_s), "{plan}");
         assert!((1..=sent).contains(&counted), "{counted} of {sent} sent meanwhile: {plan}");
         let rate = counted as f64 / window_s;
         assert!((150.0..250.0).contains(&rate), "{rate} a second, 200 were sent: {plan}");
