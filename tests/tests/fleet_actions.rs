@@ -31,6 +31,19 @@ fn in_kernel(site: &Site<'_>) -> Result<Vec<(u64, usize)>> {
     acting.map(|standing| Ok((standing.fleet.id, fleets::members(&maps, standing.slot)?.len()))).collect()
 }
 
+/// Leaves what simulated days teach where the daemon finds it; what was found in them.
+fn teach(site: &Site<'_>) -> Result<Value> {
+    let recording = site.files().join("days.parquet");
+    simulated::record(&recording)?;
+    let directory = Store::directory(&site.state(), site.pins());
+    fs::create_dir_all(&directory)?;
+    let mut hunt = Command::new(binary()?);
+    hunt.arg("hunt").arg(&recording).args(["--json", "--save-state"]).arg(directory.join("memory"));
+    let (code, out, err) = answer(&mut hunt)?;
+    ensure!(code == 0, "{code}: {err}");
+    Ok(serde_json::from_str(&out)?)
+}
+
 /// What was decided about the only fleet.
 fn action(site: &Site<'_>) -> Result<Value> {
     let told = site.ask_json(&["fleets"])?.1;
@@ -51,15 +64,7 @@ fn is_throttled(action: &Value) -> bool {
 fn a_fleet_is_suggested_ordered_adopted_stopped_and_left_alone() -> Result<()> {
     let Some(stage) = Stage::in_turn(1)? else { return Ok(()) };
     let site = Site::new(&stage.edge, &policy_of("suggest"))?;
-    let recording = site.files().join("days.parquet");
-    simulated::record(&recording)?;
-    let directory = Store::directory(&site.state(), site.pins());
-    fs::create_dir_all(&directory)?;
-    let mut hunt = Command::new(binary()?);
-    hunt.arg("hunt").arg(&recording).args(["--json", "--save-state"]).arg(directory.join("memory"));
-    let (code, out, err) = answer(&mut hunt)?;
-    assert_eq!(code, 0, "{err}");
-    let found: Value = serde_json::from_str(&out)?;
+    let found = teach(&site)?;
     let id = found["fleets"][0]["id"].as_str().context("a fleet")?.to_owned();
     let members = found["fleets"][0]["members"].as_array().map_or(0, Vec::len);
     assert!(members > 100, "{members} members");
@@ -130,14 +135,7 @@ fn a_fleet_is_suggested_ordered_adopted_stopped_and_left_alone() -> Result<()> {
 fn under_mode_throttle_the_daemon_acts_by_itself_and_a_policy_that_says_off_ends_it() -> Result<()> {
     let Some(stage) = Stage::in_turn(1)? else { return Ok(()) };
     let site = Site::new(&stage.edge, &policy_of("throttle"))?;
-    let recording = site.files().join("days.parquet");
-    simulated::record(&recording)?;
-    let directory = Store::directory(&site.state(), site.pins());
-    fs::create_dir_all(&directory)?;
-    let mut hunt = Command::new(binary()?);
-    hunt.arg("hunt").arg(&recording).args(["--json", "--save-state"]).arg(directory.join("memory"));
-    let (code, _, err) = answer(&mut hunt)?;
-    assert_eq!(code, 0, "{err}");
+    teach(&site)?;
     let daemon = site.start(&[&edge_interface(0)], &[])?;
     wait_for(&site, "it is throttled", is_throttled)?;
     assert_eq!(in_kernel(&site)?.len(), 1);

@@ -38,7 +38,7 @@ fn each_mode_goes_one_step_further() {
     assert_eq!(
         audit.after.as_deref(),
         Some(
-            "slot 1, 1000 members, 1 keys, packets 4/s burst 16, connections 12/min burst 1, 95 %, until 2026-12-01T07:00:00Z"
+            "1000 members, 1 keys, packets 4/s burst 16, connections 12/min burst 1, 95 %, until 2026-12-01T07:00:00Z"
         )
     );
     assert!(steps[..3].iter().all(|one| one.audit(&[]).is_none()));

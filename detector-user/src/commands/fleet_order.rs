@@ -86,8 +86,8 @@ pub(super) fn order(
             warn(&format!("ordered, but not recorded: {error}"));
         }
     }
-    let is_done = wait_for(&maps, ids, wanted.is_throttle());
-    let told = told_last(&args.change.write.read.pins, &history)?;
+    let told = || told_last(&args.change.write.read.pins, &history);
+    let (is_done, told) = wait_for(&maps, ids, wanted.is_throttle(), told)?;
     let is_asked = |action: &&ActionTold| ids.iter().any(|id| id.to_string() == action.fleet);
     let actions: Vec<_> = told.actions.iter().filter(is_asked).cloned().collect();
     if !is_done {
@@ -114,17 +114,22 @@ pub(super) fn order(
     Ok(EXIT_DONE)
 }
 
-/// Waits until the kernel acts on all of these fleets, or on none.
-fn wait_for(maps: &Maps, ids: &[u64], acts: bool) -> bool {
+/// Waits until the kernel acts on all of these fleets, or on none, and the daemon says so; whether it came to that, and what is said.
+fn wait_for(
+    maps: &Maps,
+    ids: &[u64],
+    acts: bool,
+    told: impl Fn() -> Result<Told, Failure>,
+) -> Result<(bool, Told), Failure> {
     let began = Instant::now();
     loop {
         let standing = kernel::fleets::standing(maps);
         let is_acting = |id: &u64| standing.iter().any(|one| one.fleet.id == *id && one.acts);
-        if ids.iter().all(|id| is_acting(id) == acts) {
-            return true;
-        }
-        if began.elapsed() >= CARRIED_OUT_WITHIN {
-            return false;
+        let told = told()?;
+        let is_told = |id: &u64| told.action(&id.to_string()).is_some_and(|action| action.throttle.is_some());
+        let is_done = ids.iter().all(|id| is_acting(id) == acts && is_told(id) == acts);
+        if is_done || began.elapsed() >= CARRIED_OUT_WITHIN {
+            return Ok((is_done, told));
         }
         std::thread::sleep(LOOK_EVERY);
     }
