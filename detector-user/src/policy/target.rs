@@ -127,8 +127,7 @@ pub fn matches(targets: Vec<Target>) -> Result<Matches, String> {
             }
             Target::Fleet(number) => {
                 return Err(format!(
-                    "fleet:{number} is no target of an incident rule: this version does not act on fleets; name its \
-                     members or its fingerprints, as `detector hunt` tells them"
+                    "fleet:{number} is no target of an incident rule: expected sources or fingerprints; `detector throttle fleet:{number}` orders what is done about a fleet"
                 ));
             }
         }
@@ -257,7 +256,7 @@ mod tests {
             mixed,
             "both fleets and others, fleet:7 among them: expected one kind; give a command for each"
         );
-        assert!(whom(&["fleet:3"]).unwrap_err().contains("this version does not act on fleets"));
+        assert!(whom(&["fleet:3"]).unwrap_err().contains("`detector throttle fleet:3` orders"));
     }
 
     #[test]
