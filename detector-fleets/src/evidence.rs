@@ -105,10 +105,10 @@ fn weigh_family(excess: &Excess<'_>, histories: &Histories, family: Family) -> O
         as_users = as_users.max(users.log_of_movers(counts, part));
     }
     let says = fleet - as_users;
-    let says = if observed - expected >= substance_min * part { says } else { says.min(0.0) };
     let observed: u32 = span.categories(family).map(|category| counts[category]).sum();
     let observed = f64::from(observed) / sources;
     let expected = span.categories(family).map(|category| users.shares[category]).sum();
+    let says = if observed - expected >= substance_min * part { says } else { says.min(0.0) };
     Some(Evidence { family, log_factor: says.clamp(LEAST, cap(family)), span, observed, expected })
 }
 

@@ -465,6 +465,7 @@ mod tests {
             innocents: 0.5,
             collateral: 1e-5,
             users: 4000.0,
+            synchrony: 0.0,
         };
         let known: Vec<_> = known.iter().copied().map(FleetId).collect();
         fleets.update(&looked, &known, vec![group]);
