@@ -222,9 +222,10 @@ impl Expected {
             likely.push((is_enough, more, span));
         }
         let rank = |one: &(bool, f64, Span)| (one.0, one.1);
-        let (is_enough, _, span) = likely.iter().copied().reduce(|best, next| {
-            if rank(&next) > rank(&best) { next } else { best }
-        })?;
+        let (is_enough, _, span) = likely
+            .iter()
+            .copied()
+            .reduce(|best, next| if rank(&next) > rank(&best) { next } else { best })?;
         let logs: Vec<_> = likely.iter().filter(|one| one.0 == is_enough).map(|one| one.1).collect();
         Some((all + log_sum(&logs) - (hypotheses as f64).ln(), span))
     }
@@ -234,4 +235,56 @@ impl Expected {
 fn log_sum(logs: &[f64]) -> f64 {
     let most = logs.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     most + logs.iter().map(|log| (log - most).exp()).sum::<f64>().ln()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::family::{LIVES, VOLUMES};
+
+    const CATEGORIES: usize = VOLUMES * LIVES;
+
+    /// Users: each class of volume has half of the one before, all lives alike.
+    fn users() -> Expected {
+        let weights: Vec<f64> =
+            (0..CATEGORIES).map(|category| 0.5_f64.powi((category / LIVES) as i32)).collect();
+        let sum: f64 = weights.iter().sum();
+        let shares: Vec<f64> = weights.iter().map(|weight| weight / sum).collect();
+        Expected { of_service: shares.clone(), shares, concentration: 50.0 }
+    }
+
+    fn counts(shares: &[f64], sources: f64) -> Vec<u32> {
+        shares.iter().map(|share| (share * sources).round() as u32).collect()
+    }
+
+    /// Beside 60 users, 240 sources of one actor that do as much as each other, and were seen for any time.
+    #[test]
+    fn those_of_one_actor_are_in_a_band_whenever_they_came() {
+        let users = users();
+        let mut counts = counts(&users.shares, 60.0);
+        (2 * LIVES..4 * LIVES).for_each(|category| counts[category] += 24);
+        let with = |has_bands| {
+            let fleet = Beside { family: Family::Homogeneity, part: 0.8, has_bands, more_min: 0.24 };
+            users.beside(&fleet, &counts).expect("there is a span")
+        };
+        let ((bands, span), (spans, _)) = (with(true), with(false));
+        assert_eq!(span, Span { first: [2, 0], sides: [2, LIVES as u8] });
+        assert!(bands > spans + 4.6, "{bands} with bands, {spans} without");
+    }
+
+    /// A cell had those with few connections; as many more do what all of the service do, or another thing.
+    #[test]
+    fn who_moves_does_as_all_of_the_service() {
+        let all = users();
+        let mut few = vec![0.001; CATEGORIES];
+        few[..LIVES].fill(0.194);
+        let users = Expected { shares: few, ..all };
+        let moved: Vec<f64> =
+            users.shares.iter().zip(&users.of_service).map(|(own, all)| (own + all) / 2.0).collect();
+        let gain = |counts: &[u32]| users.log_of_movers(counts, 0.5) - users.log(counts);
+        assert!(gain(&counts(&moved, 400.0)) > 10.0);
+        let mut fleet = counts(&users.shares, 200.0);
+        fleet[6 * LIVES] += 200;
+        assert!(gain(&fleet) < gain(&counts(&moved, 400.0)));
+    }
 }

@@ -342,7 +342,10 @@ mod tests {
         cron.synchrony = 0.7;
         assert!(is_uniform(&without_path, &cron), "servers at each full hour");
         let scheduled = Explanation::of(&[&without_path], Some(&traits(1, false, 7, 0)), 0.7);
-        assert_eq!(scheduled.map(|one| (one.nearest, one.is_new_uniform_population)), Some((Innocent::Schedule, true)));
+        assert_eq!(
+            scheduled.map(|one| (one.nearest, one.is_new_uniform_population)),
+            Some((Innocent::Schedule, true))
+        );
         let with_path = alarm(Common::Tls(1), 15.0, 9.0, 15.0);
         assert!(!is_uniform(&with_path, &traits(256, true, 7, 0)), "homes behind which somebody is");
         let of_path = alarm(Common::Path(PROXIED), 15.0, 0.0, 15.0);

@@ -348,6 +348,11 @@ mod tests {
 
     /// 6,000 users of three browsers; 300 members, with the first browser's ClientHello, have the addresses from 100,000 on.
     fn asked(alarms: &[&Finding], known: &[Vec<Source>]) -> Vec<Group> {
+        asked_of(alarms, known, |did| did)
+    }
+
+    /// The same where sources came at other times.
+    fn asked_of(alarms: &[&Finding], known: &[Vec<Source>], came: fn(Block) -> Block) -> Vec<Group> {
         let kinds = kinds();
         let kind = |number: u32| crate::block::KindId(number % 3);
         let clean = (0..12_000).map(|number| user(200_000 + number, kind(number))).collect::<Vec<_>>();
@@ -355,6 +360,7 @@ mod tests {
         let window: Vec<_> = (0..6000)
             .map(|number| user(number, kind(number)))
             .chain((100_000..100_300).map(|number| member(number, kind(0))))
+            .map(came)
             .collect();
         let population = &populations(&window, &kinds, |_| true)[&WEB];
         attribute(&Question {
@@ -382,6 +388,22 @@ mod tests {
         assert!(right >= 297 && group.members.len() <= right + 3, "{right} of {}", group.members.len());
         assert!(group.innocents <= 3.0, "{}", group.innocents);
         assert_eq!((&group.alarms[..], &group.known[..]), (&[0][..], &[][..]));
+    }
+
+    /// Members come in the same minutes of an hour, or at any as users do.
+    #[test]
+    fn what_is_too_many_in_a_cell_tells_of_a_schedule() {
+        fn late(did: Block) -> Block {
+            did.later_by((did.source.number() * 7 % 60) as u16)
+        }
+        let of = |came: fn(Block) -> Block| {
+            let groups = asked_of(&[&finding(Common::Tls(11), 800, 500.0)], &[], came);
+            groups.first().map(|group| group.synchrony)
+        };
+        let scheduled = of(|did| if did.source.number() < 100_000 { late(did) } else { did });
+        assert!(scheduled.is_some_and(|synchrony| synchrony > 0.9), "{scheduled:?}");
+        let at_any = of(late);
+        assert!(at_any.is_some_and(|synchrony| synchrony < 0.2), "{at_any:?}");
     }
 
     #[test]

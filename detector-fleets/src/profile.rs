@@ -21,7 +21,7 @@ pub const FEATURES: usize = Family::ALL.len() + 1;
 /// The place of neighbours among features, after the families.
 pub const NEIGHBOURS: usize = Family::ALL.len();
 
-/// Classes of neighbours: 1 source in its /24 or /48, itself; 2; 3–4; 5–8; 9–16 and more.
+/// Classes of neighbours: 1 source in its /24 or /48, itself; 2; 3–4; 5–8; 9–16; more.
 const NEIGHBOUR_CLASSES: usize = 6;
 
 /// How many categories a feature has.
@@ -263,6 +263,34 @@ mod tests {
         assert_eq!(blocks.map(|block| block.kind).collect::<Vec<_>>(), [fresh, resumed]);
         assert_eq!(found[&API].sources.len(), 1);
         assert_eq!(populations(&window, &kinds, |service| service == API).len(), 1);
+    }
+
+    #[test]
+    fn neighbours_are_those_of_the_same_newness_in_a_prefix() {
+        let mut kinds = Kinds::default();
+        let mut kind = |service| kinds.number(Kind { service, syn_key: 9, tls_key: 1 });
+        let (web, api) = (kind(WEB), kind(API));
+        let did = |address: u32, kind, is_new| Block {
+            source: Source::of_v4(address.into()),
+            kind,
+            is_new,
+            ..block(1, 0, [6, 2, 6], Sizes(1))
+        };
+        let new = (0..5).map(|host| did(host, web, true));
+        let others = [did(5, web, false), did(6, web, false), did(7, api, true), did(256, web, true)];
+        let window: Vec<_> = new.chain(others).collect();
+        let found = populations(&window, &kinds, |_| true);
+        let of = |service| {
+            let population: &Population = &found[&service];
+            let class = |active: &Active| population.profiles[active.profile as usize].0.neighbours;
+            population.sources.iter().map(class).collect::<Vec<_>>()
+        };
+        assert_eq!(of(WEB), [3, 3, 3, 3, 3, 1, 1, 0], "five are new, two are known, one is elsewhere");
+        assert_eq!(of(API), [0]);
+        assert_eq!(
+            [1, 2, 3, 4, 5, 8, 9, 16, 17, 60_000].map(neighbour_class),
+            [0, 1, 2, 2, 3, 3, 4, 4, 5, 5]
+        );
     }
 
     #[test]
