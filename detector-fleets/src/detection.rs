@@ -298,11 +298,11 @@ impl Detection {
         self.fleets.left_out()
     }
 
-    /// From when on a fleet may be found at a service, seconds since the Unix epoch: when the first window was learned from in which
-    /// known sources could be told from new ones. `None`: nothing was seen of it.
+    /// From when on a fleet may be found at a service, seconds since the Unix epoch: after a day in which all is new, when a day of windows
+    /// was learned from. `None`: nothing was seen of it.
     pub fn learned_from_s(&self, service: ServiceId) -> Option<u64> {
         let began = self.began.get(&service)?;
-        Some((began + NEW_S / INTERVAL_S + LEARNED_AFTER) * INTERVAL_S)
+        Some((began + NEW_S / INTERVAL_S + LEARNED_AFTER + DAY) * INTERVAL_S)
     }
 
     /// The kinds of client that blocks and cells are of.

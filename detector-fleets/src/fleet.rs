@@ -251,6 +251,10 @@ impl Fleets {
             }
             return;
         };
+        let traits = match &self.fleets[place].traits {
+            Some(before) => traits.map(|traits| traits.remembering(before, MEMBERS_MIN as u32)),
+            None => traits,
+        };
         // A few members are not what the fleet is like.
         let is_enough = group.members.len() >= MEMBERS_MIN;
         let of_fleet = traits.as_ref().filter(|_| is_enough).or(self.fleets[place].traits.as_ref());
