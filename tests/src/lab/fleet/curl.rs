@@ -64,8 +64,12 @@ pub(super) struct Answer {
 pub(super) fn fetch(mut curl: Command, certificate: &Path, requests: &[Request]) -> Result<Vec<Answer>> {
     let sections: Vec<_> = requests.iter().map(|request| section(request, certificate)).collect();
     let most = requests.len().max(1).to_string();
-    curl.args(["--disable", "--no-progress-meter", "--parallel", "--parallel-immediate"])
-        .args(["--parallel-max", &most, "--config", "-"]);
+    curl.args(["--disable", "--no-progress-meter", "--parallel", "--parallel-immediate"]).args([
+        "--parallel-max",
+        &most,
+        "--config",
+        "-",
+    ]);
     let piped = ours(&mut curl).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
     let mut child = piped.spawn().context("cannot start curl: `cargo xtask setup` installs it")?;
     let mut input = child.stdin.take().context("curl's input")?;

@@ -36,7 +36,8 @@ const REQUEST_MAX: u64 = 4096;
 ///
 /// Something else listens there.
 pub(super) fn start(internet: &Namespace) -> Result<()> {
-    let listener = internet.within(|| std::net::TcpListener::bind(PROXY))?.context("the proxy cannot listen")?;
+    let listener =
+        internet.within(|| std::net::TcpListener::bind(PROXY))?.context("the proxy cannot listen")?;
     listener.set_nonblocking(true)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     // Sockets are of the namespace that the thread is in which makes them.
@@ -63,7 +64,8 @@ async fn tunnel(mut customer: TcpStream) -> Result<()> {
         return Ok(customer.write_all(b"HTTP/1.1 504 Gateway Timeout\r\ncontent-length: 0\r\n\r\n").await?);
     };
     customer.write_all(b"HTTP/1.1 200 Connection Established\r\n\r\n").await?;
-    let ((from_customer, to_customer), (from_service, to_service)) = (customer.into_split(), service.into_split());
+    let ((from_customer, to_customer), (from_service, to_service)) =
+        (customer.into_split(), service.into_split());
     tokio::try_join!(carry(from_customer, to_service), carry(from_service, to_customer))?;
     Ok(())
 }
@@ -87,7 +89,9 @@ async fn asked_for(customer: &mut TcpStream) -> Result<(Ipv4Addr, SocketAddrV4)>
         if line.is_empty() {
             break;
         }
-        if let Some((name, value)) = line.split_once(':').filter(|(name, _)| name.eq_ignore_ascii_case(EXIT_HEADER)) {
+        if let Some((name, value)) =
+            line.split_once(':').filter(|(name, _)| name.eq_ignore_ascii_case(EXIT_HEADER))
+        {
             ensure!(exit.is_none(), "{name} twice");
             exit = Some(value.trim().parse().context("the address of an exit")?);
         }

@@ -72,7 +72,9 @@ pub fn run(options: Options, stop: &AtomicBool) -> Result<Verdict> {
     if !is_root() {
         bail!("network namespaces and XDP need root: run this as root, or with `sudo`");
     }
-    say("setting up: namespaces edge and internet; nginx with HTTPS on the edge; a proxy with exits all over the internet");
+    say(
+        "setting up: namespaces edge and internet; nginx with HTTPS on the edge; a proxy with exits all over the internet",
+    );
     let scene = Scene::new()?;
     let https = Https::start(&scene.edge, &[SERVICE])?;
     for (name, bytes) in PAGES.into_iter().enumerate() {
@@ -82,13 +84,19 @@ pub fn run(options: Options, stop: &AtomicBool) -> Result<Verdict> {
     let site = Site::new(&scene.edge, POLICY)?;
     let mut daemon = site.start(&[INTERFACE], &["--fleet-epoch", EPOCH_OPTION])?;
     say("detector is attached to wan0 of the edge, its policy is tests/src/lab/fleet/policy.toml");
-    say("what is usual is learned for 60 hours of detection's time, which are 6 minutes here; then a fleet comes");
+    say(
+        "what is usual is learned for 60 hours of detection's time, which are 6 minutes here; then a fleet comes",
+    );
     let account = Account::default();
     let mut play = Play::new(options, &scene, &https, &site, &account);
     thread::scope(|scope| play.go(scope, stop, &mut daemon))?;
     let summary = Summary::new(&site, &account, &play.story)?;
     let style = Style::of_stdout();
-    print(&if options.json { format!("{:#}\n", summary.json()) } else { format!("{}\n", summary.text(style)) })?;
+    print(&if options.json {
+        format!("{:#}\n", summary.json())
+    } else {
+        format!("{}\n", summary.text(style))
+    })?;
     Ok(summary.verdict())
 }
 
@@ -120,7 +128,13 @@ struct Play<'a> {
 }
 
 impl<'a> Play<'a> {
-    fn new(options: Options, scene: &'a Scene, https: &'a Https, site: &'a Site<'a>, account: &'a Account) -> Self {
+    fn new(
+        options: Options,
+        scene: &'a Scene,
+        https: &'a Https,
+        site: &'a Site<'a>,
+        account: &'a Account,
+    ) -> Self {
         let mut random = Random::new(SEED);
         let mut addresses = Addresses::new(&mut random);
         let people = People::new(&mut addresses, Random::new(SEED + 1));
@@ -219,7 +233,11 @@ impl<'a> Play<'a> {
         let explained = fleet.map(|fleet| self.site.ask(&["fleets", fleet])).transpose()?;
         let explained = explained.map(|(_, out, _)| out).unwrap_or_default();
         let people = self.people.count();
-        print(&screen::table(style, seconds, &Moment { story: &self.story, second, people, explained: &explained }))
+        print(&screen::table(
+            style,
+            seconds,
+            &Moment { story: &self.story, second, people, explained: &explained },
+        ))
     }
 }
 

@@ -17,7 +17,8 @@ pub(super) struct Moment<'a> {
 pub(super) fn table(style: Style, seconds: u64, moment: &Moment<'_>) -> String {
     let story = moment.story;
     let hours = story.now_min / 60.0;
-    let head = format!("after {} min {:02} s: hour {hours:.1} of detection's time", seconds / 60, seconds % 60);
+    let head =
+        format!("after {} min {:02} s: hour {hours:.1} of detection's time", seconds / 60, seconds % 60);
     let mut text = format!("{}{}\n", style.fresh(), style.paint(BOLD, &head));
     let header = format!(
         "{:<24}{:>8}{:>12}{:>10}{:>10}{:>10}",
