@@ -227,7 +227,15 @@ pub(crate) mod tests {
     fn what_a_throttle_hides_is_not_forgotten() {
         let before = traits(1, true, 7, 0);
         assert_eq!((before.keyed, before.timed, before.sized), (100, 100, 100));
-        let hidden = Traits { keys: Vec::new(), keyed: 0, proxied: 0.0, timed: 3, response_bytes: None, sized: 0, ..before.clone() };
+        let hidden = Traits {
+            keys: Vec::new(),
+            keyed: 0,
+            proxied: 0.0,
+            timed: 3,
+            response_bytes: None,
+            sized: 0,
+            ..before.clone()
+        };
         assert_eq!(hidden.remembering(&before, 25), before);
         let straight = traits(1, false, 2, 1);
         assert_eq!(straight.clone().remembering(&before, 25), straight, "what is seen counts");
