@@ -20,6 +20,7 @@ use crate::{
     profile::{Active, Population},
     projection::Projections,
     source::Source,
+    traits::{self, SYNCHRONOUS_MINUTES},
     users::Users,
 };
 
@@ -76,6 +77,8 @@ pub struct Group {
     pub collateral: f64,
     /// Users of the window.
     pub users: f64,
+    /// The share of the times of what is too many in the alarmed cells that are in the same minutes of an hour.
+    pub synchrony: f64,
 }
 
 /// Groups what alarms and known fleets have in common, and finds the members of each. Nothing where there is nothing to compare with.
@@ -186,6 +189,22 @@ impl Beginnings {
         groups
     }
 
+    /// How much the sources of a group's alarms that are too many keep to a minute of the hour: the mean over alarms. Others come at any.
+    fn synchrony(&self, group: u128, population: &Population) -> f64 {
+        let alarms = (1_u128 << self.alarms.len()) - 1;
+        let (mut sum, mut all) = (0.0, 0.0);
+        for bit in bits_of(group & alarms) {
+            let of_alarm = population.sources.iter().zip(&self.of_sources);
+            let of_alarm = of_alarm.filter(|(_, bits)| *bits >> bit & 1 == 1).map(|(active, _)| active);
+            let weight = self.weights[bit];
+            let others = (1.0 - weight) * SYNCHRONOUS_MINUTES as f64 / 60.0;
+            let excess = weight * f64::from(self.in_both[bit][bit]);
+            sum += excess * ((traits::synchrony(of_alarm) - others) / weight).clamp(0.0, 1.0);
+            all += excess;
+        }
+        if all > 0.0 { sum / all } else { 0.0 }
+    }
+
     /// The mean weight of each group in each profile.
     fn weights(&self, groups: &[u128], question: &Question<'_>) -> Vec<Vec<f64>> {
         let profiles = &question.population.profiles;
@@ -259,6 +278,7 @@ fn divide(
             innocents: cuts[0].innocents,
             collateral: cuts[0].collateral,
             users,
+            synchrony: beginnings.synchrony(*group, question.population),
         })
         .collect();
     for active in &question.population.sources {
