@@ -151,6 +151,9 @@ fn note(running: &Running, entry: &Entry<'_>) -> Option<String> {
     running.history.record(entry).err().map(|error| error.to_string())
 }
 
+/// The highest number that a hint can have, and that the schema takes.
+const ID_MAX: u64 = i64::MAX as u64;
+
 /// Which hints to answer with.
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields, default)]
@@ -194,8 +197,8 @@ pub(super) async fn hints(
     Input(Query(wanted)): Input<Query<WantedHints>>,
 ) -> Answer<Listed> {
     let WantedHints { source, label, after, rows } = wanted;
-    if !(1..=ROWS_MAX).contains(&rows) {
-        return Err(unprocessable(&format!("`rows` is from 1 to {ROWS_MAX}")));
+    if !(1..=ROWS_MAX).contains(&rows) || after > ID_MAX {
+        return Err(unprocessable(&format!("`rows` is from 1 to {ROWS_MAX}, `after` from 0 to {ID_MAX}")));
     }
     let about = source.as_deref().map(target::source).transpose();
     let about = about.map_err(|wrong| unprocessable(&format!("`source`: {wrong}")))?;

@@ -14,19 +14,14 @@ use crate::{
     tls::{ADDRESS, Files, token},
 };
 
-/// Endpoints that change something. Each is asked by another caller, since one may ask for so many changes and no more.
-const CHANGES: [&str; 11] = [
-    "apply",
-    "confirm",
-    "incidents",
-    "rollback",
-    "undo",
-    "fleets/orders",
-    "fleets/undo",
-    "fleets/stop",
-    "fleets/resume",
-    "hints",
-    "hints/{id}",
+/// Endpoints that change something. Each row is asked by another caller, since one may ask for so many changes and no more. With who
+/// reads they are six, since one address may have eight connections, and who asks may open the next one before the last is closed.
+const CHANGES: [&[&str]; 5] = [
+    &["apply", "fleets/orders"],
+    &["incidents"],
+    &["confirm", "rollback", "undo"],
+    &["fleets/undo", "fleets/stop", "fleets/resume"],
+    &["hints", "hints/{id}"],
 ];
 
 /// Requests from the schema, valid and not, for each endpoint: every answer is one that the document names, and looks
@@ -54,13 +49,13 @@ fn every_answer_is_as_the_document_says() -> Result<()> {
     let mut parts = Vec::new();
     let others = format!(
         "^/v1/(events|fleets/members|{})$",
-        CHANGES.join("|").replace('{', "\\{").replace('}', "\\}")
+        CHANGES.concat().join("|").replace('{', "\\{").replace('}', "\\}")
     );
     parts.push(schemathesis(&tokens[0].0, &["--max-examples", "30", "--exclude-path-regex", &others])?);
-    for (name, (secret, _)) in CHANGES.iter().zip(&tokens[1..]) {
-        let path = format!("/v1/{name}");
-        let pace = ["--max-examples", "10", "--rate-limit", "1/s", "--include-path", &path];
-        parts.push(schemathesis(secret, &pace)?);
+    for (names, (secret, _)) in CHANGES.iter().zip(&tokens[1..]) {
+        let mut part = schemathesis(secret, &["--max-examples", "10", "--rate-limit", "1/s"])?;
+        names.iter().for_each(|name| drop(part.args(["--include-path", &format!("/v1/{name}")])));
+        parts.push(part);
     }
     let answers = std::thread::scope(|scope| {
         let parts: Vec<_> = parts.iter_mut().map(|part| scope.spawn(|| answer(part))).collect();
