@@ -4,7 +4,7 @@ use crate::{
     cells::{Cell, Cells, Counts},
     dirichlet::{log_likelihood, log_rising},
     family::Family,
-    history::Histories,
+    history::{Histories, History},
     span::Span,
 };
 
@@ -36,7 +36,7 @@ const IN_SPAN: f64 = 0.8;
 /// The part of the excess that a span has to have beyond what users have there.
 const SUBSTANCE_MIN: f64 = 0.4;
 
-/// The same of what sources did in a cell that is not of those behind proxies. Who moves behind one changes what such a cell does by more.
+/// The same of what sources did in a cell with a history that is not of those behind proxies. Who moves behind one changes what such a cell does by more.
 const SUBSTANCE_OF_HOMOGENEITY_MIN: f64 = 0.3;
 
 /// The part of a fleet's sources in a band that are spread over it evenly; the others are there as users are.
@@ -96,7 +96,10 @@ fn weigh_family(excess: &Excess<'_>, histories: &Histories, family: Family) -> O
     }
     let users = Expected::of(excess.cell, histories, family)?;
     let part = (excess.excess / f64::from(excess.counts.sources)).clamp(0.0, 1.0);
-    let has_bands = family == Family::Homogeneity && !excess.cell.common.is_proxied();
+    // Of what never came before it is not known what its users do: they may differ from all others.
+    let has_bands = family == Family::Homogeneity
+        && !excess.cell.common.is_proxied()
+        && histories.of(excess.cell).is_some_and(History::is_enough);
     let substance_min = if has_bands { SUBSTANCE_OF_HOMOGENEITY_MIN } else { SUBSTANCE_MIN };
     let fleet = Beside { family, part, has_bands, more_min: substance_min * part };
     let (fleet, span) = users.beside(&fleet, counts)?;

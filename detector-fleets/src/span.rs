@@ -39,10 +39,10 @@ impl Span {
     }
 
     /// Bands of volumes, whatever the lives are: those of one actor do as much as each other, but how long they were seen for depends on
-    /// when they came.
+    /// when they came. Not of the open class, in which sources are not alike: addresses of many users are there.
     pub fn bands() -> Vec<Self> {
         let ([rows, columns], _) = table(Family::Homogeneity);
-        let of = |many| (0..=rows - many).map(move |row| Self { first: [row, 0], sides: [many, columns] });
+        let of = |many| (0..rows - many).map(move |row| Self { first: [row, 0], sides: [many, columns] });
         (1..=BAND_MAX).flat_map(of).collect()
     }
 
