@@ -120,8 +120,9 @@ fn a_fleet_is_suggested_ordered_adopted_stopped_and_left_alone() -> Result<()> {
     ] {
         assert!(screen.contains(part), "{part:?} in\n{screen}");
     }
-    let throttle = action(&site)?["throttle"].clone();
-    let held_out = members - charged;
+    let told = action(&site)?;
+    let (throttle, shared) = (&told["throttle"], told["left_out"]["shared"].as_u64().context("shared")?);
+    let held_out = members - charged - usize::try_from(shared)?;
     assert_eq!(
         (&throttle["members"], &throttle["held_out"]),
         (&json!(charged), &json!(held_out)),

@@ -54,7 +54,9 @@ fn every_answer_is_as_the_document_says() -> Result<()> {
     parts.push(schemathesis(&tokens[0].0, &["--max-examples", "30", "--exclude-path-regex", &others])?);
     for (names, (secret, _)) in CHANGES.iter().zip(&tokens[1..]) {
         let mut part = schemathesis(secret, &["--max-examples", "10", "--rate-limit", "1/s"])?;
-        names.iter().for_each(|name| drop(part.args(["--include-path", &format!("/v1/{name}")])));
+        for name in *names {
+            part.args(["--include-path", &format!("/v1/{name}")]);
+        }
         parts.push(part);
     }
     let answers = std::thread::scope(|scope| {
