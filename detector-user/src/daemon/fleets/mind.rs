@@ -218,14 +218,9 @@ impl Mind {
         };
         self.health.at_s = now_s;
         self.health.state = self.state(&report, now_s);
-        let told = running.fleets.tell(Told {
-            detection: self.health.clone(),
-            report,
-            actions: self.acting.told(&self.memory, maps),
-        });
-        if has_looked {
-            self.tell_news(&told, running, now_s);
-        }
+        let actions = self.acting.told(&self.memory, maps);
+        let told = Told { detection: self.health.clone(), report, actions };
+        // First, so that whoever is told of something finds it when it asks a command.
         if has_looked || is_awaited || now_s >= self.reported_s + REPORT_EVERY_S {
             self.reported_s = now_s;
             let written =
@@ -233,6 +228,10 @@ impl Mind {
             if let Err(error) = written {
                 tracing::warn!("commands do not see what is known of fleets: {error}");
             }
+        }
+        let told = running.fleets.tell(told);
+        if has_looked {
+            self.tell_news(&told, running, now_s);
         }
     }
 
