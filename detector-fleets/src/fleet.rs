@@ -66,7 +66,7 @@ pub struct Fleet {
     pub alarmed_at_s: u64,
     /// The last one.
     pub last_alarm_s: u64,
-    /// Members by source. One that is not active for [`MEMBER_S`] is none any more.
+    /// Members by source. One that is not active for [`MEMBER_S`](crate::limits::MEMBER_S) is none any more.
     pub members: BTreeMap<Source, Member>,
     /// Sources that may be members: those of the last look that are above the lower cut only.
     pub suspects: Vec<Source>,
