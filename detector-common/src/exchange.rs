@@ -17,6 +17,21 @@ pub const FINISH_BYTES_MAX: u32 = 200;
 /// What answers it: ChangeCipherSpec and Finished, 51 bytes, and a session ticket of a few hundred.
 pub const FINISH_ANSWER_BYTES_MAX: u32 = 512;
 
+/// A first burst below this is the end of a handshake whatever answers it: Finished and a request take more, and OpenSSL's two session
+/// tickets after one of TLS 1.3 (Finished with ChangeCipherSpec: 64 or 80 bytes) are longer than [`FINISH_ANSWER_BYTES_MAX`].
+pub const FINISH_ALONE_BYTES_MAX: u32 = 100;
+
+/// Bytes of a closing alert in one record: 24 with TLS 1.3, 23 with ChaCha20 and TLS 1.2. Nothing else that a client sends is that short: the
+/// shortest HTTP/2 frame takes 30. With AES-GCM and TLS 1.2 it has 31, as SETTINGS with ACK have with TLS 1.3, and says nothing.
+const CLOSING_ALERT_BYTES: [u32; 2] = [23, 24];
+
+/// Whether bytes of a client are the alert that closes a connection. Where the server closed it before, nothing comes after it: the server
+/// answers with a reset, and the client has nothing to finish.
+#[inline(always)]
+pub const fn is_closing_alert(bytes: u32) -> bool {
+    bytes == CLOSING_ALERT_BYTES[0] || bytes == CLOSING_ALERT_BYTES[1]
+}
+
 /// Longest time that is taken for a round trip, ns: a client that was waited for longer is silent.
 pub const ROUND_TRIP_NS_MAX: u64 = 1_000_000_000;
 
@@ -104,8 +119,8 @@ impl Exchanges {
             response: self.acknowledged.wrapping_sub(self.acknowledged_before),
         };
         let is_finish = self.has_ended_one == 0
-            && sizes.request < FINISH_BYTES_MAX
-            && sizes.response < FINISH_ANSWER_BYTES_MAX;
+            && (sizes.request < FINISH_ALONE_BYTES_MAX
+                || sizes.request < FINISH_BYTES_MAX && sizes.response < FINISH_ANSWER_BYTES_MAX);
         if is_finish || sizes.request < REQUEST_BYTES_MIN { None } else { Some(sizes) }
     }
 }
@@ -145,6 +160,13 @@ mod tests {
     fn the_last_flight_of_a_tls_1_2_handshake_is_none() {
         assert_eq!(exchanges(&[(0, 126, 0), (25, 0, 258), (25, 400, 258), (60, 0, 9258)]), [(400, 9000)]);
         assert_eq!(exchanges(&[(0, 93, 0), (25, 0, 51)]), vec![]);
+    }
+
+    /// As curl and nginx do it over TLS 1.3: the request after both tickets.
+    #[test]
+    fn neither_is_a_finished_that_two_tickets_answer() {
+        assert_eq!(exchanges(&[(0, 80, 0), (25, 833, 542), (50, 0, 9_824)]), [(833, 9_282)]);
+        assert!(is_closing_alert(24) && !is_closing_alert(31) && !is_closing_alert(0));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use aya_ebpf::bindings::xdp_md;
 use detector_common::{
     client::size_bin,
     counters::HandshakeEvent,
-    exchange::{ClientSegment, Sizes},
+    exchange::{ClientSegment, Sizes, is_closing_alert},
     fingerprint::Kind,
     flow::{CHARGED, Flow, GATHERED, Order, Rank, Scratch, Stage},
     hello::{Phase, SEGMENT_BYTES_MAX, Transport},
@@ -330,7 +330,8 @@ fn exchange(state: &mut Flow, segment: &Segment, is_after: bool) -> Outcome {
     let next = ClientSegment { at_ns: clock::precise_ns(), bytes, acknowledged };
     let round_trip_ns = if state.syn_ns == 0 { 0 } else { state.ack_ns.wrapping_sub(state.syn_ns) };
     let mut ended = state.exchanges.take(&next, round_trip_ns);
-    let is_over = segment.flags & (FIN | RST) != 0 || state.exchanges.segments >= EXCHANGE_SEGMENTS_MAX;
+    let is_closed = segment.flags & (FIN | RST) != 0 || is_closing_alert(segment.payload);
+    let is_over = is_closed || state.exchanges.segments >= EXCHANGE_SEGMENTS_MAX;
     let segments = if is_over { state.exchanges.segments } else { 0 };
     if is_over && ended.is_none() {
         ended = state.exchanges.end();

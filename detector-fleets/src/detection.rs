@@ -8,7 +8,8 @@ use crate::{
     alarm::{self, Finding},
     block::Block,
     cells::{self, Cell, Cells},
-    fleet::{Fleet, Fleets, Looked},
+    fleet::Fleet,
+    fleets::{Fleets, Looked},
     history::Histories,
     interval::{Interval, Kinds, OpenInterval},
     limits::{CLEAN_WINDOWS_MAX, INTERVAL_S, INTERVALS_MAX, NEW_S},
@@ -298,11 +299,11 @@ impl Detection {
         self.fleets.left_out()
     }
 
-    /// From when on a fleet may be found at a service, seconds since the Unix epoch: when the first window was learned from in which
-    /// known sources could be told from new ones. `None`: nothing was seen of it.
+    /// From when on a fleet may be found at a service, seconds since the Unix epoch: after a day in which all is new, when a day of windows
+    /// was learned from. `None`: nothing was seen of it.
     pub fn learned_from_s(&self, service: ServiceId) -> Option<u64> {
         let began = self.began.get(&service)?;
-        Some((began + NEW_S / INTERVAL_S + LEARNED_AFTER) * INTERVAL_S)
+        Some((began + NEW_S / INTERVAL_S + LEARNED_AFTER + DAY) * INTERVAL_S)
     }
 
     /// The kinds of client that blocks and cells are of.

@@ -15,7 +15,7 @@
 //! | who belongs to it? | [`profile`], [`users`], [`mixture`], [`cut`], [`membership`] |
 //! | what do members have in common, and what innocent thing could it be? | [`traits`], [`explanation`] |
 //! | what does it use, what did its population use before, and what would acting on it cost others? | [`usage`] |
-//! | is it the fleet of yesterday? | [`fleet`] |
+//! | is it the fleet of yesterday? | [`fleet`], [`fleets`] |
 //! | how does it all go together? | [`detection`] |
 //! | how is it kept over restarts? | all of it is `serde`'s; [`ordered`] and [`packed`] say how tables are |
 //! | how large can it get? | [`limits`] |
@@ -30,6 +30,7 @@ pub mod evidence;
 pub mod explanation;
 pub mod family;
 pub mod fleet;
+pub mod fleets;
 pub mod history;
 pub mod interval;
 pub mod limits;

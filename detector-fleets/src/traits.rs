@@ -34,16 +34,22 @@ pub struct Key {
 /// What members have in common.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Traits {
-    /// Fingerprints by their share of the members, the most frequent first, at most [`KINDS_OF_FLEET_MAX`].
+    /// Fingerprints by their share of the members whose ClientHello is known, the most frequent first, at most [`KINDS_OF_FLEET_MAX`].
     pub keys: Vec<(Key, f64)>,
+    /// Members whose ClientHello is known.
+    pub keyed: u32,
     /// Shares of the categories of [`Family::Path`] and [`Family::Size`], which are the same in windows of all lengths.
     paths: Box<[f64]>,
     sizes: Box<[f64]>,
-    /// The share of members behind a proxy.
+    /// The share of members behind a proxy, of those whose handshakes were timed.
     pub proxied: f64,
+    /// Members whose handshakes were timed.
+    pub timed: u32,
     /// Bytes that half of the responses have at least, rounded down to a power of two: the median over members of their most frequent
     /// size. `None`: no exchange of a member was seen.
     pub response_bytes: Option<u32>,
+    /// Members of whom an exchange was seen.
+    pub sized: u32,
     /// Members in the /24 or /48 of a member, itself among them, at the median.
     pub neighbours: u32,
     /// Exchanges of a member in the window, at the median.
@@ -60,7 +66,8 @@ impl Traits {
         }
         let mut paths = vec![0.0; Family::Path.categories()];
         let mut sizes = vec![0.0; Family::Size.categories()];
-        let mut keys: BTreeMap<(u64, u64), f64> = BTreeMap::new();
+        let mut keys: BTreeMap<(u64, u64), u32> = BTreeMap::new();
+        let (mut keyed, mut timed, mut proxied) = (0, 0, 0);
         let mut neighbours: HashMap<(bool, u64), u32, RandomState> = HashMap::default();
         let neighbourhood = |active: &Active| (active.source.is_v4(), active.source.neighbourhood());
         let mut responses = Vec::with_capacity(members.len());
@@ -68,31 +75,61 @@ impl Traits {
         for active in members {
             let Some((profile, _)) = population.profiles.get(active.profile as usize) else { continue };
             let kind = kinds.kind(profile.kind);
-            *keys.entry((kind.tls_key, kind.syn_key)).or_insert(0.0) += share;
+            if kind.tls_key != 0 {
+                *keys.entry((kind.tls_key, kind.syn_key)).or_insert(0) += 1;
+                keyed += 1;
+            }
             let [path, size] =
                 [Family::Path, Family::Size].map(|of| usize::from(profile.categories[of as usize]));
+            timed += u32::from(Family::Path.evidence(path).is_some());
+            proxied += u32::from(family::is_proxied(path));
             paths[path] += share;
             sizes[size] += share;
             responses.extend(family::response_bin(size));
             *neighbours.entry(neighbourhood(active)).or_insert(0) += 1;
         }
-        let mut keys: Vec<_> =
-            keys.into_iter().map(|((tls_key, syn_key), share)| (Key { tls_key, syn_key }, share)).collect();
+        let part = |of: u32, all: u32| f64::from(of) / f64::from(all.max(1));
+        let mut keys: Vec<_> = keys
+            .into_iter()
+            .map(|((tls_key, syn_key), members)| (Key { tls_key, syn_key }, part(members, keyed)))
+            .collect();
         keys.sort_by(|one, other| other.1.total_cmp(&one.1));
         keys.truncate(KINDS_OF_FLEET_MAX);
-        let proxied = paths.iter().enumerate().filter(|(path, _)| family::is_proxied(*path));
-        let proxied = proxied.map(|(_, share)| share).sum();
+        let sized = responses.len() as u32;
         Some(Self {
             keys,
-            proxied,
+            keyed,
+            proxied: part(proxied, timed),
+            timed,
             paths: paths.into(),
             sizes: sizes.into(),
             response_bytes: median(responses).map(|bin| 64 << bin),
+            sized,
             neighbours: median(members.iter().map(|active| neighbours[&neighbourhood(active)]).collect())
                 .unwrap_or(0),
             exchanges: median(members.iter().map(|active| active.exchanges).collect()).unwrap_or(0),
             synchrony: synchrony(members),
         })
+    }
+
+    /// These, with what was known before of what is known of fewer than so many members now: a throttled fleet makes no handshakes that could be
+    /// timed and gets no answers, which does not make it another one.
+    pub fn remembering(self, before: &Self, enough: u32) -> Self {
+        let is_hidden = |now: u32, before: u32| now < enough.min(before);
+        let mut traits = self;
+        if is_hidden(traits.keyed, before.keyed) {
+            traits.keys.clone_from(&before.keys);
+            traits.keyed = before.keyed;
+        }
+        if is_hidden(traits.timed, before.timed) {
+            traits.paths.clone_from(&before.paths);
+            (traits.proxied, traits.timed) = (before.proxied, before.timed);
+        }
+        if is_hidden(traits.sized, before.sized) {
+            traits.sizes.clone_from(&before.sizes);
+            (traits.response_bytes, traits.sized) = (before.response_bytes, before.sized);
+        }
+        traits
     }
 
     /// How much two have in common, from 0 to 1: the Bhattacharyya coefficients of keys, ways and sizes (Bhattacharyya 1943), multiplied.
@@ -183,6 +220,28 @@ pub(crate) mod tests {
         assert_eq!((far.neighbours, far.response_bytes), (1, Some(256)));
         assert!(far.proxied < 1e-9);
         assert_eq!(Traits::of(&[], &Population::default(), &kinds()), None);
+    }
+
+    /// A fleet whose connections are refused: of the same sources nothing is known.
+    #[test]
+    fn what_a_throttle_hides_is_not_forgotten() {
+        let before = traits(1, true, 7, 0);
+        assert_eq!((before.keyed, before.timed, before.sized), (100, 100, 100));
+        let hidden = Traits {
+            keys: Vec::new(),
+            keyed: 0,
+            proxied: 0.0,
+            timed: 3,
+            response_bytes: None,
+            sized: 0,
+            ..before.clone()
+        };
+        assert_eq!(hidden.remembering(&before, 25), before);
+        let straight = traits(1, false, 2, 1);
+        assert_eq!(straight.clone().remembering(&before, 25), straight, "what is seen counts");
+        let few = Traits { keyed: 10, timed: 10, sized: 10, ..straight.clone() };
+        let fewer = Traits { keyed: 5, timed: 5, sized: 5, ..before };
+        assert_eq!(few.clone().remembering(&fewer, 25), few, "less was known before");
     }
 
     #[test]

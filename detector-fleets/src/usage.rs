@@ -9,7 +9,7 @@ use crate::{
     alarm::Finding,
     block::KindId,
     family::{Family, volume_of},
-    fleet::Looked,
+    fleets::Looked,
     limits::{BUSY_SHARE, KEYS_OF_USAGE_MAX, SHARED_TLS_KEYS_MIN, TOP_SHARE},
     membership::Group,
     profile::{Active, Population},

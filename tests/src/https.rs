@@ -50,7 +50,7 @@ impl Https {
              scgi_temp_path {directory}/scgi;\n\
              ssl_protocols TLSv1.2 TLSv1.3;\n\
              ssl_certificate {directory}/certificate.pem; ssl_certificate_key {directory}/key.pem;\n\
-             server {{ {listen} location / {{ return 200 \"{GREETING}\\n\"; }} }}\n\
+             server {{ {listen} location / {{ return 200 \"{GREETING}\\n\"; }} location /pages/ {{ root {directory}; }} }}\n\
              }}\n"
         );
         let file = files.path().join("nginx.conf");
@@ -71,6 +71,18 @@ impl Https {
             wait_until(&format!("nginx answers on {address}"), PATIENCE, answers)?;
         }
         Ok(Self { _nginx: nginx, files })
+    }
+
+    /// Puts a page of so many bytes at `/pages/NAME`.
+    ///
+    /// # Errors
+    ///
+    /// The disk is full.
+    pub fn page(&self, name: &str, bytes: usize) -> Result<()> {
+        let directory = self.files.path().join("pages");
+        fs::create_dir_all(&directory)
+            .and_then(|()| fs::write(directory.join(name), vec![b'.'; bytes]))
+            .with_context(|| format!("writing page {name}"))
     }
 
     /// The certificate that clients trust.

@@ -142,7 +142,7 @@ impl Drop for Running {
 
 /// Has a program read nothing, be in a process group of its own (a Ctrl-C on the terminal is for us, who clean up in
 /// order), and be killed by the kernel when the thread that starts it dies: not even SIGKILL leaves it behind.
-fn ours(command: &mut Command) -> &mut Command {
+pub(crate) fn ours(command: &mut Command) -> &mut Command {
     let die_with_us = || {
         // SAFETY: changes only the calling process.
         match unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) } {

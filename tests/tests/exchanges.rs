@@ -84,6 +84,25 @@ fn requests_on_a_connection_that_is_kept_are_each_counted() {
     assert_eq!(u32::from(counts.response_sizes[size_bin(100_000)]), three);
 }
 
+/// nginx closes first, after two session tickets and a page; curl's alert is answered by a reset, and nothing else comes of it.
+#[test]
+fn a_connection_that_the_server_closed_ends_with_the_clients_alert() {
+    let mut rig = Rig::under(OPEN);
+    let counted = counted(&mut rig, |rig, client| {
+        client.send(rig, &[0; 80]);
+        client.acknowledged = client.acknowledged.wrapping_add(542);
+        rig.advance(25 * MS);
+        client.send(rig, &[0; 833]);
+        rig.advance(25 * MS);
+        client.acknowledge(rig, 9282);
+        client.send(rig, &[0; 24]);
+    });
+    let counts = counted.counts;
+    assert_eq!(counts.exchanges, counts.followed, "tickets are no response");
+    let all = counts.followed as u16;
+    assert_eq!((counts.request_sizes[size_bin(833)], counts.response_sizes[size_bin(9282)]), (all, all));
+}
+
 #[test]
 fn a_long_connection_is_let_go() {
     let mut rig = Rig::under(OPEN);

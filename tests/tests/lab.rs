@@ -69,6 +69,31 @@ fn it_ends_by_itself_and_its_clients_lost_nothing() -> Result<()> {
     Ok(())
 }
 
+/// Its people only, and that detection learns from them: what is usual takes six minutes to learn, after which the whole is for people to see.
+#[test]
+fn people_beside_whom_a_fleet_would_grow_lose_nothing_while_detection_learns() -> Result<()> {
+    if !may_run() {
+        return Ok(());
+    }
+    let _turn = turn();
+    let (code, out, err) = answer(&mut lab(&["--fleet", "--seconds", "8", "--json"])?)?;
+    println!("{out}");
+    assert_eq!(code, 0, "{err}");
+    let summary: Value = serde_json::from_str(&out).context("JSON and nothing else")?;
+    assert_eq!((&summary["kept"], &summary["faults"]), (&true.into(), &Value::Array(Vec::new())));
+    assert!(
+        summary["people"]["answered"].as_u64() > Some(100) && summary["people"]["failed"] == 0,
+        "{summary}"
+    );
+    // An epoch takes a tenth of a second, and is a minute of detection's time.
+    assert!(
+        summary["minutes"]["end"].as_f64() >= Some(70.0) && summary["minutes"]["learned"].is_null(),
+        "{summary}"
+    );
+    assert_eq!(summary["fleet"]["exits"], 0, "{summary}");
+    Ok(())
+}
+
 #[test]
 fn a_signal_ends_it_in_order() -> Result<()> {
     if !may_run() {
@@ -116,10 +141,11 @@ fn a_daemon_that_dies_ends_it_with_its_log() -> Result<()> {
 }
 
 #[test]
-fn its_policy_is_good() -> Result<()> {
-    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/src/lab/policy.toml");
-    let mut check = Command::new(detector_tests::daemon::binary()?);
-    let (code, out, err) = answer(check.args(["check", file]))?;
-    assert_eq!((code, err.as_str()), (0, ""), "{out}");
+fn its_policies_are_good() -> Result<()> {
+    for file in ["/src/lab/policy.toml", "/src/lab/fleet/policy.toml"] {
+        let mut check = Command::new(detector_tests::daemon::binary()?);
+        let (code, out, err) = answer(check.args(["check", &[env!("CARGO_MANIFEST_DIR"), file].concat()]))?;
+        assert_eq!((code, err.as_str()), (0, ""), "{file}: {out}");
+    }
     Ok(())
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use clap::Parser;
-use detector_tests::lab::{Options, Verdict, run};
+use detector_tests::lab::{self, Options, Verdict};
 
 /// Shows detector at work, in network namespaces of its own that are removed at the end.
 #[derive(Debug, Parser)]
@@ -22,6 +22,10 @@ struct Arguments {
     /// Print the summary as JSON, and nothing before it.
     #[arg(long)]
     json: bool,
+    /// Grow a fleet instead: one actor behind hundreds of addresses, each below every limit, beside ordinary people. It is found and
+    /// throttled after about eight minutes, most of which it takes to learn what is usual; then it ends by itself.
+    #[arg(long)]
+    fleet: bool,
 }
 
 /// Set by a signal.
@@ -36,8 +40,13 @@ fn main() -> ExitCode {
         }
     }
     let options = Options { seconds: arguments.seconds, json: arguments.json };
-    match run(options, &STOP) {
-        Ok(summary) if summary.verdict == Verdict::Kept => ExitCode::SUCCESS,
+    let verdict = if arguments.fleet {
+        lab::fleet::run(options, &STOP)
+    } else {
+        lab::run(options, &STOP).map(|summary| summary.verdict)
+    };
+    match verdict {
+        Ok(Verdict::Kept) => ExitCode::SUCCESS,
         Ok(_) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("error: {error:#}");

@@ -3,6 +3,7 @@
 
 mod account;
 mod cast;
+pub mod fleet;
 mod scene;
 mod view;
 

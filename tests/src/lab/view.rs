@@ -11,9 +11,9 @@ pub(super) struct Style {
     colour: bool,
 }
 
-const BOLD: &str = "1";
-const RED: &str = "31";
-const GREEN: &str = "32";
+pub(super) const BOLD: &str = "1";
+pub(super) const RED: &str = "31";
+pub(super) const GREEN: &str = "32";
 
 impl Style {
     /// Colour, and a table that is drawn over the last one, only where a person looks.
@@ -22,8 +22,14 @@ impl Style {
         Self { terminal, colour: terminal && std::env::var_os("NO_COLOR").is_none() }
     }
 
-    fn paint(self, colour: &str, text: &str) -> String {
+    /// Text in a colour.
+    pub(super) fn paint(self, colour: &str, text: &str) -> String {
         if self.colour { format!("\x1b[{colour}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+
+    /// Whether a person looks.
+    pub(super) const fn is_terminal(self) -> bool {
+        self.terminal
     }
 
     /// What comes before a table: it takes the place of the last one.
