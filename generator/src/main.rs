@@ -132,7 +132,8 @@ impl Packets {
             return Ok(generation.next());
         };
         let Some((epoch, deeds)) = generation.next_with_deeds() else { return Ok(None) };
-        let fits = capture.add(&epoch, &deeds).with_context(|| format!("cannot write {}", self.path.display()))?;
+        let fits =
+            capture.add(&epoch, &deeds).with_context(|| format!("cannot write {}", self.path.display()))?;
         if !fits {
             self.capture = None;
             fs::remove_file(&self.path).with_context(|| self.what())?;
@@ -165,7 +166,9 @@ fn span_s(options: &Options, scenario: &Scenario, truth: &Truth) -> Result<Range
     let first = truth.fleets.iter().map(|fleet| fleet.start_s).min().filter(|start_s| *start_s < end_s);
     let from_s = match options.pcap_from_h {
         Some(hour) => truth.start_s.saturating_add((hour.max(0.0) * 3600.0) as u64),
-        None => first.map_or(truth.start_s, |start_s| start_s.saturating_sub(BEFORE_FLEET_S).max(truth.start_s)),
+        None => {
+            first.map_or(truth.start_s, |start_s| start_s.saturating_sub(BEFORE_FLEET_S).max(truth.start_s))
+        }
     };
     ensure!(
         from_s < end_s,

@@ -20,7 +20,14 @@ pub(crate) struct Rows {
 
 impl Rows {
     pub(crate) fn new(exchange_sample: u32) -> Self {
-        Self { rows: Vec::new(), slots: vec![(0, 0); 1 << 12], epoch: 1, exchange_sample, deeds: None, connections: 0 }
+        Self {
+            rows: Vec::new(),
+            slots: vec![(0, 0); 1 << 12],
+            epoch: 1,
+            exchange_sample,
+            deeds: None,
+            connections: 0,
+        }
     }
 
     /// A number that no other connection has.

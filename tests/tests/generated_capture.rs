@@ -69,7 +69,8 @@ fn a_capture_of_simulated_clients_has_the_sources_connections_and_fingerprints_o
     // By the loaded program, under a policy with the service's addresses.
     let services: Vec<_> =
         truth["capture"]["services"][0]["addresses"].as_array().into_iter().flatten().cloned().collect();
-    let service = format!("version = 1\n[[service]]\nname = \"api\"\naddresses = {}\n", Value::from(services));
+    let service =
+        format!("version = 1\n[[service]]\nname = \"api\"\naddresses = {}\n", Value::from(services));
     let report = replay(&[&capture], &policy(&service), 50_000, |_| {})?;
     assert_eq!(report.services.keys().collect::<Vec<_>>(), ["api"]);
     assert_eq!(report.verdicts.drop, 0);
@@ -85,7 +86,8 @@ fn a_capture_of_simulated_clients_has_the_sources_connections_and_fingerprints_o
     let mut found: BTreeMap<String, BTreeMap<(String, String), u64>> = BTreeMap::new();
     for line in out.lines() {
         let flow: Value = serde_json::from_str(line)?;
-        let text = |name: &str| flow[name].as_str().map(str::to_owned).with_context(|| format!("{name} in {flow}"));
+        let text =
+            |name: &str| flow[name].as_str().map(str::to_owned).with_context(|| format!("{name} in {flow}"));
         assert_eq!(flow["in_kernel"], true, "{flow}");
         let keys = (text("syn_key")?, text("tls_key")?);
         *found.entry(source_of(&text("source")?)?).or_default().entry(keys).or_default() += 1;
@@ -102,7 +104,10 @@ fn expect_fingerprints(rows: &[Row], found: &BTreeMap<String, BTreeMap<(String, 
         let client = (row.source.family, row.syn_key, row.tls_key);
         *told.entry(row.source).or_default().entry(client).or_default() += u64::from(row.handshakes);
     }
-    assert_eq!(told.keys().map(ToString::to_string).collect::<BTreeSet<_>>(), found.keys().cloned().collect());
+    assert_eq!(
+        told.keys().map(ToString::to_string).collect::<BTreeSet<_>>(),
+        found.keys().cloned().collect()
+    );
     let (mut looks, mut clients) = (BTreeMap::new(), BTreeMap::new());
     for (source, told) in &told {
         let found = &found[&source.to_string()];

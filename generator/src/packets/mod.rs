@@ -102,16 +102,19 @@ impl Player {
             match deed.what {
                 // On which nothing will be said.
                 What::Connect(Connect { says: Says::Nothing, .. }) | What::Exchange { .. } => {}
-                What::Connect(_) | What::ConnectQuic { .. } => drop(self.before.insert(deed.connection, deed.what)),
-                What::End => drop(self.before.remove(&deed.connection)),
+                What::Connect(_) | What::ConnectQuic { .. } => {
+                    self.before.insert(deed.connection, deed.what);
+                }
+                What::End => {
+                    self.before.remove(&deed.connection);
+                }
             }
         }
     }
 
     /// Takes what is done in an epoch. What was to be done earlier is played before.
     pub fn add(&mut self, time_s: u64, span_s: u32, deeds: &[Deed]) {
-        let is_of_one =
-            |one: &Deed, other: &Deed| (one.service, one.source) == (other.service, other.source);
+        let is_of_one = |one: &Deed, other: &Deed| (one.service, one.source) == (other.service, other.source);
         for deeds in deeds.chunk_by(is_of_one) {
             let Some(first) = deeds.first() else { continue };
             // What somebody does is spread over what is left of the epoch when they begin.

@@ -133,8 +133,7 @@ impl Talk {
             Says::Nothing => Vec::new(),
         };
         let ends = Ends { hops: syn.hops, ..ends };
-        let mut talk =
-            Self { syn: Some(syn), hello, rtt_ns, is_fresh: true, ..Self::known(ends, number) };
+        let mut talk = Self { syn: Some(syn), hello, rtt_ns, is_fresh: true, ..Self::known(ends, number) };
         talk.then(Packet::Syn, 0, at_ns);
         talk.then(Packet::acknowledging(1), rtt_ns, 0);
         if connect.says != Says::Nothing {
@@ -215,14 +214,17 @@ impl Talk {
         let step = self.steps.front()?;
         Some(match step.packet {
             Packet::Syn => {
-                let (window, options) = self.syn.as_ref().map_or((0, &[][..]), |syn| (syn.window, &syn.options));
+                let (window, options) =
+                    self.syn.as_ref().map_or((0, &[][..]), |syn| (syn.window, &syn.options));
                 let (sequence, payload) = (self.sequence, &[][..]);
                 tcp(&self.ends, &Segment { sequence, acknowledged: 0, flags: SYN, window, options, payload })
             }
             Packet::Initial => udp(&self.ends, &self.initial),
             Packet::Hello => self.segment(ACK | PSH, self.acknowledged, &self.hello),
             // The shortest packet of QUIC has a header and what hides it.
-            Packet::Bytes { bytes, .. } if self.is_quic => udp(&self.ends, &payload[..bytes.max(30) as usize]),
+            Packet::Bytes { bytes, .. } if self.is_quic => {
+                udp(&self.ends, &payload[..bytes.max(30) as usize])
+            }
             Packet::Bytes { bytes, acknowledges, .. } => {
                 let flags = if bytes > 0 { ACK | PSH } else { ACK };
                 self.segment(flags, self.acknowledged.wrapping_add(acknowledges), &payload[..bytes as usize])

@@ -107,9 +107,10 @@ impl Acting {
         let action = self.action.as_ref().expect("an action");
         assert_eq!((members, left_out), (self.charged.len(), 0));
         assert_eq!(members + held_out, action.members.len());
-        let entries = self.charged.iter().filter_map(|source| {
-            read::source(edge.maps(), Address::from(address(*source)), action.service)
-        });
+        let entries = self
+            .charged
+            .iter()
+            .filter_map(|source| read::source(edge.maps(), Address::from(address(*source)), action.service));
         let slots: Vec<u32> = entries.map(|entry| entry.meta().fleet()).collect();
         assert!(!slots.is_empty() && slots.iter().all(|of| *of == slot), "of {} entries", slots.len());
         println!("{} of {members} members have an entry, and all of those name the fleet", slots.len());

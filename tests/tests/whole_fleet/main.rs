@@ -49,12 +49,12 @@ const ACTING: &str = "[fleets]\nmode = \"throttle\"\nhold_out = 1\nfor = \"1d\"\
 const PACKETS_H: u64 = 95;
 const ACTING_H: u64 = 96;
 const DECISION_H_MAX: u64 = 97;
-const END_H: u64 = 112;
+const END_H: u64 = 120;
 
-/// What is to be: members' exchanges that are cut, the whole fleet's with those that are held out, not found or left out, and what others
-/// may lose.
+/// What is to be: exchanges of members that are cut; of the whole fleet, with those that are held out, were not found or are left out as
+/// addresses of many; and exchanges that others may lose.
 const CUT_MIN: f64 = 0.95;
-const WHOLE_CUT_MIN: f64 = 0.95;
+const WHOLE_CUT_MIN: f64 = 0.93;
 const OTHERS_HURT_MAX: f64 = 0.0001;
 
 pub(crate) fn source_of(of: detector_generator::Source) -> Source {
@@ -182,7 +182,7 @@ fn expect_cut(world: &World, edge: &Edge, acting: &Acting, seen: &Seen) {
         100.0 * others.hurt as f64 / others.all as f64
     );
     println!("others that lost most: {:?}", seen.ledger.worst(|source| !is_member(source)));
-    assert!(sources > 15_000 && other_sources > 60_000, "{sources} of the fleet and {other_sources} others");
+    assert!(sources > 24_000 && other_sources > 95_000, "{sources} of the fleet and {other_sources} others");
     assert!(innocents > 0 && alike > 100, "the others are told apart too easily");
     assert!(charged.cut() >= CUT_MIN, "{charged:?}");
     assert!(whole.cut() >= WHOLE_CUT_MIN, "{whole:?}");
