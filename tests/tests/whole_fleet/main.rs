@@ -75,7 +75,7 @@ struct World {
 impl World {
     fn new() -> Self {
         let scenario = Scenario::from_toml(SCENARIO).expect("a scenario");
-        let generation = generate(&scenario, scenario.seed.into());
+        let generation = generate(&scenario, u64::from(scenario.seed));
         let start_s = generation.truth().start_s;
         let mut memory = Memory::new(Scale::MINUTE, 300_000, 7);
         memory.number(SERVICE);
