@@ -64,6 +64,11 @@ impl Common {
         }
     }
 
+    /// Whether it is of all clients behind proxies, whatever their ClientHello is.
+    pub const fn is_of_all_proxied(self) -> bool {
+        self.is_proxied() && !matches!(self, Self::TlsAndPath(..))
+    }
+
     /// What the sources of a cell have in common beside the way. `None`: it does not define the way, or not that a proxy is on it.
     pub const fn without_path(self) -> Option<Self> {
         match self {

@@ -21,7 +21,8 @@ pub const NEIGHBOURS_MIN: u32 = 4;
 /// The share of members behind proxies from which on a fleet is.
 pub const PROXIED_MIN: f64 = 0.5;
 
-/// The share of members that keep to a minute of the hour from which on they are taken for scripts on a schedule.
+/// The share of sources that keep to a minute of the hour from which on they are taken for scripts on a schedule. Who wants not to be seen does
+/// not come all at once.
 pub const SYNCHRONY_MIN: f64 = 0.6;
 
 /// What a family says of a fleet.
@@ -84,16 +85,18 @@ pub struct Explanation {
 }
 
 impl Explanation {
-    /// Of the cells with an alarm that a fleet was found by, and of its members. `None`: there is no such cell.
-    pub fn of(alarms: &[&Finding], traits: Option<&Traits>) -> Option<Self> {
+    /// Of the cells with an alarm that a fleet was found by, and of its members; `synchrony`: how much of what is too many in those cells keeps to
+    /// a minute of the hour. `None`: there is no such cell.
+    pub fn of(alarms: &[&Finding], traits: Option<&Traits>, synchrony: f64) -> Option<Self> {
         // The first among equals.
         let strongest = alarms.iter().rev().max_by(|one, other| one.total().total_cmp(&other.total()))?;
         // An alarm tells of those of its members that are behind proxies; where most are not, it does not tell of the fleet.
         let is_proxied = traits.is_none_or(|traits| traits.proxied >= PROXIED_MIN);
         let has_path = is_proxied && alarms.iter().any(|alarm| has_path_evidence(alarm));
-        let is_scheduled = traits.is_some_and(is_scheduled);
+        // Whoever is beside scripts among the members may hide that they are scripts, but not in what the alarm is about.
+        let is_scheduled = synchrony.max(traits.map_or(0.0, |traits| traits.synchrony)) >= SYNCHRONY_MIN;
         let is_uniform = is_scheduled || !has_path && traits.is_none_or(looks_launched);
-        let (nearest, why) = nearest(strongest, has_path, is_uniform, traits);
+        let (nearest, why) = nearest(strongest, has_path, [is_scheduled, is_uniform], traits);
         let families = strongest.evidence.iter().map(|evidence| Statement {
             family: Some(evidence.family),
             observed: evidence.observed,
@@ -143,19 +146,14 @@ fn looks_launched(traits: &Traits) -> bool {
     is_direct && traits.neighbours < NEIGHBOURS_MIN || is_small
 }
 
-/// Whether members keep to a minute of the hour, as scripts do on a schedule. Who wants not to be seen does not come all at once.
-fn is_scheduled(traits: &Traits) -> bool {
-    traits.synchrony >= SYNCHRONY_MIN
-}
-
 /// The innocent explanation that the least speaks against, and what does.
 fn nearest(
     strongest: &Finding,
     has_path: bool,
-    is_uniform: bool,
+    [is_scheduled, is_uniform]: [bool; 2],
     traits: Option<&Traits>,
 ) -> (Innocent, String) {
-    if is_uniform && traits.is_some_and(is_scheduled) {
+    if is_scheduled {
         let why = "not rejected: most of the sources come at the same minute of the hour";
         return (Innocent::Schedule, why.to_owned());
     }
@@ -301,7 +299,7 @@ mod tests {
     #[test]
     fn every_family_has_its_sentence() {
         let explanation =
-            Explanation::of(&[&alarm(Common::Tls(1), 9.0, 12.0, 7.0)], Some(&traits(1, true, 7, 0)));
+            Explanation::of(&[&alarm(Common::Tls(1), 9.0, 12.0, 7.0)], Some(&traits(1, true, 7, 0)), 0.0);
         let explanation = explanation.expect("there is an alarm");
         let told: Vec<_> = explanation.evidence.iter().map(|one| one.sentence.as_str()).collect();
         assert_eq!(
@@ -314,7 +312,7 @@ mod tests {
             ]
         );
         assert!((explanation.evidence[2].e_value - 12_f64.exp()).abs() < 1e-6);
-        assert_eq!(Explanation::of(&[], None), None);
+        assert_eq!(Explanation::of(&[], None, 0.0), None);
     }
 
     #[test]
@@ -332,7 +330,7 @@ mod tests {
     #[test]
     fn what_may_have_been_launched_is_told_as_that() {
         let is_uniform = |alarm: &Finding, traits: &Traits| {
-            let explanation = Explanation::of(&[alarm], Some(traits)).expect("there is an alarm");
+            let explanation = Explanation::of(&[alarm], Some(traits), 0.0).expect("there is an alarm");
             assert_eq!(explanation.is_new_uniform_population, explanation.why.starts_with("not rejected"));
             explanation.is_new_uniform_population
         };
@@ -343,6 +341,11 @@ mod tests {
         let mut cron = traits(1, false, 7, 0);
         cron.synchrony = 0.7;
         assert!(is_uniform(&without_path, &cron), "servers at each full hour");
+        let scheduled = Explanation::of(&[&without_path], Some(&traits(1, false, 7, 0)), 0.7);
+        assert_eq!(
+            scheduled.map(|one| (one.nearest, one.is_new_uniform_population)),
+            Some((Innocent::Schedule, true))
+        );
         let with_path = alarm(Common::Tls(1), 15.0, 9.0, 15.0);
         assert!(!is_uniform(&with_path, &traits(256, true, 7, 0)), "homes behind which somebody is");
         let of_path = alarm(Common::Path(PROXIED), 15.0, 0.0, 15.0);
@@ -353,7 +356,7 @@ mod tests {
     #[test]
     fn the_nearest_explanation_is_the_one_that_the_least_speaks_against() {
         let nearest = |alarm: Finding, apart: u32, is_proxied| {
-            Explanation::of(&[&alarm], Some(&traits(apart, is_proxied, 7, 0))).map(|one| one.nearest)
+            Explanation::of(&[&alarm], Some(&traits(apart, is_proxied, 7, 0)), 0.0).map(|one| one.nearest)
         };
         assert_eq!(nearest(alarm(Common::Tls(1), 9.0, 5.0, 9.0), 256, true), Some(Innocent::Launch));
         assert_eq!(nearest(alarm(Common::Tls(1), 5.0, 20.0, -4.0), 256, true), Some(Innocent::Relay));

@@ -138,7 +138,7 @@ impl Fleets {
         let Some(place) = self.join(known).or_else(|| self.alike(looked.service, traits.as_ref(), &cells))
         else {
             // Only an alarm makes a fleet, and only if it is known of enough sources that they belong to it.
-            if let Some(explanation) = Explanation::of(alarms, traits.as_ref())
+            if let Some(explanation) = Explanation::of(alarms, traits.as_ref(), group.synchrony)
                 && group.members.len() >= MEMBERS_MIN
             {
                 self.begin(looked, explanation, &group);
@@ -155,7 +155,7 @@ impl Fleets {
         // A few members are not what the fleet is like.
         let is_enough = group.members.len() >= MEMBERS_MIN;
         let of_fleet = traits.as_ref().filter(|_| is_enough).or(self.fleets[place].traits.as_ref());
-        if let Some(explanation) = Explanation::of(alarms, of_fleet) {
+        if let Some(explanation) = Explanation::of(alarms, of_fleet, group.synchrony) {
             let fleet = &mut self.fleets[place];
             fleet.last_alarm_s = fleet.last_alarm_s.max(looked.end_s);
             fleet.explanation = explanation;
@@ -376,6 +376,7 @@ mod tests {
             innocents: 0.5,
             collateral: 1e-5,
             users: 4000.0,
+            synchrony: 0.0,
         };
         let known: Vec<_> = known.iter().copied().map(FleetId).collect();
         fleets.update(&looked, &known, vec![group]);

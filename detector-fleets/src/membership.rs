@@ -20,6 +20,7 @@ use crate::{
     profile::{Active, Population},
     projection::Projections,
     source::Source,
+    traits::{self, SYNCHRONOUS_MINUTES},
     users::Users,
 };
 
@@ -76,6 +77,8 @@ pub struct Group {
     pub collateral: f64,
     /// Users of the window.
     pub users: f64,
+    /// The share of the times of what is too many in the alarmed cells that are in the same minutes of an hour.
+    pub synchrony: f64,
 }
 
 /// Groups what alarms and known fleets have in common, and finds the members of each. Nothing where there is nothing to compare with.
@@ -186,6 +189,22 @@ impl Beginnings {
         groups
     }
 
+    /// How much the sources of a group's alarms that are too many keep to a minute of the hour: the mean over alarms. Others come at any.
+    fn synchrony(&self, group: u128, population: &Population) -> f64 {
+        let alarms = (1_u128 << self.alarms.len()) - 1;
+        let (mut sum, mut all) = (0.0, 0.0);
+        for bit in bits_of(group & alarms) {
+            let of_alarm = population.sources.iter().zip(&self.of_sources);
+            let of_alarm = of_alarm.filter(|(_, bits)| *bits >> bit & 1 == 1).map(|(active, _)| active);
+            let weight = self.weights[bit];
+            let others = (1.0 - weight) * SYNCHRONOUS_MINUTES as f64 / 60.0;
+            let excess = weight * f64::from(self.in_both[bit][bit]);
+            sum += excess * ((traits::synchrony(of_alarm) - others) / weight).clamp(0.0, 1.0);
+            all += excess;
+        }
+        if all > 0.0 { sum / all } else { 0.0 }
+    }
+
     /// The mean weight of each group in each profile.
     fn weights(&self, groups: &[u128], question: &Question<'_>) -> Vec<Vec<f64>> {
         let profiles = &question.population.profiles;
@@ -259,6 +278,7 @@ fn divide(
             innocents: cuts[0].innocents,
             collateral: cuts[0].collateral,
             users,
+            synchrony: beginnings.synchrony(*group, question.population),
         })
         .collect();
     for active in &question.population.sources {
@@ -328,6 +348,11 @@ mod tests {
 
     /// 6,000 users of three browsers; 300 members, with the first browser's ClientHello, have the addresses from 100,000 on.
     fn asked(alarms: &[&Finding], known: &[Vec<Source>]) -> Vec<Group> {
+        asked_of(alarms, known, |did| did)
+    }
+
+    /// The same where sources came at other times.
+    fn asked_of(alarms: &[&Finding], known: &[Vec<Source>], came: fn(Block) -> Block) -> Vec<Group> {
         let kinds = kinds();
         let kind = |number: u32| crate::block::KindId(number % 3);
         let clean = (0..12_000).map(|number| user(200_000 + number, kind(number))).collect::<Vec<_>>();
@@ -335,6 +360,7 @@ mod tests {
         let window: Vec<_> = (0..6000)
             .map(|number| user(number, kind(number)))
             .chain((100_000..100_300).map(|number| member(number, kind(0))))
+            .map(came)
             .collect();
         let population = &populations(&window, &kinds, |_| true)[&WEB];
         attribute(&Question {
@@ -362,6 +388,22 @@ mod tests {
         assert!(right >= 297 && group.members.len() <= right + 3, "{right} of {}", group.members.len());
         assert!(group.innocents <= 3.0, "{}", group.innocents);
         assert_eq!((&group.alarms[..], &group.known[..]), (&[0][..], &[][..]));
+    }
+
+    /// Members come in the same minutes of an hour, or at any as users do.
+    #[test]
+    fn what_is_too_many_in_a_cell_tells_of_a_schedule() {
+        fn late(did: Block) -> Block {
+            did.later_by((did.source.number() * 7 % 60) as u16)
+        }
+        let of = |came: fn(Block) -> Block| {
+            let groups = asked_of(&[&finding(Common::Tls(11), 800, 500.0)], &[], came);
+            groups.first().map(|group| group.synchrony)
+        };
+        let scheduled = of(|did| if did.source.number() < 100_000 { late(did) } else { did });
+        assert!(scheduled.is_some_and(|synchrony| synchrony > 0.9), "{scheduled:?}");
+        let at_any = of(late);
+        assert!(at_any.is_some_and(|synchrony| synchrony < 0.2), "{at_any:?}");
     }
 
     #[test]

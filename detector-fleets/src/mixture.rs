@@ -5,9 +5,8 @@
 //! (Dempster, Laird & Rubin 1977, "Maximum likelihood from incomplete data via the EM algorithm").
 
 use crate::{
-    family::Family,
     interval::Kinds,
-    profile::Profile,
+    profile::{self, Profile},
     users::{Keyed, Users},
 };
 
@@ -20,8 +19,8 @@ const CHANGE_MIN: f64 = 1e-3;
 /// Sources of a fleet that are users in all they do: what no member did so far is unlikely, not impossible.
 const USERS_IN_FLEET: f64 = 2.0;
 
-/// Features that a fleet has a multinomial of: TLS, SYN, newness and the families.
-const FEATURES: usize = 3 + Family::ALL.len();
+/// Features that a fleet has a multinomial of: TLS, SYN, newness and those of profiles.
+const FEATURES: usize = 3 + profile::FEATURES;
 
 /// A profile by the number of its value for each feature.
 type Point = [u32; FEATURES];
@@ -31,23 +30,25 @@ type Sums = [Box<[f64]>; FEATURES];
 
 fn point(profile: &Profile, keyed: &Keyed<'_>) -> Point {
     let [tls, syn] = keyed.keys(profile.kind);
-    let [first, second, third] = profile.categories.map(u32::from);
-    [tls, syn, profile.is_new.into(), first, second, third]
+    let [homogeneity, path, size, neighbours] = profile.features().map(u32::from);
+    [tls, syn, profile.is_new.into(), homogeneity, path, size, neighbours]
 }
 
 /// The shares of users.
 fn shares_of_users(users: &Users, keyed: &Keyed<'_>) -> Sums {
-    let of_family = |family: Family| {
-        (0..family.categories()).map(move |category| users.share_of_category(family, category)).collect()
+    let of_feature = |feature| {
+        let categories = 0..profile::categories_of(feature);
+        categories.map(move |category| users.share_of_category(feature, category)).collect()
     };
-    let [first, second, third] = Family::ALL.map(of_family);
+    let [homogeneity, path, size, neighbours] = std::array::from_fn(of_feature);
     [
         (0..keyed.lengths[0]).map(|tls| keyed.share_of_tls(tls)).collect(),
         (0..keyed.lengths[1]).map(|syn| keyed.share_of_syn(syn)).collect(),
         [false, true].map(|is_new| users.share_of_new(is_new)).into(),
-        first,
-        second,
-        third,
+        homogeneity,
+        path,
+        size,
+        neighbours,
     ]
 }
 
@@ -201,6 +202,7 @@ pub(crate) mod tests {
             kind: KindId((random % 3) as u32),
             is_new: (random / 3).is_multiple_of(4),
             categories: [(random / 12 % 35) as u16, (random / 420 % 3) as u16, (random / 1260 % 40) as u16],
+            neighbours: 0,
         }
     }
 
@@ -210,6 +212,7 @@ pub(crate) mod tests {
             kind: KindId(3),
             is_new: true,
             categories: [(number % 3) as u16, 30 + (number % 2) as u16, 200],
+            neighbours: 0,
         }
     }
 
@@ -250,7 +253,7 @@ pub(crate) mod tests {
     /// A user whom nobody is like is not what makes a fleet of what that user does, neither in the window nor in clean ones.
     #[test]
     fn nobody_speaks_for_itself() {
-        let odd = |number: u16| Profile { kind: KindId(1), is_new: true, categories: [20, 50, 230 + number] };
+        let odd = |number: u16| Profile { kind: KindId(1), categories: [20, 50, 230 + number], ..member(1) };
         let users = (0..4000).map(user).chain((0..5).map(odd));
         let window = counted(users.chain((0..200).map(member)));
         let beginning =

@@ -15,6 +15,32 @@ use crate::{
     source::Source,
 };
 
+/// What a profile says beside its kind and whether it is new: a category of each family, and how many neighbours there are.
+pub const FEATURES: usize = Family::ALL.len() + 1;
+
+/// The place of neighbours among features, after the families.
+pub const NEIGHBOURS: usize = Family::ALL.len();
+
+/// Classes of neighbours: 1 source in its /24 or /48, itself; 2; 3–4; 5–8; 9–16; more.
+const NEIGHBOUR_CLASSES: usize = 6;
+
+/// How many categories a feature has.
+pub const fn categories_of(feature: usize) -> usize {
+    if feature == NEIGHBOURS { NEIGHBOUR_CLASSES } else { Family::ALL[feature].categories() }
+}
+
+/// Whether a feature goes with the SYN of a client and not with its ClientHello. Whatever ends TCP sent that: those behind a privacy relay have
+/// the relay's way and its neighbours.
+pub const fn goes_with_syn(feature: usize) -> bool {
+    feature == Family::Path as usize || feature == NEIGHBOURS
+}
+
+/// The class of so many sources.
+fn neighbour_class(sources: u32) -> u8 {
+    let doublings = u32::BITS - sources.saturating_sub(1).leading_zeros();
+    (doublings as usize).min(NEIGHBOUR_CLASSES - 1) as u8
+}
+
 /// What a source did at a service in a window, by categories.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Profile {
@@ -24,6 +50,8 @@ pub struct Profile {
     pub is_new: bool,
     /// The category of each family, by all that it did there.
     pub categories: [u16; Family::ALL.len()],
+    /// The class of how many sources of its /24 or /48 were active there and are new if it is, or known if it is.
+    pub neighbours: u8,
 }
 
 const _: () = assert!(size_of::<Profile>() == 12);
@@ -36,7 +64,13 @@ impl Profile {
         let mut did = *first;
         clients.filter(|client| client.kind != first.kind).for_each(|client| did.add_of_source(client));
         let categories = Family::ALL.map(|family| family.category(&did) as u16);
-        Some((Self { kind: first.kind, is_new: did.is_new, categories }, did))
+        Some((Self { kind: first.kind, is_new: did.is_new, categories, neighbours: 0 }, did))
+    }
+
+    /// Its category of each feature.
+    pub fn features(&self) -> [u16; FEATURES] {
+        let [homogeneity, path, size] = self.categories;
+        [homogeneity, path, size, self.neighbours.into()]
     }
 }
 
@@ -94,43 +128,70 @@ pub fn populations(
     is_wanted: impl Fn(ServiceId) -> bool,
 ) -> BTreeMap<ServiceId, Population> {
     let mut found: BTreeMap<ServiceId, (Population, HashMap<Profile, u32, RandomState>)> = BTreeMap::new();
-    let (mut services, mut tls_keys) = (Vec::new(), Vec::new());
     let mut first_block = 0;
-    for blocks in window.chunk_by(|one, next| one.source == next.source) {
-        services.clear();
-        services
-            .extend(blocks.iter().map(|block| kinds.kind(block.kind).service).filter(|of| is_wanted(*of)));
-        services.sort_unstable();
-        services.dedup();
-        for &service in &services {
-            let clients = blocks.iter().filter(|block| kinds.kind(block.kind).service == service);
-            let Some((profile, did)) = Profile::of(clients.clone()) else { continue };
-            tls_keys.clear();
-            tls_keys.extend(clients.map(|block| kinds.kind(block.kind).tls_key).filter(|key| *key != 0));
-            tls_keys.sort_unstable();
-            tls_keys.dedup();
-            let (population, numbers) = found.entry(service).or_default();
+    let (mut near, mut services) = (Vec::new(), Vec::new());
+    // Sources are in the order of their addresses, so neighbours follow each other.
+    for neighbours in window.chunk_by(|one, next| is_near(one.source, next.source)) {
+        near.clear();
+        for blocks in neighbours.chunk_by(|one, next| one.source == next.source) {
+            services.clear();
+            let of_blocks = blocks.iter().map(|block| kinds.kind(block.kind).service);
+            services.extend(of_blocks.filter(|service| is_wanted(*service)));
+            services.sort_unstable();
+            services.dedup();
+            near.extend(services.iter().filter_map(|&service| active(service, blocks, first_block, kinds)));
+            first_block += blocks.len() as u32;
+        }
+        let mut counts: BTreeMap<(ServiceId, bool), u32> = BTreeMap::new();
+        for (service, profile, _) in &near {
+            *counts.entry((*service, profile.is_new)).or_insert(0) += 1;
+        }
+        for (service, profile, active) in &near {
+            let neighbours = neighbour_class(counts[&(*service, profile.is_new)]);
+            let profile = Profile { neighbours, ..*profile };
+            let (population, numbers) = found.entry(*service).or_default();
             let next = population.profiles.len() as u32;
             let number = *numbers.entry(profile).or_insert(next);
             if number == next {
                 population.profiles.push((profile, 0));
             }
             population.profiles[number as usize].1 += 1;
-            population.sources.push(Active {
-                source: did.source,
-                profile: number,
-                exchanges: did.exchanges.into(),
-                connections: did.connections,
-                tls_keys: u8::try_from(tls_keys.len()).unwrap_or(u8::MAX),
-                first_minute: did.first_minute,
-                last_minute: did.last_minute,
-                first_block,
-                blocks: blocks.len() as u16,
-            });
+            population.sources.push(Active { profile: number, ..*active });
         }
-        first_block += blocks.len() as u32;
     }
     found.into_iter().map(|(service, (population, _))| (service, population)).collect()
+}
+
+fn is_near(one: Source, other: Source) -> bool {
+    one.is_v4() == other.is_v4() && one.neighbourhood() == other.neighbourhood()
+}
+
+/// What a source was at a service, by its blocks, of which the first has a number in the window; its neighbours and the number of its profile are
+/// said later.
+fn active(
+    service: ServiceId,
+    blocks: &[Block],
+    first_block: u32,
+    kinds: &Kinds,
+) -> Option<(ServiceId, Profile, Active)> {
+    let clients = blocks.iter().filter(|block| kinds.kind(block.kind).service == service);
+    let (profile, did) = Profile::of(clients.clone())?;
+    let mut tls_keys: Vec<_> =
+        clients.map(|block| kinds.kind(block.kind).tls_key).filter(|key| *key != 0).collect();
+    tls_keys.sort_unstable();
+    tls_keys.dedup();
+    let active = Active {
+        source: did.source,
+        profile: 0,
+        exchanges: did.exchanges.into(),
+        connections: did.connections,
+        tls_keys: u8::try_from(tls_keys.len()).unwrap_or(u8::MAX),
+        first_minute: did.first_minute,
+        last_minute: did.last_minute,
+        first_block,
+        blocks: blocks.len() as u16,
+    };
+    Some((service, profile, active))
 }
 
 /// Profiles of a window in which nothing was found, of all its sources or of every so manieth.
@@ -202,6 +263,34 @@ mod tests {
         assert_eq!(blocks.map(|block| block.kind).collect::<Vec<_>>(), [fresh, resumed]);
         assert_eq!(found[&API].sources.len(), 1);
         assert_eq!(populations(&window, &kinds, |service| service == API).len(), 1);
+    }
+
+    #[test]
+    fn neighbours_are_those_of_the_same_newness_in_a_prefix() {
+        let mut kinds = Kinds::default();
+        let mut kind = |service| kinds.number(Kind { service, syn_key: 9, tls_key: 1 });
+        let (web, api) = (kind(WEB), kind(API));
+        let did = |address: u32, kind, is_new| Block {
+            source: Source::of_v4(address.into()),
+            kind,
+            is_new,
+            ..block(1, 0, [6, 2, 6], Sizes(1))
+        };
+        let new = (0..5).map(|host| did(host, web, true));
+        let others = [did(5, web, false), did(6, web, false), did(7, api, true), did(256, web, true)];
+        let window: Vec<_> = new.chain(others).collect();
+        let found = populations(&window, &kinds, |_| true);
+        let of = |service| {
+            let population: &Population = &found[&service];
+            let class = |active: &Active| population.profiles[active.profile as usize].0.neighbours;
+            population.sources.iter().map(class).collect::<Vec<_>>()
+        };
+        assert_eq!(of(WEB), [3, 3, 3, 3, 3, 1, 1, 0], "five are new, two are known, one is elsewhere");
+        assert_eq!(of(API), [0]);
+        assert_eq!(
+            [1, 2, 3, 4, 5, 8, 9, 16, 17, 60_000].map(neighbour_class),
+            [0, 1, 2, 2, 3, 3, 4, 4, 5, 5]
+        );
     }
 
     #[test]

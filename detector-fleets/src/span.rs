@@ -5,6 +5,9 @@ use crate::family::{Family, LIVES, SIZES, VOLUMES};
 /// Rows and columns of a span, at most.
 const SIDE_MAX: u8 = 3;
 
+/// Rows of a band, at most.
+const BAND_MAX: u8 = 4;
+
 /// A rectangle in the table of a family's evidence: volumes and lives, sizes of requests and of responses; of ways, a proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Span {
@@ -35,7 +38,20 @@ impl Span {
         }
     }
 
-    /// All spans of a family.
+    /// Bands of volumes, whatever the lives are: those of one actor do as much as each other, but how long they were seen for depends on
+    /// when they came. Not of the open class, in which sources are not alike: addresses of many users are there.
+    pub fn bands() -> Vec<Self> {
+        let ([rows, columns], _) = table(Family::Homogeneity);
+        let of = |many| (0..rows - many).map(move |row| Self { first: [row, 0], sides: [many, columns] });
+        (1..=BAND_MAX).flat_map(of).collect()
+    }
+
+    /// Whether it is one of [`Self::bands`].
+    pub const fn is_band(self) -> bool {
+        self.sides[1] > SIDE_MAX
+    }
+
+    /// All spans of a family but bands.
     pub fn all(family: Family) -> Vec<Self> {
         if family == Family::Path {
             return vec![Self::PROXIED];

@@ -108,7 +108,7 @@ impl Traits {
             neighbours: median(members.iter().map(|active| neighbours[&neighbourhood(active)]).collect())
                 .unwrap_or(0),
             exchanges: median(members.iter().map(|active| active.exchanges).collect()).unwrap_or(0),
-            synchrony: synchrony(members),
+            synchrony: synchrony(members.iter()),
         })
     }
 
@@ -152,15 +152,16 @@ impl Traits {
 }
 
 /// The share of first and last times in those minutes of an hour that have most of them.
-fn synchrony(members: &[Active]) -> f64 {
+pub(crate) fn synchrony<'a>(sources: impl Iterator<Item = &'a Active>) -> f64 {
     let mut minutes = [0_u32; 60];
-    for minute in members.iter().flat_map(|active| [active.first_minute, active.last_minute]) {
+    for minute in sources.flat_map(|active| [active.first_minute, active.last_minute]) {
         minutes[usize::from(minute % 60)] += 1;
     }
+    let times: u32 = minutes.iter().sum();
     let of_span =
         |first: usize| (first..first + SYNCHRONOUS_MINUTES).map(|minute| minutes[minute % 60]).sum::<u32>();
     let most = (0..60).map(of_span).max().unwrap_or(0);
-    f64::from(most) / (2.0 * members.len().max(1) as f64)
+    f64::from(most) / f64::from(times.max(1))
 }
 
 /// The lower median; `None` of nothing.

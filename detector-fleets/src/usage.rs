@@ -201,6 +201,7 @@ mod tests {
             innocents,
             collateral: 0.0,
             users: 1000.0,
+            synchrony: 0.0,
         }
     }
 

@@ -1,8 +1,8 @@
 //! Users as they were in clean windows: how likely one of them has a profile.
 //!
-//! P(tls) P(syn | tls) P(new | tls) P(path | new, syn) Π P(family | new, tls), each with some sources that are as all users are. The way to a
-//! client goes with its SYN, since whatever ends TCP on it sent that: those behind a privacy relay have the relay's. What does not depend
-//! on the keys of a window is kept from look to look: clean windows change rarely.
+//! P(tls) P(syn | tls) P(new | tls) P(path | new, syn) P(neighbours | new, syn) Π P(family | new, tls), each with some sources that are as all
+//! users are. The way to a client goes with its SYN, since whatever ends TCP on it sent that: those behind a privacy relay have the relay's. What
+//! does not depend on the keys of a window is kept from look to look: clean windows change rarely.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -10,20 +10,19 @@ use foldhash::fast::RandomState;
 
 use crate::{
     block::KindId,
-    family::Family,
     interval::Kinds,
-    profile::{Clean, Profile},
+    profile::{self, Clean, FEATURES, Profile},
     traits::Key,
 };
 
 /// Sources of all users that have a key of those that clean windows do not have, all such keys together.
 const UNSEEN_KEYS: f64 = 5.0;
 
-/// Sources that a key has beside its own, and that do as all users do: for its SYN and newness, and for each family.
+/// Sources that a key has beside its own, and that do as all users do: for its SYN and newness, and for each feature.
 const USERS_OF_KEY: f64 = 5.0;
-const USERS_OF_FAMILY: f64 = 30.0;
+const USERS_OF_FEATURE: f64 = 30.0;
 
-/// Sources that are spread over all categories of a family, or over new and known.
+/// Sources that are spread over all categories of a feature, or over new and known.
 const UNIFORM_SOURCES: f64 = 10.0;
 
 /// Users, as they were in clean windows.
@@ -43,10 +42,10 @@ pub struct Users {
     /// By the number of the TLS key and newness, and by that of the SYN.
     of_tls: Vec<[f64; 2]>,
     of_syn: Vec<[f64; 2]>,
-    /// By newness, family and category.
-    of_categories: [[Vec<f64>; Family::ALL.len()]; 2],
-    /// By the number of the TLS key, of ways that of the SYN, newness, family and category.
-    of_families: HashMap<[u32; 4], f64, RandomState>,
+    /// By newness, feature and category.
+    of_categories: [[Vec<f64>; FEATURES]; 2],
+    /// By the number of the TLS key or the SYN, whatever the feature goes with, newness, feature and category.
+    of_features: HashMap<[u32; 4], f64, RandomState>,
 }
 
 /// Keys with a number each, and how many sources have them.
@@ -80,7 +79,9 @@ impl Users {
 
     pub(crate) fn of_profiles(profiles: Vec<(Profile, f64)>, kinds: &Kinds) -> Self {
         let mut users = Self {
-            of_categories: std::array::from_fn(|_| Family::ALL.map(|family| vec![0.0; family.categories()])),
+            of_categories: std::array::from_fn(|_| {
+                std::array::from_fn(|feature| vec![0.0; profile::categories_of(feature)])
+            }),
             ..Self::default()
         };
         for (profile, count) in &profiles {
@@ -113,11 +114,11 @@ impl Users {
         self.of_tls[tls as usize][new] += count;
         self.of_syn.resize(self.syn.sources.len(), [0.0; 2]);
         self.of_syn[syn as usize][new] += count;
-        for (family, &category) in profile.categories.iter().enumerate() {
-            self.of_categories[new][family][usize::from(category)] += count;
-            let of_way = family == Family::Path as usize;
-            let key = [if of_way { syn } else { tls }, new as u32, family as u32, category.into()];
-            *self.of_families.entry(key).or_insert(0.0) += count;
+        for (feature, category) in profile.features().into_iter().enumerate() {
+            self.of_categories[new][feature][usize::from(category)] += count;
+            let key = if profile::goes_with_syn(feature) { syn } else { tls };
+            let place = [key, new as u32, feature as u32, category.into()];
+            *self.of_features.entry(place).or_insert(0.0) += count;
         }
     }
 
@@ -148,10 +149,10 @@ impl Users {
         (self.of_new[usize::from(is_new)] + UNIFORM_SOURCES / 2.0) / (self.sources + UNIFORM_SOURCES)
     }
 
-    /// The share of users with a category of a family.
-    pub(crate) fn share_of_category(&self, family: Family, category: usize) -> f64 {
-        let own: f64 = self.of_categories.iter().map(|of| of[family as usize][category]).sum();
-        let uniform = UNIFORM_SOURCES / family.categories() as f64;
+    /// The share of users with a category of a feature.
+    pub(crate) fn share_of_category(&self, feature: usize, category: usize) -> f64 {
+        let own: f64 = self.of_categories.iter().map(|of| of[feature][category]).sum();
+        let uniform = UNIFORM_SOURCES / profile::categories_of(feature) as f64;
         (own + uniform) / (self.sources + UNIFORM_SOURCES)
     }
 
@@ -165,18 +166,17 @@ impl Users {
         let of_tls: f64 = own_of_tls.iter().sum();
         let newness =
             (own_of_tls[new] + USERS_OF_KEY * self.share_of_new(profile.is_new)) / (of_tls + USERS_OF_KEY);
-        let of_family = |(family, &category): (Family, &u16)| {
-            let (key, own_of_key) = match family {
-                Family::Path => (syn, own_of_syn[new]),
-                Family::Homogeneity | Family::Size => (tls, own_of_tls[new]),
-            };
-            let all = self.of_categories[new][family as usize][usize::from(category)];
-            let parent = (all + UNIFORM_SOURCES / family.categories() as f64) / (of_new + UNIFORM_SOURCES);
-            let place = |key| [key, new as u32, family as u32, category.into()];
-            let own = key.and_then(|key| self.of_families.get(&place(key)).copied()).unwrap_or(0.0);
-            (own + USERS_OF_FAMILY * parent) / (own_of_key + USERS_OF_FAMILY)
+        let of_feature = |(feature, category): (usize, u16)| {
+            let (key, own_of_key) =
+                if profile::goes_with_syn(feature) { (syn, own_of_syn[new]) } else { (tls, own_of_tls[new]) };
+            let all = self.of_categories[new][feature][usize::from(category)];
+            let uniform = UNIFORM_SOURCES / profile::categories_of(feature) as f64;
+            let parent = (all + uniform) / (of_new + UNIFORM_SOURCES);
+            let place = |key| [key, new as u32, feature as u32, category.into()];
+            let own = key.and_then(|key| self.of_features.get(&place(key)).copied()).unwrap_or(0.0);
+            (own + USERS_OF_FEATURE * parent) / (own_of_key + USERS_OF_FEATURE)
         };
-        newness.ln() + Family::ALL.into_iter().zip(&profile.categories).map(of_family).product::<f64>().ln()
+        newness.ln() + profile.features().into_iter().enumerate().map(of_feature).product::<f64>().ln()
     }
 }
 

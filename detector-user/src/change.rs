@@ -2,6 +2,7 @@
 //!
 //! What cannot be recorded is done nevertheless, and told: nobody is locked out by a full disk.
 
+pub mod fleets;
 pub mod incidents;
 
 use std::time::Duration;

@@ -5,6 +5,7 @@ import sys
 import httpx
 from detector_client import Client
 from detector_client.api.default import (
+    add_hints,
     apply,
     audit_log,
     check,
@@ -12,19 +13,26 @@ from detector_client.api.default import (
     difference,
     effect,
     explain,
+    fleet_orders,
+    hints,
     hurt,
     incidents,
+    order_fleets,
     planned,
+    resume_fleets,
     rollback,
     rules,
     sources,
     status,
+    stop_fleets,
+    take_back_hint,
     undo,
     version,
     version_text,
     versions,
 )
 from detector_client.models import (
+    AddHints,
     AddIncident,
     Applied,
     Apply,
@@ -36,14 +44,24 @@ from detector_client.models import (
     Effective,
     Explanation,
     Failure,
+    FleetOrderKind,
+    FleetOrders,
+    FleetsSwitch,
+    HintLabel,
+    Hints,
+    HintsKept,
+    HintTakenBack,
     IncidentChange,
     IncidentKind,
+    OrderFleets,
     Plan,
+    ResumeFleets,
     Rollback,
     Rules,
     Sources,
     State,
     Status,
+    StopFleets,
     Undo,
     Version,
     VersionDifference,
@@ -118,6 +136,19 @@ plan = expect(planned.sync(client=client, body=Check(text=policy)), Plan)
 assert plan.impact.starts == 0, plan
 assert expect(hurt.sync(client=client), Victims).sources == 0
 assert expect(status.sync(client=client), Status).policy.file == "generated.toml"
+
+customers = AddHints(label=HintLabel.CUSTOMER, sources=["198.51.100.7", "2001:db8:1:2::/64"], for_s=600, by="billing")
+kept = expect(add_hints.sync(client=client, body=customers), HintsKept)
+listed = expect(hints.sync(client=client, source="198.51.100.7"), Hints)
+assert listed.count == 2 and [hint.id for hint in listed.hints] == kept.ids[:1], listed
+assert listed.hints[0].label == HintLabel.CUSTOMER and listed.hints[0].by == "billing", listed
+assert expect(take_back_hint.sync(kept.ids[0], client=client), HintTakenBack).hint.prefix == "198.51.100.7/32"
+assert expect(take_back_hint.sync(kept.ids[0], client=client), Failure).exit_code == 2
+assert expect(stop_fleets.sync(client=client, body=StopFleets(reason="a test")), FleetsSwitch).stopped
+assert expect(fleet_orders.sync(client=client), FleetOrders).stopped.reason == "a test"
+assert not expect(resume_fleets.sync(client=client, body=ResumeFleets()), FleetsSwitch).stopped
+nobody = OrderFleets(action=FleetOrderKind.THROTTLE, fleets=[7], for_s=600, reason="a wave")
+assert "there is no fleet" in expect(order_fleets.sync(client=client, body=nobody), Failure).error
 invalid = expect(apply.sync(client=client, body=Apply(text="version = 9")), Failure)
 assert invalid.diagnostics[0].expected, invalid
 print("done")

@@ -53,6 +53,15 @@ impl Api {
         self.say(format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").as_bytes())
     }
 
+    /// Deletes what is at a path.
+    ///
+    /// # Errors
+    ///
+    /// No answer comes.
+    pub fn delete(&self, path: &str) -> Result<Answer> {
+        self.say(format!("DELETE {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").as_bytes())
+    }
+
     /// Posts to a path, JSON or nothing.
     ///
     /// # Errors

@@ -56,6 +56,12 @@ fn put(rig: &mut Rig, throttle: &Throttle<'_>) -> Throttled {
     fleets::throttle(&mut rig.bench_mut().loaded.maps, throttle).unwrap_or_else(|error| panic!("{error}"))
 }
 
+/// What comes of a throttle of nobody.
+fn nothing(slot: u32) -> Throttled {
+    let (without_room, keys_without_room) = (BTreeSet::new(), 0);
+    Throttled { slot, members: 0, joined: 0, left: 0, held_out: 0, without_room, keys: 0, keys_without_room }
+}
+
 fn syn(source: &str) -> BytesMut {
     let server = if source.starts_with('[') { "[2001:db8::1]:443" } else { "192.0.2.1:443" };
     tcp(source, server, flags::SYN).frame()
@@ -79,7 +85,7 @@ fn members_share_one_budget_whether_they_were_there_before_or_come_later() {
     }
     let fleet = throttle(&rig, &members);
     let done = put(&mut rig, &fleet);
-    assert_eq!(done, Throttled { slot: 1, members: 4, joined: 4, left: 0, held_out: 0, left_out: 0 });
+    assert_eq!(done, Throttled { members: 4, joined: 4, ..nothing(1) });
     let told: Vec<_> =
         ["10.0.0.1:2", "[2001:db8:7::8]:2", "10.0.0.2:2", "10.0.0.3:2", "10.0.0.2:3", "10.0.0.1:3"]
             .iter()
@@ -290,7 +296,7 @@ fn members_come_and_go_and_a_policy_changes_nothing_of_it() {
     );
     let moved = sources(&["10.0.0.2", "10.0.0.3"]);
     let done = put(&mut rig, &Throttle { members: &moved, ..fleet });
-    assert_eq!(done, Throttled { slot: 1, members: 2, joined: 1, left: 1, held_out: 0, left_out: 0 });
+    assert_eq!(done, Throttled { members: 2, joined: 1, left: 1, ..nothing(1) });
     rig.apply(&POLICY.replace("1000/s", "900/s"));
     assert_eq!(rig.reason(&syn("10.0.0.1:3")), Reason::Conforming, "it left");
     assert_eq!(["10.0.0.2:3", "10.0.0.3:3"].map(|source| rig.reason(&syn(source))), [Reason::Fleet; 2]);
@@ -337,14 +343,15 @@ fn what_a_daemon_that_was_killed_left_behind_is_settled() {
 #[test]
 fn there_are_so_many_slots_and_a_source_is_of_one_fleet() {
     let mut rig = Rig::under(POLICY);
-    let members = sources(&["10.0.0.1"]);
-    let fleet = throttle(&rig, &members);
+    let (members, keys) = (sources(&["10.0.0.1"]), [Key { tls_key: 5, syn_key: 7 }]);
+    let fleet = Throttle { keys: &keys, ..throttle(&rig, &members) };
     for id in 1..FLEET_SLOTS as u64 {
         let done = put(&mut rig, &Throttle { id, ..fleet.clone() });
         assert_eq!(
-            (done.slot as u64, done.members, done.left_out),
-            (id, usize::from(id == 1), usize::from(id > 1))
+            (done.slot as u64, done.members, done.without_room.len(), done.keys, done.keys_without_room),
+            if id == 1 { (id, 1, 0, 1, 0) } else { (id, 0, 1, 0, 1) }
         );
+        assert_eq!(done.lacks_room(), id > 1);
     }
     let full = fleets::throttle(&mut rig.bench_mut().loaded.maps, &Throttle { id: 99, ..fleet.clone() });
     assert!(matches!(full, Err(FleetsError::Full)), "{full:?}");

@@ -8,14 +8,17 @@ use crate::policy::{
     incident::{IncidentAction, Incidents},
 };
 
-/// The sources of `defaults.allow`, and of the rules and incident rules that allow at a service and have not ended. An `allow` of a
+/// The sources of `defaults.allow`, and of the rules and incident rules that allow sources at a service and have not ended. An `allow` of a
 /// responder so clears a member. Where a more specific rule drops a part of them they are left alone all the same: that rule sees to it.
-pub fn allowed(policy: &Policy, incidents: &Incidents, service: &str, now_unix_s: u64) -> Prefixes {
+///
+/// A rule that allows fingerprints names no source: its clients are not charged by the fleet's fingerprints, which the program sees to, and those
+/// at a member's address are charged as all that comes from there. `policy`: none where its text is not known.
+pub fn allowed(policy: Option<&Policy>, incidents: &Incidents, service: &str, now_unix_s: u64) -> Prefixes {
     let is_here = |of: &Option<String>| of.as_deref().is_none_or(|of| of == service);
     let lasts = |until_s: Option<u64>| until_s.is_none_or(|until_s| until_s > now_unix_s);
     let rules = policy
-        .rules
-        .iter()
+        .into_iter()
+        .flat_map(|policy| &policy.rules)
         .filter(|rule| rule.action == Action::Allow && is_here(&rule.service) && lasts(rule.until_s))
         .flat_map(|rule| rule.matches.sources());
     let incidents = incidents
@@ -25,7 +28,8 @@ pub fn allowed(policy: &Policy, incidents: &Incidents, service: &str, now_unix_s
             rule.action == IncidentAction::Allow && is_here(&rule.service) && !rule.has_ended(now_unix_s)
         })
         .flat_map(|rule| rule.matches.sources());
-    let all: Vec<IpNet> = policy.allow.iter().chain(rules).chain(incidents).copied().collect();
+    let always = policy.into_iter().flat_map(|policy| &policy.allow);
+    let all: Vec<IpNet> = always.chain(rules).chain(incidents).copied().collect();
     Prefixes::of(all)
 }
 
@@ -60,6 +64,10 @@ mod tests {
             action = "allow"
             until = 2026-01-01T00:00:00Z
             [[rule]]
+            name = "client"
+            ja4 = ["t13d1516h2_8daaf6152771_*"]
+            action = "allow"
+            [[rule]]
             name = "drops"
             source = ["192.0.2.5"]
             action = "drop"
@@ -83,11 +91,17 @@ mod tests {
         ];
         let incidents = Incidents { rules };
         let at = |now_s| -> Vec<u8> {
-            let allowed = allowed(&policy, &incidents, "api", now_s);
+            let allowed = allowed(Some(&policy), &incidents, "api", now_s);
             let touched = (1..=7_u8).filter(|last| allowed.touch(format!("192.0.2.{last}").parse().unwrap()));
             touched.collect()
         };
         assert_eq!(at(end_s - 1), [1, 2, 4, 6]);
         assert_eq!(at(end_s), [1, 2]);
+        let address = |last: u8| format!("192.0.2.{last}").parse().unwrap();
+        let without = allowed(None, &incidents, "api", end_s - 1);
+        assert!(
+            without.touch(address(6)) && !without.touch(address(1)),
+            "what responders say is known all the same"
+        );
     }
 }

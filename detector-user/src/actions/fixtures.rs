@@ -13,13 +13,16 @@ use detector_fleets::{
 };
 
 use super::{
-    hints::Labelled,
+    hints::{Hinted, Labelled},
     order::{Order, Stop, Wanted},
     plan::{Asked, Decision, Situation, Step, plan},
     prefixes::Prefixes,
     standing::Standing,
 };
-use crate::policy::{FleetMode, FleetSettings};
+use crate::{
+    fleets::Scale,
+    policy::{FleetMode, FleetSettings},
+};
 
 /// The time of what is asked, unless another one is said: an alarm was a minute ago.
 pub(super) const NOW_S: u64 = 1_796_104_800;
@@ -80,6 +83,7 @@ pub(super) fn fleet(id: u64, members: u32) -> Fleet {
 #[derive(Debug)]
 pub(super) struct Case {
     pub(super) now_s: u64,
+    pub(super) scale: Scale,
     pub(super) fleet: Fleet,
     pub(super) settings: FleetSettings,
     pub(super) stop: Option<Stop>,
@@ -95,6 +99,7 @@ impl Case {
     pub(super) fn of(mode: FleetMode) -> Self {
         Self {
             now_s: NOW_S,
+            scale: Scale::MINUTE,
             fleet: fleet(3, 1000),
             settings: FleetSettings { mode, ..FleetSettings::default() },
             stop: None,
@@ -122,13 +127,15 @@ impl Case {
             packets_of_connection: 20.0,
             measured: self.measured,
         };
+        let hinted = Hinted::everywhere(self.labelled.clone());
         let decisions = plan(&Situation {
             now_s: self.now_s,
+            scale: self.scale,
             settings: &self.settings,
             stop: self.stop.as_ref(),
             fleets: &[asked],
             standing: &self.standing,
-            labelled: &self.labelled,
+            hinted: &hinted,
             orders: &self.orders,
         });
         let [decision] = &decisions[..] else { panic!("one decision: {decisions:?}") };

@@ -4,11 +4,17 @@ use detector_fleets::{fleet::Fleet, traits::SELECTIVE_MAX, usage::KeyUse};
 use serde::Serialize;
 
 use super::{
-    limits::{COLLATERAL_AT_FIRST, CUSTOMERS_MAX, CUSTOMERS_MIN, KEY_OF_MEMBERS_MIN, KEYS_MAX, SLOTS_MAX},
+    limits::{
+        COLLATERAL_AT_FIRST, CUSTOMERS_MAX, CUSTOMERS_MIN, GROWTH_S, KEY_OF_MEMBERS_MIN, KEYS_MAX, SLOTS_MAX,
+    },
     members::Chosen,
     order::Stop,
 };
-use crate::policy::{FleetSettings, Part};
+use crate::{
+    commands::duration,
+    fleets::Scale,
+    policy::{FleetSettings, Part, time_text},
+};
 
 /// A guardrail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -36,6 +42,8 @@ pub enum Guard {
     KeySelective,
     /// None of them is one of the service's most frequent.
     KeyTop,
+    /// None of them is a customer's.
+    KeyCustomers,
     /// Somebody is left to act on.
     Targets,
     /// The kernel has room for it.
@@ -99,10 +107,10 @@ pub fn switch(stop: Option<&Stop>) -> Verdict {
 }
 
 /// The last alarm is no longer ago than an action lasts.
-pub fn fresh_evidence(fleet: &Fleet, settings: &FleetSettings, now_s: u64) -> Verdict {
+pub fn fresh_evidence(fleet: &Fleet, settings: &FleetSettings, now_s: u64, scale: Scale) -> Verdict {
     let age_s = now_s.saturating_sub(fleet.last_alarm_s);
-    let sentence =
-        format!("its last alarm was {age_s} s ago; an action is good for {} s after one", settings.for_s);
+    let (age, good) = (duration(scale.outer_s(age_s)), time_text(scale.outer_s(settings.for_s).max(1)));
+    let sentence = format!("its last alarm was {age} ago; an action is good for {good} after one");
     Verdict {
         guard: Guard::FreshEvidence,
         figure: age_s as f64,
@@ -179,15 +187,16 @@ pub fn members_max(chosen: &Chosen, settings: &FleetSettings) -> Verdict {
 }
 
 /// Who comes when enough came in this hour waits for the next one.
-pub fn new_members_max(chosen: &Chosen, settings: &FleetSettings) -> Verdict {
+pub fn new_members_max(chosen: &Chosen, settings: &FleetSettings, scale: Scale) -> Verdict {
     let (came, waiting, most) = (chosen.growth.came, chosen.left_out.waiting, settings.new_members_max);
+    let time = time_text(scale.outer_s(GROWTH_S));
     Verdict {
         guard: Guard::NewMembersMax,
         figure: f64::from(came) + waiting as f64,
         bound: most.into(),
         passed: waiting == 0,
         otherwise: Otherwise::LeftOut,
-        sentence: format!("{came} members came in this hour and {waiting} wait; at most {most} an hour"),
+        sentence: format!("{came} members came within {time} and {waiting} wait; at most {most}"),
     }
 }
 
@@ -241,6 +250,25 @@ pub fn key_top(candidates: &mut Vec<KeyUse>) -> Verdict {
         otherwise: Otherwise::NoKeys,
         sentence: format!(
             "{top} of its {all} fingerprints are among the service's most frequent: not acted on alone"
+        ),
+    }
+}
+
+/// Whose source is a customer's and has a fingerprint of the fleet cannot be told from the others by it. What is left are no fingerprints, then.
+pub fn key_customers(candidates: &mut Vec<KeyUse>, chosen: &Chosen) -> Verdict {
+    let (customers, all) = (chosen.customers, candidates.len());
+    if customers > 0 {
+        candidates.clear();
+    }
+    Verdict {
+        guard: Guard::KeyCustomers,
+        figure: customers as f64,
+        bound: 0.0,
+        passed: customers == 0 || all == 0,
+        otherwise: Otherwise::NoKeys,
+        sentence: format!(
+            "{customers} members are customers by hints, who have its fingerprints: {} of {all} are acted on alone",
+            candidates.len()
         ),
     }
 }

@@ -48,7 +48,7 @@ fn keys(case: &mut Case) -> (Vec<u64>, Decision) {
 fn what_passes_every_guard_is_acted_on_with_all_verdicts_on_record() {
     let decision = Case::throttle().decide();
     assert_eq!(decision.step, Step::Throttle);
-    assert_eq!(decision.verdicts.len(), 14);
+    assert_eq!(decision.verdicts.len(), 15);
     let guards: std::collections::BTreeSet<_> =
         decision.verdicts.iter().map(|verdict| verdict.guard).collect();
     assert_eq!(guards.len(), decision.verdicts.len(), "each once");
@@ -225,6 +225,22 @@ fn customers_among_the_members_stop_the_action() {
         decision.says,
         "11 of 1000 members are customers by hints and 5 are confirmed abuse: at most 98.9 % of the members are right"
     );
+}
+
+#[test]
+fn fingerprints_that_a_customer_has_are_not_acted_on_alone() {
+    let mut case = Case::throttle();
+    assert_eq!(keys(&mut case).0, [KEY.tls_key]);
+    case.labelled.customers = prefixes([7]);
+    let (left, decision) = keys(&mut case);
+    let stops = verdict(&decision, Guard::KeyCustomers);
+    assert_eq!((left, stops.passed, stops.figure as u64), (vec![], false, 1), "{stops:?}");
+    assert_eq!(
+        stops.sentence,
+        "1 members are customers by hints, who have its fingerprints: 0 of 1 are acted on alone"
+    );
+    case.labelled.customers = prefixes([2000]);
+    assert_eq!(keys(&mut case).0, [KEY.tls_key], "who is no member says nothing of it");
 }
 
 #[test]

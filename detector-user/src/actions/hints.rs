@@ -1,23 +1,27 @@
 //! What the application says of sources: it knows accounts, and this program does not.
 //!
-//! A *customer* is never a member that is acted on, and many of them among the members stop the action. *Confirmed abuse* makes a suspect a
-//! member, and nobody else: that a source did wrong does not make it one of a fleet. Where both are said of a source it is a customer.
+//! A *customer* is never a member that is acted on, many of them among the members stop the action, and fingerprints that one of them has
+//! are not acted on alone: the program could not tell the customer from others. *Confirmed abuse* makes a suspect a member, and nobody else:
+//! that a source did wrong does not make it one of a fleet. Where both are said of a source it is a customer.
 
 use std::collections::BTreeMap;
 
+use detector_fleets::source::Source;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+use utoipa::ToSchema;
 
 use super::{
-    limits::{ABUSE_BITS_V4_MIN, ABUSE_BITS_V6_MIN, HINT_BY_CHARS_MAX, HINT_S_MAX, HINTS_MAX},
+    limits::{ABUSE_BITS_V4_MIN, ABUSE_BITS_V6_MIN, HINT_BY_CHARS_MAX, HINT_S_MAX},
     prefixes::Prefixes,
 };
 use crate::policy::incident::is_broad;
 
 /// What is said.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = HintLabel)]
 pub enum Label {
     /// A paying customer is there.
     Customer,
@@ -41,28 +45,30 @@ impl Label {
 }
 
 /// A hint.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Hint {
-    /// Of whom.
+    /// Its number, by which it is taken back; 0: it was not kept yet.
+    pub id: u64,
+    /// Of whom: an IPv4 or IPv6 prefix.
+    #[schema(value_type = String)]
     pub prefix: IpNet,
     /// What.
     pub label: Label,
-    /// Who says so, 1 to [`HINT_BY_CHARS_MAX`] characters.
+    /// At which service; null: at each.
+    pub service: Option<String>,
+    /// Who says so.
     pub by: String,
+    /// Why.
+    pub reason: Option<String>,
     /// Since when, seconds since the Unix epoch.
     pub at_s: u64,
-    /// Until when, likewise; at most [`HINT_S_MAX`] later.
+    /// Until when, likewise.
     pub until_s: u64,
 }
 
 /// Why a hint is not taken.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum Refused {
-    /// There are too many.
-    #[error(
-        "{HINTS_MAX} hints are kept already: expected at most so many; take some back, or give them an earlier end"
-    )]
-    Full,
     /// It would hold for nobody, or for too long.
     #[error(
         "a hint about {prefix} that ends at {until_s}: expected an end after {at_s}, within 366 days; say until when it holds"
@@ -97,20 +103,14 @@ pub enum Refused {
     },
 }
 
-/// All hints, one for a prefix and label: who says it last is who is asked about it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Hints {
-    hints: BTreeMap<(IpNet, Label), Hint>,
-}
-
-impl Hints {
-    /// Takes a hint; the one about the same that it takes the place of.
+impl Hint {
+    /// The hint as it is kept, about a whole prefix.
     ///
     /// # Errors
     ///
-    /// It has no end, nobody gave it, it is about too many, or there are too many; nothing has changed then.
-    pub fn take(&mut self, hint: Hint) -> Result<Option<Hint>, Refused> {
-        let Hint { prefix, label, ref by, at_s, until_s } = hint;
+    /// It has no end, nobody gave it, or it is about too many.
+    pub fn checked(self) -> Result<Self, Refused> {
+        let Self { prefix, label, ref by, at_s, until_s, .. } = self;
         if until_s <= at_s || until_s - at_s > HINT_S_MAX {
             return Err(Refused::End { prefix, at_s, until_s });
         }
@@ -123,47 +123,8 @@ impl Hints {
         if let Some(least) = least_bits(prefix, label) {
             return Err(Refused::Broad { prefix, least });
         }
-        let key = (prefix.trunc(), label);
-        if self.hints.len() >= HINTS_MAX && !self.hints.contains_key(&key) {
-            return Err(Refused::Full);
-        }
-        Ok(self.hints.insert(key, Hint { prefix: prefix.trunc(), ..hint }))
+        Ok(Self { prefix: prefix.trunc(), ..self })
     }
-
-    /// Takes a hint back, if it is there.
-    pub fn take_back(&mut self, prefix: IpNet, label: Label) -> Option<Hint> {
-        self.hints.remove(&(prefix.trunc(), label))
-    }
-
-    /// Time has come to this: hints that have ended are forgotten, and how many they were.
-    pub fn forget(&mut self, now_s: u64) -> usize {
-        let before = self.hints.len();
-        self.hints.retain(|_, hint| hint.until_s > now_s);
-        before - self.hints.len()
-    }
-
-    /// All of them, by prefix.
-    pub fn iter(&self) -> impl Iterator<Item = &Hint> {
-        self.hints.values()
-    }
-
-    /// The sources of which something is said at a time.
-    pub fn labelled(&self, now_s: u64) -> Labelled {
-        let of = |label| {
-            let hints = self.iter().filter(|hint| hint.label == label && hint.until_s > now_s);
-            Prefixes::of(hints.map(|hint| hint.prefix))
-        };
-        Labelled { customers: of(Label::Customer), abuse: of(Label::Abuse) }
-    }
-}
-
-/// Sources of which something is said.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Labelled {
-    /// Customers.
-    pub customers: Prefixes,
-    /// Those whose abuse is confirmed.
-    pub abuse: Prefixes,
 }
 
 /// The bits that a prefix lacks to be hinted at; `None`: it has them.
@@ -177,39 +138,108 @@ fn least_bits(prefix: IpNet, label: Label) -> Option<u8> {
     (prefix.prefix_len() < least).then_some(least)
 }
 
+/// Sources of which something is said.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Labelled {
+    /// Customers.
+    pub customers: Prefixes,
+    /// Those whose abuse is confirmed.
+    pub abuse: Prefixes,
+}
+
+/// The part of a hint that decisions depend on: of whom, what, and at which service.
+pub type Said = (IpNet, Label, Option<String>);
+
+/// The sources of which something is said, at each service and at some.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Hinted {
+    everywhere: Labelled,
+    at: BTreeMap<String, Labelled>,
+}
+
+impl Hinted {
+    /// What some hints say.
+    pub fn of(hints: impl IntoIterator<Item = Said>) -> Self {
+        let mut prefixes: BTreeMap<Option<String>, [Vec<IpNet>; 2]> = BTreeMap::new();
+        for (prefix, label, service) in hints {
+            prefixes.entry(service).or_default()[label as usize].push(prefix);
+        }
+        let mut hinted = Self::default();
+        for (service, [customers, abuse]) in prefixes {
+            let labelled = Labelled { customers: Prefixes::of(customers), abuse: Prefixes::of(abuse) };
+            match service {
+                None => hinted.everywhere = labelled,
+                Some(service) => drop(hinted.at.insert(service, labelled)),
+            }
+        }
+        hinted
+    }
+
+    /// The same at every service.
+    pub const fn everywhere(labelled: Labelled) -> Self {
+        Self { everywhere: labelled, at: BTreeMap::new() }
+    }
+
+    /// What holds at a service.
+    pub fn at(&self, service: &str) -> Hints<'_> {
+        Hints { everywhere: &self.everywhere, here: self.at.get(service) }
+    }
+}
+
+/// What is said of sources at a service.
+#[derive(Debug, Clone, Copy)]
+pub struct Hints<'a> {
+    everywhere: &'a Labelled,
+    here: Option<&'a Labelled>,
+}
+
+impl<'a> Hints<'a> {
+    /// Whether a customer is there.
+    pub fn is_customer(self, source: Source) -> bool {
+        self.all().any(|labelled| labelled.customers.touch(source))
+    }
+
+    /// Whether what comes from there is abuse.
+    pub fn is_abuse(self, source: Source) -> bool {
+        self.all().any(|labelled| labelled.abuse.touch(source))
+    }
+
+    fn all(self) -> impl Iterator<Item = &'a Labelled> {
+        [self.everywhere].into_iter().chain(self.here)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn hint(prefix: &str, label: Label, until_s: u64) -> Hint {
-        Hint { prefix: prefix.parse().unwrap(), label, by: "billing".to_owned(), at_s: 100, until_s }
+        let (prefix, by) = (prefix.parse().unwrap(), "billing".to_owned());
+        Hint { id: 0, prefix, label, service: None, by, reason: None, at_s: 100, until_s }
     }
 
     #[test]
-    fn a_hint_holds_until_its_end_and_the_last_one_counts() {
-        let mut hints = Hints::default();
-        assert_eq!(hints.take(hint("192.0.2.7/32", Label::Customer, 200)), Ok(None));
-        assert_eq!(hints.take(hint("192.0.2.0/24", Label::Abuse, 300)), Ok(None));
-        let source = "192.0.2.7".parse().unwrap();
-        let labels = |hints: &Hints, now_s| {
-            let labelled = hints.labelled(now_s);
-            (labelled.customers.touch(source), labelled.abuse.touch(source))
+    fn a_hint_holds_at_its_service_or_at_each() {
+        let said = |prefix: &str, label, service: Option<&str>| {
+            (prefix.parse().unwrap(), label, service.map(str::to_owned))
         };
-        assert_eq!(labels(&hints, 199), (true, true));
-        assert_eq!(labels(&hints, 200), (false, true));
-        let longer = hint("192.0.2.7/32", Label::Customer, 400);
-        let before = hints.take(longer).unwrap().expect("it takes a place");
-        assert_eq!(before.until_s, 200);
-        assert_eq!((hints.forget(300), hints.iter().count()), (1, 1));
-        assert_eq!(labels(&hints, 300), (true, false));
-        assert!(hints.take_back("192.0.2.7/32".parse().unwrap(), Label::Customer).is_some());
-        assert_eq!(labels(&hints, 300), (false, false));
+        let hinted = Hinted::of([
+            said("192.0.2.7/32", Label::Customer, Some("api")),
+            said("192.0.2.8/32", Label::Customer, None),
+            said("192.0.2.0/24", Label::Abuse, Some("web")),
+        ]);
+        let at = |service, source: &str| {
+            let (hints, source) = (hinted.at(service), source.parse().unwrap());
+            (hints.is_customer(source), hints.is_abuse(source))
+        };
+        assert_eq!([at("api", "192.0.2.7"), at("api", "192.0.2.8")], [(true, false); 2]);
+        assert_eq!([at("web", "192.0.2.7"), at("web", "192.0.2.8")], [(false, true), (true, true)]);
+        assert_eq!([at("dns", "192.0.2.7"), at("dns", "192.0.2.8")], [(false, false), (true, false)]);
     }
 
     #[test]
     fn what_is_no_hint_is_refused_with_what_was_expected() {
-        let mut hints = Hints::default();
-        let mut refused = |hint: Hint| hints.take(hint).unwrap_err().to_string();
+        let refused = |hint: Hint| hint.checked().unwrap_err().to_string();
         let nobody = Hint { by: " ".to_owned(), ..hint("192.0.2.7/32", Label::Abuse, 200) };
         for wrong in [
             hint("192.0.2.7/32", Label::Abuse, 100),
@@ -222,19 +252,8 @@ mod tests {
             assert!(refused(wrong.clone()).contains("expected"), "{wrong:?}");
         }
         assert!(refused(hint("10.0.0.0/7", Label::Customer, 200)).contains("at least 8 bits"));
-        assert_eq!(hints, Hints::default());
-        hints.take(hint("10.0.0.0/8", Label::Customer, 200)).unwrap();
-        hints.take(hint("192.0.2.0/24", Label::Abuse, 200)).unwrap();
-    }
-
-    #[test]
-    fn hints_have_a_bound() {
-        let mut hints = Hints::default();
-        for number in 0..HINTS_MAX as u32 {
-            let prefix = format!("{}/32", std::net::Ipv4Addr::from(number));
-            hints.take(hint(&prefix, Label::Customer, 200)).unwrap();
-        }
-        assert_eq!(hints.take(hint("192.0.2.7/32", Label::Customer, 200)), Err(Refused::Full));
-        assert!(hints.take(hint("0.0.0.7/32", Label::Customer, 300)).is_ok(), "one that takes a place");
+        hint("10.0.0.0/8", Label::Customer, 200).checked().unwrap();
+        let whole = hint("192.0.2.7/24", Label::Abuse, 200).checked().unwrap();
+        assert_eq!(whole.prefix.to_string(), "192.0.2.0/24");
     }
 }

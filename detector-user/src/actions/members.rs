@@ -4,7 +4,7 @@ use detector_fleets::{fleet::Fleet, source::Source};
 use serde::Serialize;
 
 use super::{
-    hints::Labelled,
+    hints::Hints,
     limits::GROWTH_S,
     prefixes::Prefixes,
     standing::{Growth, Standing},
@@ -45,7 +45,7 @@ pub struct Chosen {
 pub fn choose(
     fleet: &Fleet,
     allowed: &Prefixes,
-    labelled: &Labelled,
+    hints: Hints<'_>,
     standing: Option<&Standing>,
     settings: &FleetSettings,
     now_s: u64,
@@ -53,8 +53,8 @@ pub fn choose(
     let mut chosen = Chosen::default();
     let mut candidates: Vec<(Source, u16)> = Vec::with_capacity(fleet.members.len());
     for (&source, member) in &fleet.members {
-        let is_customer = labelled.customers.touch(source);
-        chosen.abuse += usize::from(labelled.abuse.touch(source));
+        let is_customer = hints.is_customer(source);
+        chosen.abuse += usize::from(hints.is_abuse(source));
         chosen.customers += usize::from(is_customer);
         if allowed.touch(source) {
             chosen.left_out.allowed += 1;
@@ -67,8 +67,8 @@ pub fn choose(
         }
     }
     for &source in &fleet.suspects {
-        let is_left_alone = allowed.touch(source) || labelled.customers.touch(source);
-        if labelled.abuse.touch(source) && !is_left_alone && !fleet.members.contains_key(&source) {
+        let is_left_alone = allowed.touch(source) || hints.is_customer(source);
+        if hints.is_abuse(source) && !is_left_alone && !fleet.members.contains_key(&source) {
             chosen.confirmed += 1;
             candidates.push((source, 0));
         }

@@ -1,7 +1,10 @@
 //! What people say about a fleet: throttle it, or leave it alone.
 
+use std::fmt;
+
 use detector_fleets::fleet::FleetId;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
+use utoipa::ToSchema;
 
 use super::budget::SharedBudgets;
 use crate::policy::{Budget, Budgets, incident::IncidentAction};
@@ -69,13 +72,18 @@ impl Wanted {
 }
 
 /// An order of an operator about one fleet. It comes before the mode; the switch and the lists of whom to let pass come before it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = FleetOrder)]
 pub struct Order {
     /// Its number, from 1.
     pub id: u64,
     /// The fleet.
+    #[serde(serialize_with = "number")]
+    #[schema(value_type = String)]
     pub fleet: FleetId,
-    /// What.
+    /// What, as people read it.
+    #[serde(serialize_with = "words")]
+    #[schema(value_type = String)]
     pub wanted: Wanted,
     /// Also where a guard would leave it a suggestion.
     pub force: bool,
@@ -90,7 +98,8 @@ pub struct Order {
 }
 
 /// The switch: no action on any fleet, whoever wants one.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = FleetsStop)]
 pub struct Stop {
     /// Who turned it.
     pub by: String,
@@ -98,6 +107,29 @@ pub struct Stop {
     pub reason: String,
     /// When, seconds since the Unix epoch.
     pub at_s: u64,
+}
+
+/// As the number of a fleet is told everywhere.
+fn number<S: Serializer>(fleet: &FleetId, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&fleet.0)
+}
+
+fn words<S: Serializer>(wanted: &Wanted, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(wanted)
+}
+
+/// `allow`, or `throttle` with the rates that are said.
+impl fmt::Display for Wanted {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self::Throttle { packets, connections } = self else { return formatter.write_str("allow") };
+        formatter.write_str("throttle")?;
+        for (name, budget) in [("packets", packets), ("connections", connections)] {
+            if let Some(Budget { rate, burst }) = budget {
+                write!(formatter, " {name} {rate} burst {burst}")?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// The order about a fleet that holds at a time: the last one.
@@ -119,6 +151,10 @@ mod tests {
         assert_eq!(Wanted::of(Some(&IncidentAction::Allow)), Ok(Wanted::Leave));
         let throttle = Wanted::of(Some(&IncidentAction::Throttle(packets))).unwrap();
         assert_eq!(throttle, Wanted::Throttle { packets: Some(budget), connections: None });
+        assert_eq!(
+            [throttle, Wanted::THROTTLE, Wanted::Leave].map(|wanted| wanted.to_string()),
+            ["throttle packets 5/s burst 5", "throttle", "allow"]
+        );
         let other = Budget { burst: 1, ..budget };
         let usual = SharedBudgets { packets: other, connections: other };
         assert_eq!(throttle.instead_of(usual), SharedBudgets { packets: budget, connections: other });

@@ -14,7 +14,7 @@ use serde::Serialize;
 use super::{
     budget::{self, Effect, Measured, SharedBudgets},
     guard::{self, Guard, Otherwise, Verdict},
-    hints::Labelled,
+    hints::Hinted,
     limits::{RENEWAL_GRACE_S, SLOTS_MAX},
     members::{Chosen, LeftOut, choose},
     order::{Order, Stop, Wanted, holds},
@@ -22,7 +22,10 @@ use super::{
     standing::{Action, Rung, Standing},
     telling,
 };
-use crate::policy::{FleetMode, FleetSettings};
+use crate::{
+    fleets::Scale,
+    policy::{FleetMode, FleetSettings},
+};
 
 /// A fleet that is asked about.
 #[derive(Debug, Clone, Copy)]
@@ -48,6 +51,8 @@ pub struct Asked<'a> {
 pub struct Situation<'a> {
     /// The time, seconds since the Unix epoch.
     pub now_s: u64,
+    /// How long what is said here is outside, where people read it. All times here are those of detection.
+    pub scale: Scale,
     /// What the policy says of fleets.
     pub settings: &'a FleetSettings,
     /// The switch, where it is turned.
@@ -57,7 +62,7 @@ pub struct Situation<'a> {
     /// What is in force, one action for a fleet at most.
     pub standing: &'a [Standing],
     /// What the application says of sources.
-    pub labelled: &'a Labelled,
+    pub hinted: &'a Hinted,
     /// What operators say of fleets.
     pub orders: &'a [Order],
 }
@@ -91,6 +96,8 @@ pub struct Decision {
     pub step: Step,
     /// Why, for people.
     pub says: String,
+    /// The operator's order about it that was heard; what became of it is said above.
+    pub order: Option<u64>,
     /// What every guard says. None of a fleet that detection has forgotten.
     pub verdicts: Vec<Verdict>,
     /// Members that an action leaves out.
@@ -123,6 +130,7 @@ pub fn plan(situation: &Situation<'_>) -> Vec<Decision> {
         fleet: standing.action.fleet,
         step: Step::End,
         says: "detection does not know it any more".to_owned(),
+        order: None,
         verdicts: Vec::new(),
         left_out: LeftOut::default(),
         effect: None,
@@ -185,7 +193,7 @@ fn decide(asked: &Asked<'_>, situation: &Situation<'_>, slots: &mut Slots) -> De
         return judged.rest(says);
     }
     if let Some(order) = judged.order.filter(|order| order.wanted == Wanted::Leave) {
-        return judged.rest(telling::left_alone(order));
+        return judged.rest(telling::left_alone(order, situation.scale));
     }
     if mode < FleetMode::Suggest && throttle.is_none() {
         return judged.rest(telling::mode(mode));
@@ -215,11 +223,13 @@ fn decide(asked: &Asked<'_>, situation: &Situation<'_>, slots: &mut Slots) -> De
 
 impl<'a> Judged<'a> {
     fn of(asked: &'a Asked<'a>, situation: &'a Situation<'a>, slots: &Slots) -> Self {
-        let Situation { now_s, settings, .. } = *situation;
+        let Situation { now_s, scale, settings, .. } = *situation;
         let fleet = asked.fleet;
         let standing = situation.standing.iter().find(|standing| standing.action.fleet == fleet.id);
-        let chosen = choose(fleet, asked.allowed, situation.labelled, standing, settings, now_s);
+        let hints = situation.hinted.at(asked.service_name);
+        let chosen = choose(fleet, asked.allowed, hints, standing, settings, now_s);
         let mut keys = guard::candidates(fleet);
+        let key_customers = guard::key_customers(&mut keys, &chosen);
         let key_top = guard::key_top(&mut keys);
         let key_selective = guard::key_selective(&mut keys, fleet, settings);
         let has_slot = standing.is_some() || slots.free().is_some();
@@ -233,10 +243,11 @@ impl<'a> Judged<'a> {
             guard::customers(fleet, &chosen),
             guard::members_max(&chosen, settings),
             guard::hold_out(settings),
-            guard::fresh_evidence(fleet, settings, now_s),
+            guard::fresh_evidence(fleet, settings, now_s, scale),
             guard::operator_lists(&chosen),
             guard::shared_sources(&chosen),
-            guard::new_members_max(&chosen, settings),
+            guard::new_members_max(&chosen, settings, scale),
+            key_customers,
             key_top,
             key_selective,
         ];
@@ -264,31 +275,32 @@ impl<'a> Judged<'a> {
     }
 
     fn suggest(self, says: String, force: bool) -> Decision {
-        let command =
-            telling::throttle(self.asked, self.situation.settings, self.chosen.members.len(), force);
+        let members = self.chosen.members.len();
+        let command = telling::throttle(self.asked, self.situation, members, force);
         Decision { command: Some(command), ..self.decision(Step::Suggest, says, None) }
     }
 
     fn act(self, order: Option<&Order>, slots: &mut Slots) -> Decision {
+        let scale = self.situation.scale;
         let Some(standing) = self.standing else {
             let Some(slot) = slots.free() else { return self.rest(telling::no_slot()) };
             slots.take(slot);
             let next = self.next(order, slot, None);
-            let says = telling::begins(&next, order);
+            let says = telling::begins(&next, order, scale);
             return self.decision(Step::Throttle, says, Some(next));
         };
         let next = self.next(order, standing.action.slot, Some(standing));
         if next.action.until_s <= self.situation.now_s {
-            return self.rest(telling::ended(standing));
+            return self.rest(telling::ended(standing, scale));
         }
         let (step, says) = if next.rung > standing.rung {
-            (Step::Tighten, telling::tightens(&next, self.effect))
+            (Step::Tighten, telling::tightens(&next, self.effect, scale))
         } else if next.action.budgets != standing.action.budgets || next.order != standing.order {
-            (Step::Throttle, telling::begins(&next, order))
+            (Step::Throttle, telling::begins(&next, order, scale))
         } else if next.action.until_s != standing.action.until_s {
-            (Step::Renew, telling::lasts(&next))
+            (Step::Renew, telling::lasts(&next, scale))
         } else {
-            (Step::Keep, telling::lasts(&next))
+            (Step::Keep, telling::lasts(&next, scale))
         };
         self.decision(step, says, Some(next))
     }
@@ -363,6 +375,7 @@ impl<'a> Judged<'a> {
             fleet: self.asked.fleet.id,
             step,
             says,
+            order: self.order.map(|order| order.id),
             verdicts: self.verdicts,
             left_out: self.chosen.left_out,
             effect: self.effect,

@@ -7,14 +7,17 @@ use super::{
     budget::{Measured, Passed, SharedBudgets},
     fixtures::{Case, MEMBER, NOW_S, fleet, prefixes, source},
     guard::Guard,
-    hints::Labelled,
+    hints::{Hinted, Labelled},
     limits::{RENEWAL_GRACE_S, SLOTS_MAX},
     order::{Order, Stop, Wanted},
     plan::{Asked, Decision, Situation, Step, plan},
     prefixes::Prefixes,
     standing::{Rung, Standing},
 };
-use crate::policy::{Budget, FleetMode, FleetSettings, Part, Rate, Tighten};
+use crate::{
+    fleets::Scale,
+    policy::{Budget, FleetMode, FleetSettings, Part, Rate, Tighten, utc_text},
+};
 
 #[test]
 fn each_mode_goes_one_step_further() {
@@ -30,7 +33,7 @@ fn each_mode_goes_one_step_further() {
         Some("detector throttle fleet:3 --for 1h --reason 'fleet of 1000 members at api'")
     );
     assert_eq!(steps[3].undo.as_deref(), Some("detector allow fleet:3 --for 24h --reason TEXT"));
-    let audit = steps[3].audit(&[]).expect("something changed");
+    let audit = steps[3].audit(&[], Scale::MINUTE).expect("something changed");
     assert_eq!(
         (audit.what, &*audit.target, audit.before, &*audit.by),
         (Step::Throttle, "fleet:3", None, "detector")
@@ -41,7 +44,7 @@ fn each_mode_goes_one_step_further() {
             "1000 members, 1 keys, packets 4/s burst 16, connections 12/min burst 1, 95 %, until 2026-12-01T07:00:00Z"
         )
     );
-    assert!(steps[..3].iter().all(|one| one.audit(&[]).is_none()));
+    assert!(steps[..3].iter().all(|one| one.audit(&[], Scale::MINUTE).is_none()));
 }
 
 #[test]
@@ -52,7 +55,7 @@ fn a_lower_mode_ends_what_is_in_force() {
         case.settings.mode = mode;
         let decision = case.decide();
         assert_eq!((decision.step, decision.standing.is_none()), (Step::End, true));
-        assert!(decision.audit(&[]).is_some_and(|audit| audit.after.is_none()));
+        assert!(decision.audit(&[], Scale::MINUTE).is_some_and(|audit| audit.after.is_none()));
     }
 }
 
@@ -79,14 +82,15 @@ fn an_action_ends_an_hour_after_its_last_evidence_and_only_that_renews_it() {
 fn what_detection_forgot_ends() {
     let mut case = Case::throttle();
     case.decide();
-    let labelled = Labelled::default();
+    let hinted = Hinted::default();
     let situation = Situation {
         now_s: NOW_S,
+        scale: case.scale,
         settings: &case.settings,
         stop: None,
         fleets: &[],
         standing: &case.standing,
-        labelled: &labelled,
+        hinted: &hinted,
         orders: &[],
     };
     let [decision] = &plan(&situation)[..] else { panic!("one decision") };
@@ -113,13 +117,61 @@ fn an_order_comes_before_the_mode_and_ends_by_itself() {
         (decision.step, standing.action.until_s, standing.action.budgets),
         (Step::Throttle, NOW_S + 600, budgets(9))
     );
-    let audit = decision.audit(&case.orders).expect("something changed");
+    let audit = decision.audit(&case.orders, case.scale).expect("something changed");
     assert_eq!((&*audit.by, audit.reason.contains("INC-4711")), ("ann", true));
     case.now_s = NOW_S + 599;
     assert_eq!(case.step(), Step::Keep);
     case.now_s = NOW_S + 600;
     assert_eq!(case.step(), Step::End);
     assert_eq!(case.step(), Step::Nothing);
+}
+
+#[test]
+fn people_read_times_and_rates_as_they_are_outside() {
+    // A minute of detection is a second, so an hour a minute.
+    let scale: Scale = "1s".parse().expect("a scale");
+    let mut case = Case { scale, ..Case::of(FleetMode::Suggest) };
+    let suggested = case.decide();
+    assert_eq!(
+        suggested.command.as_deref(),
+        Some("detector throttle fleet:3 --for 1min --reason 'fleet of 1000 members at api'")
+    );
+    let fresh = suggested.verdicts.iter().find(|verdict| verdict.guard == Guard::FreshEvidence);
+    let fresh = &fresh.expect("it is asked").sentence;
+    assert_eq!(fresh, "its last alarm was 1 s ago; an action is good for 1min after one");
+    let until = utc_text(scale.end_unix_s(NOW_S + 600));
+    case.order(Wanted::THROTTLE, false, NOW_S + 600);
+    let decision = case.decide();
+    assert_eq!(decision.says, format!("throttled until {until}, ann ordered it: INC-4711"));
+    let audit = decision.audit(&case.orders, scale).expect("something changed");
+    assert_eq!(
+        audit.after,
+        Some(format!(
+            "1000 members, 1 keys, packets 240/s burst 16, connections 12/s burst 1, 95 %, until {until}"
+        )),
+        "sixty times as much a second"
+    );
+    case.order(Wanted::Leave, false, NOW_S + 600);
+    assert_eq!(case.decide().says, format!("ann leaves it alone until {until}: INC-4711"));
+}
+
+#[test]
+fn a_decision_says_which_order_was_heard_also_where_a_guard_stops_it() {
+    let mut case = Case::of(FleetMode::Observe);
+    assert_eq!(case.decide().order, None);
+    case.order(Wanted::THROTTLE, false, NOW_S + 600);
+    let decision = case.decide();
+    assert_eq!(
+        (decision.order, decision.undo.as_deref(), decision.step),
+        (Some(1), Some("detector undo fleet:3"), Step::Throttle)
+    );
+    case.order(ordered(9), false, NOW_S + 600);
+    assert_eq!((case.decide().order, case.step()), (Some(2), Step::Keep));
+    case.fleet.explanation.is_new_uniform_population = true;
+    let decision = case.decide();
+    assert_eq!((decision.order, decision.step), (Some(2), Step::End));
+    case.orders.clear();
+    assert_eq!(case.decide().order, None);
 }
 
 #[test]
@@ -186,7 +238,7 @@ fn tightening_has_its_own_switch_and_needs_the_lack_of_an_effect_for_long() {
 fn slots_are_bounded_and_orders_come_first() {
     let count = u64::from(SLOTS_MAX) + 2;
     let fleets: Vec<_> = (1..=count).map(|id| fleet(id, 1 + id as u32)).collect();
-    let (allowed, labelled, settings) = (Prefixes::default(), Labelled::default(), Case::throttle().settings);
+    let (allowed, hinted, settings) = (Prefixes::default(), Hinted::default(), Case::throttle().settings);
     let asked: Vec<_> = fleets
         .iter()
         .map(|fleet| Asked {
@@ -212,11 +264,12 @@ fn slots_are_bounded_and_orders_come_first() {
     let at = |standing: &[Standing], orders: &[Order]| {
         plan(&Situation {
             now_s: NOW_S,
+            scale: Scale::MINUTE,
             settings: &settings,
             stop: None,
             fleets: &asked,
             standing,
-            labelled: &labelled,
+            hinted: &hinted,
             orders,
         })
     };
@@ -336,7 +389,7 @@ proptest! {
         prop_assert_eq!(&case.standing, &after);
         let again = case.decide();
         prop_assert_eq!(&again.standing, &decision.standing, "nothing new: {:?}", again);
-        prop_assert!(again.audit(&case.orders).is_none());
+        prop_assert!(again.audit(&case.orders, case.scale).is_none());
         prop_assert!(matches!(again.step, Step::Nothing | Step::Suggest | Step::Keep), "{:?}", again.step);
     }
 }

@@ -1,12 +1,13 @@
 //! What is in force about a fleet: what the kernel is told, and what is remembered of it until the next plan.
 
-use std::fmt;
-
 use detector_fleets::{fleet::FleetId, source::Source, traits::Key};
 use serde::{Deserialize, Serialize};
 
 use super::budget::SharedBudgets;
-use crate::policy::utc_text;
+use crate::{
+    fleets::Scale,
+    policy::{Budget, Rate, utc_text},
+};
 
 /// What the kernel does about a fleet.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,21 +30,22 @@ pub struct Action {
     pub until_s: u64,
 }
 
-/// For people and the audit: what is done, without saying to whom.
-impl fmt::Display for Action {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Action {
+    /// For people and the audit: what is done, without saying to whom; times and rates as they are outside.
+    pub fn text(&self, scale: Scale) -> String {
         let SharedBudgets { packets, connections } = self.budgets;
-        write!(
-            formatter,
-            "{} members, {} keys, packets {} burst {}, connections {} burst {}, {} %, until {}",
+        let budget = |Budget { rate, burst }: Budget| {
+            let rate = Rate { per_ns: scale.outer_ns(rate.per_ns), ..rate };
+            format!("{rate} burst {burst}")
+        };
+        format!(
+            "{} members, {} keys, packets {}, connections {}, {} %, until {}",
             self.members.len(),
             self.keys.len(),
-            packets.rate,
-            packets.burst,
-            connections.rate,
-            connections.burst,
+            budget(packets),
+            budget(connections),
             self.enforced_percent,
-            utc_text(self.until_s)
+            utc_text(scale.end_unix_s(self.until_s))
         )
     }
 }

@@ -5,10 +5,13 @@ use serde::Serialize;
 use super::{
     budget::Effect,
     order::Order,
-    plan::{Asked, Decision, Step},
+    plan::{Asked, Decision, Situation, Step},
     standing::Standing,
 };
-use crate::policy::{FleetMode, FleetSettings, time_text, utc_text};
+use crate::{
+    fleets::Scale,
+    policy::{FleetMode, time_text, utc_text},
+};
 
 /// The author of what nobody ordered.
 pub const OWN: &str = "detector";
@@ -17,40 +20,45 @@ pub(super) fn mode(mode: FleetMode) -> String {
     format!("the policy has `fleets.mode = \"{}\"`", mode.name())
 }
 
-pub(super) fn left_alone(order: &Order) -> String {
-    format!("{} leaves it alone until {}: {}", order.by, utc_text(order.until_s), order.reason)
+/// A time of detection, as clocks outside show it.
+fn time(scale: Scale, inner_s: u64) -> String {
+    utc_text(scale.end_unix_s(inner_s))
+}
+
+pub(super) fn left_alone(order: &Order, scale: Scale) -> String {
+    format!("{} leaves it alone until {}: {}", order.by, time(scale, order.until_s), order.reason)
 }
 
 pub(super) fn no_slot() -> String {
     "the kernel has no room for another fleet; let one of those that are acted on go with `detector allow fleet:ID`".to_owned()
 }
 
-pub(super) fn begins(standing: &Standing, order: Option<&Order>) -> String {
+pub(super) fn begins(standing: &Standing, order: Option<&Order>, scale: Scale) -> String {
     let why = order.map_or_else(
         || "every guard lets it be".to_owned(),
         |order| format!("{} ordered it: {}", order.by, order.reason),
     );
-    format!("throttled until {}, {why}", utc_text(standing.action.until_s))
+    format!("throttled until {}, {why}", time(scale, standing.action.until_s))
 }
 
-pub(super) fn lasts(standing: &Standing) -> String {
-    format!("throttled until {}", utc_text(standing.action.until_s))
+pub(super) fn lasts(standing: &Standing, scale: Scale) -> String {
+    format!("throttled until {}", time(scale, standing.action.until_s))
 }
 
-pub(super) fn tightens(standing: &Standing, effect: Option<Effect>) -> String {
+pub(super) fn tightens(standing: &Standing, effect: Option<Effect>, scale: Scale) -> String {
     let cut = effect.map_or(0.0, |effect| effect.cut * 100.0);
-    format!("only {cut:.0} % were cut, smaller budgets until {}", utc_text(standing.action.until_s))
+    format!("only {cut:.0} % were cut, smaller budgets until {}", time(scale, standing.action.until_s))
 }
 
-pub(super) fn ended(standing: &Standing) -> String {
-    format!("its time was over at {}, without an alarm since", utc_text(standing.action.until_s))
+pub(super) fn ended(standing: &Standing, scale: Scale) -> String {
+    format!("its time was over at {}, without an alarm since", time(scale, standing.action.until_s))
 }
 
 /// The command that throttles a fleet.
-pub(super) fn throttle(asked: &Asked<'_>, settings: &FleetSettings, members: usize, force: bool) -> String {
+pub(super) fn throttle(asked: &Asked<'_>, situation: &Situation<'_>, members: usize, force: bool) -> String {
     let (id, service) = (asked.fleet.id.0, asked.service_name);
     let force = if force { " --force" } else { "" };
-    let time = time_text(settings.for_s);
+    let time = time_text(situation.scale.outer_s(situation.settings.for_s).max(1));
     format!(
         "detector throttle fleet:{id} --for {time} --reason 'fleet of {members} members at {service}'{force}"
     )
@@ -58,7 +66,11 @@ pub(super) fn throttle(asked: &Asked<'_>, settings: &FleetSettings, members: usi
 
 /// The command that takes back what is in force.
 pub(super) fn undo(standing: &Standing) -> String {
-    format!("detector allow fleet:{} --for 24h --reason TEXT", standing.action.fleet.0)
+    let id = standing.action.fleet.0;
+    match standing.order {
+        Some(_) => format!("detector undo fleet:{id}"),
+        None => format!("detector allow fleet:{id} --for 24h --reason TEXT"),
+    }
 }
 
 /// An entry of the audit: what became of what, by whom and why.
@@ -81,13 +93,13 @@ pub struct Audit {
 }
 
 impl Decision {
-    /// Its entry in the audit. `None`: nothing changed.
-    pub fn audit(&self, orders: &[Order]) -> Option<Audit> {
+    /// Its entry in the audit, with times and rates as they are outside. `None`: nothing changed.
+    pub fn audit(&self, orders: &[Order], scale: Scale) -> Option<Audit> {
         let actions = [&self.before, &self.standing].map(|one| one.as_ref().map(|one| &one.action));
         if actions[0] == actions[1] {
             return None;
         }
-        let [before, after] = actions.map(|action| action.map(ToString::to_string));
+        let [before, after] = actions.map(|action| action.map(|action| action.text(scale)));
         let number = self.standing.as_ref().and_then(|standing| standing.order);
         let order = orders.iter().find(|order| Some(order.id) == number);
         Some(Audit {

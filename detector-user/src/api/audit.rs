@@ -27,7 +27,7 @@ pub(super) struct Version {
 #[derive(Debug)]
 pub(super) struct Asked {
     pub(super) caller: Caller,
-    /// What was asked for: the last part of the path.
+    /// What was asked for: the change, or the last part of the path.
     pub(super) what: String,
     /// To what: a file, a version, targets, numbers of rules; empty where that was not read.
     pub(super) target: String,
@@ -70,6 +70,12 @@ pub(super) fn record_refusal(running: &Running, caller: &Caller, what: &str, tar
     }
 }
 
+/// What a path asks for: its last part that is no number.
+fn asked_for(path: &str) -> &str {
+    let is_name = |part: &&str| !part.bytes().all(|letter| letter.is_ascii_digit());
+    path.rsplit('/').find(is_name).unwrap_or_default()
+}
+
 /// Says of a response that its change was logged.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Audited;
@@ -77,9 +83,10 @@ pub(super) struct Audited;
 /// Logs and records the changes that were refused before anything was done: by role, by rate, by what was sent. Of each
 /// caller one a second, so that nobody fills the log.
 pub(super) async fn refusals(State(app): State<Api>, request: Request, next: Next) -> Response {
-    let what = request.uri().path().rsplit('/').next().unwrap_or_default().to_owned();
+    let what = asked_for(request.uri().path()).to_owned();
     let caller = request.extensions().get::<Caller>().cloned();
-    let is_read = request.method() != Method::POST || matches!(&*what, "check" | "plan");
+    let may_change = matches!(*request.method(), Method::POST | Method::DELETE);
+    let is_read = !may_change || matches!(&*what, "check" | "plan");
     let response = next.run(request).await;
     let is_no_change =
         is_read || matches!(response.status(), StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED);

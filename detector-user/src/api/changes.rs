@@ -1,25 +1,24 @@
-//! What changes something: one change of a kind at a time, logged, and brought to its end also when who asked has gone.
+//! What changes the policy, and incident rules beside it.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use axum::{
     extract::{Request, State},
-    http::StatusCode,
-    response::{IntoResponse, Response},
+    response::Response,
 };
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use utoipa::ToSchema;
 
 use super::{
     Api,
     admission::Operator,
-    audit::{Asked, Audited, Version, audit, record_refusal},
+    audit::record_refusal,
     blocking,
-    caller::Caller,
+    change::{Wanted, change, checked_reason, is_within, unprocessable},
     input,
     limits::{INCIDENT_BYTES_MAX, POLICY_BYTES_MAX},
     reads::POLICY_NAME,
-    refusal::{Json, Refusal},
+    refusal::Refusal,
 };
 use crate::{
     change::{
@@ -27,10 +26,8 @@ use crate::{
         incidents::{self, TARGETS_MAX, targets_text},
     },
     commands::{Failure, PolicyFile, SourceFiles, apply, confirm as trial, incident, rollback},
-    daemon::{Running, turns::Kind},
     guard::Guard,
     history::Origin,
-    kernel::{maps::Maps, read},
     policy::{
         REASON_CHARS_MAX,
         incident::{self as rules, IncidentAction},
@@ -105,10 +102,6 @@ pub(super) async fn apply(
         apply::answer(maps, &running.pins, &running.history, &change)
     })
     .await
-}
-
-fn unprocessable(message: &str) -> Refusal {
-    Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, message)
 }
 
 /// Keep the policy that is on trial.
@@ -329,80 +322,10 @@ pub(super) async fn undo(
     .await
 }
 
-/// A reason as the history has it, by the bounds of the option of commands.
-fn checked_reason(reason: Option<&str>) -> Result<Option<String>, Refusal> {
-    let reason = reason.map(rules::reason).transpose();
-    reason.map_err(|wrong| unprocessable(&format!("`reason`: {wrong}")))
-}
-
 /// Refuses a time that no option takes.
 fn check_confirm(confirm_s: Option<u64>) -> Result<(), Refusal> {
     if confirm_s.is_none_or(|seconds| is_within(seconds, CONFIRM_TIME_MAX)) {
         return Ok(());
     }
     Err(unprocessable(&format!("`confirm_s` is from 1 to {}", CONFIRM_TIME_MAX.as_secs())))
-}
-
-const fn is_within(seconds: u64, max: Duration) -> bool {
-    1 <= seconds && seconds <= max.as_secs()
-}
-
-/// A change as the log names it.
-struct Wanted {
-    what: &'static str,
-    target: String,
-    reason: Option<String>,
-}
-
-/// Makes a change when it is its turn, and logs it with the policies before and after; what others change meanwhile stands
-/// between the two.
-async fn change<T: Serialize + Send + 'static>(
-    app: Api,
-    Operator { caller, begun }: Operator,
-    Wanted { what, target, reason }: Wanted,
-    work: impl FnOnce(&Running, &mut Maps, &Caller) -> Result<T, Failure> + Send + 'static,
-) -> Result<Response, Refusal> {
-    // A task of its own: who asks may go away, what was begun and the log of it may not.
-    begun.set();
-    let changed = tokio::spawn(async move {
-        // Whoever is on the way out waits for nobody's look at the traffic.
-        let kind = match (what, target.is_empty()) {
-            ("confirm", _) | ("rollback", true) => Kind::EndTrial,
-            ("undo", _) => Kind::Undo,
-            _ => Kind::Ordinary,
-        };
-        let _turn = app.running.changes.take(kind).await;
-        let running = app.running.clone();
-        let done = blocking(move || {
-            let mut maps = running.maps_to_change();
-            let before = maps.as_ref().ok().and_then(version);
-            let done = maps.as_mut().map_err(|failure| Failure::unavailable(&failure.message));
-            let done = done.and_then(|maps| work(&running, maps, &caller));
-            let after = maps.as_ref().ok().and_then(version);
-            let error = done.as_ref().err().map(|failure| failure.message.clone());
-            audit(&Asked { caller, what: what.to_owned(), target, reason, before, after, error });
-            done
-        });
-        let done = done.await;
-        app.running.changed.notify_one();
-        done
-    });
-    let done = changed
-        .await
-        .unwrap_or_else(|error| Err(Failure::failed(format_args!("the change was ended: {error}"))));
-    let mut response = match done {
-        Ok(answer) => Json(answer).into_response(),
-        Err(failure) => Refusal::from(failure).into_response(),
-    };
-    response.extensions_mut().insert(Audited);
-    Ok(response)
-}
-
-/// Which policy is active. One that cannot be read is no reason to refuse the next.
-fn version(maps: &Maps) -> Option<Version> {
-    let version = read::consistently(maps, |active| -> Result<_, read::ReadError> {
-        let file = active.manifest()?.unwrap_or_default().file;
-        Ok(Version { epoch: active.policy_epoch(), file })
-    });
-    version.inspect_err(|error| tracing::warn!("the log of changes lacks a policy: {error}")).ok()
 }

@@ -45,18 +45,19 @@ pub fn document() -> OpenApi {
 }
 
 fn operations(item: &mut PathItem) -> impl Iterator<Item = (bool, &mut Operation)> {
+    let changes = [item.post.as_mut(), item.delete.as_mut()].into_iter().flatten();
     let get = item.get.as_mut().map(|operation| (false, operation));
-    get.into_iter().chain(item.post.as_mut().map(|operation| (true, operation)))
+    get.into_iter().chain(changes.map(|operation| (true, operation)))
 }
 
 /// Adds what may be answered instead, by what the endpoint takes.
-fn refusals((is_post, operation): (bool, &mut Operation)) {
+fn refusals((may_change, operation): (bool, &mut Operation)) {
     let has_body = operation.request_body.is_some();
     let has_input = has_body || operation.parameters.is_some();
     if let Some(RefOr::T(body)) = &mut operation.request_body {
         body.required = Some(Required::True);
     }
-    let is_change = is_post && !matches!(operation.operation_id.as_deref(), Some("check" | "planned"));
+    let is_change = may_change && !matches!(operation.operation_id.as_deref(), Some("check" | "planned"));
     let refusals = [
         (has_input, "400", "What was sent cannot be read."),
         (true, "401", "A token is needed, or is not known."),

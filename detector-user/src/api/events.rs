@@ -3,10 +3,9 @@
 use std::pin::Pin;
 
 use axum::{
-    body::{Body, Bytes},
     extract::{Query, State},
-    http::{StatusCode, header},
-    response::{IntoResponse as _, Response},
+    http::StatusCode,
+    response::Response,
 };
 use clap::ValueEnum;
 use serde::Deserialize;
@@ -16,11 +15,10 @@ use tokio_stream::{
 };
 
 use super::{
-    Api, App,
+    Api,
     caller::Caller,
+    follow::{Follower, lines},
     input::Input,
-    limits::{FOLLOWERS_MAX, FOLLOWERS_OF_ONE_MAX},
-    permits::Permit,
     refusal::Refusal,
 };
 use crate::daemon::feed::{Entry, Event, EventKind, Feed};
@@ -78,26 +76,6 @@ fn entries(feed: &Feed, kinds: &[EventKind]) -> Entries {
     Box::pin(others)
 }
 
-/// Admits a follower: what it holds until it goes away, and whether it still may follow.
-pub(super) fn admit(
-    app: &App,
-    caller: Caller,
-) -> Result<([Permit; 2], impl Fn() -> bool + Send + 'static), Refusal> {
-    let full = |message| Refusal::new(StatusCode::SERVICE_UNAVAILABLE, message);
-    let of_one = app.followers_of_each.try_take(&caller.who).ok_or_else(|| {
-        full(format!("{FOLLOWERS_OF_ONE_MAX} followers of yours follow already: end one of them first"))
-    })?;
-    let of_all = app.followers.try_take();
-    let of_all =
-        of_all.ok_or_else(|| full(format!("{FOLLOWERS_MAX} follow already: end one of them first")))?;
-    let tokens = app.tokens.clone();
-    let is_admitted = move || match (&caller.token, &tokens) {
-        (Some(token), Some(tokens)) => tokens.has(token),
-        _ => true,
-    };
-    Ok(([of_one, of_all], is_admitted))
-}
-
 /// Follow what happens: an object a line, until the daemon ends. A follower that is too slow is told how many it missed.
 #[utoipa::path(
     get,
@@ -111,23 +89,10 @@ pub(super) async fn events(
     Input(Query(wanted)): Input<Query<Wanted>>,
 ) -> Result<Response, Refusal> {
     let kinds = wanted.kinds()?;
-    let (permits, is_admitted) = admit(&app, caller)?;
-    let lines = entries(&app.running.feed, &kinds)
-        .map(|entry| {
-            entry.unwrap_or_else(|BroadcastStreamRecvError::Lagged(events)| {
-                Entry::now(Event::Missed { events })
-            })
-        })
-        .take_while(move |_| is_admitted())
-        .filter(move |entry| is_wanted(entry, &kinds, wanted.service.as_deref()))
-        .map(move |entry| {
-            // Free again when the stream ends.
-            let _ = &permits;
-            serde_json::to_vec(&entry).map(|mut line| {
-                line.push(b'\n');
-                Bytes::from(line)
-            })
-        });
-    let headers = [(header::CONTENT_TYPE, "application/x-ndjson"), (header::CACHE_CONTROL, "no-store")];
-    Ok((headers, Body::from_stream(lines)).into_response())
+    let follower = Follower::admit(&app, caller)?;
+    Ok(follower.follow(entries(&app.running.feed, &kinds), move |entry| {
+        let entry = entry
+            .unwrap_or_else(|BroadcastStreamRecvError::Lagged(events)| Entry::now(Event::Missed { events }));
+        is_wanted(&entry, &kinds, wanted.service.as_deref()).then(|| lines([&entry]))
+    }))
 }

@@ -1,12 +1,10 @@
 //! Fleets: what is known of them, and who belongs to them as it changes.
 
-use std::pin::Pin;
+use std::{pin::Pin, sync::Arc};
 
 use axum::{
-    body::{Body, Bytes},
     extract::{Path, Query, State},
-    http::header,
-    response::{IntoResponse as _, Response},
+    response::Response,
 };
 use serde::{Deserialize, Serialize};
 use tokio_stream::{
@@ -17,18 +15,19 @@ use tokio_stream::{
 use super::{
     Api,
     caller::Caller,
-    events::admit,
+    follow::{Follower, lines},
     input::Input,
     reads::{Answer, beside},
     refusal::Refusal,
 };
 use crate::{
     commands::fleets::{One, one},
+    daemon::fleets::Changes,
     fleets::{Told, membership::Membership},
 };
 
-/// Lines, as many as come at once.
-type Lines = Pin<Box<dyn Stream<Item = serde_json::Result<Bytes>> + Send>>;
+/// Changes of who belongs to fleets, as many as come at once.
+type Sets = Pin<Box<dyn Stream<Item = Result<Changes, BroadcastStreamRecvError>> + Send>>;
 
 /// Lines that are sent at once.
 const LINES_AT_ONCE: usize = 1000;
@@ -83,38 +82,21 @@ pub(super) async fn members(
     caller: Caller,
     Input(Query(wanted)): Input<Query<Wanted>>,
 ) -> Result<Response, Refusal> {
-    let (permits, is_admitted) = admit(&app, caller)?;
+    let follower = Follower::admit(&app, caller)?;
     let (all, changes) = app.running.fleets.follow();
     let Wanted { service, once } = wanted;
     let is_wanted = move |one: &&Membership| service.as_ref().is_none_or(|service| one.service == *service);
-    let all: Vec<_> = all.iter().filter(&is_wanted).collect();
-    let first: Vec<_> = all.chunks(LINES_AT_ONCE).map(|some| lines(some.iter().copied())).collect();
+    let first: Vec<_> = all.chunks(LINES_AT_ONCE).map(|some| Ok(Arc::new(some.to_vec()))).collect();
     let mut has_missed = false;
     let later = BroadcastStream::new(changes).take_while(move |changes| {
         // The line that tells of it is the last one.
-        let is_over = std::mem::replace(&mut has_missed, changes.is_err());
-        !is_over && is_admitted()
+        !std::mem::replace(&mut has_missed, changes.is_err())
     });
-    let later = later.map(move |changes| match changes {
-        Ok(changes) => lines(changes.iter().filter(&is_wanted)),
-        Err(BroadcastStreamRecvError::Lagged(sets)) => lines([&Missed { change: "missed", sets }]),
-    });
-    let later: Lines = if once { Box::pin(tokio_stream::empty()) } else { Box::pin(later) };
-    let stream = tokio_stream::iter(first).chain(later).map(move |lines| {
-        // Free again when the stream ends.
-        let _ = &permits;
-        lines
-    });
-    let headers = [(header::CONTENT_TYPE, "application/x-ndjson"), (header::CACHE_CONTROL, "no-store")];
-    Ok((headers, Body::from_stream(stream)).into_response())
-}
-
-/// An object a line.
-fn lines<'a, T: Serialize + 'a>(objects: impl IntoIterator<Item = &'a T>) -> serde_json::Result<Bytes> {
-    let mut lines = Vec::new();
-    for object in objects {
-        serde_json::to_writer(&mut lines, object)?;
-        lines.push(b'\n');
-    }
-    Ok(Bytes::from(lines))
+    let later: Sets = if once { Box::pin(tokio_stream::empty()) } else { Box::pin(later) };
+    Ok(follower.follow(tokio_stream::iter(first).chain(later), move |changes| {
+        Some(match changes {
+            Ok(changes) => lines(changes.iter().filter(&is_wanted)),
+            Err(BroadcastStreamRecvError::Lagged(sets)) => lines([&Missed { change: "missed", sets }]),
+        })
+    }))
 }

@@ -10,6 +10,9 @@ pub const POLICY_BYTES_MAX: usize = crate::policy::SOURCE_FILES_BYTES_MAX;
 /// Bytes of a request with the targets of an incident rule: 100,000 prefixes of IPv6, and what stands between them.
 pub const INCIDENT_BYTES_MAX: usize = 8 << 20;
 
+/// Bytes of a request with hints: as many, likewise.
+pub const HINTS_BYTES_MAX: usize = INCIDENT_BYTES_MAX;
+
 /// Bytes of any other request.
 pub const BODY_BYTES_MAX: usize = 64 << 10;
 
@@ -59,7 +62,7 @@ pub const CHECKS_MAX: usize = 2;
 /// Of one caller, so that nobody can keep the others waiting.
 pub const CHECKS_OF_ONE_MAX: usize = 1;
 
-/// Bodies of each kind of large change (apply, incidents) that are received and read at a time; more of them wait.
+/// Bodies of each kind of large change (apply, incidents, hints) that are received and read at a time; more of them wait.
 pub const UPLOADS_MAX: usize = 1;
 
 /// Refused changes that are written down at a time.
@@ -70,7 +73,7 @@ pub const AUDITS_MAX: usize = 1;
 const THREADS_OF_OTHERS: usize = 6;
 
 const _: () = assert!(
-    READERS_MAX + CHECKS_MAX + 2 * UPLOADS_MAX + AUDITS_MAX + Kind::COUNT + THREADS_OF_OTHERS
+    READERS_MAX + CHECKS_MAX + 3 * UPLOADS_MAX + AUDITS_MAX + Kind::COUNT + THREADS_OF_OTHERS
         <= BLOCKING_THREADS_MAX,
     "what nobody may keep from its work finds a thread"
 );

@@ -1,16 +1,20 @@
 //! The API: what the commands do, over a unix socket, and over TLS where that is asked for.
 //!
-//! A connection is admitted by `serve`, which knows the other end; `admission` says what it may do; `reads`, `changes` and
-//! `events` answer with what the commands answer. An endpoint is a function with `#[utoipa::path]` and its name in
+//! A connection is admitted by `serve`, which knows the other end; `admission` says what it may do; `reads`, `changes`,
+//! `fleet_orders` and `events` answer with what the commands answer, and `hints` takes what an application says. An endpoint is a function with `#[utoipa::path]` and its name in
 //! `endpoints`: the document, its role and its bounds follow from that.
 
 mod admission;
 mod audit;
 pub(crate) mod caller;
+mod change;
 mod changes;
 mod document;
 mod events;
+mod fleet_orders;
 mod fleets;
+mod follow;
+mod hints;
 mod input;
 pub mod limits;
 mod permits;
@@ -61,6 +65,7 @@ struct App {
     checks_of_each: PermitsOfEach,
     applies: Permits,
     incidents: Permits,
+    hints: Permits,
     audits: Permits,
     body_time_max: Duration,
     request_time_max: Duration,
@@ -100,6 +105,7 @@ impl App {
             checks_of_each: PermitsOfEach::new(CHECKS_OF_ONE_MAX),
             applies: Permits::new(UPLOADS_MAX),
             incidents: Permits::new(UPLOADS_MAX),
+            hints: Permits::new(UPLOADS_MAX),
             audits: Permits::new(AUDITS_MAX),
             body_time_max: head_time_max * BODY_TIME_HEADS,
             request_time_max: head_time_max * REQUEST_TIME_HEADS,
@@ -123,6 +129,12 @@ fn endpoints() -> OpenApiRouter<Api> {
         .routes(routes!(fleets::fleets))
         .routes(routes!(fleets::fleet))
         .routes(routes!(fleets::members))
+        .routes(routes!(fleet_orders::fleet_orders, fleet_orders::order_fleets))
+        .routes(routes!(fleet_orders::undo_fleets))
+        .routes(routes!(fleet_orders::stop_fleets))
+        .routes(routes!(fleet_orders::resume_fleets))
+        .routes(routes!(hints::hints, hints::add_hints))
+        .routes(routes!(hints::take_back_hint))
         .routes(routes!(records::versions))
         .routes(routes!(records::difference))
         .routes(routes!(records::audit_log))

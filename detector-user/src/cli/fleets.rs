@@ -19,6 +19,7 @@ Examples:
   detector fleets 3
   detector throttle fleet:3 --for 1h --reason 'INC-4711: copies our catalogue'
   detector allow fleet:3 --for 24h --reason 'INC-4711: a partner'
+  detector undo fleet:3
   detector fleets --stop --reason 'INC-4712: customers call'
   detector fleets --json | jq -r '.fleets[] | select(.state == \"active\") | .members[]'";
 

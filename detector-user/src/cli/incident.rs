@@ -7,7 +7,7 @@ use crate::{
     change::INCIDENT_TIME_MAX,
     policy::{
         incident::reason,
-        target::{Target, target},
+        target::{Target, Undone, target, undone},
     },
 };
 use clap::Args;
@@ -47,17 +47,19 @@ Example:
   detector allow 198.51.100.7 --for 2h --reason 'INC-4711: partner is hit by our limit'";
 
 pub(super) const UNDO_NOTES: &str = "\
-`detector rules` lists the numbers.
+`detector rules` lists the numbers. What is ordered about a fleet by `throttle` or `allow` is undone by fleet:ID: the daemon
+decides by itself again, as the policy says.
 Without --force it is refused if the rest would lock out your SSH peer, the gateway or a resolver, or newly drop too much
 of the traffic. Exit codes: 0 done, 2 there is no such rule, or refused, 1 nothing is loaded or the kernel refuses.
 
 Example:
-  detector undo 3";
+  detector undo 3
+  detector undo fleet:7";
 
 /// `block`, `allow`, and what `throttle` has in common with them.
 #[derive(Debug, Args)]
 pub struct IncidentArgs {
-    /// Addresses or prefixes; or ja4:PATTERN, syn:PATTERN, or ja4:PATTERN+syn:PATTERN of clients that match both.
+    /// Addresses or prefixes; or ja4:PATTERN, syn:PATTERN, or ja4:PATTERN+syn:PATTERN of clients that match both; or fleet:ID.
     #[arg(value_name = "TARGET", required_unless_present = "targets_file", value_parser = target)]
     pub targets: Vec<Target>,
     /// A file with more of them, one a line, `#` before comments.
@@ -110,9 +112,9 @@ pub struct ThrottleArgs {
 /// `undo`.
 #[derive(Debug, Args)]
 pub struct UndoArgs {
-    /// Numbers of incident rules.
-    #[arg(value_name = "ID", required = true)]
-    pub ids: Vec<u64>,
+    /// Numbers of incident rules; or fleet:ID for what is ordered about a fleet.
+    #[arg(value_name = "ID", required = true, value_parser = undone)]
+    pub ids: Vec<Undone>,
     /// Why, for the history.
     #[arg(long, value_name = "TEXT", value_parser = reason)]
     pub reason: Option<String>,

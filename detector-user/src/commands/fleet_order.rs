@@ -1,39 +1,24 @@
-//! What an operator orders about fleets: `throttle fleet:ID`, `allow fleet:ID`, and the switch of all actions. The daemon carries orders out;
-//! the switch works without one.
+//! What an operator orders about fleets: `throttle fleet:ID`, `allow fleet:ID`, `undo fleet:ID`, and the switch of all actions.
 
-use std::{
-    path::Path,
-    time::{Duration, Instant},
-};
+use std::{path::Path, time::Instant};
 
-use detector_fleets::fleet::FleetId;
-use serde::Serialize;
-
-use super::{EXIT_DONE, Failure, fleets, print_json, print_line, time, warn};
+use super::{EXIT_DONE, Failure, print_json, print_line, time, warn};
 use crate::{
-    actions::order::{Order, Stop, Wanted},
-    cli::{FleetsArgs, IncidentArgs},
+    actions::order::Wanted,
+    change::{
+        fleets::{self as changes, Answer, Asked, CARRIED_OUT_WITHIN, Request},
+        incidents::Record,
+    },
+    cli::{FleetsArgs, IncidentArgs, UndoArgs, WriteArgs},
     clock,
-    fleets::{Store, Told, told, told::ActionTold},
-    history::{Author, Entry, History, Origin},
-    kernel::{self, mapped::Access, maps::Maps, probe::probe},
+    fleets::{Store, Told, told},
+    history::{Author, History, Origin},
+    kernel::{mapped::Access, maps::Maps, probe::probe},
     policy::incident::IncidentAction,
 };
 
-/// How long a command waits for the daemon, which looks for orders every second.
-const CARRIED_OUT_WITHIN: Duration = Duration::from_secs(10);
-
 /// Time between two looks whether it was done.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
-
-/// The answer.
-#[derive(Debug, Serialize)]
-struct Answer {
-    /// Numbers of the orders.
-    orders: Vec<u64>,
-    /// What is done about these fleets now.
-    actions: Vec<ActionTold>,
-}
+const LOOK_EVERY: std::time::Duration = std::time::Duration::from_millis(100);
 
 /// Orders something about fleets. `action`: of the command; `None` of a throttle without a rate.
 ///
@@ -53,89 +38,83 @@ pub(super) fn order(
         return Err(Failure::invalid("a fleet has its service: leave --service out"));
     }
     probe()?;
-    let (pins, history) = (args.change.write.pins(), args.change.write.history());
-    let maps = Maps::pinned(&pins.loaded()?, Access::Read)?;
+    let write = &args.change.write;
+    let (pins, history) = (write.pins(), write.history());
+    pins.loaded()?;
     if !pins.is_daemon_alive() {
         return Err(Failure::failed(
             "no daemon runs, which is who throttles fleets: start `detector run`, or `throttle` a source or fingerprint",
         ));
     }
-    let told = told_last(&args.change.write.read.pins, &history)?;
-    for id in ids {
-        fleets::one(&told, &history, &id.to_string())?;
-    }
-    let author = Author::current();
-    let now_s = clock::unix_s();
-    let mut orders = Vec::new();
-    for &id in ids {
-        let order = Order {
-            id: 0,
-            fleet: FleetId(id),
-            wanted,
-            force: args.change.force,
-            by: author.name.clone(),
-            reason: args.reason.clone(),
-            at_s: now_s,
-            until_s: now_s.saturating_add(lasts.as_secs()),
-        };
-        orders.push(history.order_fleet(&order)?);
-        let (target, action) =
-            (format!("fleet:{id}"), if wanted.is_throttle() { "throttle" } else { "allow" });
-        let entry = Entry::new(now_s, &author, Origin::Command, action, &target);
-        if let Err(error) = history.record(&Entry { reason: Some(&args.reason), ..entry }) {
-            warn(&format!("ordered, but not recorded: {error}"));
+    let (force, reason) = (args.change.force, args.reason.clone());
+    let request = Request { fleets: ids.to_vec(), wanted, force, time: lasts, reason };
+    let record = Record { history: &history, author: &Author::current(), origin: Origin::Command };
+    let asked = changes::order(&record, &told_last(write, &history)?, &request)?;
+    let until_s = clock::unix_s() + lasts.as_secs();
+    let answer = carried_out(asked, write, &history)?;
+    tell(&answer, write, || {
+        for id in ids {
+            let done = if wanted.is_throttle() { "throttled" } else { "left alone" };
+            print_line(&format!(
+                "fleet {id} is {done} until {}; take it back with `detector undo fleet:{id}`",
+                time(until_s)
+            ));
         }
+    })
+}
+
+/// Takes back what is ordered about fleets.
+///
+/// # Errors
+///
+/// Nothing is ordered about one of them, or it cannot be written.
+pub(super) fn undo(args: &UndoArgs, ids: &[u64]) -> Result<u8, Failure> {
+    let write = &args.change.write;
+    let (pins, history) = (write.pins(), write.history());
+    let record = Record { history: &history, author: &Author::current(), origin: Origin::Command };
+    let asked = changes::undo(&record, ids, args.reason.as_deref())?;
+    if !pins.is_daemon_alive() {
+        warn("no daemon runs: what is in force about them stays until its end, or until one is started");
+        return tell(&asked.answer(&Told::default())?, write, || ());
     }
-    let told = || told_last(&args.change.write.read.pins, &history);
-    let (is_done, told) = wait_for(&maps, ids, wanted.is_throttle(), told)?;
-    let is_asked = |action: &&ActionTold| ids.iter().any(|id| id.to_string() == action.fleet);
-    let actions: Vec<_> = told.actions.iter().filter(is_asked).cloned().collect();
-    if !is_done {
-        let why: Vec<_> =
-            actions.iter().map(|action| format!("fleet {}: {}", action.fleet, action.says)).collect();
-        return Err(Failure::invalid(format_args!(
-            "the order stands until it ends and nothing is done by it now: {}; `detector fleets ID` shows what every guard says",
-            if why.is_empty() { "the daemon has not answered yet".to_owned() } else { why.join("; ") }
-        )));
-    }
-    if args.change.write.read.json {
-        print_json(&Answer { orders, actions })?;
+    let answer = carried_out(asked, write, &history)?;
+    tell(&answer, write, || {
+        for action in &answer.actions {
+            print_line(&format!("fleet {}: {}: {}", action.fleet, action.word(), action.says));
+        }
+    })
+}
+
+fn tell(answer: &Answer, write: &WriteArgs, text: impl FnOnce()) -> Result<u8, Failure> {
+    if write.read.json {
+        print_json(answer)?;
         return Ok(EXIT_DONE);
     }
-    for id in ids {
-        let undo = if wanted.is_throttle() {
-            format!("; take it back with `detector allow fleet:{id} --for 1h --reason TEXT`")
-        } else {
-            String::new()
-        };
-        let done = if wanted.is_throttle() { "throttled" } else { "left alone" };
-        print_line(&format!("fleet {id} is {done} until {}{undo}", time(now_s + lasts.as_secs())));
-    }
+    tell_unrecorded(answer.unrecorded.as_deref());
+    text();
     Ok(EXIT_DONE)
 }
 
-/// Waits until the kernel acts on all of these fleets, or on none, and the daemon says so; whether it came to that, and what is said.
-fn wait_for(
-    maps: &Maps,
-    ids: &[u64],
-    acts: bool,
-    told: impl Fn() -> Result<Told, Failure>,
-) -> Result<(bool, Told), Failure> {
+fn tell_unrecorded(why: Option<&str>) {
+    if let Some(why) = why {
+        warn(&format!("done, but not recorded: {why}"));
+    }
+}
+
+/// Waits for the daemon, which tells by a file what it decided.
+fn carried_out(asked: Asked, write: &WriteArgs, history: &History) -> Result<Answer, Failure> {
     let began = Instant::now();
     loop {
-        let standing = kernel::fleets::standing(maps);
-        let is_acting = |id: &u64| standing.iter().any(|one| one.fleet.id == *id && one.acts);
-        let told = told()?;
-        let is_told = |id: &u64| told.action(&id.to_string()).is_some_and(|action| action.throttle.is_some());
-        let is_done = ids.iter().all(|id| is_acting(id) == acts && is_told(id) == acts);
-        if is_done || began.elapsed() >= CARRIED_OUT_WITHIN {
-            return Ok((is_done, told));
+        let told = told_last(write, history)?;
+        if asked.is_heard(&told) || began.elapsed() >= CARRIED_OUT_WITHIN {
+            return asked.answer(&told);
         }
         std::thread::sleep(LOOK_EVERY);
     }
 }
 
-fn told_last(pins: &Path, history: &History) -> Result<Told, Failure> {
+fn told_last(write: &WriteArgs, history: &History) -> Result<Told, Failure> {
+    let pins: &Path = &write.read.pins;
     Ok(told::read(&Store::directory(history.directory(), pins))?.unwrap_or_default())
 }
 
@@ -146,36 +125,28 @@ fn told_last(pins: &Path, history: &History) -> Result<Told, Failure> {
 /// It cannot be kept, or the kernel refuses. Actions end all the same, if that can be.
 pub(super) fn switch(args: &FleetsArgs) -> Result<u8, Failure> {
     let (pins, history) = (args.write.pins(), args.write.history());
-    let (author, now_s) = (Author::current(), clock::unix_s());
-    let reason = args.reason.clone().unwrap_or_default();
-    let stop = args.stop.then(|| Stop { by: author.name.clone(), reason: reason.clone(), at_s: now_s });
-    // First what the daemon reads: it takes up nothing again that ends below.
-    let kept = history.stop_fleets(stop.as_ref());
-    if args.stop && pins.is_loaded() {
-        probe()?;
-        let mut maps = Maps::pinned(&pins.loaded()?, Access::Write)?;
-        let _lock = pins.lock_policy()?;
-        kernel::fleets::end_all(&mut maps).map_err(Failure::failed)?;
+    let record = Record { history: &history, author: &Author::current(), origin: Origin::Command };
+    let reason = args.reason.as_deref();
+    let switched = if args.stop {
+        changes::stop(&record, reason.unwrap_or_default(), || {
+            if !pins.is_loaded() {
+                return Ok(());
+            }
+            probe()?;
+            changes::end_all(&pins, &mut Maps::pinned(&pins.loaded()?, Access::Write)?)
+        })?
+    } else {
+        changes::resume(&record, reason)?
+    };
+    if args.write.read.json {
+        print_json(&switched)?;
+        return Ok(EXIT_DONE);
     }
-    if let Err(error) = kept {
-        return Err(Failure::failed(format_args!(
-            "the switch cannot be kept: {error}; what was acted on has ended if it was to end, and a daemon may begin again until the history can be written"
-        )));
-    }
-    let action = if args.stop { "stop" } else { "resume" };
-    let entry = Entry::new(now_s, &author, Origin::Command, action, "fleets");
-    if let Err(error) = history.record(&Entry { reason: (!reason.is_empty()).then_some(&*reason), ..entry }) {
-        warn(&format!("done, but not recorded: {error}"));
-    }
-    let text = if args.stop {
+    tell_unrecorded(switched.unrecorded.as_deref());
+    print_line(if switched.stopped {
         "no fleet is acted on; `detector fleets --resume` lets the daemon act again"
     } else {
         "the daemon acts on fleets again, as the policy says"
-    };
-    if args.write.read.json {
-        print_json(&serde_json::json!({ "stopped": args.stop }))?;
-    } else {
-        print_line(text);
-    }
+    });
     Ok(EXIT_DONE)
 }

@@ -1,6 +1,6 @@
 //! `detector throttle`, `block`, `allow` and `undo`: a responder's rules, at once, with or without a daemon.
 
-use std::path::Path;
+use std::{collections::BTreeSet, path::Path};
 
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -22,7 +22,7 @@ use crate::{
             IncidentAction, throttle_of_bytes, throttle_of_connections, throttle_of_handshakes,
             throttle_of_packets,
         },
-        target::{self, Whom},
+        target::{self, Undone, Whom},
     },
 };
 
@@ -135,13 +135,25 @@ fn on_whom(args: &IncidentArgs, action: IncidentAction) -> Result<u8, Failure> {
 
 /// Takes rules back.
 pub fn undo(args: &UndoArgs) -> Result<u8, Failure> {
+    let rule = |id: &Undone| if let Undone::Rule(id) = id { Some(*id) } else { None };
+    let fleet = |id: &Undone| if let Undone::Fleet(id) = id { Some(*id) } else { None };
+    let ids: Vec<u64> = args.ids.iter().filter_map(rule).collect();
+    let fleets: BTreeSet<u64> = args.ids.iter().filter_map(fleet).collect();
+    if !fleets.is_empty() {
+        if !ids.is_empty() {
+            return Err(Failure::invalid(
+                "both incident rules and fleets: expected one kind; give a command for each",
+            ));
+        }
+        return fleet_order::undo(args, &fleets.into_iter().collect::<Vec<_>>());
+    }
     probe()?;
     let pins = args.change.write.pins();
     let mut maps = Maps::pinned(&pins.loaded()?, Access::Write)?;
     let record =
         Record { history: &args.change.write.history(), author: &Author::current(), origin: Origin::Command };
     let guard = (!args.change.force).then(|| Guard::of(&args.change.guard));
-    let answer = remove(&mut maps, &pins, &record, &args.ids, args.reason.as_deref(), guard.as_ref())?;
+    let answer = remove(&mut maps, &pins, &record, &ids, args.reason.as_deref(), guard.as_ref())?;
     if args.change.write.read.json {
         print_json(&answer)?;
     } else {

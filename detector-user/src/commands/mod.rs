@@ -217,7 +217,10 @@ impl From<StoreError> for Failure {
 impl From<HistoryError> for Failure {
     fn from(error: HistoryError) -> Self {
         match error {
-            HistoryError::NoVersion { .. } => Self::invalid(error),
+            HistoryError::NoVersion { .. }
+            | HistoryError::NoOrder { .. }
+            | HistoryError::NoHint { .. }
+            | HistoryError::Full { .. } => Self::invalid(error),
             _ => Self::failed(error),
         }
     }

@@ -118,7 +118,7 @@ impl Running {
 const LOOK: Duration = Duration::from_secs(1);
 
 /// Threads for work that takes longer than a moment: reading tables, compiling policies.
-pub(crate) const BLOCKING_THREADS_MAX: usize = 18;
+pub(crate) const BLOCKING_THREADS_MAX: usize = 20;
 
 /// How long the end waits for work that changes nothing.
 const END_TIME_MAX: Duration = Duration::from_secs(2);

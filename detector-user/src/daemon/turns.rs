@@ -10,13 +10,15 @@ pub(crate) enum Kind {
     EndTrial,
     /// Takes incident rules back.
     Undo,
+    /// Says something of fleets, which the daemon hears: waits for no look at the traffic either.
+    Fleets,
     /// Anything else, which may look at the traffic for seconds.
     Ordinary,
 }
 
 impl Kind {
     /// How many there are, and so how many changes are made at a time.
-    pub(crate) const COUNT: usize = 3;
+    pub(crate) const COUNT: usize = 4;
 }
 
 /// The turns of those who change the policy.

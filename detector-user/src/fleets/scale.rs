@@ -47,6 +47,16 @@ impl Scale {
         u64::try_from(product.div_ceil(u128::from(MINUTE_MS))).unwrap_or(u64::MAX)
     }
 
+    /// The first whole second outside, since the Unix epoch, at which a time of detection is over.
+    pub fn end_unix_s(self, inner_s: u64) -> u64 {
+        self.unix_ms(inner_s).div_ceil(1000)
+    }
+
+    /// How long a time of detection is outside, s.
+    pub fn outer_s(self, inner_s: u64) -> u64 {
+        scaled(inner_s, self.epoch_ms, MINUTE_MS)
+    }
+
     /// How long a time of detection is outside, ns; at least one.
     pub fn outer_ns(self, inner_ns: u64) -> u64 {
         scaled(inner_ns, self.epoch_ms, MINUTE_MS).max(1)

@@ -3,7 +3,7 @@
 use super::{
     limits::SHOWN_MEMBERS,
     report::Found,
-    told::{ActionTold, ThrottleTold},
+    told::{ActionTold, LeftOutTold, ThrottleTold},
 };
 
 /// One fleet on one screen.
@@ -50,10 +50,15 @@ pub fn action_text(action: &ActionTold) -> String {
         text += &format!("\n  to throttle it: {command}");
     }
     if let Some(throttle) = &action.throttle {
-        let ThrottleTold { members, keys, held_out_percent, packets, connections, dropped, undo, .. } =
-            throttle;
+        let ThrottleTold {
+            members, held_out, without_room, keys, packets, connections, dropped, undo, ..
+        } = throttle;
+        let without_room = match without_room {
+            0 => String::new(),
+            some => format!(", {some} found no room"),
+        };
         text += &format!(
-            "\n  {} and {} share {packets} packets, {connections} connections; {held_out_percent} % are held out\n  \
+            "\n  {} and {} share {packets} packets, {connections} connections; {held_out} are held out{without_room}\n  \
              {dropped} packets dropped",
             counted(*members as usize, "member"),
             counted(*keys as usize, "key"),
@@ -62,6 +67,17 @@ pub fn action_text(action: &ActionTold) -> String {
             text += &format!("; {:.0} % of what they would do is cut", cut * 100.0);
         }
         text += &format!("\n  to take it back: {undo}");
+    }
+    let LeftOutTold { allowed, customers, shared, waiting } = action.left_out;
+    let left_out =
+        [(allowed, "allowed"), (customers, "customers"), (shared, "shared by many"), (waiting, "waiting")];
+    let left_out: Vec<_> = left_out
+        .iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, why)| format!("{count} {why}"))
+        .collect();
+    if !left_out.is_empty() {
+        text += &format!("\n  left out of an action: {}", left_out.join(", "));
     }
     for guard in &action.guards {
         let mark = if guard.passed { "ok" } else { "no" };

@@ -43,8 +43,13 @@ pub struct ActionTold {
     pub step: String,
     /// Why.
     pub says: String,
+    /// The number of the operator's order that this follows; null: there is none. An order that is not done yet, or that a guard stops, is heard
+    /// when its number stands here.
+    pub order: Option<u64>,
     /// What every guard says.
     pub guards: Vec<GuardTold>,
+    /// Members that an action leaves out.
+    pub left_out: LeftOutTold,
     /// The command that would do what is suggested.
     pub command: Option<String>,
     /// What is in force; null: nothing.
@@ -60,6 +65,20 @@ impl ActionTold {
             (None, _) => "none",
         }
     }
+}
+
+/// How many members of a fleet an action leaves out, each for the first reason that holds for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[schema(as = FleetLeftOut)]
+pub struct LeftOutTold {
+    /// An operator lets them pass.
+    pub allowed: u64,
+    /// They are customers by hints.
+    pub customers: u64,
+    /// Many clients are behind them.
+    pub shared: u64,
+    /// They came when enough had come, and wait.
+    pub waiting: u64,
 }
 
 /// What a guard says of an action.
@@ -82,11 +101,15 @@ pub struct GuardTold {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[schema(as = FleetThrottle)]
 pub struct ThrottleTold {
-    /// Members that it is about, those that are held out among them.
+    /// Members that are charged.
     pub members: u64,
+    /// Members that are held out, to measure the effect.
+    pub held_out: u64,
+    /// Members that found no room in the kernel, or are charged as another fleet's.
+    pub without_room: u64,
     /// Pairs of fingerprints whose clients are charged at their ClientHello.
     pub keys: u64,
-    /// Members that are held out, percent.
+    /// Percent of sources that are held out.
     pub held_out_percent: u8,
     /// Packets that all share, and how many at once.
     pub packets: String,
@@ -206,4 +229,26 @@ pub fn read(directory: &Path) -> Result<Option<Told>, StoreError> {
     };
     let told = serde_json::from_slice(&bytes);
     told.map(Some).map_err(|error| StoreError::Damaged { path, found: error.to_string() })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn guard(figure: f64, bound: f64) -> GuardTold {
+        GuardTold { guard: "collateral".to_owned(), figure, bound, passed: true, says: String::new() }
+    }
+
+    proptest! {
+        /// Who compares what is told with what was told before compares equal figures.
+        #[test]
+        fn figures_are_read_as_they_were_written(figure in any::<f64>(), bound in 0.0..1.0_f64) {
+            prop_assume!(figure.is_finite());
+            let written = guard(figure, bound);
+            let json = serde_json::to_string(&written).expect("JSON");
+            prop_assert_eq!(serde_json::from_str::<GuardTold>(&json).expect("a guard"), written);
+        }
+    }
 }

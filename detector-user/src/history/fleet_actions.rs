@@ -1,39 +1,84 @@
-//! What people and the application say about fleets, and what is in force: for the daemon, which acts on it, and for the next one.
+//! What people say about fleets, and what is in force: for the daemon, which acts on it, and for the next one.
 
 use detector_fleets::fleet::FleetId;
-use rusqlite::{OptionalExtension as _, params};
+use rusqlite::{OptionalExtension as _, Transaction, params};
 
-use super::{History, HistoryError, incidents::not_json, versions::signed};
+use super::{
+    History, HistoryError,
+    incidents::not_json,
+    versions::{signed, unsigned},
+};
 use crate::actions::{
-    hints::{Hint, Hints, Label},
     limits::ORDERS_MAX,
     order::{Order, Stop, Wanted},
     standing::Standing,
 };
 
 impl History {
-    /// Takes an order about a fleet, in the place of those about it before; its number.
+    /// Takes orders about fleets, each in the place of those about it before, all of them or none; their numbers.
     ///
     /// # Errors
     ///
-    /// The database cannot be written.
-    pub fn order_fleet(&self, order: &Order) -> Result<u64, HistoryError> {
-        let wanted = serde_json::to_string(&order.wanted).map_err(not_json)?;
+    /// So many hold already that there is no room, or the database cannot be written.
+    pub fn order_fleets(&self, orders: &[Order]) -> Result<Vec<u64>, HistoryError> {
         self.write(|transaction| {
-            let sql = "DELETE FROM fleet_orders WHERE pins = ?1 AND (fleet = ?2 OR until_s <= ?3)";
-            transaction.execute(sql, params![self.pins, signed(order.fleet.0), signed(order.at_s)])?;
-            let sql = "INSERT INTO fleet_orders (pins, fleet, wanted, force, by_whom, reason, at_s, until_s) \
-                       VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
-            let (fleet, at_s, until_s) = (signed(order.fleet.0), signed(order.at_s), signed(order.until_s));
-            let values =
-                params![self.pins, fleet, wanted, order.force, order.by, order.reason, at_s, until_s];
-            transaction.execute(sql, values)?;
-            let id = transaction.last_insert_rowid();
-            let sql = "DELETE FROM fleet_orders WHERE pins = ?1 AND id NOT IN \
-                       (SELECT id FROM fleet_orders WHERE pins = ?1 ORDER BY id DESC LIMIT ?2)";
-            transaction.execute(sql, params![self.pins, ORDERS_MAX as i64])?;
-            Ok(id as u64)
+            let ids =
+                orders.iter().map(|order| self.order_fleet(transaction, order)).collect::<Result<_, _>>()?;
+            let sql = "SELECT count(*) FROM fleet_orders WHERE pins = ?1";
+            let count: i64 = transaction.query_row(sql, params![self.pins], |row| row.get(0))?;
+            if count > ORDERS_MAX as i64 {
+                let next = "take one back with `detector undo fleet:ID`, or wait for the end of one";
+                return Err(HistoryError::Full { what: "orders about fleets", most: ORDERS_MAX, next });
+            }
+            note_said(transaction, &self.pins)?;
+            Ok(ids)
         })
+    }
+
+    fn order_fleet(&self, transaction: &Transaction<'_>, order: &Order) -> Result<u64, HistoryError> {
+        let wanted = serde_json::to_string(&order.wanted).map_err(not_json)?;
+        let sql = "DELETE FROM fleet_orders WHERE pins = ?1 AND (fleet = ?2 OR until_s <= ?3)";
+        transaction.execute(sql, params![self.pins, signed(order.fleet.0), signed(order.at_s)])?;
+        let sql = "INSERT INTO fleet_orders (pins, fleet, wanted, force, by_whom, reason, at_s, until_s) \
+                   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+        let (fleet, at_s, until_s) = (signed(order.fleet.0), signed(order.at_s), signed(order.until_s));
+        let values = params![self.pins, fleet, wanted, order.force, order.by, order.reason, at_s, until_s];
+        transaction.execute(sql, values)?;
+        Ok(transaction.last_insert_rowid() as u64)
+    }
+
+    /// Takes back the orders about fleets that hold at a time, of all of these fleets or of none; their numbers.
+    ///
+    /// # Errors
+    ///
+    /// There is none about one of them, or the database cannot be written.
+    pub fn take_back_orders(&self, fleets: &[u64], now_s: u64) -> Result<Vec<u64>, HistoryError> {
+        self.write(|transaction| {
+            let sql = "DELETE FROM fleet_orders WHERE pins = ?1 AND fleet = ?2 AND until_s > ?3 RETURNING id";
+            let mut ids = Vec::with_capacity(fleets.len());
+            for &fleet in fleets {
+                let values = params![self.pins, signed(fleet), signed(now_s)];
+                let id = transaction.query_row(sql, values, |row| row.get(0)).optional()?;
+                ids.push(unsigned(id.ok_or(HistoryError::NoOrder { fleet })?));
+            }
+            note_said(transaction, &self.pins)?;
+            Ok(ids)
+        })
+    }
+
+    /// A number that is another one whenever something was said of fleets; `None`: nothing ever was.
+    ///
+    /// # Errors
+    ///
+    /// The database cannot be read.
+    pub fn fleets_said(&self) -> Result<Option<i64>, HistoryError> {
+        self.read(
+            || Ok(None),
+            |connection| {
+                let sql = "SELECT mark FROM fleet_said WHERE pins = ?1";
+                Ok(connection.query_row(sql, params![self.pins], |row| row.get(0)).optional()?)
+            },
+        )
     }
 
     /// The orders that hold at a time, seconds since the Unix epoch; by number.
@@ -72,65 +117,6 @@ impl History {
         )
     }
 
-    /// Takes a hint of the application, in the place of that about the same.
-    ///
-    /// # Errors
-    ///
-    /// The database cannot be written.
-    pub fn keep_hint(&self, hint: &Hint) -> Result<(), HistoryError> {
-        self.write(|transaction| {
-            let sql = "INSERT OR REPLACE INTO fleet_hints (pins, prefix, label, by_whom, at_s, until_s) \
-                       VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
-            let (prefix, label) = (hint.prefix.trunc().to_string(), hint.label.name());
-            let (at_s, until_s) = (signed(hint.at_s), signed(hint.until_s));
-            transaction.execute(sql, params![self.pins, prefix, label, hint.by, at_s, until_s])?;
-            let sql = "DELETE FROM fleet_hints WHERE pins = ?1 AND until_s <= ?2";
-            transaction.execute(sql, params![self.pins, at_s])?;
-            Ok(())
-        })
-    }
-
-    /// Takes a hint back; whether it was there.
-    ///
-    /// # Errors
-    ///
-    /// The database cannot be written.
-    pub fn take_back_hint(&self, prefix: ipnet::IpNet, label: Label) -> Result<bool, HistoryError> {
-        let sql = "DELETE FROM fleet_hints WHERE pins = ?1 AND prefix = ?2 AND label = ?3";
-        let values = params![self.pins, prefix.trunc().to_string(), label.name()];
-        self.write(|transaction| Ok(transaction.execute(sql, values)? > 0))
-    }
-
-    /// The hints that hold at a time, seconds since the Unix epoch. One that cannot be read is left out.
-    ///
-    /// # Errors
-    ///
-    /// The database cannot be read.
-    pub fn hints(&self, now_s: u64) -> Result<Hints, HistoryError> {
-        self.read(
-            || Ok(Hints::default()),
-            |connection| {
-                let sql = "SELECT prefix, label, by_whom, at_s, until_s FROM fleet_hints WHERE pins = ?1 AND until_s > ?2";
-                let mut statement = connection.prepare(sql)?;
-                let rows = statement.query_map(params![self.pins, signed(now_s)], |row| {
-                    let (prefix, label): (String, String) = (row.get(0)?, row.get(1)?);
-                    let number = |column| row.get::<_, i64>(column).map(|number| number as u64);
-                    let (by, at_s, until_s) = (row.get(2)?, number(3)?, number(4)?);
-                    let read = || Some((prefix.parse().ok()?, Label::from_name(&label)?));
-                    Ok(read().map(|(prefix, label)| Hint { prefix, label, by, at_s, until_s }))
-                })?;
-                let mut hints = Hints::default();
-                for row in rows {
-                    if let Some(hint) = row? {
-                        // What was taken once is within every bound, unless the bounds have changed since.
-                        let _ = hints.take(hint);
-                    }
-                }
-                Ok(hints)
-            },
-        )
-    }
-
     /// Turns the switch of all actions on fleets: on, with who did and why, or off.
     ///
     /// # Errors
@@ -143,7 +129,7 @@ impl History {
                 let sql = "INSERT INTO fleet_stop (pins, by_whom, reason, at_s) VALUES (?1, ?2, ?3, ?4)";
                 transaction.execute(sql, params![self.pins, by, reason, signed(*at_s)])?;
             }
-            Ok(())
+            note_said(transaction, &self.pins)
         })
     }
 
@@ -197,6 +183,13 @@ impl History {
     }
 }
 
+/// Notes that something was said of fleets, for who asks only for that.
+pub(super) fn note_said(transaction: &Transaction<'_>, pins: &str) -> Result<(), HistoryError> {
+    let sql = "INSERT OR REPLACE INTO fleet_said (pins, mark) VALUES (?1, random())";
+    transaction.execute(sql, params![pins])?;
+    Ok(())
+}
+
 fn not_bytes(error: postcard::Error) -> HistoryError {
     rusqlite::Error::ToSqlConversionFailure(Box::new(error)).into()
 }
@@ -222,9 +215,10 @@ mod tests {
             history.fleet_orders(0).expect("none").is_empty()
                 && history.fleets_stopped().expect("no").is_none()
         );
-        let first = history.order_fleet(&order(3, Wanted::Leave, 100, 500)).expect("taken");
-        let second = history.order_fleet(&order(3, Wanted::THROTTLE, 110, 300)).expect("taken");
-        let third = history.order_fleet(&order(4, Wanted::Leave, 120, 200)).expect("taken");
+        let take = |order| history.order_fleets(&[order]).expect("taken")[0];
+        let first = take(order(3, Wanted::Leave, 100, 500));
+        let second = take(order(3, Wanted::THROTTLE, 110, 300));
+        let third = take(order(4, Wanted::Leave, 120, 200));
         assert!(first < second && second < third);
         let told = |now_s| -> Vec<_> {
             let orders = history.fleet_orders(now_s).expect("read");
@@ -232,16 +226,6 @@ mod tests {
         };
         assert_eq!(told(199), [(second, 3, Wanted::THROTTLE, true), (third, 4, Wanted::Leave, true)]);
         assert_eq!(told(200), [(second, 3, Wanted::THROTTLE, true)]);
-
-        let prefix = "192.0.2.7/32".parse().expect("a prefix");
-        let hint = Hint { prefix, label: Label::Customer, by: "billing".to_owned(), at_s: 100, until_s: 200 };
-        history.keep_hint(&hint).expect("kept");
-        history.keep_hint(&Hint { until_s: 300, ..hint.clone() }).expect("kept");
-        let until =
-            |now_s| history.hints(now_s).expect("read").iter().map(|hint| hint.until_s).collect::<Vec<_>>();
-        assert_eq!((until(299), until(300)), (vec![300], vec![]));
-        assert!(history.take_back_hint(prefix, Label::Customer).expect("gone"));
-        assert!(!history.take_back_hint(prefix, Label::Customer).expect("gone") && until(0).is_empty());
 
         let stop = Stop { by: "ann".to_owned(), reason: "too much".to_owned(), at_s: 5 };
         history.stop_fleets(Some(&stop)).expect("stopped");
@@ -259,5 +243,46 @@ mod tests {
             other.fleet_standing().expect("read").is_empty()
                 && other.fleet_orders(0).expect("read").is_empty()
         );
+    }
+
+    #[test]
+    fn no_order_takes_the_place_of_one_about_another_fleet_that_holds() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let history = History::new(directory.path(), Path::new("/sys/fs/bpf/one"));
+        let many: Vec<_> =
+            (1..=ORDERS_MAX as u64).map(|fleet| order(fleet, Wanted::Leave, 100, 500)).collect();
+        history.order_fleets(&many).expect("taken");
+        let next = order(ORDERS_MAX as u64 + 1, Wanted::THROTTLE, 200, 500);
+        let refused = history.order_fleets(std::slice::from_ref(&next)).expect_err("it is full").to_string();
+        assert!(refused.contains("256 orders") && refused.contains("undo fleet:ID"), "{refused}");
+        assert_eq!(history.fleet_orders(100).expect("read").len(), ORDERS_MAX, "nothing has changed");
+        history.order_fleets(&[order(7, Wanted::THROTTLE, 200, 500)]).expect("in the place of its own");
+        history.take_back_orders(&[7], 200).expect("it is there");
+        history.order_fleets(std::slice::from_ref(&next)).expect("there is room");
+        let later = Order { at_s: 500, until_s: 600, ..next };
+        history.order_fleets(&[Order { fleet: FleetId(9999), ..later }]).expect("those have ended");
+        assert_eq!(history.fleet_orders(500).expect("read").len(), 1);
+    }
+
+    #[test]
+    fn orders_are_taken_back_all_or_none_and_whatever_is_said_makes_another_mark() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let history = History::new(directory.path(), Path::new("/sys/fs/bpf/one"));
+        let mut marks = vec![history.fleets_said().expect("none")];
+        assert_eq!(marks[0], None);
+        let mut mark = || marks.push(history.fleets_said().expect("read"));
+        history.order_fleets(&[3, 4].map(|fleet| order(fleet, Wanted::Leave, 100, 500))).expect("taken");
+        mark();
+        let refused = history.take_back_orders(&[3, 5], 100).expect_err("none about 5").to_string();
+        assert!(refused.contains("no order about fleet 5"), "{refused}");
+        assert!(history.take_back_orders(&[3], 500).is_err(), "it has ended");
+        assert_eq!(history.fleet_orders(100).expect("read").len(), 2);
+        history.take_back_orders(&[3, 4], 100).expect("they are there");
+        assert!(history.fleet_orders(100).expect("read").is_empty());
+        mark();
+        history.stop_fleets(None).expect("goes on");
+        mark();
+        assert!(marks.windows(2).all(|two| two[0] != two[1]), "{marks:?}");
+        assert_eq!(history.fleets_said().expect("read"), marks[3], "nothing was said");
     }
 }

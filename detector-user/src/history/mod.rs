@@ -4,7 +4,7 @@
 //! database that is moved, restored or deleted. Nothing here decides about packets: what cannot be recorded is told to
 //! the caller, who goes on.
 //!
-//! - `schema`: the tables. `versions`, `audit`, `incidents`: what is written and read. `prune`: what is forgotten.
+//! - `schema`: the tables. `versions`, `audit`, `incidents`, `fleets`, `fleet_actions`, `hints`: what is written and read. `prune`: what is forgotten.
 //! - [`standing`]: what a version is now, by what the kernel has. [`change`]: what differs between two.
 
 mod audit;
@@ -12,6 +12,7 @@ mod author;
 pub mod change;
 mod fleet_actions;
 mod fleets;
+mod hints;
 mod incidents;
 mod prune;
 mod schema;
@@ -34,6 +35,7 @@ use thiserror::Error;
 
 pub use audit::{Entry, Recorded};
 pub use author::Author;
+pub use hints::{Heard, Which};
 pub use prune::Bounds;
 pub use version::{Content, NewVersion, Origin, SourceFile, State, Version};
 
@@ -102,6 +104,30 @@ pub enum HistoryError {
         version: u64,
         /// The instance.
         pins: String,
+    },
+    /// There is no room for more of something.
+    #[error("{most} {what} are kept already: expected at most so many; {next}")]
+    Full {
+        /// Of what.
+        what: &'static str,
+        /// How many there may be.
+        most: usize,
+        /// What to do.
+        next: &'static str,
+    },
+    /// Nobody ordered anything about a fleet.
+    #[error(
+        "there is no order about fleet {fleet}, or it has ended: `detector allow fleet:{fleet} --for 1h --reason TEXT` leaves it alone"
+    )]
+    NoOrder {
+        /// The fleet.
+        fleet: u64,
+    },
+    /// There is no such hint.
+    #[error("there is no hint {id}, or it has ended: `GET /v1/hints` lists them")]
+    NoHint {
+        /// The number asked for.
+        id: u64,
     },
     /// SQLite.
     #[error(

@@ -147,6 +147,30 @@ pub(super) const MIGRATIONS: &[&str] = &[
         standing BLOB NOT NULL
     ) STRICT;
 ",
+    "
+    -- What the application says of sources, and where. Nothing wrote the table that had this name before.
+    DROP TABLE fleet_hints;
+    CREATE TABLE fleet_hints (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        pins TEXT NOT NULL,
+        prefix TEXT NOT NULL,
+        label TEXT NOT NULL,
+        -- Empty: at each.
+        service TEXT NOT NULL,
+        by_whom TEXT NOT NULL,
+        reason TEXT,
+        at_s INTEGER NOT NULL,
+        until_s INTEGER NOT NULL
+    ) STRICT;
+    CREATE UNIQUE INDEX fleet_hints_by_source ON fleet_hints (pins, prefix, label, service);
+
+    -- Another number each time that something is said of fleets, by orders, hints or the switch. It is drawn and not counted, so that a
+    -- database that was put back does not look like the one that was there.
+    CREATE TABLE fleet_said (
+        pins TEXT PRIMARY KEY NOT NULL,
+        mark INTEGER NOT NULL
+    ) STRICT;
+",
 ];
 
 /// Brings the database to the present schema.

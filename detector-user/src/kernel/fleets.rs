@@ -50,7 +50,7 @@ pub struct Throttle<'a> {
 }
 
 /// What came of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Throttled {
     /// Its slot.
     pub slot: u32,
@@ -62,8 +62,12 @@ pub struct Throttled {
     pub left: usize,
     /// Members that are held out.
     pub held_out: usize,
-    /// Members and keys for which there was no room.
-    pub left_out: usize,
+    /// Members that found no room, or are another fleet's.
+    pub without_room: BTreeSet<FleetMember>,
+    /// Keys whose clients are charged.
+    pub keys: usize,
+    /// Keys that found no room, or are another fleet's.
+    pub keys_without_room: usize,
 }
 
 /// A fleet that is acted on, as the maps tell.
@@ -97,6 +101,13 @@ pub enum FleetsError {
 const FLEETS: usize = offset_of!(Settings, fleets) / size_of::<u64>();
 const META: usize = offset_of!(Way, meta) / size_of::<u64>();
 const WAY_WORDS: usize = size_of::<Way>() / size_of::<u64>();
+
+impl Throttled {
+    /// Whether something of it found no room.
+    pub fn lacks_room(&self) -> bool {
+        !self.without_room.is_empty() || self.keys_without_room > 0
+    }
+}
 
 /// The key of a source's entry at a service.
 pub fn entry_key(source: Source, service: u16) -> Key {
@@ -156,7 +167,8 @@ pub fn throttle(maps: &mut Maps, throttle: &Throttle<'_>) -> Result<Throttled, F
         tls_key: key.tls_key,
         service: throttle.service.into(),
     });
-    let keys = exchange(&mut maps.fleet_keys, slot, &keys.collect(), FLEET_KEYS_MAX)?;
+    let wanted_keys: BTreeSet<FleetKey> = keys.collect();
+    let keys = exchange(&mut maps.fleet_keys, slot, &wanted_keys, FLEET_KEYS_MAX)?;
     set_acting(maps, |acting| acting | acts_bit(slot))?;
     // Who got an entry while the table of members changed may have been asked for before: it is told now.
     wait_for_packets(maps)?;
@@ -168,7 +180,9 @@ pub fn throttle(maps: &mut Maps, throttle: &Throttle<'_>) -> Result<Throttled, F
         joined: members.joined,
         left: members.left.len(),
         held_out: throttle.members.len() - wanted.len(),
-        left_out: members.left_out.len() + keys.left_out.len(),
+        without_room: members.left_out,
+        keys: wanted_keys.len() - keys.left_out.len(),
+        keys_without_room: keys.left_out.len(),
     })
 }
 

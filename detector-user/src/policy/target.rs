@@ -85,6 +85,30 @@ pub fn target(text: &str) -> Result<Target, String> {
     Ok(Target::Fingerprint(patterns))
 }
 
+/// What is taken back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Undone {
+    /// An incident rule, by its number.
+    Rule(u64),
+    /// What is ordered about a fleet, by its number.
+    Fleet(u64),
+}
+
+/// Reads what is to be taken back.
+///
+/// # Errors
+///
+/// What is wrong with it.
+pub fn undone(text: &str) -> Result<Undone, String> {
+    if let Some(number) = text.strip_prefix(FLEET) {
+        return fleet(number).map(Undone::Fleet);
+    }
+    text.parse().map(Undone::Rule).map_err(|_| {
+        "expected the number of an incident rule, like 3, or fleet:ID for what is ordered about a fleet"
+            .to_owned()
+    })
+}
+
 /// Reads the number of a fleet as it is told.
 fn fleet(number: &str) -> Result<u64, String> {
     let is_told = !number.starts_with(['0', '+']);
@@ -257,6 +281,10 @@ mod tests {
             "both fleets and others, fleet:7 among them: expected one kind; give a command for each"
         );
         assert!(whom(&["fleet:3"]).unwrap_err().contains("`detector throttle fleet:3` orders"));
+        assert_eq!([undone("3"), undone("fleet:3")], [Ok(Undone::Rule(3)), Ok(Undone::Fleet(3))]);
+        for wrong in ["", "-1", "fleet:", "fleet:03", "192.0.2.1"] {
+            assert!(undone(wrong).unwrap_err().contains("expected"), "{wrong}");
+        }
     }
 
     #[test]

@@ -4,90 +4,54 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use detector_common::{budget::Budget, fleet::rule_counter, limits::FLEET_SLOTS};
+use detector_common::{budget::Budget, limits::FLEET_SLOTS};
 use detector_fleets::fleet::FleetId;
 
-use super::effects::Effects;
+use super::{
+    effects::Effects,
+    heard::{InForce, Said},
+    telling,
+};
 use crate::{
     actions::{
         allowed::allowed,
-        hints::Hints,
-        order::{Order, Stop, Wanted},
+        order::{Order, Wanted},
         plan::{Asked, Decision, Situation, Step, plan},
         prefixes::Prefixes,
         standing::{Action, Standing},
         telling::OWN,
     },
     change, clock,
-    commands::{Failure, PolicyFile},
+    commands::Failure,
     daemon::{Running, Shared},
-    fleets::{
-        Epoch, Memory, Scale,
-        told::{ActionTold, GuardTold, ThrottleTold},
-    },
-    history::{Author, Entry, History, Origin},
+    fleets::{Epoch, Memory, Scale, told::ActionTold},
+    history::{Author, Entry, Origin},
     kernel::{
-        fleets::{self, Throttle},
+        fleets::{self, Throttle, Throttled},
         maps::Maps,
         read,
     },
-    policy::{self, Policy, Rate, compile::Manifest, incident::Incidents},
+    policy::{self, Rate},
 };
 
-/// What people and the application say of fleets.
-#[derive(Debug, Default, PartialEq)]
-struct Said {
-    orders: Vec<Order>,
-    hints: Hints,
-    stop: Option<Stop>,
-}
-
-impl Said {
-    fn read(history: &History, now_s: u64) -> Result<Self, Failure> {
-        let (orders, hints) = (history.fleet_orders(now_s)?, history.hints(now_s)?);
-        Ok(Self { orders, hints, stop: history.fleets_stopped()? })
-    }
-}
-
-/// What the policy says, and whom it lets pass.
+/// What came of deciding.
 #[derive(Default)]
-struct InForce {
-    generation: u64,
-    manifest: Manifest,
-    incidents: Incidents,
-    /// `None`: the history does not have its text. Whom it allows is not acted on by the program all the same.
-    policy: Option<Policy>,
-}
-
-impl InForce {
-    /// `before`: what was read last.
-    fn read(maps: &Maps, history: &History, before: &Self) -> Result<Self, Failure> {
-        let generation = read::settings(maps).active;
-        let (manifest, incidents) = read::consistently(maps, |active| -> Result<_, read::ReadError> {
-            Ok((active.manifest()?.unwrap_or_default(), active.incidents()?))
-        })?;
-        let version = change::in_kernel(maps)?.map_or(0, |kernel| kernel.version);
-        let policy = history.content(version).map_err(Failure::from).and_then(|content| {
-            let file = history.version(version)?.file;
-            Ok(PolicyFile::of_version(&file, content)?.checked.policy)
-        });
-        if let Err(failure) = &policy
-            && before.generation != generation
-        {
-            tracing::warn!(
-                "whom the policy allows is not known here and left to the program: {}",
-                failure.message
-            );
-        }
-        Ok(Self { generation, manifest, incidents, policy: policy.ok() })
-    }
+pub(super) struct Decided {
+    /// The decisions that changed something.
+    pub(super) changed: Vec<Decision>,
+    /// Something was said since it was decided last.
+    pub(super) has_heard: bool,
 }
 
 /// What is done about fleets, and why.
 pub(super) struct Acting {
     scale: Scale,
     standing: Vec<Standing>,
+    /// What the kernel took of it.
+    in_kernel: BTreeMap<FleetId, Throttled>,
     said: Said,
+    /// Something was said that nothing was decided by yet.
+    has_heard: bool,
     in_force: InForce,
     effects: Effects,
     decisions: Vec<Decision>,
@@ -105,7 +69,9 @@ impl Acting {
         Self {
             scale,
             standing,
+            in_kernel: BTreeMap::new(),
             said: Said::default(),
+            has_heard: false,
             in_force: InForce::default(),
             effects: Effects::default(),
             decisions: Vec::new(),
@@ -120,78 +86,40 @@ impl Acting {
 
     /// What was decided last about each fleet, for commands and the API.
     pub(super) fn told(&self, memory: &Memory, maps: &Maps) -> Vec<ActionTold> {
-        let acting = fleets::standing(maps);
-        let unix_s = |inner_s| self.scale.unix_s(inner_s);
-        let word = |value: serde_json::Value| value.as_str().unwrap_or_default().to_owned();
-        let rate = |budget: policy::Budget| {
-            let Rate { count, per_ns } = budget.rate;
-            format!("{}, {} at once", Rate { count, per_ns: self.scale.outer_ns(per_ns) }, budget.burst)
-        };
         let is_known = |decision: &&Decision| memory.fleets().any(|fleet| fleet.id == decision.fleet);
-        let told = self.decisions.iter().filter(is_known).map(|decision| ActionTold {
-            fleet: decision.fleet.0.to_string(),
-            step: word(serde_json::json!(decision.step)),
-            says: decision.says.clone(),
-            guards: decision
-                .verdicts
-                .iter()
-                .map(|verdict| GuardTold {
-                    guard: word(serde_json::json!(verdict.guard)),
-                    figure: verdict.figure,
-                    bound: verdict.bound,
-                    passed: verdict.passed,
-                    says: verdict.sentence.clone(),
-                })
-                .collect(),
-            command: decision.command.clone(),
-            throttle: decision.standing.as_ref().map(|standing| {
-                let slot = acting.iter().find(|one| one.fleet.id == decision.fleet.0).map(|one| one.slot);
-                let drops = slot.and_then(|slot| read::rule_drops(maps, rule_counter(slot)).ok());
-                ThrottleTold {
-                    members: standing.action.members.len() as u64,
-                    keys: standing.action.keys.len() as u64,
-                    held_out_percent: 100_u8.saturating_sub(standing.action.enforced_percent),
-                    packets: rate(standing.action.budgets.packets),
-                    connections: rate(standing.action.budgets.connections),
-                    since_s: unix_s(standing.since_s),
-                    until_s: unix_s(standing.action.until_s),
-                    dropped: drops.unwrap_or_default().dropped,
-                    cut: decision.effect.map(|effect| effect.cut),
-                    undo: decision.undo.clone().unwrap_or_default(),
-                }
-            }),
-        });
-        told.collect()
+        let decisions = self.decisions.iter().filter(is_known);
+        decisions
+            .map(|decision| telling::told(decision, self.in_kernel.get(&decision.fleet), self.scale, maps))
+            .collect()
     }
 
     /// Whether something is said that was not before, or the policy is another one, or what was decided could not be done: then it is decided
     /// anew, before an epoch is over.
-    pub(super) fn has_news(&mut self, maps: &Maps, running: &Shared) -> bool {
-        let said = Said::read(&running.history, clock::unix_s());
+    pub(super) fn has_news(&self, maps: &Maps, running: &Shared) -> bool {
         self.problem.is_some()
-            || said.is_ok_and(|said| said != self.said)
             || read::settings(maps).active != self.in_force.generation
+            || self.said.has_news(&running.history, clock::unix_s())
     }
 
-    /// Decides about all fleets, and does it; the decisions that changed something.
-    pub(super) fn decide(&mut self, memory: &Memory, maps: &Maps, running: &Shared) -> Vec<Decision> {
+    /// Decides about all fleets, and does it.
+    pub(super) fn decide(&mut self, memory: &Memory, maps: &Maps, running: &Shared) -> Decided {
         match self.try_to(memory, maps, running) {
-            Ok(changed) => {
+            Ok(decided) => {
                 self.problem = None;
-                changed
+                decided
             }
             Err(failure) => {
                 if self.problem.as_ref() != Some(&failure.message) {
                     tracing::error!("nothing new is done about fleets: {}", failure.message);
                 }
                 self.problem = Some(failure.message);
-                Vec::new()
+                Decided::default()
             }
         }
     }
 
-    fn try_to(&mut self, memory: &Memory, maps: &Maps, running: &Shared) -> Result<Vec<Decision>, Failure> {
-        self.said = Said::read(&running.history, clock::unix_s())?;
+    fn try_to(&mut self, memory: &Memory, maps: &Maps, running: &Shared) -> Result<Decided, Failure> {
+        self.has_heard |= self.said.refresh(&running.history, clock::unix_s())?;
         // What could not be read is asked for again.
         if read::settings(maps).active != self.in_force.generation || self.in_force.policy.is_none() {
             self.in_force = InForce::read(maps, &running.history, &self.in_force)?;
@@ -207,12 +135,18 @@ impl Acting {
             .cloned()
             .collect();
         let wanted: Vec<_> = decisions.iter().filter_map(|decision| decision.standing.clone()).collect();
-        if wanted != self.standing || !is_done(&wanted, maps) {
+        if wanted != self.standing || !is_done(&wanted, maps) || !self.is_taken_over() {
             self.carry_out(wanted, memory, running)?;
             self.record(&decisions, running);
         }
         self.decisions = decisions;
-        Ok(changed)
+        // Now, and not before, somebody who waits for what was said is told.
+        Ok(Decided { changed, has_heard: std::mem::take(&mut self.has_heard) })
+    }
+
+    /// Whether it is known of all that is in force what the kernel took of it: not of what a daemon before began.
+    fn is_taken_over(&self) -> bool {
+        self.standing.iter().all(|standing| self.in_kernel.contains_key(&standing.action.fleet))
     }
 
     fn is_suggested(&self, fleet: FleetId) -> bool {
@@ -226,10 +160,7 @@ impl Acting {
         let lists: BTreeMap<&str, Prefixes> = manifest
             .services
             .keys()
-            .map(|name| {
-                let of_policy = policy.as_ref().map(|policy| allowed(policy, incidents, name, unix_s));
-                (name.as_str(), of_policy.unwrap_or_default())
-            })
+            .map(|name| (name.as_str(), allowed(policy.as_ref(), incidents, name, unix_s)))
             .collect();
         let none = Prefixes::default();
         // One at a service that the policy does not have is not acted on.
@@ -251,11 +182,12 @@ impl Acting {
         let orders: Vec<_> = self.said.orders.iter().map(|order| self.inner(order)).collect();
         plan(&Situation {
             now_s: self.scale.inner_s(clock::unix_ns() / 1_000_000),
+            scale: self.scale,
             settings: &manifest.fleets,
             stop: self.said.stop.as_ref(),
             fleets: &fleets,
             standing: &self.standing,
-            labelled: &self.said.hints.labelled(unix_s),
+            hinted: &self.said.hints.hinted,
             orders: &orders,
         })
     }
@@ -294,24 +226,27 @@ impl Acting {
                 fleets::end(&mut maps, standing.fleet.id).map_err(Failure::failed)?;
             }
         }
-        let mut without_room = Vec::new();
-        for standing in &wanted {
-            if self.throttle(&mut maps, &standing.action)? > 0 {
-                without_room.push(&standing.action);
-            }
+        let mut in_kernel = BTreeMap::new();
+        for Standing { action, .. } in &wanted {
+            in_kernel.insert(action.fleet, self.throttle(&mut maps, action)?);
         }
         // What one fleet leaves another one may take.
-        for action in without_room {
-            let left_out = self.throttle(&mut maps, action)?;
-            if left_out > 0 {
+        for Standing { action, .. } in &wanted {
+            let Some(throttled) = in_kernel.get_mut(&action.fleet).filter(|one| one.lacks_room()) else {
+                continue;
+            };
+            *throttled = self.throttle(&mut maps, action)?;
+            if throttled.lacks_room() {
                 tracing::warn!(
                     fleet = action.fleet.0,
-                    left_out,
-                    "members or keys of a fleet found no room, or are of another one that is acted on"
+                    members = throttled.without_room.len(),
+                    keys = throttled.keys_without_room,
+                    "some of a fleet found no room, or are of another one that is acted on"
                 );
             }
         }
-        self.effects.follow(&wanted, memory, &maps);
+        self.effects.follow(&wanted, &in_kernel, memory, &maps.settings.read(0).seed);
+        self.in_kernel = in_kernel;
         if let Err(error) = running.history.keep_fleet_standing(&wanted) {
             tracing::warn!("what is done about fleets is forgotten with this daemon: {error}");
         }
@@ -319,10 +254,10 @@ impl Acting {
         Ok(())
     }
 
-    /// Makes the kernel act on a fleet; how many members and keys found no room.
-    fn throttle(&self, maps: &mut Maps, action: &Action) -> Result<usize, Failure> {
+    /// Makes the kernel act on a fleet; what it took of that.
+    fn throttle(&self, maps: &mut Maps, action: &Action) -> Result<Throttled, Failure> {
         let clocks = change::clocks(maps);
-        let until_s = self.scale.unix_ms(action.until_s).div_ceil(1000);
+        let until_s = self.scale.end_unix_s(action.until_s);
         let budget = |budget: policy::Budget| {
             let Rate { count, per_ns } = budget.rate;
             Budget::of_units(count, self.scale.outer_ns(per_ns), budget.burst, clocks.tick_ns)
@@ -338,14 +273,14 @@ impl Acting {
             members: &members,
             keys: &action.keys,
         };
-        Ok(fleets::throttle(maps, &throttle).map_err(Failure::failed)?.left_out)
+        fleets::throttle(maps, &throttle).map_err(Failure::failed)
     }
 
     /// Writes what changed into the audit log: as whose, and why.
     fn record(&self, decisions: &[Decision], running: &Running) {
         let now_s = clock::unix_s();
         for decision in decisions {
-            let Some(audit) = decision.audit(&self.said.orders) else { continue };
+            let Some(audit) = decision.audit(&self.said.orders, self.scale) else { continue };
             let is_about = |order: &&Order| order.fleet == decision.fleet && order.wanted == Wanted::Leave;
             let left = self.said.orders.iter().rfind(is_about).filter(|_| decision.standing.is_none());
             let by = left.map(|order| &order.by).or_else(|| (audit.by != OWN).then_some(&audit.by));

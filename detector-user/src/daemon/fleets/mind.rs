@@ -59,14 +59,14 @@ pub(super) fn think(
         return;
     }
     mind.act(maps, running);
-    mind.report(maps, running, true);
+    mind.report(maps, running, true, true);
     loop {
         let message = match heard.recv_timeout(NEWS_EVERY) {
             Ok(message) => message,
             Err(RecvTimeoutError::Timeout) => {
                 if mind.acting.has_news(maps, running) {
                     mind.act(maps, running);
-                    mind.report(maps, running, !mind.is_off);
+                    mind.report(maps, running, !mind.is_off, true);
                 }
                 continue;
             }
@@ -82,7 +82,7 @@ pub(super) fn think(
                 mind.health.mode = mode;
                 mind.is_off = true;
                 mind.act(maps, running);
-                mind.report(maps, running, false);
+                mind.report(maps, running, false, true);
             }
         }
     }
@@ -156,8 +156,8 @@ impl Mind {
         if !looks.is_empty() {
             self.health.look_seconds = began.elapsed().as_secs_f64();
         }
-        self.act(maps, running);
-        self.report(maps, running, !looks.is_empty());
+        let has_heard = self.act(maps, running);
+        self.report(maps, running, !looks.is_empty(), has_heard);
         let now_s = clock::unix_s();
         if let Some(store) = self.store.as_mut().filter(|store| store.is_due(now_s)) {
             let saved = store.save(&self.memory, now_s);
@@ -168,13 +168,25 @@ impl Mind {
         }
     }
 
-    /// Decides what is done about fleets, and tells what changed of that.
-    fn act(&mut self, maps: &Maps, running: &Shared) {
-        for decision in self.acting.decide(&self.memory, maps, running) {
-            if let Some(event) = news::of_decision(&decision, &self.memory) {
+    /// Decides what is done about fleets, and tells what changed of that; whether somebody had said something of them.
+    fn act(&mut self, maps: &Maps, running: &Shared) -> bool {
+        let decided = self.acting.decide(&self.memory, maps, running);
+        for decision in &decided.changed {
+            let past = || match running.history.fleet(decision.fleet.0) {
+                Ok(found) => found,
+                Err(error) => {
+                    tracing::warn!(
+                        fleet = decision.fleet.0,
+                        "nobody is told what became of a fleet: {error}"
+                    );
+                    None
+                }
+            };
+            if let Some(event) = news::of_decision(decision, &self.memory, past) {
                 running.feed.tell(event);
             }
         }
+        decided.has_heard
     }
 
     /// Logs that something cannot be kept, once until it can be again.
@@ -194,8 +206,8 @@ impl Mind {
         }
     }
 
-    /// Tells how detection is, and where it looked, what is known of fleets now.
-    fn report(&mut self, maps: &Maps, running: &Shared, has_looked: bool) {
+    /// Tells how detection is, and where it looked, what is known of fleets now. `is_awaited`: commands may wait for it, and read it at once.
+    fn report(&mut self, maps: &Maps, running: &Shared, has_looked: bool, is_awaited: bool) {
         let now_s = clock::unix_s();
         let before = running.fleets.told();
         let report = if has_looked {
@@ -206,21 +218,20 @@ impl Mind {
         };
         self.health.at_s = now_s;
         self.health.state = self.state(&report, now_s);
-        let told = running.fleets.tell(Told {
-            detection: self.health.clone(),
-            report,
-            actions: self.acting.told(&self.memory, maps),
-        });
-        if has_looked {
-            self.tell_news(&told, running, now_s);
-        }
-        if has_looked || self.is_off || now_s >= self.reported_s + REPORT_EVERY_S {
+        let actions = self.acting.told(&self.memory, maps);
+        let told = Told { detection: self.health.clone(), report, actions };
+        // First, so that whoever is told of something finds it when it asks a command.
+        if has_looked || is_awaited || now_s >= self.reported_s + REPORT_EVERY_S {
             self.reported_s = now_s;
             let written =
                 self.store.as_ref().map_or(Ok(()), |_| told::write(&running.fleets.directory, &told));
             if let Err(error) = written {
                 tracing::warn!("commands do not see what is known of fleets: {error}");
             }
+        }
+        let told = running.fleets.tell(told);
+        if has_looked {
+            self.tell_news(&told, running, now_s);
         }
     }
 

@@ -4,8 +4,10 @@
 mod acting;
 mod effects;
 mod eyes;
+mod heard;
 mod mind;
 mod news;
+mod telling;
 
 use std::{
     path::{Path, PathBuf},
@@ -17,7 +19,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::sync::broadcast::{self, Receiver};
+use tokio::sync::{
+    broadcast::{self, Receiver},
+    watch,
+};
 
 use super::Shared;
 use crate::{
@@ -41,7 +46,7 @@ pub(crate) type Changes = Arc<Vec<Membership>>;
 pub(crate) struct Fleets {
     /// Where what is remembered is.
     directory: PathBuf,
-    told: RwLock<Arc<Told>>,
+    told: watch::Sender<Arc<Told>>,
     memberships: RwLock<Memberships>,
     changes: broadcast::Sender<Changes>,
 }
@@ -51,7 +56,7 @@ impl Fleets {
     pub(super) fn new(state: &Path, pins: &Path) -> Self {
         Self {
             directory: Store::directory(state, pins),
-            told: RwLock::default(),
+            told: watch::Sender::default(),
             memberships: RwLock::default(),
             changes: broadcast::channel(CHANGES_QUEUED_MAX).0,
         }
@@ -59,7 +64,12 @@ impl Fleets {
 
     /// What was told last.
     pub(crate) fn told(&self) -> Arc<Told> {
-        self.told.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.told.borrow().clone()
+    }
+
+    /// What was told last, and whatever is told then.
+    pub(crate) fn follow_told(&self) -> watch::Receiver<Arc<Told>> {
+        self.told.subscribe()
     }
 
     /// All who belong to fleets, and then what changes.
@@ -71,7 +81,7 @@ impl Fleets {
 
     fn tell(&self, told: Told) -> Arc<Told> {
         let told = Arc::new(told);
-        *self.told.write().unwrap_or_else(PoisonError::into_inner) = told.clone();
+        self.told.send_replace(told.clone());
         told
     }
 

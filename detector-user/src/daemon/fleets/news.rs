@@ -59,7 +59,7 @@ impl News {
                 None => (Some(FleetNews::Found), now),
                 Some(known) => now.since(known),
             };
-            events.extend(news.map(|news| event(news, found)));
+            events.extend(news.map(|news| Event::Fleet(event(news, found))));
             self.known.insert(fleet.id.0, known);
         }
         events
@@ -84,8 +84,13 @@ impl Known {
     }
 }
 
-/// What is told of a decision that changed something; `None`: it goes on as it is, or nothing is known of the fleet any more.
-pub(super) fn of_decision(decision: &Decision, memory: &Memory) -> Option<Event> {
+/// What is told of a decision that changed something; `None`: it goes on as it is, or nothing is known of the fleet any more. `past`: what the
+/// history has of one that detection forgot, and how many members that had.
+pub(super) fn of_decision(
+    decision: &Decision,
+    memory: &Memory,
+    past: impl FnOnce() -> Option<(Found, u64)>,
+) -> Option<Event> {
     let news = match decision.step {
         Step::Suggest => FleetNews::Suggested,
         Step::Throttle => FleetNews::Throttled,
@@ -93,16 +98,17 @@ pub(super) fn of_decision(decision: &Decision, memory: &Memory) -> Option<Event>
         Step::End => FleetNews::Released,
         Step::Nothing | Step::Renew | Step::Keep => return None,
     };
-    let fleet = memory.fleets().find(|fleet| fleet.id == decision.fleet)?;
     let now_s = memory.span_s().map_or(0, |(_, to_s)| to_s);
-    let Event::Fleet(event) = event(news, &Found::of(fleet, memory, now_s, &no_names)) else { return None };
-    Some(Event::Fleet(FleetEvent { says: decision.says.clone(), ..event }))
+    let known = memory.fleets().find(|fleet| fleet.id == decision.fleet);
+    let known = known.map(|fleet| (Found::of(fleet, memory, now_s, &no_names), fleet.members.len() as u64));
+    let (found, members) = known.or_else(past)?;
+    Some(Event::Fleet(FleetEvent { says: decision.says.clone(), members, ..event(news, &found) }))
 }
 
-fn event(news: FleetNews, found: &Found) -> Event {
+fn event(news: FleetNews, found: &Found) -> FleetEvent {
     let hard = found.evidence.iter().filter(|evidence| evidence.family != "novelty");
     let says = hard.max_by(|one, other| one.e_value.total_cmp(&other.e_value));
-    Event::Fleet(FleetEvent {
+    FleetEvent {
         news,
         id: found.id.clone(),
         service: found.service.clone(),
@@ -114,13 +120,18 @@ fn event(news: FleetNews, found: &Found) -> Event {
         says: says.map_or(String::new(), |evidence| evidence.says.clone()),
         is_new_uniform_population: found.innocent_explanation.is_new_uniform_population,
         predicted_collateral: found.predicted_collateral,
-    })
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use detector_fleets::fleet::FleetId;
+
     use super::*;
-    use crate::fleets::{Scale, fixtures};
+    use crate::{
+        actions::members::LeftOut,
+        fleets::{Scale, fixtures},
+    };
 
     #[test]
     fn a_fleet_is_told_when_it_comes_when_it_grows_and_when_it_ends() {
@@ -153,5 +164,41 @@ mod tests {
         assert_eq!(kinds.iter().filter(|news| **news == FleetNews::Ended).count(), 1, "{told:?}");
         let grown: Vec<_> = told.iter().filter(|(news, _)| *news == FleetNews::Grown).collect();
         assert!(grown.is_sorted_by_key(|(_, members)| *members), "{told:?}");
+    }
+
+    #[test]
+    fn the_end_of_an_action_is_told_also_of_a_fleet_that_was_forgotten() {
+        let mut memory = fixtures::memory(Scale::MINUTE);
+        (0..fixtures::QUIET_EPOCHS + 6).for_each(|number| drop(memory.take(&fixtures::epoch(number))));
+        let found = Report::of(&memory, &no_names).fleets.remove(0);
+        let members = found.members.len() as u64;
+        let forgotten = fixtures::memory(Scale::MINUTE);
+        let id = found.id.parse().map(FleetId).expect("a number");
+        let decision = Decision {
+            fleet: id,
+            step: Step::End,
+            says: "detection does not know it any more".to_owned(),
+            order: None,
+            verdicts: Vec::new(),
+            left_out: LeftOut::default(),
+            effect: None,
+            command: None,
+            undo: None,
+            before: None,
+            standing: None,
+        };
+        let told = |memory: &Memory, past: Option<(Found, u64)>| match of_decision(&decision, memory, || past)
+        {
+            Some(Event::Fleet(event)) => {
+                Some((event.news, event.id, event.service, event.members, event.says))
+            }
+            _ => None,
+        };
+        let says = decision.says.clone();
+        let expected =
+            |members| Some((FleetNews::Released, id.0.to_string(), "api".to_owned(), members, says.clone()));
+        assert_eq!(told(&memory, None), expected(members));
+        assert_eq!(told(&forgotten, Some((found, 7))), expected(7), "as many as it had");
+        assert_eq!(told(&forgotten, None), None);
     }
 }
