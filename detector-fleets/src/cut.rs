@@ -1,7 +1,8 @@
 //! From which score on sources are taken for members: such that clean windows have nearly none above it.
 
-/// The share of users' connections that acting on a fleet may cost at most.
-pub const COLLATERAL_MAX: f64 = 1e-4;
+/// The share of users' connections that acting on a fleet may cost at most: half of what an action may cost by default, since it begins at half
+/// of that.
+pub const COLLATERAL_MAX: f64 = 5e-5;
 
 /// The part of the members that a cut has to keep, if it is taken because acting on its members would cost nearly nothing.
 const KEPT_MIN: f64 = 0.9;

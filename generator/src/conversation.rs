@@ -4,6 +4,7 @@
 //! in [`crate::Scenario::exchange_sample`] (chosen at random), from its first exchange to its last. `exchanges` of the row is what was
 //! counted times the sample: right on average, for one source often 0. Of QUIC only packets, connections and handshakes are known.
 
+use crate::deed::{Connect, Deed, Says, What};
 use crate::path::Path;
 use crate::random::Stream;
 use crate::row::{Row, delay_bin, size_bin};
@@ -88,6 +89,8 @@ pub(crate) struct Conversation {
 
 #[derive(Clone, Copy, Debug)]
 struct Connection {
+    /// See [`Deed::connection`].
+    number: u64,
     syn_key: u64,
     tls_key: u64,
     /// Its exchanges are counted.
@@ -110,8 +113,23 @@ impl Conversation {
         }
     }
 
+    /// It has nothing more to say: whoever meets its packets sees the end of its connection.
+    pub(crate) fn end(&self, rows: &mut Rows) {
+        if let Some(connection) = self.connection {
+            self.tell(connection.number, rows, || What::End);
+        }
+    }
+
+    fn tell(&self, connection: u64, rows: &mut Rows, what: impl FnOnce() -> What) {
+        let Client { service, source, .. } = self.client;
+        if let Some(deeds) = &mut rows.deeds {
+            deeds.push(Deed { service, source, connection, what: what() });
+        }
+    }
+
     fn open(&mut self, rows: &mut Rows) -> Connection {
         let has_spare = self.client.spare > 0.0 && self.stream.chance(self.client.spare);
+        self.end(rows);
         let connection = self.connect(0.0, rows);
         self.connection = Some(connection);
         if has_spare {
@@ -123,13 +141,16 @@ impl Conversation {
     /// `mute`: chance that no ClientHello is sent.
     fn connect(&mut self, mute: f64, rows: &mut Rows) -> Connection {
         let Client { service, source, fingerprint, path, .. } = self.client;
+        let number = rows.number_connection();
         let stream = &mut self.stream;
         if fingerprint.quic_key != 0 && self.connection.is_some() && stream.chance(QUIC) {
             let row = rows.at(service, source, 0, fingerprint.quic_key);
             row.connections += 1;
             row.handshakes += 1;
             send(row, HANDSHAKE_PACKETS, 2 * 1200 + 200);
-            return Connection { syn_key: 0, tls_key: fingerprint.quic_key, is_followed: false };
+            let quic_key = fingerprint.quic_key;
+            self.tell(number, rows, || What::ConnectQuic { key: quic_key });
+            return Connection { number, syn_key: 0, tls_key: quic_key, is_followed: false };
         }
         let luck = stream.unit();
         let variant = match self.connection {
@@ -150,7 +171,14 @@ impl Conversation {
             row.hello_gap[delay_bin(delays.hello_gap)] += 1;
             row.finish_gap[delay_bin(delays.finish_gap)] += 1;
         }
-        Connection { syn_key: fingerprint.syn_key, tls_key, is_followed }
+        let says = match is_unread {
+            false => Says::Hello,
+            true if mute > 0.0 => Says::Nothing,
+            true => Says::Unreadable,
+        };
+        let (syn_key, variant_key) = (fingerprint.syn_key, fingerprint.tls_keys[variant]);
+        self.tell(number, rows, || What::Connect(Connect { syn_key, tls_key: variant_key, says, delays }));
+        Connection { number, syn_key, tls_key, is_followed }
     }
 
     fn exchange(&mut self, connection: Connection, rows: &mut Rows) {
@@ -166,6 +194,10 @@ impl Conversation {
             row.request_sizes[size_bin(request)] += 1;
             row.response_sizes[size_bin(response)] += 1;
         }
+        self.tell(connection.number, rows, || What::Exchange {
+            request_bytes: request as u32,
+            response_bytes: response as u32,
+        });
     }
 }
 

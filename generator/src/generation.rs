@@ -1,5 +1,6 @@
 //! From a scenario to epochs.
 
+use crate::deed::Deed;
 use crate::limiter::Limiter;
 use crate::population::Populations;
 use crate::random::Key;
@@ -48,6 +49,14 @@ impl Generation {
     /// What is true of the epochs so far.
     pub fn truth(&self) -> Truth {
         Truth::new(&self.scenario, self.seed, &self.populations)
+    }
+
+    /// The next epoch, with everything that is done in it. What the rows say does not depend on who asks.
+    pub fn next_with_deeds(&mut self) -> Option<(Epoch, Vec<Deed>)> {
+        self.rows.deeds = Some(Vec::new());
+        let epoch = self.next();
+        let deeds = self.rows.deeds.take().unwrap_or_default();
+        epoch.map(|epoch| (epoch, deeds))
     }
 }
 

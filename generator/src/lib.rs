@@ -13,11 +13,13 @@
 //!
 //! The way of a row: `scenario` (what is in it) → `population` (who: users, customers, fleets) → `visits` (when, planned a day ahead)
 //! → `conversation` (connections and exchanges, `path` for their times, `software` for their keys) → `rows` (one for each set of keys)
-//! → `limiter` → [`Epoch`]. Randomness belongs to what it is drawn for (`random`).
+//! → `limiter` → [`Epoch`]. Beside the rows it can be asked what is done ([`deed`]), which [`packets`] makes frames of. Randomness belongs to what it is drawn for (`random`).
 
 mod conversation;
+pub mod deed;
 mod generation;
 mod limiter;
+pub mod packets;
 pub mod parquet;
 mod path;
 mod population;

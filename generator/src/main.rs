@@ -1,19 +1,28 @@
-//! `generate SCENARIO --out DIR`: a scenario as Parquet, a file a day, with `truth.json`.
+//! `generate SCENARIO --out DIR`: a scenario as Parquet, a file a day, with `truth.json`; and a part of it as packets.
 
 use std::fs::{self, File};
 use std::io::{BufWriter, IsTerminal as _, Write as _};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use clap::Parser;
+use detector_generator::packets::capture::{Capture, CaptureTruth, PACKETS_MAX};
 use detector_generator::parquet::Writer;
-use detector_generator::truth::Census;
-use detector_generator::{Scenario, generate};
+use detector_generator::truth::{Census, Truth};
+use detector_generator::{Epoch, Generation, Scenario, generate};
 
 const DAY_S: u64 = 86_400;
 
-/// Simulates a scenario: observations-YYYYMMDD.parquet for each day, and truth.json
+/// Name of the capture.
+const CAPTURE: &str = "packets.pcap";
+
+/// A capture begins so long before the fleet does, if nobody says otherwise.
+const BEFORE_FLEET_S: u64 = 15 * 60;
+
+/// Simulates a scenario: observations-YYYYMMDD.parquet for each day, truth.json, and packets.pcap: what clients send around the time at
+/// which the first fleet begins
 #[derive(Parser)]
 #[command(name = "generate")]
 struct Options {
@@ -29,6 +38,12 @@ struct Options {
     /// Days instead of the scenario's
     #[arg(long, value_name = "N")]
     days: Option<u32>,
+    /// Hour of the recording at which packets.pcap begins, instead of a quarter of an hour before the first fleet, or of the first hour
+    #[arg(long, value_name = "H")]
+    pcap_from_h: Option<f64>,
+    /// Minutes that packets.pcap has, in whole epochs; 0: it is not written. With more than 500,000 packets it is not kept
+    #[arg(long, value_name = "N", default_value_t = 30)]
+    pcap_minutes: u64,
 }
 
 fn main() -> Result<()> {
@@ -40,6 +55,7 @@ fn main() -> Result<()> {
     let began = Instant::now();
     let mut generation = generate(&scenario, seed);
     let beginning = generation.truth();
+    let mut packets = Packets::begin(&options, &scenario, &beginning)?;
     let mut census = Census::default();
     let (mut rows, mut bytes) = (0_u64, 0);
     for day in 0..scenario.days {
@@ -48,7 +64,8 @@ fn main() -> Result<()> {
         let what = || format!("cannot write {}", path.display());
         let file = BufWriter::new(File::create(&path).with_context(what)?);
         let mut writer = Writer::new(file, &scenario).with_context(what)?;
-        for epoch in generation.by_ref().take((DAY_S / u64::from(scenario.epoch_s)) as usize) {
+        for time_s in (start_s..start_s + DAY_S).step_by(scenario.epoch_s as usize) {
+            let Some(epoch) = packets.next(&mut generation, time_s)? else { break };
             rows += epoch.rows.len() as u64;
             census.add(&beginning, &epoch);
             writer.write(epoch).with_context(what)?;
@@ -57,15 +74,13 @@ fn main() -> Result<()> {
         bytes += fs::metadata(&path).with_context(what)?.len();
         progress(day + 1, scenario.days, rows, bytes, began);
     }
+    let (captured, said) = packets.finish()?;
     let mut truth = generation.truth();
     truth.days_counted = census.finish(&beginning);
-    let path = options.out.join("truth.json");
-    let what = || format!("cannot write {}", path.display());
-    let mut file = BufWriter::new(File::create(&path).with_context(what)?);
-    serde_json::to_writer_pretty(&mut file, &truth).with_context(what)?;
-    writeln!(file).and_then(|()| file.flush()).with_context(what)?;
+    truth.capture = captured;
+    write_truth(&options.out, &truth)?;
     println!(
-        "{}: {} days with seed {seed}, {rows} rows, {} MB in {}; {} fleets in truth.json",
+        "{}: {} days with seed {seed}, {rows} rows, {} MB in {}; {} fleets in truth.json; {said}",
         scenario.name,
         scenario.days,
         bytes / 1_000_000,
@@ -73,6 +88,96 @@ fn main() -> Result<()> {
         truth.fleets.len(),
     );
     Ok(())
+}
+
+fn write_truth(directory: &Path, truth: &Truth) -> Result<()> {
+    let path = directory.join("truth.json");
+    let what = || format!("cannot write {}", path.display());
+    let mut file = BufWriter::new(File::create(&path).with_context(what)?);
+    serde_json::to_writer_pretty(&mut file, truth).with_context(what)?;
+    writeln!(file).and_then(|()| file.flush()).with_context(what)
+}
+
+/// The part of a recording that is written as packets.
+struct Packets {
+    path: PathBuf,
+    span_s: Range<u64>,
+    /// `None`: there are too many packets, or none were asked for.
+    capture: Option<Capture<BufWriter<File>>>,
+}
+
+impl Packets {
+    fn begin(options: &Options, scenario: &Scenario, truth: &Truth) -> Result<Self> {
+        let span_s = span_s(options, scenario, truth)?;
+        let path = options.out.join(CAPTURE);
+        let mut packets = Self { path, span_s, capture: None };
+        if !packets.span_s.is_empty() {
+            let file = File::create(&packets.path).with_context(|| packets.what())?;
+            let capture = Capture::new(scenario, packets.span_s.clone(), BufWriter::new(file));
+            packets.capture = Some(capture.with_context(|| packets.what())?);
+        } else if packets.path.exists() {
+            // One of another recording would be taken for a part of this one.
+            fs::remove_file(&packets.path).with_context(|| packets.what())?;
+        }
+        Ok(packets)
+    }
+
+    fn what(&self) -> String {
+        format!("cannot write {}", self.path.display())
+    }
+
+    /// The next epoch, at a time, which is taken into the capture if it is of that part.
+    fn next(&mut self, generation: &mut Generation, time_s: u64) -> Result<Option<Epoch>> {
+        let Some(capture) = self.capture.as_mut().filter(|_| self.span_s.contains(&time_s)) else {
+            return Ok(generation.next());
+        };
+        let Some((epoch, deeds)) = generation.next_with_deeds() else { return Ok(None) };
+        let fits =
+            capture.add(&epoch, &deeds).with_context(|| format!("cannot write {}", self.path.display()))?;
+        if !fits {
+            self.capture = None;
+            fs::remove_file(&self.path).with_context(|| self.what())?;
+        }
+        Ok(Some(epoch))
+    }
+
+    /// What is true of the capture, and what is said of it.
+    fn finish(mut self) -> Result<(Option<CaptureTruth>, String)> {
+        let minutes = (self.span_s.end - self.span_s.start) / 60;
+        let Some(capture) = self.capture.take() else {
+            let said = match minutes {
+                0 => format!("no {CAPTURE}, as asked for"),
+                _ => format!(
+                    "no {CAPTURE}, since its {minutes} minutes have more than {PACKETS_MAX} packets: choose fewer with --pcap-minutes, or a smaller scale"
+                ),
+            };
+            return Ok((None, said));
+        };
+        let (_, truth) = capture.finish().with_context(|| self.what())?;
+        let said = format!("{} packets of {minutes} minutes in {CAPTURE}", truth.packets);
+        Ok((Some(truth), said))
+    }
+}
+
+/// Which part of the recording is written as packets, seconds since 1970, in whole epochs.
+fn span_s(options: &Options, scenario: &Scenario, truth: &Truth) -> Result<Range<u64>> {
+    let epoch_s = u64::from(scenario.epoch_s);
+    let end_s = truth.start_s + u64::from(scenario.days) * DAY_S;
+    let first = truth.fleets.iter().map(|fleet| fleet.start_s).min().filter(|start_s| *start_s < end_s);
+    let from_s = match options.pcap_from_h {
+        Some(hour) => truth.start_s.saturating_add((hour.max(0.0) * 3600.0) as u64),
+        None => {
+            first.map_or(truth.start_s, |start_s| start_s.saturating_sub(BEFORE_FLEET_S).max(truth.start_s))
+        }
+    };
+    ensure!(
+        from_s < end_s,
+        "--pcap-from-h is beyond the recording: expected an hour from 0 to below {}",
+        u64::from(scenario.days) * 24
+    );
+    let from_s = from_s - from_s % epoch_s;
+    let length_s = (options.pcap_minutes.saturating_mul(60)).next_multiple_of(epoch_s);
+    Ok(from_s..from_s.saturating_add(length_s).min(end_s))
 }
 
 fn read(options: &Options) -> Result<Scenario> {
@@ -83,7 +188,6 @@ fn read(options: &Options) -> Result<Scenario> {
     scenario.days = options.days.unwrap_or(scenario.days);
     scenario.checked().context("with --days")
 }
-
 /// A line that grows, for who watches.
 fn progress(day: u32, days: u32, rows: u64, bytes: u64, began: Instant) {
     if !std::io::stderr().is_terminal() {

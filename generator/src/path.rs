@@ -28,11 +28,14 @@ pub(crate) struct Path {
 }
 
 /// Of one handshake, ms.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Delays {
-    pub(crate) rtt: f64,
-    pub(crate) hello_gap: f64,
-    pub(crate) finish_gap: f64,
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Delays {
+    /// From the SYN's answer to the client's.
+    pub rtt: f64,
+    /// From that to the ClientHello.
+    pub hello_gap: f64,
+    /// From the ClientHello to what the client says next.
+    pub finish_gap: f64,
 }
 
 impl Path {

@@ -1,5 +1,6 @@
 //! The rows of the epoch that is being made: whoever is active adds to the row of its keys.
 
+use crate::deed::Deed;
 use crate::row::Row;
 use crate::source::{Family, Source};
 
@@ -12,11 +13,27 @@ pub(crate) struct Rows {
     epoch: u32,
     /// Of so many connections one is followed.
     pub(crate) exchange_sample: u32,
+    /// What is done, where somebody asks for it.
+    pub(crate) deeds: Option<Vec<Deed>>,
+    connections: u64,
 }
 
 impl Rows {
     pub(crate) fn new(exchange_sample: u32) -> Self {
-        Self { rows: Vec::new(), slots: vec![(0, 0); 1 << 12], epoch: 1, exchange_sample }
+        Self {
+            rows: Vec::new(),
+            slots: vec![(0, 0); 1 << 12],
+            epoch: 1,
+            exchange_sample,
+            deeds: None,
+            connections: 0,
+        }
+    }
+
+    /// A number that no other connection has.
+    pub(crate) const fn number_connection(&mut self) -> u64 {
+        self.connections += 1;
+        self.connections
     }
 
     /// Ends the epoch.

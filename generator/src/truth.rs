@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use serde::Serialize;
 
+use crate::packets::capture::CaptureTruth;
 use crate::population::Populations;
 use crate::row::Epoch;
 use crate::scenario::{Level, Scenario};
@@ -33,6 +34,8 @@ pub struct Truth {
     pub fleets: Vec<FleetTruth>,
     /// What was counted in the rows, if it was: see [`Census`].
     pub days_counted: Vec<DayTruth>,
+    /// What is true of the part that was written as packets, if one was.
+    pub capture: Option<CaptureTruth>,
 }
 
 /// A service.
@@ -161,6 +164,7 @@ impl Truth {
             nuisances: nuisances(scenario),
             fleets: fleets.collect(),
             days_counted: Vec::new(),
+            capture: None,
         }
     }
 }

@@ -76,6 +76,7 @@ impl<P: Plan> Visits<P> {
         while let Some(active) = self.active.get_mut(index) {
             active.step(span, rows, &mut self.plan);
             if active.left == 0 {
+                active.conversation.end(rows);
                 self.active.swap_remove(index);
             } else {
                 index += 1;
