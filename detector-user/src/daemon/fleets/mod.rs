@@ -1,12 +1,12 @@
-//! Fleets, live. The eyes look at the tables and make epochs, the mind thinks about them, each on a thread of its own: a look for fleets
+//! Fleets, live. The observer looks at the tables and makes epochs, the hunter looks for fleets in them, each on a thread of its own: a look for fleets
 //! may take seconds, and nothing else waits for it. The rest of the daemon asks for what was told last.
 
 mod acting;
 mod effects;
-mod eyes;
 mod heard;
-mod mind;
+mod hunter;
 mod news;
+mod observer;
 mod telling;
 
 use std::{
@@ -122,9 +122,9 @@ impl Threads {
         let (told, heard) = sync_channel(EPOCHS_QUEUED_MAX);
         let (scale, here, there) = (options.scale, running.clone(), running.clone());
         let (services, known) = channel();
-        let mind = move || mind::think(options, &to_name, &here, &services, &heard);
-        let eyes = move || eyes::look(to_see, scale, &there, &known, &told, &ended);
-        let threads = vec![named("fleets", mind)?, named("fleets-eyes", eyes)?];
+        let hunter = move || hunter::hunt(options, &to_name, &here, &services, &heard);
+        let observer = move || observer::look(to_see, scale, &there, &known, &told, &ended);
+        let threads = vec![named("fleets", hunter)?, named("fleets-observer", observer)?];
         Ok(Self { end: Some(end), threads })
     }
 

@@ -1,4 +1,4 @@
-//! Thinks about epochs: what they add to what is remembered, what that finds, and who is told.
+//! Looks for fleets in epochs: what they add to what is remembered, what that finds, and who is told.
 
 use std::{
     sync::mpsc::{Receiver, RecvTimeoutError, Sender},
@@ -28,7 +28,7 @@ use crate::{
 /// How often it is looked whether somebody says something of a fleet, or the policy changed.
 const NEWS_EVERY: Duration = Duration::from_secs(1);
 
-/// What the eyes say.
+/// What the observer says.
 pub(super) enum Message {
     /// An epoch is over.
     Epoch {
@@ -46,27 +46,27 @@ pub(super) enum Message {
     },
 }
 
-/// Thinks until no more epochs come.
-pub(super) fn think(
+/// Goes on until no more epochs come.
+pub(super) fn hunt(
     options: Options,
     maps: &Maps,
     running: &Shared,
     services: &Sender<Services>,
     heard: &Receiver<Message>,
 ) {
-    let mut mind = Mind::wake(options, running);
-    if services.send(mind.memory.services().clone()).is_err() {
+    let mut hunter = Hunter::wake(options, running);
+    if services.send(hunter.memory.services().clone()).is_err() {
         return;
     }
-    mind.act(maps, running);
-    mind.report(maps, running, true, true);
+    hunter.act(maps, running);
+    hunter.report(maps, running, true, true);
     loop {
         let message = match heard.recv_timeout(NEWS_EVERY) {
             Ok(message) => message,
             Err(RecvTimeoutError::Timeout) => {
-                if mind.acting.has_news(maps, running) {
-                    mind.act(maps, running);
-                    mind.report(maps, running, !mind.is_off, true);
+                if hunter.acting.has_news(maps, running) {
+                    hunter.act(maps, running);
+                    hunter.report(maps, running, !hunter.is_off, true);
                 }
                 continue;
             }
@@ -74,21 +74,21 @@ pub(super) fn think(
         };
         match message {
             Message::Epoch { epoch, mode, epochs_lost } => {
-                mind.health.mode = mode;
-                mind.health.epochs_lost = epochs_lost;
-                mind.take(&epoch, maps, running);
+                hunter.health.mode = mode;
+                hunter.health.epochs_lost = epochs_lost;
+                hunter.take(&epoch, maps, running);
             }
             Message::Off { mode } => {
-                mind.health.mode = mode;
-                mind.is_off = true;
-                mind.act(maps, running);
-                mind.report(maps, running, false, true);
+                hunter.health.mode = mode;
+                hunter.is_off = true;
+                hunter.act(maps, running);
+                hunter.report(maps, running, false, true);
             }
         }
     }
 }
 
-struct Mind {
+struct Hunter {
     options: Options,
     store: Option<Store>,
     memory: Memory,
@@ -102,7 +102,7 @@ struct Mind {
     is_failing: bool,
 }
 
-impl Mind {
+impl Hunter {
     /// Reads what is remembered; without a disk it begins anew each time.
     fn wake(options: Options, running: &Shared) -> Self {
         let now_s = clock::unix_s();

@@ -7,7 +7,7 @@ use std::{
 
 use detector_fleets::observation::Services;
 
-use super::mind::Message;
+use super::hunter::Message;
 use crate::{
     clock,
     daemon::Shared,
@@ -33,9 +33,9 @@ pub(super) fn look(
     heard: &SyncSender<Message>,
     ended: &Receiver<()>,
 ) {
-    // The mind says which services it knows, once it has read what it remembers.
+    // The hunter says which services it knows, once it has read what it remembers.
     let Ok(services) = known.recv() else { return };
-    let mut eyes = Eyes {
+    let mut observer = Observer {
         maps,
         scale,
         known: services.names().len(),
@@ -47,7 +47,7 @@ pub(super) fn look(
     };
     let every = scale.epoch().min(LOOK);
     loop {
-        if eyes.look(heard).is_err() {
+        if observer.look(heard).is_err() {
             fail(running);
             return;
         }
@@ -55,14 +55,15 @@ pub(super) fn look(
             break;
         }
     }
-    if let Some(over) = eyes.recorder.cut(&mut eyes.numbering) {
-        let epoch = eyes.epoch(over);
-        // The mind ends when it has taken it.
-        let _ = heard.send(Message::Epoch { epoch, mode: eyes.mode(), epochs_lost: eyes.epochs_lost });
+    if let Some(over) = observer.recorder.cut(&mut observer.numbering) {
+        let epoch = observer.epoch(over);
+        // The hunter ends when it has taken it.
+        let _ =
+            heard.send(Message::Epoch { epoch, mode: observer.mode(), epochs_lost: observer.epochs_lost });
     }
 }
 
-/// The mind ended before its time.
+/// The hunter ended before its time.
 fn fail(running: &Shared) {
     let problem = "the thread that looks for fleets panicked: nobody looks for fleets until the daemon is started again";
     tracing::error!("{problem}");
@@ -75,14 +76,14 @@ fn fail(running: &Shared) {
     }
 }
 
-/// The mind has ended.
+/// The hunter has ended.
 struct Gone;
 
-struct Eyes {
+struct Observer {
     maps: Maps,
     scale: Scale,
     numbering: Numbering,
-    /// How many services the mind was told of.
+    /// How many services the hunter was told of.
     known: usize,
     recorder: Recorder,
     is_off: Option<bool>,
@@ -90,7 +91,7 @@ struct Eyes {
     is_failing: bool,
 }
 
-impl Eyes {
+impl Observer {
     fn look(&mut self, told: &SyncSender<Message>) -> Result<(), Gone> {
         match self.numbering.refresh(&self.maps) {
             Ok(()) => self.is_failing = false,
@@ -152,7 +153,7 @@ impl Eyes {
             Message::Off { .. } => 0,
         };
         match told.try_send(message) {
-            // The mind knows these now; what is lost tells no names.
+            // The hunter knows these now; what is lost tells no names.
             Ok(()) => self.known += names,
             Err(TrySendError::Full(_)) => self.epochs_lost += 1,
             Err(TrySendError::Disconnected(_)) => return Err(Gone),
