@@ -15,12 +15,12 @@ use detector_fleets::{observation::Observation, source::Source};
 use detector_tests::rows::SECOND;
 use detector_user::{
     actions::{
-        hints::Labelled,
+        hints::Hinted,
         plan::{Asked, Decision, Situation, Step, plan},
         prefixes::Prefixes,
         standing::Action,
     },
-    fleets::Memory,
+    fleets::{Memory, Scale},
     kernel::{
         fleets::{self, Throttle, Throttled, entry_key},
         read,
@@ -92,20 +92,21 @@ impl Acting {
         });
         plan(&Situation {
             now_s,
+            scale: Scale::MINUTE,
             settings: &manifest.fleets,
             stop: None,
             fleets: &asked.collect::<Vec<_>>(),
             standing: &[],
-            labelled: &Labelled::default(),
+            hinted: &Hinted::default(),
             orders: &[],
         })
     }
 
     /// Every member is charged or held out, and each entry of those that are charged has the slot.
     pub(crate) fn expect_in_force(&self, edge: &Edge, done: &Done) {
-        let Throttled { slot, members, held_out, left_out, .. } = done.throttled;
+        let Throttled { slot, members, held_out, ref without_room, .. } = done.throttled;
         let action = self.action.as_ref().expect("an action");
-        assert_eq!((members, left_out), (self.charged.len(), 0));
+        assert_eq!((members, without_room.len()), (self.charged.len(), 0));
         assert_eq!(members + held_out, action.members.len());
         let entries = self
             .charged

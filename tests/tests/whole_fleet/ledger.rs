@@ -1,6 +1,6 @@
 //! What became of everybody's exchanges since the decision.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use detector_fleets::source::Source;
 use detector_generator::packets::Outcome;
