@@ -191,6 +191,13 @@ impl Summary {
             self.after.all() > 0 && cut < CUT_MIN,
             format!("only {:.1} % of the fleet's requests were cut", cut * 100.0),
         );
+        // Each request that a budget refuses has lost a packet: otherwise it is the lab that fails, which would look like a cut.
+        let is_otherwise = self.after.failed > self.dropped;
+        let (failed, dropped) = (number(self.after.failed), number(self.dropped));
+        fault(
+            is_otherwise,
+            format!("{failed} of the fleet's requests failed, but only {dropped} packets were dropped"),
+        );
         faults
     }
 

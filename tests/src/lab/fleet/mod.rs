@@ -1,5 +1,5 @@
 //! `cargo xtask run --fleet`: people and one actor behind hundreds of exits at an HTTPS service, each of them far below every limit.
-//! detector learns what is usual, and then finds the actor, says why, and throttles it as one, while people lose nothing. An epoch takes a
+//! detector learns what is usual, and then finds the actor, says why, and throttles it as one, while people get their answers. An epoch takes a
 //! tenth of a second instead of a minute, so all of detection's time passes 600 times as fast; nothing else of it is different.
 
 mod account;
