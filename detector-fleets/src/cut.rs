@@ -59,6 +59,13 @@ impl Scores {
         Self { of_window, of_clean, all_clean, users }
     }
 
+    /// Those of other sources of the window, beside the same clean windows.
+    pub(crate) fn of_others(self, of_window: impl Iterator<Item = (f64, f64)>) -> Self {
+        let mut of_window: Vec<_> = of_window.filter(|(_, sources)| *sources > 0.0).collect();
+        of_window.sort_by(|one, other| other.0.total_cmp(&one.0));
+        Self { of_window, ..self }
+    }
+
     /// The cut for members: where it keeps nearly all of them, one above which acting costs users nearly nothing.
     pub(crate) fn members(&self, least: f64, innocents_max: f64) -> Cut {
         let all = self.cut(least, innocents_max, f64::INFINITY);

@@ -18,6 +18,7 @@ use crate::{
     profile::{self, Clean},
     projection::Projections,
     seen::Seen,
+    source::Source,
     users::Users,
     window::{Part, merge, merge_hours},
 };
@@ -138,6 +139,9 @@ impl Detection {
             _ => self.go_on_to(row.time_s),
         };
         self.began.entry(row.kind.service).or_insert(number);
+        if row.dropped_packets > 0 && row.dropped_packets >= row.packets / 2 {
+            self.fleets.note_refused(row.kind.service, row.source, row.time_s);
+        }
         if let Some(open) = &mut self.open {
             open.add(row, &mut self.kinds, &mut self.seen);
         }
@@ -193,9 +197,13 @@ impl Detection {
             if number.is_multiple_of(length.learned_every) {
                 let mut cells = cells;
                 cells.retain(|cell, _| self.tells_new_from_known(cell.service, from));
-                let populations = profile::populations(&merged, &self.kinds, |service| {
-                    self.tells_new_from_known(service, from)
+                let mut populations = profile::populations(&merged, &self.kinds, |block| {
+                    self.tells_new_from_known(self.kinds.kind(block.kind).service, from)
                 });
+                for (service, population) in &mut populations {
+                    population.leave_out(&self.fleets.members(*service, end_s));
+                    population.leave_out(&population.unseen(&self.kinds));
+                }
                 let clean = Clean::of_all(&populations);
                 self.lessons.push_back(Lesson { due: number + LEARNED_AFTER, window, cells, clean });
             }
@@ -230,16 +238,30 @@ impl Detection {
                 lengths_s: &lengths_s,
                 alarms: &alarms,
                 population: &profile::Population::default(),
+                not_asked: &[],
                 of_users: users,
                 kinds: &self.kinds,
             };
             if !self.fleets.is_asked(&looked) {
                 continue;
             }
-            let populations = profile::populations(merged, &self.kinds, |of| of == service);
-            let Some(population) = populations.get(&service) else { continue };
+            let refused = self.fleets.refused(service, end_s, looked.start_s);
+            let is_refused = |source: &Source| refused.binary_search(source).is_ok();
+            let mut populations = profile::populations(merged, &self.kinds, |block| {
+                let kind = self.kinds.kind(block.kind);
+                kind.service == service && (kind.tls_key != 0 || !is_refused(&block.source))
+            });
+            let Some(population) = populations.get_mut(&service) else { continue };
+            let is_asked = |source: &Source| {
+                population.sources.binary_search_by_key(source, |active| active.source).is_ok()
+            };
+            let mut not_asked = population.unseen(&self.kinds);
+            not_asked.extend(refused.iter().filter(|source| !is_asked(source)));
+            not_asked.sort_unstable();
+            population.leave_out(&not_asked);
+            looked.not_asked = &not_asked;
             looked.population = population;
-            let (ids, known): (Vec<_>, Vec<_>) = self.fleets.known(service, end_s).into_iter().unzip();
+            let known = self.fleets.known(service, end_s);
             let groups = membership::attribute(&Question {
                 service,
                 window: merged,
@@ -250,7 +272,7 @@ impl Detection {
                 kinds: &self.kinds,
                 projections: &self.projections,
             });
-            self.fleets.update(&looked, &ids, groups);
+            self.fleets.update(&looked, groups);
         }
     }
 

@@ -18,9 +18,6 @@ pub const SMALL_RESPONSE_BYTES: u32 = 512;
 /// Members in the /24 or /48 of a member, itself among them, from which on they are taken for servers and not for homes.
 pub const NEIGHBOURS_MIN: u32 = 4;
 
-/// The share of members behind proxies from which on a fleet is.
-pub const PROXIED_MIN: f64 = 0.5;
-
 /// The share of sources that keep to a minute of the hour from which on they are taken for scripts on a schedule. Who wants not to be seen does
 /// not come all at once.
 pub const SYNCHRONY_MIN: f64 = 0.6;
@@ -91,7 +88,7 @@ impl Explanation {
         // The first among equals.
         let strongest = alarms.iter().rev().max_by(|one, other| one.total().total_cmp(&other.total()))?;
         // An alarm tells of those of its members that are behind proxies; where most are not, it does not tell of the fleet.
-        let is_proxied = traits.is_none_or(|traits| traits.proxied >= PROXIED_MIN);
+        let is_proxied = traits.is_none_or(Traits::is_proxied);
         let has_path = is_proxied && alarms.iter().any(|alarm| has_path_evidence(alarm));
         // Whoever is beside scripts among the members may hide that they are scripts, but not in what the alarm is about.
         let is_scheduled = synchrony.max(traits.map_or(0.0, |traits| traits.synchrony)) >= SYNCHRONY_MIN;
@@ -141,7 +138,7 @@ fn log_factor(alarm: &Finding, family: Family) -> f64 {
 /// Whether nothing tells members from devices or an app that were launched, if no path does: they come straight from homes, which are
 /// scattered while servers are neighbours, or get small answers.
 fn looks_launched(traits: &Traits) -> bool {
-    let is_direct = traits.proxied < PROXIED_MIN;
+    let is_direct = !traits.is_proxied();
     let is_small = traits.response_bytes.is_none_or(|bytes| bytes < SMALL_RESPONSE_BYTES);
     is_direct && traits.neighbours < NEIGHBOURS_MIN || is_small
 }

@@ -21,11 +21,18 @@ pub const SIMILARITY_MIN: f64 = 0.5;
 /// Members that a fleet has when it begins, and while it may be acted on, at least.
 pub const MEMBERS_MIN: usize = SOURCES_OF_CELL_MIN as usize;
 
-/// A fleet without an alarm for so long is asked for no more members: what it was known by is not there any more.
+/// A fleet that was not seen for so long is asked for no more members: what it was known by is not there any more.
 pub const QUIET_S: u64 = 24 * 3600;
 
-/// A fleet without an alarm for so long is forgotten.
+/// A fleet that was not seen for so long is forgotten.
 pub const FORGOTTEN_S: u64 = 14 * 24 * 3600;
+
+/// The part of the most members that it had lately which has to be active in a window if the fleet is to be there without an alarm: of users
+/// that were taken for members there are fewer.
+pub const PRESENT_MIN: f64 = 0.1;
+
+/// What is kept of [`Fleet::most`] from one look to the next, an hour later.
+const MOST_KEPT: f64 = 47.0 / 48.0;
 
 /// The number of a fleet: no other one has it, and it keeps it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -36,6 +43,9 @@ pub struct FleetId(pub u64);
 pub struct Member {
     /// When it was last active at the service, seconds since the Unix epoch, to the minute.
     pub last_s: u64,
+    /// When most of what it sent in an epoch was last dropped, since it is a member; 0: never. What it would have done is not seen, so a window
+    /// with such an epoch says nothing of whether it is one.
+    pub refused_s: u64,
     /// Its exchanges in the window in which it was last found to be one.
     pub exchanges: u32,
     /// Its connections in that window, at most 65,535.
@@ -66,6 +76,11 @@ pub struct Fleet {
     pub alarmed_at_s: u64,
     /// The last one.
     pub last_alarm_s: u64,
+    /// When it was last seen: the end of the last window with an alarm, or with [`PRESENT_MIN`] of its members. Sources are new for a day only,
+    /// and alarms are about new ones, so a fleet that keeps its sources has none after some days, and is there all the same.
+    pub last_seen_s: u64,
+    /// The most members that were active in a window that had all of it; half of that is forgotten in 33 looks.
+    pub most: f64,
     /// Members by source. One that is not active for [`MEMBER_S`](crate::limits::MEMBER_S) is none any more.
     pub members: BTreeMap<Source, Member>,
     /// Sources that may be members: those of the last look that are above the lower cut only.
@@ -104,9 +119,18 @@ impl Fleet {
             && self.collateral <= COLLATERAL_MAX
     }
 
-    /// Whether it had an alarm that is not too long ago.
-    pub(crate) fn is_live(&self, now_s: u64) -> bool {
-        self.last_alarm_s + QUIET_S > now_s
+    /// Whether it was seen not too long ago.
+    pub fn is_live(&self, now_s: u64) -> bool {
+        self.last_seen_s + QUIET_S > now_s
+    }
+
+    /// Looks whether it is there, in a window that has all of it.
+    pub(crate) fn look(&mut self, start_s: u64, end_s: u64) {
+        let active = self.members.values().filter(|member| member.last_s >= start_s).count();
+        self.most = (active as f64).max(self.most * MOST_KEPT);
+        if active >= MEMBERS_MIN && active as f64 >= PRESENT_MIN * self.most {
+            self.last_seen_s = self.last_seen_s.max(end_s);
+        }
     }
 
     /// Whether a group without known members is of this fleet all the same: it is alike, or has an alarm of the same cell where neither has

@@ -11,7 +11,7 @@ use crate::{
     fleet::{FORGOTTEN_S, Fleet, FleetId, MEMBERS_MIN, Member},
     interval::Kinds,
     limits::{FLEETS_MAX, MEMBER_S, MEMBERS_MAX},
-    membership::Group,
+    membership::{Group, Known},
     observation::ServiceId,
     profile::{Active, Population},
     source::Source,
@@ -38,8 +38,10 @@ pub struct Looked<'a> {
     pub lengths_s: &'a [u64],
     /// The cells with an alarm.
     pub alarms: &'a [&'a Finding],
-    /// Who was active.
+    /// Who was active, and asked whether it belongs.
     pub population: &'a Population,
+    /// Who was not asked, in the order of sources: it was refused what it would have done, or nothing of it was seen.
+    pub not_asked: &'a [Source],
     /// Users, as they were in windows of this length in which nothing was found.
     pub of_users: &'a Users,
     /// Kinds of client.
@@ -103,11 +105,45 @@ impl Fleets {
         self.fleets.iter().filter(|fleet| fleet.is_live(now_s)).map(|fleet| fleet.service).collect()
     }
 
-    /// Members of the fleets of a service that are not quiet, in the order of sources.
-    pub fn known(&self, service: ServiceId, now_s: u64) -> Vec<(FleetId, Vec<Source>)> {
-        let of_service = self.fleets.iter().filter(|fleet| fleet.service == service && fleet.is_live(now_s));
-        let known = of_service.filter(|fleet| !fleet.members.is_empty());
-        known.map(|fleet| (fleet.id, fleet.members.keys().copied().collect())).collect()
+    /// The fleets of a service that are not quiet.
+    fn live(&self, service: ServiceId, now_s: u64) -> impl Iterator<Item = &Fleet> {
+        self.fleets.iter().filter(move |fleet| fleet.service == service && fleet.is_live(now_s))
+    }
+
+    /// The fleets of a service that are not quiet, and have members.
+    pub fn known(&self, service: ServiceId, now_s: u64) -> Vec<Known> {
+        let known = self.live(service, now_s).filter(|fleet| !fleet.members.is_empty());
+        let known = known.map(|fleet| Known {
+            id: fleet.id,
+            members: fleet.members.keys().copied().collect(),
+            is_proxied: fleet.traits.as_ref().is_some_and(Traits::is_proxied),
+        });
+        known.collect()
+    }
+
+    /// Their members that were refused what they would have done, since a time, in the order of sources.
+    pub fn refused(&self, service: ServiceId, now_s: u64, since_s: u64) -> Vec<Source> {
+        let members = self.live(service, now_s).flat_map(|fleet| &fleet.members);
+        let refused = members.filter(|(_, member)| member.refused_s >= since_s);
+        let mut refused: Vec<_> = refused.map(|(source, _)| *source).collect();
+        refused.sort_unstable();
+        refused.dedup();
+        refused
+    }
+
+    /// All members of the fleets of a service that are not quiet, in the order of sources.
+    pub fn members(&self, service: ServiceId, now_s: u64) -> Vec<Source> {
+        self.refused(service, now_s, 0)
+    }
+
+    /// Notes that most of what a source sent was dropped. Whoever is a member asks again and again, and stays one.
+    pub fn note_refused(&mut self, service: ServiceId, source: Source, time_s: u64) {
+        for fleet in self.fleets.iter_mut().filter(|fleet| fleet.service == service) {
+            if let Some(member) = fleet.members.get_mut(&source) {
+                member.last_s = member.last_s.max(time_s);
+                member.refused_s = member.refused_s.max(time_s);
+            }
+        }
     }
 
     /// Whether a look can say more of a service's fleets than shorter windows do: there is an alarm, or a fleet older than those.
@@ -121,21 +157,27 @@ impl Fleets {
                 .any(|fleet| looked.scope(fleet.first_seen_s) != Scope::More)
     }
 
-    /// Takes what a look found. `known` says which fleets those of the groups are.
-    pub fn update(&mut self, looked: &Looked<'_>, known: &[FleetId], groups: Vec<Group>) {
+    /// Takes what a look found.
+    pub fn update(&mut self, looked: &Looked<'_>, groups: Vec<Group>) {
         for group in groups {
             let alarms: Vec<_> =
                 group.alarms.iter().filter_map(|&alarm| looked.alarms.get(alarm).copied()).collect();
-            let known: Vec<_> = group.known.iter().filter_map(|&place| known.get(place).copied()).collect();
-            self.take(looked, &known, &alarms, group);
+            self.take(looked, &alarms, group);
+        }
+        let of_service = |fleet: &&mut Fleet| fleet.service == looked.service;
+        for fleet in self.fleets.iter_mut().filter(of_service) {
+            if looked.scope(fleet.first_seen_s) == Scope::Whole {
+                fleet.look(looked.start_s, looked.end_s);
+            }
         }
         self.forget(looked.end_s);
     }
 
-    fn take(&mut self, looked: &Looked<'_>, known: &[FleetId], alarms: &[&Finding], group: Group) {
+    fn take(&mut self, looked: &Looked<'_>, alarms: &[&Finding], group: Group) {
         let traits = Traits::of(&group.members, looked.population, looked.kinds);
         let cells: Vec<_> = alarms.iter().map(|alarm| alarm.cell).collect();
-        let Some(place) = self.join(known).or_else(|| self.alike(looked.service, traits.as_ref(), &cells))
+        let Some(place) =
+            self.join(&group.known).or_else(|| self.alike(looked.service, traits.as_ref(), &cells))
         else {
             // Only an alarm makes a fleet, and only if it is known of enough sources that they belong to it.
             if let Some(explanation) = Explanation::of(alarms, traits.as_ref(), group.synchrony)
@@ -158,6 +200,7 @@ impl Fleets {
         if let Some(explanation) = Explanation::of(alarms, of_fleet, group.synchrony) {
             let fleet = &mut self.fleets[place];
             fleet.last_alarm_s = fleet.last_alarm_s.max(looked.end_s);
+            fleet.last_seen_s = fleet.last_seen_s.max(looked.end_s);
             fleet.explanation = explanation;
             fleet.cells = cells;
         }
@@ -196,6 +239,8 @@ impl Fleets {
             first_seen_s: looked.start_s + first.map_or(0, |minute| u64::from(minute) * 60),
             alarmed_at_s: looked.end_s,
             last_alarm_s: looked.end_s,
+            last_seen_s: looked.end_s,
+            most: 0.0,
             members: BTreeMap::new(),
             suspects: Vec::new(),
             innocents: 0.0,
@@ -224,8 +269,12 @@ impl Fleets {
         let others = others - fleet.members.len();
         let is_part = looked.scope(fleet.first_seen_s) == Scope::Part;
         if !is_part {
-            // Who was active in the window and is not among its members is none; of others it says nothing.
-            fleet.members.retain(|_, member| member.last_s < looked.start_s);
+            // Who was active in the window and is not among its members is none; of others it says nothing, nor of who was not asked.
+            fleet.members.retain(|source, member| {
+                member.last_s < looked.start_s
+                    || looked.not_asked.binary_search(source).is_ok()
+                    || group.members.binary_search_by_key(source, |active| active.source).is_ok()
+            });
             fleet.decided_s = looked.end_s;
         }
         for active in &group.members {
@@ -244,15 +293,19 @@ impl Fleets {
             }
             let is_busy = busy.is_some_and(|above| active.connections > above);
             let Active { exchanges, connections, tls_keys, .. } = *active;
-            fleet.members.insert(active.source, Member { last_s, exchanges, connections, tls_keys, is_busy });
+            let before = fleet.members.get(&active.source);
+            let last_s = before.map_or(last_s, |before| before.last_s.max(last_s));
+            let refused_s = before.map_or(0, |before| before.refused_s);
+            let member = Member { last_s, refused_s, exchanges, connections, tls_keys, is_busy };
+            fleet.members.insert(active.source, member);
         }
         let is_suspect = |active: &&Active| !fleet.members.contains_key(&active.source);
         fleet.suspects = group.suspects.iter().filter(is_suspect).map(|active| active.source).collect();
-        fleet.innocents = group.innocents;
-        fleet.collateral = group.collateral;
-        fleet.users = group.users;
         // A window that has but a part of the fleet says less of it than one that had all of it.
         if !is_part || fleet.usage.window_s == 0 {
+            fleet.innocents = group.innocents;
+            fleet.collateral = group.collateral;
+            fleet.users = group.users;
             let (first_seen_s, before) = (fleet.first_seen_s, &fleet.usage);
             fleet.usage = Usage::of(looked, alarms, group, traits.as_ref(), first_seen_s, before);
         }
@@ -269,10 +322,10 @@ impl Fleets {
         for fleet in &mut self.fleets {
             fleet.members.retain(|_, member| member.last_s + MEMBER_S > now_s);
         }
-        self.fleets.retain(|fleet| fleet.last_alarm_s + FORGOTTEN_S > now_s);
+        self.fleets.retain(|fleet| fleet.last_seen_s + FORGOTTEN_S > now_s);
         while self.fleets.len() > FLEETS_MAX {
-            let oldest = self.fleets.iter().map(|fleet| (fleet.last_alarm_s, fleet.id)).min();
-            self.fleets.retain(|fleet| Some((fleet.last_alarm_s, fleet.id)) != oldest);
+            let oldest = self.fleets.iter().map(|fleet| (fleet.last_seen_s, fleet.id)).min();
+            self.fleets.retain(|fleet| Some((fleet.last_seen_s, fleet.id)) != oldest);
         }
     }
 }
@@ -335,20 +388,32 @@ mod tests {
         known: &[u64],
         is_alarm: bool,
     ) {
-        let did = Block { kind: crate::block::KindId(tls), ..block(2, 20, [4, 8, 8], Sizes(1 << 32)) };
-        look_at(fleets, [end_h, length_h], &did, members, known, is_alarm);
+        let asked = Asked::of([end_h, length_h]);
+        let did = Block { kind: crate::block::KindId(tls), ..asked.did };
+        look_at(fleets, &Asked { did, ..asked }, members, known, is_alarm);
     }
 
-    /// The same, of sources that did this.
+    /// A window by its end and length in hours, what members did in it, and who was not asked.
+    struct Asked {
+        window: [u64; 2],
+        did: Block,
+        not_asked: Vec<Source>,
+    }
+
+    impl Asked {
+        fn of(window: [u64; 2]) -> Self {
+            Self { window, did: block(2, 20, [4, 8, 8], Sizes(1 << 32)), not_asked: Vec::new() }
+        }
+    }
+
     fn look_at(
         fleets: &mut Fleets,
-        [end_h, length_h]: [u64; 2],
-        did: &Block,
+        Asked { window, did, not_asked }: &Asked,
         members: std::ops::Range<u32>,
         known: &[u64],
         is_alarm: bool,
     ) {
-        let kinds = kinds();
+        let (kinds, [end_h, length_h]) = (kinds(), *window);
         let window: Vec<_> = members
             .flat_map(sources_of)
             .map(|source| Block { source, ..*did })
@@ -365,12 +430,13 @@ mod tests {
             lengths_s: &LENGTHS,
             alarms: &alarms,
             population: &population,
+            not_asked,
             of_users: &Users::default(),
             kinds: &kinds,
         };
         let group = Group {
             alarms: if is_alarm { vec![0] } else { Vec::new() },
-            known: (0..known.len()).collect(),
+            known: known.iter().copied().map(FleetId).collect(),
             members: population.sources.clone(),
             suspects: Vec::new(),
             innocents: 0.5,
@@ -378,8 +444,7 @@ mod tests {
             users: 4000.0,
             synchrony: 0.0,
         };
-        let known: Vec<_> = known.iter().copied().map(FleetId).collect();
-        fleets.update(&looked, &known, vec![group]);
+        fleets.update(&looked, vec![group]);
     }
 
     fn told(fleets: &Fleets) -> Vec<(u64, Vec<u64>)> {
@@ -448,7 +513,7 @@ mod tests {
         let before = fleet(&fleets);
         assert!(!before.explanation.is_new_uniform_population, "{:?}", before.explanation);
         let refused = Block { kind: crate::block::KindId(2), ..block(0, 20, [NOT_TIMED; 3], Sizes(0)) };
-        look_at(&mut fleets, [101, 1], &refused, 0..3, &[1], true);
+        look_at(&mut fleets, &Asked { did: refused, ..Asked::of([101, 1]) }, 0..3, &[1], true);
         let throttled = fleet(&fleets);
         assert_eq!(throttled.last_alarm_s, 101 * HOUR);
         assert!(!throttled.explanation.is_new_uniform_population, "{:?}", throttled.explanation);
@@ -457,6 +522,45 @@ mod tests {
             fleet.traits.clone().map(|traits| (traits.keys, traits.proxied, traits.response_bytes))
         };
         assert_eq!(of(&throttled), of(&before));
+    }
+
+    /// Sources are new for a day: one that keeps its own has no alarm after that.
+    #[test]
+    fn a_fleet_without_an_alarm_is_there_while_enough_of_its_members_are() {
+        let mut fleets = Fleets::default();
+        look(&mut fleets, 100, 1, 0, 0..40, &[], true);
+        look(&mut fleets, 124, 24, 0, 0..40, &[1], true);
+        for day in [148, 172, 196] {
+            look(&mut fleets, day, 24, 0, 0..40, &[1], false);
+        }
+        let times = |fleets: &Fleets| {
+            fleets.iter().map(|fleet| (fleet.last_alarm_s / HOUR, fleet.last_seen_s / HOUR)).next()
+        };
+        assert_eq!(times(&fleets), Some((124, 196)));
+        // Two of forty come again, which may be users.
+        look(&mut fleets, 220, 24, 0, 0..2, &[1], false);
+        assert_eq!(times(&fleets), Some((124, 196)));
+        assert_eq!(fleets.services(196 * HOUR + QUIET_S).len(), 0);
+    }
+
+    /// Nothing is seen of what they would do, and they ask again and again.
+    #[test]
+    fn who_is_refused_stays_a_member_and_is_not_asked() {
+        let mut fleets = Fleets::default();
+        look(&mut fleets, 100, 1, 0, 0..3, &[], true);
+        let refused: Vec<_> = (0..2).flat_map(sources_of).collect();
+        refused.iter().for_each(|source| fleets.note_refused(WEB, *source, 130 * HOUR));
+        fleets.note_refused(WEB, Source::of_v4(9999.into()), 130 * HOUR);
+        fleets.note_refused(ServiceId(1), Source::of_v4(99.into()), 130 * HOUR);
+        assert_eq!(fleets.refused(WEB, 100 * HOUR, 130 * HOUR), refused);
+        assert_eq!(fleets.refused(WEB, 100 * HOUR, 130 * HOUR + 1), []);
+        fleets.forget(99 * HOUR + 23 * 60 + MEMBER_S);
+        assert_eq!(told(&fleets), [(1, vec![0, 1])], "the others were not seen for two days");
+        let of = |window| Asked { not_asked: refused.clone(), ..Asked::of(window) };
+        look_at(&mut fleets, &of([131, 24]), 8..9, &[1], true);
+        assert_eq!(told(&fleets), [(1, vec![0, 1, 8])]);
+        look_at(&mut fleets, &Asked::of([132, 24]), 8..9, &[1], true);
+        assert_eq!(told(&fleets), [(1, vec![8])], "who is asked, and is not found, is none");
     }
 
     #[test]
@@ -471,7 +575,7 @@ mod tests {
     }
 
     #[test]
-    fn members_expire_a_day_after_they_were_active_and_fleets_are_forgotten() {
+    fn members_expire_two_days_after_they_were_active_and_fleets_are_forgotten() {
         let mut fleets = Fleets::default();
         look(&mut fleets, 100, 1, 0, 0..3, &[], true);
         fleets.forget(99 * HOUR + 23 * 60 + MEMBER_S - 1);
@@ -485,19 +589,19 @@ mod tests {
     }
 
     #[test]
-    fn the_fleet_with_the_oldest_alarm_gives_way() {
+    fn the_fleet_that_was_not_seen_for_longest_gives_way() {
         let mut fleets = Fleets::default();
         look(&mut fleets, 100, 1, 0, 0..1, &[], true);
         let fleet = fleets.fleets[0].clone();
         fleets.fleets = (0..=FLEETS_MAX as u64)
             .map(|number| Fleet {
                 id: FleetId(number),
-                last_alarm_s: fleet.last_alarm_s + number % 7 + 1,
+                last_seen_s: fleet.last_seen_s + number % 7 + 1,
                 ..fleet.clone()
             })
             .collect();
-        fleets.fleets[40].last_alarm_s = fleet.last_alarm_s;
-        fleets.forget(fleet.last_alarm_s);
+        fleets.fleets[40].last_seen_s = fleet.last_seen_s;
+        fleets.forget(fleet.last_seen_s);
         assert_eq!(fleets.iter().count(), FLEETS_MAX);
         assert!(fleets.iter().all(|fleet| fleet.id != FleetId(40)));
     }

@@ -62,14 +62,14 @@ pub const ALARMED_CELLS_MAX: usize = 64;
 /// Fleets that are told apart in a look at a service.
 pub const FLEETS_OF_LOOK_MAX: usize = 8;
 
-/// Fleets that are kept. Beyond, the one whose last alarm is longest ago is forgotten.
+/// Fleets that are kept. Beyond, the one that was not seen for longest is forgotten.
 pub const FLEETS_MAX: usize = 256;
 
 /// Members of all fleets, and suspects of one. Beyond, newcomers are left out, and counted.
 pub const MEMBERS_MAX: usize = 1 << 20;
 
-/// A member that was not active for so long is none any more.
-pub const MEMBER_S: u64 = 24 * 3600;
+/// A member that was not active for so long is none any more. Who comes once a day, at any time of it, comes again before that.
+pub const MEMBER_S: u64 = 48 * 3600;
 
 /// Pairs of fingerprints that are kept of a fleet: the most frequent.
 pub const KINDS_OF_FLEET_MAX: usize = 64;
@@ -83,6 +83,9 @@ pub const SHARED_TLS_KEYS_MIN: u8 = 3;
 
 /// The share of users that are taken for such addresses by their number of connections.
 pub const BUSY_SHARE: f64 = 0.05;
+
+/// Nor is a member taken for one that makes at most so many times the connections of half of the members: a fleet may well do more than users.
+pub const BUSY_OF_MEMBERS: u16 = 4;
 
 /// The share of a service's sources whose fingerprints are the top ones: those that are acted on by nobody's key alone.
 pub const TOP_SHARE: f64 = 0.9;

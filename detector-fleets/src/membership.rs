@@ -13,9 +13,10 @@ use crate::{
     cut::{Clean, Cut, Scores},
     evidence::Evidence,
     family::{self, Family},
+    fleet::FleetId,
     interval::Kinds,
     limits::{ALARMED_CELLS_MAX, FLEETS_OF_LOOK_MAX, MEMBERS_MAX},
-    mixture::Mixture,
+    mixture::{Beginning, Mixture},
     observation::ServiceId,
     profile::{Active, Population},
     projection::Projections,
@@ -26,6 +27,9 @@ use crate::{
 
 /// Users that are expected above the cut, by members.
 pub const INNOCENTS_MAX: f64 = 0.003;
+
+/// The same of those that were no members before, by themselves.
+pub const INNOCENTS_OF_NEWCOMERS_MAX: f64 = 0.03;
 
 /// The same of the lower cut, above which sources are suspects.
 pub const INNOCENTS_OF_SUSPECTS_MAX: f64 = 0.2;
@@ -52,12 +56,23 @@ pub struct Question<'a> {
     pub users: &'a Users,
     /// Cells with an alarm.
     pub alarms: &'a [&'a Finding],
-    /// Members of fleets that are known, by source and in order.
-    pub known: &'a [Vec<Source>],
+    /// Fleets that are known.
+    pub known: &'a [Known],
     /// Kinds of client.
     pub kinds: &'a Kinds,
     /// The cells that they are in.
     pub projections: &'a Projections,
+}
+
+/// A fleet that is known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Known {
+    /// Which.
+    pub id: FleetId,
+    /// Its members, in the order of sources.
+    pub members: Vec<Source>,
+    /// Whether it comes through proxies.
+    pub is_proxied: bool,
 }
 
 /// What was found: a fleet, or the part of one that was in the window.
@@ -66,7 +81,7 @@ pub struct Group {
     /// Which of the alarms it is about.
     pub alarms: Vec<usize>,
     /// Which of the known fleets.
-    pub known: Vec<usize>,
+    pub known: Vec<FleetId>,
     /// Sources above the cut.
     pub members: Vec<Active>,
     /// Sources above the lower cut only.
@@ -89,8 +104,8 @@ pub fn attribute(question: &Question<'_>) -> Vec<Group> {
     let beginnings = Beginnings::of(question);
     let mut groups = beginnings.groups();
     groups.truncate(FLEETS_OF_LOOK_MAX);
-    let weights = beginnings.weights(&groups, question);
-    let mixture = Mixture::of(&question.population.profiles, question.users, weights, question.kinds);
+    let weighted = beginnings.weighted(&groups, question);
+    let mixture = Mixture::of(&question.population.profiles, question.users, weighted, question.kinds);
     divide(question, &beginnings, &groups, &mixture)
 }
 
@@ -98,7 +113,7 @@ pub fn attribute(question: &Question<'_>) -> Vec<Group> {
 struct Beginnings {
     /// Which alarms, those with the most evidence first.
     alarms: Vec<usize>,
-    known: usize,
+    known: Vec<FleetId>,
     /// For each source a bit for each alarm, and above them one for each known fleet.
     of_sources: Vec<u128>,
     /// How many sources are in each pair.
@@ -115,8 +130,8 @@ impl Beginnings {
             total(other).total_cmp(&total(one)).then(one.cmp(&other))
         });
         alarms.truncate(ALARMED_CELLS_MAX);
-        let known = question.known.len().min(FLEETS_OF_LOOK_MAX);
-        let all = alarms.len() + known;
+        let known = &question.known[..question.known.len().min(FLEETS_OF_LOOK_MAX)];
+        let all = alarms.len() + known.len();
         // Of each cell the bit of its alarm.
         let mut bits_of_cells = vec![0_u128; question.projections.len()];
         for (bit, &alarm) in alarms.iter().enumerate() {
@@ -130,8 +145,8 @@ impl Beginnings {
             cells.flatten().fold(0, |bits, cell| bits | bits_of_cells[cell as usize])
         };
         let of_known = |active: &Active| {
-            let members = question.known.iter().take(known).enumerate();
-            let of = members.filter(|(_, members)| members.binary_search(&active.source).is_ok());
+            let of = known.iter().enumerate();
+            let of = of.filter(|(_, known)| known.members.binary_search(&active.source).is_ok());
             of.fold(0, |bits, (bit, _)| bits | 1 << (alarms.len() + bit))
         };
         let sources = question.population.sources.iter();
@@ -150,7 +165,7 @@ impl Beginnings {
             let excess = f64::from(finding.sources) - finding.expected_sources;
             (excess / f64::from(finding.sources.max(1))).clamp(0.01, 0.99)
         };
-        let of_known = std::iter::repeat_n(KNOWN_WEIGHT, known);
+        let of_known = std::iter::repeat_n(KNOWN_WEIGHT, known.len());
         let weights = alarms.iter().map(of_alarm).chain(of_known).collect();
         let is_proxied = |&alarm: &usize| {
             let finding = question.alarms[alarm];
@@ -158,7 +173,9 @@ impl Beginnings {
                 |evidence: &Evidence| evidence.family == Family::Path && evidence.log_factor > 0.0;
             finding.evidence.iter().any(is_evident) || finding.cell.common.is_proxied()
         };
-        let is_proxied = alarms.iter().map(is_proxied).chain(std::iter::repeat_n(false, known)).collect();
+        let known_proxied = known.iter().map(|known| known.is_proxied);
+        let is_proxied = alarms.iter().map(is_proxied).chain(known_proxied).collect();
+        let known = known.iter().map(|known| known.id).collect();
         Self { alarms, known, of_sources, in_both, weights, is_proxied }
     }
 
@@ -172,7 +189,7 @@ impl Beginnings {
 
     /// Beginnings by fleets, as bits.
     fn groups(&self) -> Vec<u128> {
-        let all = self.alarms.len() + self.known;
+        let all = self.alarms.len() + self.known.len();
         let mut groups: Vec<u128> = Vec::new();
         for one in 0..all {
             let mut joined = 1_u128 << one;
@@ -205,10 +222,26 @@ impl Beginnings {
         if all > 0.0 { sum / all } else { 0.0 }
     }
 
-    /// The mean weight of each group in each profile.
-    fn weights(&self, groups: &[u128], question: &Question<'_>) -> Vec<Vec<f64>> {
+    /// Whether a source with these bits is a member of a known fleet.
+    fn is_known(&self, bits: u128) -> bool {
+        bits >> self.alarms.len() != 0
+    }
+
+    /// How many sources of each profile are members of none.
+    fn newcomers(&self, population: &Population) -> Vec<u32> {
+        let mut newcomers = vec![0; population.profiles.len()];
+        let sources = population.sources.iter().zip(&self.of_sources);
+        for (active, _) in sources.filter(|(_, bits)| !self.is_known(**bits)) {
+            newcomers[active.profile as usize] += 1;
+        }
+        newcomers
+    }
+
+    /// The mean weight of each group in each profile, and what part of the profile is in the group.
+    fn weighted(&self, groups: &[u128], question: &Question<'_>) -> Vec<Beginning> {
         let profiles = &question.population.profiles;
-        let mut weights = vec![vec![0.0; profiles.len()]; groups.len()];
+        let none = vec![0.0; profiles.len()];
+        let mut weighted = vec![Beginning { weights: none.clone(), teaching: none }; groups.len()];
         for (active, &bits) in question.population.sources.iter().zip(&self.of_sources) {
             if bits == 0 {
                 continue;
@@ -217,11 +250,13 @@ impl Beginnings {
                 |group: &u128| bits_of(bits & group).map(|bit| self.weights[bit]).fold(0.0, f64::max);
             let sum: f64 = groups.iter().map(of_group).sum();
             let place = active.profile as usize;
-            for (weights, group) in weights.iter_mut().zip(groups) {
-                weights[place] += of_group(group) / sum.max(1.0) / f64::from(profiles[place].1);
+            let of_profile = 1.0 / f64::from(profiles[place].1);
+            for (Beginning { weights, teaching }, group) in weighted.iter_mut().zip(groups) {
+                weights[place] += of_group(group) / sum.max(1.0) * of_profile;
+                teaching[place] += f64::from(u8::from(bits & group != 0)) * of_profile;
             }
         }
-        weights
+        weighted
     }
 }
 
@@ -231,6 +266,15 @@ fn bits_of(mut bits: u128) -> impl Iterator<Item = usize> {
         bits &= bits - 1;
         Some(next)
     })
+}
+
+/// From which scores on sources are taken for what.
+struct Cuts {
+    members: Cut,
+    /// Who is no member yet. It is asked at each look, and so gets as many chances to be taken for one; and of those that come late users are a
+    /// larger part. So they have a bound by themselves.
+    newcomers: Cut,
+    suspects: Cut,
 }
 
 /// Gives each source above the cut of a group to the group that it is likeliest of.
@@ -252,45 +296,53 @@ fn divide(
         .collect();
     let members: f64 = mixture.fleets.iter().map(|fleet| fleet.sources).sum();
     let users = (mixture.sources - members).max(0.0);
-    let cuts: Vec<[Cut; 2]> = (0..groups.len())
+    let newcomers = beginnings.newcomers(question.population);
+    let cuts: Vec<Cuts> = (0..groups.len())
         .map(|group| {
-            let of_window = (0..profiles.len()).filter(|&place| likeliest[place] == group);
-            let scores = of_window.map(|place| (mixture.scores[group][place], profiles[place].1.into()));
+            let of_group = || (0..profiles.len()).filter(|&place| likeliest[place] == group);
+            let of_window = of_group().map(|place| (mixture.scores[group][place], profiles[place].1.into()));
+            let of_newcomers =
+                of_group().map(|place| (mixture.scores[group][place], newcomers[place].into()));
             let clean = question.users.profiles();
             let of_clean = mixture.clean_scores[group].iter().zip(clean).map(|(score, (profile, count))| {
                 let connections = family::volume_of(profile.categories[Family::Homogeneity as usize].into());
                 Clean { score: *score, sources: *count, connections: connections * count }
             });
             let least = SUSPECT_ODDS_MIN.ln() - odds[group];
-            let scores = Scores::of(scores, of_clean, users, least);
-            let suspect = scores.cut(least, INNOCENTS_OF_SUSPECTS_MAX, f64::INFINITY);
-            [scores.members(-odds[group], INNOCENTS_MAX), suspect]
+            let scores = Scores::of(of_window, of_clean, users, least);
+            let suspects = scores.cut(least, INNOCENTS_OF_SUSPECTS_MAX, f64::INFINITY);
+            let members = scores.members(-odds[group], INNOCENTS_MAX);
+            let newcomers = scores.of_others(of_newcomers).members(members.score, INNOCENTS_OF_NEWCOMERS_MAX);
+            Cuts { members, newcomers, suspects }
         })
         .collect();
+    let known = |bit: usize| {
+        let place = bit.checked_sub(beginnings.alarms.len())?;
+        beginnings.known.get(place).copied()
+    };
     let mut found: Vec<Group> = groups
         .iter()
         .zip(&cuts)
         .map(|(group, cuts)| Group {
             alarms: bits_of(*group).filter_map(|bit| beginnings.alarms.get(bit).copied()).collect(),
-            known: bits_of(*group).filter_map(|bit| bit.checked_sub(beginnings.alarms.len())).collect(),
+            known: bits_of(*group).filter_map(known).collect(),
             members: Vec::new(),
             suspects: Vec::new(),
-            innocents: cuts[0].innocents,
-            collateral: cuts[0].collateral,
+            innocents: cuts.members.innocents,
+            collateral: cuts.members.collateral,
             users,
             synchrony: beginnings.synchrony(*group, question.population),
         })
         .collect();
-    for active in &question.population.sources {
+    for (active, bits) in question.population.sources.iter().zip(&beginnings.of_sources) {
         let place = active.profile as usize;
         let group = likeliest[place];
-        let (Some(found), Some([member, suspect])) = (found.get_mut(group), cuts.get(group)) else {
-            continue;
-        };
+        let (Some(found), Some(cuts)) = (found.get_mut(group), cuts.get(group)) else { continue };
         let score = mixture.scores[group][place];
-        if score >= member.score && found.members.len() < MEMBERS_MAX {
+        let cut = if beginnings.is_known(*bits) { cuts.members } else { cuts.newcomers };
+        if score >= cut.score && found.members.len() < MEMBERS_MAX {
             found.members.push(*active);
-        } else if score >= suspect.score && found.suspects.len() < MEMBERS_MAX {
+        } else if score >= cuts.suspects.score && found.suspects.len() < MEMBERS_MAX {
             found.suspects.push(*active);
         }
     }
@@ -347,12 +399,12 @@ mod tests {
     }
 
     /// 6,000 users of three browsers; 300 members, with the first browser's ClientHello, have the addresses from 100,000 on.
-    fn asked(alarms: &[&Finding], known: &[Vec<Source>]) -> Vec<Group> {
+    fn asked(alarms: &[&Finding], known: &[Known]) -> Vec<Group> {
         asked_of(alarms, known, |did| did)
     }
 
     /// The same where sources came at other times.
-    fn asked_of(alarms: &[&Finding], known: &[Vec<Source>], came: fn(Block) -> Block) -> Vec<Group> {
+    fn asked_of(alarms: &[&Finding], known: &[Known], came: fn(Block) -> Block) -> Vec<Group> {
         let kinds = kinds();
         let kind = |number: u32| crate::block::KindId(number % 3);
         let clean = (0..12_000).map(|number| user(200_000 + number, kind(number))).collect::<Vec<_>>();
@@ -390,6 +442,11 @@ mod tests {
         assert_eq!((&group.alarms[..], &group.known[..]), (&[0][..], &[][..]));
     }
 
+    fn known(id: u64, sources: std::ops::Range<u32>) -> Known {
+        let members = sources.map(|number| Source::of_v4(number.into())).collect();
+        Known { id: FleetId(id), members, is_proxied: false }
+    }
+
     /// Members come in the same minutes of an hour, or at any as users do.
     #[test]
     fn what_is_too_many_in_a_cell_tells_of_a_schedule() {
@@ -408,8 +465,8 @@ mod tests {
 
     #[test]
     fn known_members_are_a_beginning_and_join_what_they_are_in() {
-        let known: Vec<_> = (100_000..100_200_u32).map(|number| Source::of_v4(number.into())).collect();
-        let groups = asked(&[], std::slice::from_ref(&known));
+        let of_fleet = known(1, 100_000..100_200);
+        let groups = asked(&[], std::slice::from_ref(&of_fleet));
         assert_eq!(groups.len(), 1);
         assert!(
             groups[0].members.len() >= 297,
@@ -417,10 +474,9 @@ mod tests {
             groups[0].members.len()
         );
         let alarm = finding(Common::Tls(11), 800, 500.0);
-        let strangers = (500_000..500_100_u32).map(|number| Source::of_v4(number.into())).collect();
-        let groups = asked(&[&alarm], &[known, strangers]);
+        let groups = asked(&[&alarm], &[of_fleet, known(2, 500_000..500_100)]);
         let told: Vec<_> = groups.iter().map(|group| (&group.alarms[..], &group.known[..])).collect();
-        assert_eq!(told, [(&[0][..], &[0][..]), (&[][..], &[1][..])]);
+        assert_eq!(told, [(&[0][..], &[FleetId(1)][..]), (&[][..], &[FleetId(2)][..])]);
         assert!(groups[1].members.is_empty(), "those of a fleet that is not there");
     }
 
@@ -430,6 +486,9 @@ mod tests {
             finding(Common::Path(Family::Path.category(&member(0, crate::block::KindId(0))) as u8), 300, 0.0);
         let of_key = finding(Common::TlsAndPath(12, Way::Proxied), 30, 0.0);
         assert_eq!(asked(&[&of_all, &of_key], &[]).len(), 1);
+        let elsewhere = known(1, 500_000..500_100);
+        assert_eq!(asked(&[&of_all], std::slice::from_ref(&elsewhere)).len(), 2);
+        assert_eq!(asked(&[&of_all], &[Known { is_proxied: true, ..elsewhere }]).len(), 1);
         let straight = finding(Common::TlsAndPath(12, Way::Straight), 30, 0.0);
         assert_eq!(asked(&[&of_all, &straight], &[]).len(), 2);
     }

@@ -88,6 +88,16 @@ impl Component {
     }
 }
 
+/// Where a fleet begins, by the profiles of a window.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Beginning {
+    /// The part of the sources of each profile that is the fleet's at first, 0 to 1.
+    pub weights: Vec<f64>,
+    /// The part that is in alarmed cells or among known members, 0 to 1: of these a fleet learns what it is. Others are asked and teach nothing,
+    /// or it would move on to whatever more users do now than did in clean windows.
+    pub teaching: Vec<f64>,
+}
+
 /// A window of sources as users and fleets.
 #[derive(Clone, Debug)]
 pub struct Mixture {
@@ -102,9 +112,9 @@ pub struct Mixture {
 }
 
 impl Mixture {
-    /// Of the profiles of a window, each with how many sources have it, beside users. `beginnings` are the weights that each fleet has
-    /// in each profile of the window at first, in sum at most 1.
-    pub fn of(profiles: &[(Profile, u32)], users: &Users, beginnings: Vec<Vec<f64>>, kinds: &Kinds) -> Self {
+    /// Of the profiles of a window, each with how many sources have it, beside users. What the fleets have of a profile at first is in sum at
+    /// most 1.
+    pub fn of(profiles: &[(Profile, u32)], users: &Users, beginnings: Vec<Beginning>, kinds: &Kinds) -> Self {
         let keyed = Keyed::of(users, profiles, kinds);
         let points: Vec<_> = profiles.iter().map(|(profile, _)| point(profile, &keyed)).collect();
         let counts: Vec<_> = profiles.iter().map(|(_, count)| f64::from(*count)).collect();
@@ -135,11 +145,12 @@ fn maximise(
     points: &[Point],
     counts: &[f64],
     of_users: &[f64],
-    beginnings: Vec<Vec<f64>>,
+    beginnings: Vec<Beginning>,
     users: &Sums,
 ) -> (Vec<Component>, Vec<Vec<f64>>) {
     let sources: f64 = counts.iter().sum();
-    let mut weights = beginnings;
+    let (mut weights, teaching): (Vec<_>, Vec<_>) =
+        beginnings.into_iter().map(|beginning| (beginning.weights, beginning.teaching)).unzip();
     let components = |weights: &[Vec<f64>]| -> Vec<Component> {
         weights.iter().map(|weights| Component::of(points, counts, weights, users)).collect()
     };
@@ -159,8 +170,8 @@ fn maximise(
                 most = most.max(*log);
             }
             let sum = (of_users - most).exp() + logs.iter().map(|log| (log - most).exp()).sum::<f64>();
-            for (weights, log) in weights.iter_mut().zip(&logs) {
-                weights[place] = (log - most).exp() / sum;
+            for ((weights, teaching), log) in weights.iter_mut().zip(&teaching).zip(&logs) {
+                weights[place] = teaching[place] * (log - most).exp() / sum;
             }
         }
         let next = components(&weights);
@@ -232,10 +243,23 @@ pub(crate) mod tests {
     /// A window of 4,000 users and 200 members; of the new ones with the first ClientHello a third belongs to the fleet at first.
     fn mixture(beginning: impl Fn(&Profile) -> f64) -> (Vec<(Profile, u32)>, Mixture) {
         let window = counted((0..4000).map(user).chain((0..200).map(member)));
-        let beginnings = window.iter().map(|(profile, _)| beginning(profile)).collect();
-        let mixture =
-            Mixture::of(&window, &Users::of_profiles(clean(20_000), &kinds()), vec![beginnings], &kinds());
+        let mixture = mixture_of(&window, clean(20_000), vec![beginning_of(&window, beginning)]);
         (window, mixture)
+    }
+
+    fn mixture_of(
+        window: &[(Profile, u32)],
+        clean: Vec<(Profile, f64)>,
+        beginnings: Vec<Beginning>,
+    ) -> Mixture {
+        Mixture::of(window, &Users::of_profiles(clean, &kinds()), beginnings, &kinds())
+    }
+
+    /// All of a profile teaches that has a weight.
+    fn beginning_of(window: &[(Profile, u32)], weight: impl Fn(&Profile) -> f64) -> Beginning {
+        let weights: Vec<_> = window.iter().map(|(profile, _)| weight(profile)).collect();
+        let teaching = weights.iter().map(|weight| f64::from(u8::from(*weight > 0.0))).collect();
+        Beginning { weights, teaching }
     }
 
     #[test]
@@ -258,9 +282,8 @@ pub(crate) mod tests {
         let window = counted(users.chain((0..200).map(member)));
         let beginning =
             |profile: &Profile| if profile.kind.0 == 3 || profile.categories[2] >= 230 { 0.6 } else { 0.0 };
-        let beginnings = window.iter().map(|(profile, _)| beginning(profile)).collect();
         let clean: Vec<_> = clean(20_000).into_iter().chain([(odd(0), 1.0)]).collect();
-        let mixture = Mixture::of(&window, &Users::of_profiles(clean, &kinds()), vec![beginnings], &kinds());
+        let mixture = mixture_of(&window, clean, vec![beginning_of(&window, beginning)]);
         for ((profile, _), score) in window.iter().zip(&mixture.scores[0]) {
             let is_member = profile.kind.0 == 3;
             assert_eq!(score + mixture.odds(0) > 0.0, is_member, "{profile:?}: {score}");
@@ -276,19 +299,25 @@ pub(crate) mod tests {
         let other = |number: u64| Profile { kind: KindId(2), categories: [9, 40, 111], ..member(number) };
         let window = counted((0..4000).map(user).chain((0..200).map(member)).chain((0..100).map(other)));
         let beginning = |kind: u32| {
-            window
-                .iter()
-                .map(|(profile, _)| if profile.is_new && profile.kind.0 == kind { 0.4 } else { 0.0 })
-                .collect()
+            beginning_of(&window, |profile| if profile.is_new && profile.kind.0 == kind { 0.4 } else { 0.0 })
         };
-        let mixture = Mixture::of(
-            &window,
-            &Users::of_profiles(clean(20_000), &kinds()),
-            vec![beginning(3), beginning(2)],
-            &kinds(),
-        );
+        let mixture = mixture_of(&window, clean(20_000), vec![beginning(3), beginning(2)]);
         let found: Vec<_> = mixture.fleets.iter().map(|fleet| fleet.sources).collect();
         assert!((195.0..210.0).contains(&found[0]) && (95.0..110.0).contains(&found[1]), "{found:?}");
+    }
+
+    /// Half of the members are in alarmed cells.
+    #[test]
+    fn a_fleet_learns_where_it_begins_and_asks_everywhere() {
+        let window = counted((0..4000).map(user).chain((0..200).map(member)));
+        let of_fleet = beginning_of(&window, |profile| if profile.kind.0 == 3 { 0.3 } else { 0.0 });
+        let half = of_fleet.teaching.iter().map(|teaching| teaching / 2.0).collect();
+        let mixture = mixture_of(&window, clean(20_000), vec![Beginning { teaching: half, ..of_fleet }]);
+        let found = mixture.fleets[0].sources;
+        assert!((95.0..105.0).contains(&found), "{found} of 100");
+        for ((profile, _), score) in window.iter().zip(&mixture.scores[0]) {
+            assert_eq!(score + mixture.odds(0) > 0.0, profile.kind.0 == 3, "{profile:?}: {score}");
+        }
     }
 
     /// Where nothing begins nothing comes to be.

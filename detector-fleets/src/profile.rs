@@ -108,6 +108,31 @@ pub struct Population {
 const _: () = assert!(size_of::<Active>() == 32);
 
 impl Population {
+    /// Sources of which nothing was seen but that they came: no ClientHello, no handshake that was timed and no exchange, in their order. What
+    /// is not known of them has one cause, and would count as often as there are features.
+    pub fn unseen(&self, kinds: &Kinds) -> Vec<Source> {
+        let is_seen = |profile: &Profile| {
+            let families = Family::ALL.iter().zip(profile.categories).skip(1);
+            let mut evident = families.map(|(family, category)| family.evidence(category.into()).is_some());
+            kinds.kind(profile.kind).tls_key != 0 || evident.any(|is_evident| is_evident)
+        };
+        let seen: Vec<_> = self.profiles.iter().map(|(profile, _)| is_seen(profile)).collect();
+        let unseen = self.sources.iter().filter(|active| !seen[active.profile as usize]);
+        unseen.map(|active| active.source).collect()
+    }
+
+    /// Leaves out sources, which are given in their order.
+    pub fn leave_out(&mut self, sources: &[Source]) {
+        let Self { profiles, sources: all } = self;
+        all.retain(|active| {
+            let is_kept = sources.binary_search(&active.source).is_err();
+            if !is_kept && let Some((_, count)) = profiles.get_mut(active.profile as usize) {
+                *count -= 1;
+            }
+            is_kept
+        });
+    }
+
     /// The blocks of a source at a service, in the window that the population is of.
     pub fn blocks<'a>(
         active: &Active,
@@ -121,11 +146,11 @@ impl Population {
     }
 }
 
-/// The populations of a window by services, of those that are wanted. `window` is in the order of sources and kinds.
+/// The populations of a window by services, by those of its blocks that count. `window` is in the order of sources and kinds.
 pub fn populations(
     window: &[Block],
     kinds: &Kinds,
-    is_wanted: impl Fn(ServiceId) -> bool,
+    counts: impl Fn(&Block) -> bool,
 ) -> BTreeMap<ServiceId, Population> {
     let mut found: BTreeMap<ServiceId, (Population, HashMap<Profile, u32, RandomState>)> = BTreeMap::new();
     let mut first_block = 0;
@@ -135,19 +160,22 @@ pub fn populations(
         near.clear();
         for blocks in neighbours.chunk_by(|one, next| one.source == next.source) {
             services.clear();
-            let of_blocks = blocks.iter().map(|block| kinds.kind(block.kind).service);
-            services.extend(of_blocks.filter(|service| is_wanted(*service)));
+            let counted = blocks.iter().filter(|block| counts(block));
+            services.extend(counted.map(|block| kinds.kind(block.kind).service));
             services.sort_unstable();
             services.dedup();
-            near.extend(services.iter().filter_map(|&service| active(service, blocks, first_block, kinds)));
+            near.extend(services.iter().filter_map(|&service| {
+                let clients = |block: &&Block| kinds.kind(block.kind).service == service && counts(block);
+                active(service, blocks.iter().filter(clients), [first_block, blocks.len() as u32], kinds)
+            }));
             first_block += blocks.len() as u32;
         }
-        let mut counts: BTreeMap<(ServiceId, bool), u32> = BTreeMap::new();
+        let mut alike: BTreeMap<(ServiceId, bool), u32> = BTreeMap::new();
         for (service, profile, _) in &near {
-            *counts.entry((*service, profile.is_new)).or_insert(0) += 1;
+            *alike.entry((*service, profile.is_new)).or_insert(0) += 1;
         }
         for (service, profile, active) in &near {
-            let neighbours = neighbour_class(counts[&(*service, profile.is_new)]);
+            let neighbours = neighbour_class(alike[&(*service, profile.is_new)]);
             let profile = Profile { neighbours, ..*profile };
             let (population, numbers) = found.entry(*service).or_default();
             let next = population.profiles.len() as u32;
@@ -166,15 +194,14 @@ fn is_near(one: Source, other: Source) -> bool {
     one.is_v4() == other.is_v4() && one.neighbourhood() == other.neighbourhood()
 }
 
-/// What a source was at a service, by its blocks, of which the first has a number in the window; its neighbours and the number of its profile are
-/// said later.
-fn active(
+/// What a source was at a service, by its clients there. Its blocks of all services are so many from a number in the window on; its neighbours and
+/// the number of its profile are said later.
+fn active<'a>(
     service: ServiceId,
-    blocks: &[Block],
-    first_block: u32,
+    clients: impl Iterator<Item = &'a Block> + Clone,
+    [first_block, blocks]: [u32; 2],
     kinds: &Kinds,
 ) -> Option<(ServiceId, Profile, Active)> {
-    let clients = blocks.iter().filter(|block| kinds.kind(block.kind).service == service);
     let (profile, did) = Profile::of(clients.clone())?;
     let mut tls_keys: Vec<_> =
         clients.map(|block| kinds.kind(block.kind).tls_key).filter(|key| *key != 0).collect();
@@ -189,7 +216,7 @@ fn active(
         first_minute: did.first_minute,
         last_minute: did.last_minute,
         first_block,
-        blocks: blocks.len() as u16,
+        blocks: blocks as u16,
     };
     Some((service, profile, active))
 }
@@ -262,7 +289,7 @@ mod tests {
         let blocks = Population::blocks(&of_web.sources[0], &window, &kinds, WEB);
         assert_eq!(blocks.map(|block| block.kind).collect::<Vec<_>>(), [fresh, resumed]);
         assert_eq!(found[&API].sources.len(), 1);
-        assert_eq!(populations(&window, &kinds, |service| service == API).len(), 1);
+        assert_eq!(populations(&window, &kinds, |block| kinds.kind(block.kind).service == API).len(), 1);
     }
 
     #[test]
@@ -291,6 +318,31 @@ mod tests {
             [1, 2, 3, 4, 5, 8, 9, 16, 17, 60_000].map(neighbour_class),
             [0, 1, 2, 2, 3, 3, 4, 4, 5, 5]
         );
+    }
+
+    #[test]
+    fn of_whom_nothing_was_seen_is_told_and_left_out() {
+        let mut kinds = Kinds::default();
+        let mut kind = |tls_key| kinds.number(Kind { service: WEB, syn_key: 9, tls_key });
+        let (known, unknown) = (kind(1), kind(0));
+        let did = |address: u32, kind, times, sizes| Block {
+            source: Source::of_v4(address.into()),
+            kind,
+            ..block(1, 0, times, Sizes(sizes))
+        };
+        let window = [
+            did(0, unknown, [NOT_TIMED; 3], 0),
+            did(300, known, [NOT_TIMED; 3], 0),
+            did(600, unknown, [6, 2, 6], 0),
+            did(900, unknown, [NOT_TIMED; 3], 1),
+            did(1200, unknown, [NOT_TIMED; 3], 0),
+        ];
+        let mut population = populations(&window, &kinds, |_| true).remove(&WEB).expect("sources");
+        let unseen = population.unseen(&kinds);
+        assert_eq!(unseen.iter().map(|source| source.number()).collect::<Vec<_>>(), [0, 1200]);
+        population.leave_out(&unseen);
+        let counts: Vec<_> = population.profiles.iter().map(|(_, count)| *count).collect();
+        assert_eq!((population.sources.len(), counts), (3, vec![0, 1, 1, 1]));
     }
 
     #[test]

@@ -19,6 +19,9 @@ pub const SELECTIVE_MAX: f64 = 0.001;
 /// The share of members that a key matches, at least.
 const KEY_OF_MEMBERS_MIN: f64 = 0.5;
 
+/// The share of members behind proxies from which on a fleet is.
+pub const PROXIED_MIN: f64 = 0.5;
+
 /// Minutes of an hour in which sources come that keep to a time.
 pub const SYNCHRONOUS_MINUTES: usize = 3;
 
@@ -130,6 +133,11 @@ impl Traits {
             (traits.response_bytes, traits.sized) = (before.response_bytes, before.sized);
         }
         traits
+    }
+
+    /// Whether most come through proxies, of those whose handshakes were timed.
+    pub fn is_proxied(&self) -> bool {
+        self.proxied >= PROXIED_MIN
     }
 
     /// How much two have in common, from 0 to 1: the Bhattacharyya coefficients of keys, ways and sizes (Bhattacharyya 1943), multiplied.

@@ -10,7 +10,7 @@ use crate::{
     block::KindId,
     family::{Family, volume_of},
     fleets::Looked,
-    limits::{BUSY_SHARE, KEYS_OF_USAGE_MAX, SHARED_TLS_KEYS_MIN, TOP_SHARE},
+    limits::{BUSY_OF_MEMBERS, BUSY_SHARE, KEYS_OF_USAGE_MAX, SHARED_TLS_KEYS_MIN, TOP_SHARE},
     membership::Group,
     profile::{Active, Population},
     traits::{Key, Traits},
@@ -88,9 +88,12 @@ pub fn is_shared(tls_keys: u8, is_busy: bool) -> bool {
     tls_keys >= SHARED_TLS_KEYS_MIN || is_busy
 }
 
-/// More connections than this are those of at most [`BUSY_SHARE`] of the sources that are no members. Both are in the order of sources.
-/// `None`: all are members.
+/// More connections than this are those of at most [`BUSY_SHARE`] of the sources that are no members, and [`BUSY_OF_MEMBERS`] times those of half
+/// of the members. Both are in the order of sources. `None`: all are members, or none.
 pub fn busy_above(population: &Population, members: &[Active]) -> Option<u16> {
+    let mut of_members: Vec<u16> = members.iter().map(|active| active.connections).collect();
+    let middle = of_members.len().checked_sub(1)? / 2;
+    let of_member = of_members.select_nth_unstable(middle).1.saturating_mul(BUSY_OF_MEMBERS);
     let mut members = members.iter().map(|active| active.source).peekable();
     let mut of_users: Vec<u16> = population
         .sources
@@ -100,7 +103,7 @@ pub fn busy_above(population: &Population, members: &[Active]) -> Option<u16> {
         .collect();
     let above = (of_users.len() as f64 * BUSY_SHARE) as usize;
     let place = of_users.len().checked_sub(above + 1)?;
-    Some(*of_users.select_nth_unstable(place).1)
+    Some(of_member.max(*of_users.select_nth_unstable(place).1))
 }
 
 /// Connections of a new user in a window, by the classes of volume in clean ones: the middle of each, of the open one its beginning.
@@ -211,11 +214,13 @@ mod tests {
             let population = population(window);
             busy_above(&population, &group(&population, 0.0).members)
         };
-        assert_eq!(of(&window(std::iter::repeat_n(300, 900))), Some(2), "members do not count");
+        let alone = |connections| source(6000, 0, connections);
+        assert_eq!(of(&window(std::iter::repeat_n(1, 900))), Some(4), "members do not count");
         let users: Vec<_> = (0..100).map(|number| source(number, 1, number as u16 + 1)).collect();
-        assert_eq!(of(&users), Some(95));
-        assert_eq!(of(&users[..1]), Some(1));
-        assert_eq!(of(&[source(6000, 0, 7)]), None);
+        assert_eq!(of(&[&users[..], &[alone(1)]].concat()), Some(95));
+        assert_eq!(of(&[&users[..], &[alone(40)]].concat()), Some(160), "a member does more than users");
+        assert_eq!(of(&[users[0], alone(0)]), Some(1));
+        assert_eq!((of(&users), of(&[alone(7)])), (None, None), "no members, or no users");
     }
 
     #[test]
@@ -233,6 +238,7 @@ mod tests {
             lengths_s: &[3600],
             alarms: &[],
             population,
+            not_asked: &[],
             of_users,
             kinds,
         }

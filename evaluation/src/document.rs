@@ -150,7 +150,7 @@ fn levels(figures: &Figures, place: usize) -> String {
             || ("reported only".to_owned(), String::new()),
             |target| (promise(target), verdict(target, &summary)),
         );
-        let [at_6, at_24] = summary.compared;
+        let [at_6, at_24, _] = summary.compared;
         let false_fleets = measured.runs.iter().flat_map(|run| &run.false_fleets);
         let hit: Vec<_> = measured.runs.iter().filter_map(|run| run.collateral).collect();
         Some(vec![
@@ -237,7 +237,7 @@ fn further(figures: &Figures) -> String {
         for number in 0..measured.runs.iter().map(|run| run.fleets.len()).min().unwrap_or(0) {
             let fleets: Vec<_> = measured.runs.iter().map(|run| &run.fleets[number]).collect();
             let summary = Summary::of(&fleets);
-            let [at_6, at_24] = summary.compared;
+            let [at_6, at_24, at_168] = summary.compared;
             rows.push(vec![
                 format!("{}: {}", measured.name, fleets[0].name),
                 fleets[0].level.clone(),
@@ -250,6 +250,8 @@ fn further(figures: &Figures) -> String {
                 percent(at_6[1]),
                 percent(at_24[0]),
                 percent(at_24[1]),
+                percent(at_168[0]),
+                percent(at_168[1]),
             ]);
         }
     }
@@ -265,6 +267,8 @@ fn further(figures: &Figures) -> String {
         "recall at 6 h",
         "precision at 24 h",
         "recall at 24 h",
+        "precision after 7 days",
+        "recall after 7 days",
     ];
     format!(
         "Targets: 500 sources on a rare key and 2,000 on a popular key with a gap have an alarm within 24 h, 1,440 minutes.\n\n{}",
@@ -334,7 +338,7 @@ mod tests {
     fn what_is_missed_is_said() {
         let fleet = |minutes_to_alarm, right| TrueFleet {
             minutes_to_alarm,
-            compared: [Some(Compared { right, found: 1000, members: 1000 }); 2],
+            compared: [Some(Compared { right, found: 1000, members: 1000 }); 3],
             ..TrueFleet::default()
         };
         let target = suite::targets("l1").expect("there are some")[0];

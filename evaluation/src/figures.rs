@@ -70,7 +70,7 @@ pub(crate) struct TrueFleet {
 }
 
 /// Hours after the start of a fleet at which its members are compared.
-pub(crate) const COMPARED_AT_H: [u64; 2] = [6, 24];
+pub(crate) const COMPARED_AT_H: [u64; 3] = [6, 24, 168];
 
 /// Members against the truth.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -166,7 +166,7 @@ pub(crate) fn measure(scenario: &Scenario, seed: u64, has_alarms: bool) -> Resul
     });
     let run = Run {
         seed,
-        fleets: true_fleets(&truth, &found, &compared),
+        fleets: true_fleets(&truth, last_s, &found, &compared),
         false_fleets: false_fleets.collect(),
         collateral,
         rows,
@@ -176,6 +176,7 @@ pub(crate) fn measure(scenario: &Scenario, seed: u64, has_alarms: bool) -> Resul
 
 fn true_fleets(
     truth: &Truth,
+    last_s: u64,
     found: &[FoundFleet],
     compared: &BTreeMap<(usize, usize), Compared>,
 ) -> Vec<TrueFleet> {
@@ -192,7 +193,7 @@ fn true_fleets(
             share: fleet.share,
             minutes_to_alarm: alarm_s.map(|at| at.saturating_sub(fleet.start_s) / 60),
             compared: std::array::from_fn(|at| {
-                let is_over = fleet.end_s <= fleet.start_s + COMPARED_AT_H[at] * HOUR_S;
+                let is_over = fleet.end_s.min(last_s) < fleet.start_s + COMPARED_AT_H[at] * HOUR_S;
                 (!is_over).then(|| compared.get(&(number, at)).copied().unwrap_or_default())
             }),
             found_as: found_as().map(|found| found.id).collect(),
@@ -289,8 +290,10 @@ fn compare(
             }
             let members = active(truth, time_s).unwrap_or_default().swap_remove(number);
             let is_it = |fleet: &&Fleet| found.get(&fleet.id).is_some_and(|found| found.of == Some(number));
-            let sources: HashSet<Source> =
-                detection.fleets().filter(is_it).flat_map(|fleet| fleet.members.keys().copied()).collect();
+            // Members are those of two days, and of the truth those of one are asked for.
+            let found = detection.fleets().filter(is_it).flat_map(|fleet| &fleet.members);
+            let found = found.filter(|(_, member)| member.last_s + 24 * HOUR_S > time_s);
+            let sources: HashSet<Source> = found.map(|(source, _)| *source).collect();
             let right = sources.intersection(&members).count();
             compared.insert((number, at), Compared { right, found: sources.len(), members: members.len() });
         }

@@ -4,8 +4,16 @@
 pub(crate) const LEVELS: [&str; 6] = ["l0", "l1", "l2", "l3", "l4", "l5"];
 
 /// Scenarios of further fleets.
-pub(crate) const FURTHER: [&str; 6] =
-    ["fleet-of-500", "fleet-of-2000", "five-fleets", "slow-ramp", "peak", "case"];
+pub(crate) const FURTHER: [&str; 8] = [
+    "fleet-of-500",
+    "fleet-of-2000",
+    "five-fleets",
+    "slow-ramp",
+    "same-sources-l0",
+    "same-sources-l3",
+    "peak",
+    "case",
+];
 
 /// What is no fleet.
 pub(crate) const NEGATIVES: [&str; 13] = [

@@ -40,7 +40,7 @@ pub(super) fn prefixes(numbers: impl IntoIterator<Item = u32>) -> Prefixes {
 
 /// A member that did what members do.
 pub(super) const MEMBER: Member =
-    Member { last_s: NOW_S - 600, exchanges: 24, connections: 12, tls_keys: 1, is_busy: false };
+    Member { last_s: NOW_S - 600, refused_s: 0, exchanges: 24, connections: 12, tls_keys: 1, is_busy: false };
 
 /// A fleet that every guard lets be acted on: so many members, with a key that nobody else has.
 pub(super) fn fleet(id: u64, members: u32) -> Fleet {
@@ -53,6 +53,8 @@ pub(super) fn fleet(id: u64, members: u32) -> Fleet {
         first_seen_s: NOW_S - 7200,
         alarmed_at_s: NOW_S - 3600,
         last_alarm_s: NOW_S - 60,
+        last_seen_s: NOW_S - 60,
+        most: 0.0,
         members: (0..members).map(|number| (source(number), MEMBER)).collect(),
         suspects: Vec::new(),
         innocents: 0.5,

@@ -108,9 +108,9 @@ pub fn switch(stop: Option<&Stop>) -> Verdict {
 
 /// The last alarm is no longer ago than an action lasts.
 pub fn fresh_evidence(fleet: &Fleet, settings: &FleetSettings, now_s: u64, scale: Scale) -> Verdict {
-    let age_s = now_s.saturating_sub(fleet.last_alarm_s);
+    let age_s = now_s.saturating_sub(fleet.last_seen_s);
     let (age, good) = (duration(scale.outer_s(age_s)), time_text(scale.outer_s(settings.for_s).max(1)));
-    let sentence = format!("its last alarm was {age} ago; an action is good for {good} after one");
+    let sentence = format!("it was last seen {age} ago; an action is good for {good} after that");
     Verdict {
         guard: Guard::FreshEvidence,
         figure: age_s as f64,

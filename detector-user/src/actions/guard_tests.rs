@@ -132,7 +132,7 @@ fn new_members_max_lets_newcomers_wait_for_the_next_hour() {
     );
     assert_eq!(case.decide().left_out.waiting, 5, "in the same hour");
     case.now_s = NOW_S + 3600;
-    case.fleet.last_alarm_s = case.now_s - 60;
+    case.fleet.last_seen_s = case.now_s - 60;
     let decision = case.decide();
     assert_eq!(
         (decision.standing.expect("it goes on").action.members.len(), decision.left_out.waiting),
@@ -166,10 +166,10 @@ fn collateral_that_comes_to_be_ends_the_action() {
 #[test]
 fn fresh_evidence_is_no_older_than_an_action_lasts() {
     let mut case = Case::throttle();
-    case.fleet.last_alarm_s = NOW_S - 3600;
+    case.fleet.last_seen_s = NOW_S - 3600;
     assert_eq!(case.step(), Step::Throttle);
     case.standing.clear();
-    case.fleet.last_alarm_s -= 1;
+    case.fleet.last_seen_s -= 1;
     let decision = case.decide();
     assert_eq!((decision.step, decision.command), (Step::Nothing, None), "not even a suggestion");
     assert!(!verdict(&case.decide(), Guard::FreshEvidence).passed);

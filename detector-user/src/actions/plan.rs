@@ -313,11 +313,11 @@ impl<'a> Judged<'a> {
         let is_as_before = standing.is_some_and(|standing| standing.action.budgets == budgets);
         // An action that an operator ordered goes on as the daemon's own only on the evidence that there is.
         let is_own = standing.filter(|standing| standing.order.is_none());
-        let is_stale = is_own.is_some_and(|standing| standing.evidence_s >= fleet.last_alarm_s);
+        let is_stale = is_own.is_some_and(|standing| standing.evidence_s >= fleet.last_seen_s);
         let until_s = match (order, standing) {
             (Some(order), _) => order.until_s,
             (None, Some(standing)) if is_stale => standing.action.until_s,
-            _ => fleet.last_alarm_s.saturating_add(settings.for_s + RENEWAL_GRACE_S),
+            _ => fleet.last_seen_s.saturating_add(settings.for_s + RENEWAL_GRACE_S),
         };
         Standing {
             action: Action {
@@ -333,7 +333,7 @@ impl<'a> Judged<'a> {
             rung,
             since_s: standing.map_or(now_s, |standing| standing.since_s),
             budgets_since_s: standing.filter(|_| is_as_before).map_or(now_s, |one| one.budgets_since_s),
-            evidence_s: fleet.last_alarm_s,
+            evidence_s: fleet.last_seen_s,
             growth: self.chosen.growth,
             order: order.map(|order| order.id),
         }

@@ -62,11 +62,11 @@ fn a_lower_mode_ends_what_is_in_force() {
 #[test]
 fn an_action_ends_an_hour_after_its_last_evidence_and_only_that_renews_it() {
     let mut case = Case::throttle();
-    let end_s = case.fleet.last_alarm_s + 3600 + RENEWAL_GRACE_S;
+    let end_s = case.fleet.last_seen_s + 3600 + RENEWAL_GRACE_S;
     assert_eq!(case.decide().standing.expect("it begins").action.until_s, end_s);
     case.now_s = end_s - 1;
     assert_eq!(case.step(), Step::Keep);
-    case.fleet.last_alarm_s += 1800;
+    case.fleet.last_seen_s += 1800;
     let decision = case.decide();
     assert_eq!(
         (decision.step, decision.standing.expect("it stays").action.until_s),
@@ -318,7 +318,7 @@ fn any_case() -> impl Strategy<Value = Case> {
                 let kept: Vec<_> = (0..members).map(source).collect();
                 case.fleet.members.retain(|source, _| kept.contains(source));
                 case.change(30..35, MEMBER);
-                case.fleet.last_alarm_s = NOW_S.saturating_sub(age_s);
+                case.fleet.last_seen_s = NOW_S.saturating_sub(age_s);
                 case.fleet.collateral = collateral;
                 case.fleet.explanation.is_new_uniform_population = is_uniform;
                 if !has_keys {

@@ -117,17 +117,8 @@ fn text(told: &Told) -> String {
     if told.report.fleets.is_empty() {
         return text + "no fleets";
     }
-    let header = [
-        "ID",
-        "SERVICE",
-        "STATE",
-        "MEMBERS",
-        "EXCHANGES A DAY",
-        "SINCE",
-        "LAST ALARM",
-        "WOULD HIT",
-        "ACTION",
-    ];
+    let header =
+        ["ID", "SERVICE", "STATE", "MEMBERS", "EXCHANGES A DAY", "SINCE", "LAST SEEN", "WOULD HIT", "ACTION"];
     let rows = told.report.fleets.iter().map(|fleet| {
         let uniform = fleet.innocent_explanation.is_new_uniform_population;
         vec![
@@ -137,7 +128,7 @@ fn text(told: &Told) -> String {
             fleet.members.len().to_string(),
             fleet.exchanges.to_string(),
             fleet.first_seen.clone(),
-            fleet.last_alarm.clone(),
+            fleet.last_seen.clone(),
             format!("{:.4} %", fleet.predicted_collateral * 100.0),
             told.action(&fleet.id).map_or_else(String::new, |action| action.word().to_owned()),
         ]

@@ -64,7 +64,11 @@ pub struct Found {
     pub alarmed_at: String,
     /// The last one.
     pub last_alarm: String,
-    /// Those that were active in the last day.
+    /// When it was last seen: it had an alarm, or enough of its members were there. Alarms are about sources that are new, and sources are so for
+    /// a day. Empty in what a version before told that did not know.
+    #[serde(default)]
+    pub last_seen: String,
+    /// Those that were active in the last two days.
     pub members: Vec<String>,
     /// Those that may be.
     pub suspects: Vec<String>,
@@ -91,16 +95,16 @@ pub struct Found {
 #[serde(rename_all = "snake_case")]
 #[schema(as = FleetState)]
 pub enum State {
-    /// It had an alarm in the last day.
+    /// It was seen in the last day: it had an alarm, or enough of its members were there.
     Active,
-    /// It had none.
+    /// It was not.
     Quiet,
 }
 
 impl State {
     /// That of a fleet at a time of detection, s.
-    pub const fn of(fleet: &Fleet, now_s: u64) -> Self {
-        if fleet.last_alarm_s + QUIET_S > now_s { Self::Active } else { Self::Quiet }
+    pub fn of(fleet: &Fleet, now_s: u64) -> Self {
+        if fleet.is_live(now_s) { Self::Active } else { Self::Quiet }
     }
 
     /// As JSON writes it.
@@ -218,6 +222,7 @@ impl Found {
             first_seen: time(fleet.first_seen_s),
             alarmed_at: time(fleet.alarmed_at_s),
             last_alarm: time(fleet.last_alarm_s),
+            last_seen: time(fleet.last_seen_s),
             members: fleet.members.keys().map(ToString::to_string).collect(),
             suspects: fleet.suspects.iter().map(ToString::to_string).collect(),
             prefixes: prefixes.len() as u64,
@@ -262,8 +267,8 @@ fn clears(fleet: &Fleet, scale: Scale) -> String {
     let speaks = fleet.explanation.evidence.iter().filter(|one| one.e_value >= ODDS_MIN);
     let hard: Vec<_> = speaks.filter_map(|one| one.family).map(|family| family.name()).collect();
     format!(
-        "no alarm where fewer than two families say 100 : 1 (now {}), or no more sources are new than expected; quiet {} after the last \
-         alarm, forgotten after {}",
+        "no alarm where fewer than two families say 100 : 1 (now {}), or no more sources are new than expected; quiet {} after a tenth of \
+         its members or an alarm was last seen, forgotten after {}",
         hard.join(", "),
         outside(scale, QUIET_S),
         outside(scale, FORGOTTEN_S)
@@ -295,7 +300,14 @@ mod tests {
         let members = ["198.51.100.7/32", "2001:db8:1:2::/64"].map(|text| {
             (
                 text.parse().expect("a source"),
-                Member { last_s: 1_763_820_000, exchanges: 25, connections: 5, tls_keys: 1, is_busy: false },
+                Member {
+                    last_s: 1_763_820_000,
+                    refused_s: 0,
+                    exchanges: 25,
+                    connections: 5,
+                    tls_keys: 1,
+                    is_busy: false,
+                },
             )
         });
         let statement = |family, sentence: &str| Statement {
@@ -313,6 +325,8 @@ mod tests {
             first_seen_s: 1_763_816_400,
             alarmed_at_s: 1_763_817_300,
             last_alarm_s: 1_763_820_000,
+            last_seen_s: 1_763_820_600,
+            most: 0.0,
             decided_s: 900,
             members: BTreeMap::from(members),
             suspects: vec!["203.0.113.9/32".parse().expect("a source")],
@@ -339,7 +353,7 @@ mod tests {
     fn a_fleet_is_told_with_all_that_was_found() {
         let (fleet, memory) = fleet();
         let name = |service: &str, key: Key| (Some(format!("{service} {:x}", key.tls_key)), None);
-        let found = Found::of(&fleet, &memory, 1_763_820_000 + QUIET_S, &name);
+        let found = Found::of(&fleet, &memory, 1_763_820_600 + QUIET_S, &name);
         let told = serde_json::to_value(&found).expect("JSON");
         let expected = json!({
             "id": "3",
@@ -348,6 +362,7 @@ mod tests {
             "first_seen": "2025-11-22T13:00:00Z",
             "alarmed_at": "2025-11-22T13:15:00Z",
             "last_alarm": "2025-11-22T14:00:00Z",
+            "last_seen": "2025-11-22T14:10:00Z",
             "members": ["198.51.100.7/32", "2001:db8:1:2::/64"],
             "suspects": ["203.0.113.9/32"],
             "prefixes": 2,
@@ -364,7 +379,7 @@ mod tests {
                 "is_new_uniform_population": false,
             },
             "predicted_collateral": 2e-6,
-            "clears": "no alarm where fewer than two families say 100 : 1 (now size), or no more sources are new than expected; quiet 1 d 0 h after the last alarm, forgotten after 14 d 0 h",
+            "clears": "no alarm where fewer than two families say 100 : 1 (now size), or no more sources are new than expected; quiet 1 d 0 h after a tenth of its members or an alarm was last seen, forgotten after 14 d 0 h",
         });
         assert_eq!(told, expected);
         assert_eq!(

@@ -11,7 +11,7 @@ pub fn screen(fleet: &Found) -> String {
     let members = fleet.members.len();
     let median = fleet.median_exchanges.map_or(String::new(), |median| format!(", {median} at the median"));
     let mut text = format!(
-        "fleet {} at {}: {}\n  {} in {} of /24 or /48, {}, {} exchanges in a day{median}\n  since {}, alarm {}, last {}",
+        "fleet {} at {}: {}\n  {} in {} of /24 or /48, {}, {} exchanges in a day{median}\n  since {}, alarm {}, last alarm {}, last seen {}",
         fleet.id,
         fleet.service,
         fleet.state.name(),
@@ -21,7 +21,8 @@ pub fn screen(fleet: &Found) -> String {
         fleet.exchanges,
         fleet.first_seen,
         fleet.alarmed_at,
-        fleet.last_alarm
+        fleet.last_alarm,
+        fleet.last_seen
     );
     if let Some(key) = &fleet.key {
         let [tls, syn] = [(&key.ja4, &key.tls_key), (&key.syn, &key.syn_key)]

@@ -37,8 +37,8 @@ impl History {
             self.keep_fleet(&transaction, fleet)?;
         }
         transaction.execute(
-            "DELETE FROM fleets WHERE pins = ?1 AND fleet NOT IN (SELECT fleet FROM fleets WHERE pins = ?1 ORDER BY last_alarm DESC, \
-             fleet DESC LIMIT ?2)",
+            "DELETE FROM fleets WHERE pins = ?1 AND fleet NOT IN (SELECT fleet FROM fleets WHERE pins = ?1 ORDER BY \
+             coalesce(json_extract(told, '$.last_seen'), last_alarm) DESC, fleet DESC LIMIT ?2)",
             params![self.pins, signed(KEPT_FLEETS)],
         )?;
         Ok(transaction.commit()?)

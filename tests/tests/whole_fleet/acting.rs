@@ -18,11 +18,11 @@ use detector_user::{
         hints::Hinted,
         plan::{Asked, Decision, Situation, Step, plan},
         prefixes::Prefixes,
-        standing::Action,
+        standing::{Action, Standing},
     },
     fleets::{Memory, Scale},
     kernel::{
-        fleets::{self, Throttle, Throttled, entry_key},
+        fleets::{self, Throttled, entry_key},
         read,
     },
     policy,
@@ -35,7 +35,7 @@ use crate::{SERVICE, edge::Edge};
 pub(crate) struct Acting {
     packets: u64,
     connections: u64,
-    action: Option<Action>,
+    standing: Vec<Standing>,
     /// Members that are charged.
     pub(crate) charged: BTreeSet<Source>,
     /// What was said last of each fleet.
@@ -59,23 +59,32 @@ impl Acting {
         }
     }
 
-    /// Decides about all fleets, and does it where one is to be throttled.
+    /// Decides about all fleets, and does it. What began.
     pub(crate) fn act(&mut self, memory: &Memory, edge: &mut Edge, now_s: u64) -> Option<Done> {
         let decisions = self.decide(memory, edge, now_s);
         self.says = decisions.iter().map(|decision| decision.says.clone()).collect();
-        let decision = decisions.into_iter().find(|decision| decision.step == Step::Throttle)?;
-        let action = decision.standing.as_ref()?.action.clone();
-        let (began, began_ns) = (Instant::now(), edge.rig.now_ns());
-        let throttled = throttle(edge, &action);
-        let took_s = began.elapsed().as_secs_f64();
-        assert_eq!(edge.rig.now_ns(), began_ns, "who acts does not wait");
+        self.standing = decisions.iter().filter_map(|decision| decision.standing.clone()).collect();
+        for ended in decisions.iter().filter(|decision| decision.step == Step::End) {
+            fleets::end(&mut edge.rig.bench_mut().loaded.maps, ended.fleet.0).expect("the kernel ends it");
+        }
         let seed = edge.maps().settings.read(0).seed;
-        let is_charged = |source: &Source| {
-            is_enforced(entry_key(*source, action.service).hash(&seed), action.enforced_percent)
-        };
-        self.charged = action.members.iter().copied().filter(is_charged).collect();
-        self.action = Some(action);
-        Some(Done { decision, throttled, took_s })
+        self.charged.clear();
+        let mut done = None;
+        for decision in decisions {
+            let Some(Standing { action, .. }) = &decision.standing else { continue };
+            let (began, began_ns) = (Instant::now(), edge.rig.now_ns());
+            let throttled = throttle(edge, action);
+            let took_s = began.elapsed().as_secs_f64();
+            assert_eq!(edge.rig.now_ns(), began_ns, "who acts does not wait");
+            let is_charged = |source: &Source| {
+                is_enforced(entry_key(*source, action.service).hash(&seed), action.enforced_percent)
+            };
+            self.charged.extend(action.members.iter().copied().filter(is_charged));
+            if decision.step == Step::Throttle {
+                done = done.or(Some(Done { decision, throttled, took_s }));
+            }
+        }
+        done
     }
 
     fn decide(&self, memory: &Memory, edge: &Edge, now_s: u64) -> Vec<Decision> {
@@ -96,7 +105,7 @@ impl Acting {
             settings: &manifest.fleets,
             stop: None,
             fleets: &asked.collect::<Vec<_>>(),
-            standing: &[],
+            standing: &self.standing,
             hinted: &Hinted::default(),
             orders: &[],
         })
@@ -105,7 +114,7 @@ impl Acting {
     /// Every member is charged or held out, and each entry of those that are charged has the slot.
     pub(crate) fn expect_in_force(&self, edge: &Edge, done: &Done) {
         let Throttled { slot, members, held_out, ref without_room, .. } = done.throttled;
-        let action = self.action.as_ref().expect("an action");
+        let [Standing { action, .. }] = &self.standing[..] else { panic!("{:?}", self.says) };
         assert_eq!((members, without_room.len()), (self.charged.len(), 0));
         assert_eq!(members + held_out, action.members.len());
         let entries = self
@@ -117,9 +126,9 @@ impl Acting {
         println!("{} of {members} members have an entry, and all of those name the fleet", slots.len());
     }
 
-    /// From the moment on at which it was done nobody of them has had more than the fleet's budgets.
+    /// From the moment on at which it was done nobody of them has had more than the fleet's budgets; it is still in force.
     pub(crate) fn expect_within_budget(&self, edge: &Edge) {
-        let action = self.action.as_ref().expect("an action");
+        let [Standing { action, .. }] = &self.standing[..] else { panic!("{:?}", self.says) };
         for (name, budget, passed) in [
             ("packets", action.budgets.packets, edge.passed.packets),
             ("connections", action.budgets.connections, edge.passed.connections),
@@ -142,19 +151,13 @@ fn address(source: Source) -> IpAddr {
 }
 
 fn throttle(edge: &mut Edge, action: &Action) -> Throttled {
-    let budget =
-        |budget: policy::Budget| Budget::of_units(budget.rate.count, budget.rate.per_ns, budget.burst, 0);
     let members: BTreeSet<_> = action.members.iter().copied().collect();
-    let throttle = Throttle {
-        id: action.fleet.0,
-        service: action.service,
-        packets: budget(action.budgets.packets),
-        connections: budget(action.budgets.connections),
-        held_out_percent: 100 - action.enforced_percent,
-        until: ticks(edge.virtual_ns(action.until_s * SECOND)),
-        members: &members,
-        keys: &action.keys,
-    };
-    edge.passed.since_ns = edge.rig.now_ns();
+    let until = ticks(edge.virtual_ns(action.until_s * SECOND));
+    let throttle = action.throttle(&members, until, |policy::Budget { rate, burst }| {
+        Budget::of_units(rate.count, rate.per_ns, burst, 0)
+    });
+    if edge.passed.since_ns == 0 {
+        edge.passed.since_ns = edge.rig.now_ns();
+    }
     fleets::throttle(&mut edge.rig.bench_mut().loaded.maps, &throttle).expect("the kernel does it")
 }

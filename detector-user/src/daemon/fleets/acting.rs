@@ -27,7 +27,7 @@ use crate::{
     fleets::{Epoch, Memory, Scale, told::ActionTold},
     history::{Author, Entry, Origin},
     kernel::{
-        fleets::{self, Throttle, Throttled},
+        fleets::{self, Throttled},
         maps::Maps,
         read,
     },
@@ -258,21 +258,11 @@ impl Acting {
     fn throttle(&self, maps: &mut Maps, action: &Action) -> Result<Throttled, Failure> {
         let clocks = change::clocks(maps);
         let until_s = self.scale.end_unix_s(action.until_s);
-        let budget = |budget: policy::Budget| {
-            let Rate { count, per_ns } = budget.rate;
-            Budget::of_units(count, self.scale.outer_ns(per_ns), budget.burst, clocks.tick_ns)
-        };
         let members: BTreeSet<_> = action.members.iter().copied().collect();
-        let throttle = Throttle {
-            id: action.fleet.0,
-            service: action.service,
-            packets: budget(action.budgets.packets),
-            connections: budget(action.budgets.connections),
-            held_out_percent: 100_u8.saturating_sub(action.enforced_percent),
-            until: clocks.ticks_at(until_s).unwrap_or_default(),
-            members: &members,
-            keys: &action.keys,
-        };
+        let until = clocks.ticks_at(until_s).unwrap_or_default();
+        let throttle = action.throttle(&members, until, |policy::Budget { rate, burst }| {
+            Budget::of_units(rate.count, self.scale.outer_ns(rate.per_ns), burst, clocks.tick_ns)
+        });
         fleets::throttle(maps, &throttle).map_err(Failure::failed)
     }
 
