@@ -37,8 +37,8 @@ All data here are simulated ([scenarios.md](scenarios.md)): rows of a generator 
 frozen before detection was measured. **No accuracy on a real network is claimed:** no public recording has labelled fleets. What the
 figures say is how detection does on what is hard on purpose, and how one version compares with another. Rules and thresholds were
 chosen on seeds from 101 on, and those of an earlier version on seed 1; but for scripts on a schedule and for how many members a fleet begins
-with, which were mended on what seeds 1 to 3 of `cron bursts` showed, and for who moves behind a relay, on seed 1 of `everything`; what is reported here are
-as many seeds as each table says, from 1 on. The parameters of a seed's scenario are the same, only chance is another. To reproduce:
+with, which were mended on what seeds 1 to 3 of `cron bursts` showed, for who moves behind a relay, on seed 1 of `everything`, and for bands of volumes, on
+seed 1 of `everything` and of `sdk release`; what is reported here are as many seeds as each table says, from 1 on. The parameters of a seed's scenario are the same, only chance is another. To reproduce:
 
     cargo xtask evaluate [--seeds N] [SCENARIO…]
 
@@ -58,10 +58,6 @@ sources has sent less than what a cell needs (25 sources more than expected) for
 At the beginning of the fifth day few sources are known, so that most users are new: longer recordings would have less of it. L5 has no gap
 and does unrelated things: it is a blind spot. What is well found of L0 to L2 is so because servers of a fleet are neighbours, as the generator has it; one on
 single servers all over the world would be found like L0 was before that was asked: with a recall of a half to two thirds.
-
-All rows here were measured with the version before the last changes of rules: since then bands of volumes are asked only of cells with a history, and not
-of the heaviest, and members may cost users 0.005 % of their connections instead of 0.01 %. Seeds 1 of `everything`, whose fleet that might be acted on is a mobile network's new addresses, and of `sdk release` led to it; of
-the second it is known that nothing is found there any more. `cgnat renumbering`, L5, `fleet-of-500` and `fleet-of-2000` have not been measured again.
 
 ![Precision and recall by level](detection.svg)
 ";

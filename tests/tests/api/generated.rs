@@ -55,7 +55,9 @@ fn every_answer_is_as_the_document_says() -> Result<()> {
     for (names, (secret, _)) in CHANGES.iter().zip(&tokens[1..]) {
         let mut part = schemathesis(secret, &["--max-examples", "10", "--rate-limit", "1/s"])?;
         // Each boundary of each field takes minutes where changes may come once a second; what is drawn at random has to do.
-        if names.iter().any(|name| name.starts_with("fleets") || name.starts_with("hints")) {
+        let has_many_fields =
+            |name: &&str| ["fleets", "hints", "incidents"].iter().any(|of| name.starts_with(of));
+        if names.iter().any(has_many_fields) {
             part.args(["--phases", "examples,fuzzing"]);
         }
         for name in *names {
