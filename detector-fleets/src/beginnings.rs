@@ -69,20 +69,23 @@ impl Beginnings {
                 bits_of(bits).for_each(|other| in_both[one][other] += 1);
             }
         }
-        let of_alarm = |&alarm: &usize| {
-            let finding = question.alarms[alarm];
-            let excess = f64::from(finding.sources) - finding.expected_sources;
-            (excess / f64::from(finding.sources.max(1))).clamp(0.01, 0.99)
+        // Who is not asked is refused, and is too many: less of those who are asked is.
+        let of_alarm = |(bit, &alarm): (usize, &usize)| {
+            let (finding, asked) = (question.alarms[alarm], f64::from(in_both[bit][bit]));
+            let excess = asked - finding.expected_sources;
+            (excess / asked.max(1.0)).clamp(0.01, 0.99)
         };
         let of_known = std::iter::repeat_n(KNOWN_WEIGHT, known.len());
-        let weights = alarms.iter().map(of_alarm).chain(of_known).collect();
+        let weights = alarms.iter().enumerate().map(of_alarm).chain(of_known).collect();
         let is_proxied = |&alarm: &usize| {
             let finding = question.alarms[alarm];
             let is_evident =
                 |evidence: &Evidence| evidence.family == Family::Path && evidence.log_factor > 0.0;
             finding.evidence.iter().any(is_evident) || finding.cell.common.is_proxied()
         };
-        let known_proxied = known.iter().map(|known| known.is_proxied);
+        // What joins two known fleets has to be members: which of two that come through proxies an alarm is about, the way does not tell.
+        let is_only = known.iter().filter(|known| known.is_proxied).count() == 1;
+        let known_proxied = known.iter().map(|known| is_only && known.is_proxied);
         let is_proxied = alarms.iter().map(is_proxied).chain(known_proxied).collect();
         let known = known.iter().map(|known| known.id).collect();
         Self { alarms, known, of_sources, in_both, weights, is_proxied }

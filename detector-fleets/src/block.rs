@@ -99,12 +99,15 @@ impl Block {
     /// That of one observation, in the interval that its epoch starts in.
     pub fn of(row: &Observation, kind: KindId, is_new: bool) -> Self {
         let minute = (row.time_s % INTERVAL_S / 60) as u16;
+        // Who is refused asks again and again: of that only what came further is a connection.
+        let connections =
+            if row.is_refused() { row.connections.min(row.handshakes) } else { row.connections };
         Self {
             source: row.source,
             kind,
             is_new,
             exchanges: saturated(row.exchanges),
-            connections: saturated(row.connections),
+            connections: saturated(connections),
             first_minute: minute,
             last_minute: minute,
             rtt: lowest(&row.rtt),

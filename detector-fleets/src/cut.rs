@@ -52,7 +52,8 @@ impl Scores {
             [sources + clean.sources, connections + clean.connections]
         };
         let all_clean = of_clean.clone().fold([0.0; 2], sum);
-        let mut of_window: Vec<_> = of_window.filter(|(score, _)| *score >= least).collect();
+        let is_asked = |(score, sources): &(f64, f64)| *score >= least && *sources > 0.0;
+        let mut of_window: Vec<_> = of_window.filter(is_asked).collect();
         let mut of_clean: Vec<_> = of_clean.filter(|clean| clean.score >= least).collect();
         of_window.sort_by(|one, other| other.0.total_cmp(&one.0));
         of_clean.sort_by(|one, other| other.score.total_cmp(&one.score));
@@ -127,6 +128,15 @@ mod tests {
         assert_eq!(cut(100.0, -10.0).score, 8.0);
         assert_eq!(cut(2000.0, 3.0).score, 5.5, "not below the least");
         assert_eq!(cut(0.1, -10.0).score, f64::INFINITY, "a part of a user is too much for less");
+    }
+
+    /// Of all there are enough for five users among them; of those that are asked about there are too few.
+    #[test]
+    fn the_cut_of_others_is_by_those_alone() {
+        let others = [(8.0, 1.0), (5.5, 6.0), (2.5, 100.0)];
+        let cut = |scores: Scores| scores.cut(-10.0, 0.01, f64::INFINITY).score;
+        assert_eq!(cut(scores(2000.0)), 2.5);
+        assert_eq!(cut(scores(2000.0).of_others(others.into_iter())), 8.0);
     }
 
     #[test]

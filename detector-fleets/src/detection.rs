@@ -139,7 +139,7 @@ impl Detection {
             _ => self.go_on_to(row.time_s),
         };
         self.began.entry(row.kind.service).or_insert(number);
-        if row.dropped_packets > 0 && row.dropped_packets >= row.packets / 2 {
+        if row.is_refused() {
             self.fleets.note_refused(row.kind.service, row.source, row.time_s);
         }
         if let Some(open) = &mut self.open {
@@ -204,6 +204,7 @@ impl Detection {
                     population.leave_out(&self.fleets.members(*service, end_s));
                     population.leave_out(&population.unseen(&self.kinds));
                 }
+                populations.retain(|_, population| !population.sources.is_empty());
                 let clean = Clean::of_all(&populations);
                 self.lessons.push_back(Lesson { due: number + LEARNED_AFTER, window, cells, clean });
             }
@@ -251,7 +252,8 @@ impl Detection {
                 let kind = self.kinds.kind(block.kind);
                 kind.service == service && (kind.tls_key != 0 || !is_refused(&block.source))
             });
-            let Some(population) = populations.get_mut(&service) else { continue };
+            // There is nobody where all are refused.
+            let population = populations.entry(service).or_default();
             let is_asked = |source: &Source| {
                 population.sources.binary_search_by_key(source, |active| active.source).is_ok()
             };

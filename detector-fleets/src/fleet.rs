@@ -21,17 +21,19 @@ pub const SIMILARITY_MIN: f64 = 0.5;
 /// Members that a fleet has when it begins, and while it may be acted on, at least.
 pub const MEMBERS_MIN: usize = SOURCES_OF_CELL_MIN as usize;
 
+const DAY_S: u64 = 24 * 3600;
+
 /// A fleet that was not seen for so long is asked for no more members: what it was known by is not there any more.
-pub const QUIET_S: u64 = 24 * 3600;
+pub const QUIET_S: u64 = DAY_S;
 
 /// A fleet that was not seen for so long is forgotten.
-pub const FORGOTTEN_S: u64 = 14 * 24 * 3600;
+pub const FORGOTTEN_S: u64 = 14 * DAY_S;
 
 /// The part of the most members that it had lately which has to be active in a window if the fleet is to be there without an alarm: of users
 /// that were taken for members there are fewer.
 pub const PRESENT_MIN: f64 = 0.1;
 
-/// What is kept of [`Fleet::most`] from one look to the next, an hour later.
+/// What is kept of [`Fleet::most`] from one look at a window that has all of it to the next: for those of a day, an hour later.
 const MOST_KEPT: f64 = 47.0 / 48.0;
 
 /// The number of a fleet: no other one has it, and it keeps it.
@@ -52,7 +54,8 @@ pub struct Member {
     pub connections: u16,
     /// Its different ClientHellos in that window, at most 255.
     pub tls_keys: u8,
-    /// Whether it made more connections in it than all but [`BUSY_SHARE`](crate::limits::BUSY_SHARE) of the users.
+    /// Whether it made more connections in it than all but [`BUSY_SHARE`](crate::limits::BUSY_SHARE) of the users, and than
+    /// [`BUSY_OF_MEMBERS`](crate::limits::BUSY_OF_MEMBERS) times a member.
     pub is_busy: bool,
 }
 
@@ -79,13 +82,13 @@ pub struct Fleet {
     /// When it was last seen: the end of the last window with an alarm, or with [`PRESENT_MIN`] of its members. Sources are new for a day only,
     /// and alarms are about new ones, so a fleet that keeps its sources has none after some days, and is there all the same.
     pub last_seen_s: u64,
-    /// The most members that were active in a window that had all of it; half of that is forgotten in 33 looks.
+    /// The most members that were active in a window that had all of it; half of that is forgotten in 33 looks at such windows.
     pub most: f64,
     /// Members by source. One that is not active for [`MEMBER_S`](crate::limits::MEMBER_S) is none any more.
     pub members: BTreeMap<Source, Member>,
     /// Sources that may be members: those of the last look that are above the lower cut only.
     pub suspects: Vec<Source>,
-    /// Users that are expected among the members that the last look found.
+    /// Users that are expected among the members that a look found: the last one at a window that had all of it, most of which was asked.
     pub innocents: f64,
     /// The share of users' connections that is expected to be theirs: what acting on members would cost.
     pub collateral: f64,
@@ -106,9 +109,11 @@ pub struct Fleet {
 }
 
 impl Fleet {
-    /// Exchanges of its members, each in the window in which it was last found to be one: at most of a day.
+    /// Exchanges in a day: of its members that were active in the last one that any was, each in the window in which it was last found to be one.
     pub fn exchanges(&self) -> u64 {
-        self.members.values().map(|member| u64::from(member.exchanges)).sum()
+        let last_s = self.members.values().map(|member| member.last_s).max().unwrap_or(0);
+        let of_day = self.members.values().filter(|member| member.last_s + DAY_S > last_s);
+        of_day.map(|member| u64::from(member.exchanges)).sum()
     }
 
     /// Whether what is known of it allows acting on its members: it is no new uniform population, it has [`MEMBERS_MIN`] of them, and that would

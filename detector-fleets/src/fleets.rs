@@ -10,7 +10,7 @@ use crate::{
     explanation::Explanation,
     fleet::{FORGOTTEN_S, Fleet, FleetId, MEMBERS_MIN, Member},
     interval::Kinds,
-    limits::{FLEETS_MAX, MEMBER_S, MEMBERS_MAX},
+    limits::{FLEETS_MAX, FLEETS_OF_LOOK_MAX, MEMBER_S, MEMBERS_MAX},
     membership::{Group, Known},
     observation::ServiceId,
     profile::{Active, Population},
@@ -118,27 +118,39 @@ impl Fleets {
             members: fleet.members.keys().copied().collect(),
             is_proxied: fleet.traits.as_ref().is_some_and(Traits::is_proxied),
         });
-        known.collect()
+        let mut known: Vec<_> = known.collect();
+        // Of more than can be told apart those with the most members are asked about.
+        if known.len() > FLEETS_OF_LOOK_MAX {
+            known.sort_by_key(|known| (std::cmp::Reverse(known.members.len()), known.id));
+            known.truncate(FLEETS_OF_LOOK_MAX);
+            known.sort_by_key(|known| known.id);
+        }
+        known
     }
 
     /// Their members that were refused what they would have done, since a time, in the order of sources.
     pub fn refused(&self, service: ServiceId, now_s: u64, since_s: u64) -> Vec<Source> {
-        let members = self.live(service, now_s).flat_map(|fleet| &fleet.members);
-        let refused = members.filter(|(_, member)| member.refused_s >= since_s);
-        let mut refused: Vec<_> = refused.map(|(source, _)| *source).collect();
-        refused.sort_unstable();
-        refused.dedup();
-        refused
+        self.members_that(service, now_s, |member| member.refused_s >= since_s)
     }
 
     /// All members of the fleets of a service that are not quiet, in the order of sources.
     pub fn members(&self, service: ServiceId, now_s: u64) -> Vec<Source> {
-        self.refused(service, now_s, 0)
+        self.members_that(service, now_s, |_| true)
+    }
+
+    fn members_that(&self, service: ServiceId, now_s: u64, is_one: impl Fn(&Member) -> bool) -> Vec<Source> {
+        let members = self.live(service, now_s).flat_map(|fleet| &fleet.members);
+        let mut wanted: Vec<_> =
+            members.filter(|(_, member)| is_one(member)).map(|(source, _)| *source).collect();
+        wanted.sort_unstable();
+        wanted.dedup();
+        wanted
     }
 
     /// Notes that most of what a source sent was dropped. Whoever is a member asks again and again, and stays one.
     pub fn note_refused(&mut self, service: ServiceId, source: Source, time_s: u64) {
-        for fleet in self.fleets.iter_mut().filter(|fleet| fleet.service == service) {
+        let live = |fleet: &&mut Fleet| fleet.service == service && fleet.is_live(time_s);
+        for fleet in self.fleets.iter_mut().filter(live) {
             if let Some(member) = fleet.members.get_mut(&source) {
                 member.last_s = member.last_s.max(time_s);
                 member.refused_s = member.refused_s.max(time_s);
@@ -174,7 +186,8 @@ impl Fleets {
     }
 
     fn take(&mut self, looked: &Looked<'_>, alarms: &[&Finding], group: Group) {
-        let traits = Traits::of(&group.members, looked.population, looked.kinds);
+        let hidden = self.hidden(looked, &group.known);
+        let traits = Traits::of(&group.members, &hidden, looked.population, looked.kinds);
         let cells: Vec<_> = alarms.iter().map(|alarm| alarm.cell).collect();
         let Some(place) =
             self.join(&group.known).or_else(|| self.alike(looked.service, traits.as_ref(), &cells))
@@ -185,7 +198,7 @@ impl Fleets {
             {
                 self.begin(looked, explanation, &group);
                 let place = self.fleets.len() - 1;
-                self.set_members(place, looked, alarms, &group, traits);
+                self.set_members(place, looked, alarms, &group, traits, 0);
                 self.fleets[place].cells = cells;
             }
             return;
@@ -205,8 +218,18 @@ impl Fleets {
             fleet.cells = cells;
         }
         if looked.scope(self.fleets[place].first_seen_s) != Scope::More {
-            self.set_members(place, looked, alarms, &group, traits);
+            self.set_members(place, looked, alarms, &group, traits, hidden.len());
         }
+    }
+
+    /// Members of some fleets that were active in the window and not asked.
+    fn hidden(&self, looked: &Looked<'_>, known: &[FleetId]) -> Vec<Source> {
+        let of_known = self.fleets.iter().filter(|fleet| known.contains(&fleet.id));
+        let members = of_known.flat_map(|fleet| &fleet.members);
+        let hidden = members.filter(|(source, member)| {
+            member.last_s >= looked.start_s && looked.not_asked.binary_search(source).is_ok()
+        });
+        hidden.map(|(source, _)| *source).collect()
     }
 
     /// The oldest of known fleets, after the others have become part of it.
@@ -219,7 +242,14 @@ impl Fleets {
             let fleet = &mut self.fleets[place];
             fleet.first_seen_s = fleet.first_seen_s.min(other.first_seen_s);
             fleet.alarmed_at_s = fleet.alarmed_at_s.min(other.alarmed_at_s);
-            fleet.members.extend(other.members);
+            fleet.last_alarm_s = fleet.last_alarm_s.max(other.last_alarm_s);
+            fleet.last_seen_s = fleet.last_seen_s.max(other.last_seen_s);
+            fleet.most = fleet.most.max(other.most);
+            for (source, member) in other.members {
+                let own = fleet.members.entry(source).or_insert(member);
+                own.last_s = own.last_s.max(member.last_s);
+                own.refused_s = own.refused_s.max(member.refused_s);
+            }
         }
         Some(place)
     }
@@ -262,6 +292,7 @@ impl Fleets {
         alarms: &[&Finding],
         group: &Group,
         traits: Option<Traits>,
+        hidden: usize,
     ) {
         let busy = usage::busy_above(looked.population, &group.members);
         let others: usize = self.fleets.iter().map(|fleet| fleet.members.len()).sum();
@@ -301,8 +332,9 @@ impl Fleets {
         }
         let is_suspect = |active: &&Active| !fleet.members.contains_key(&active.source);
         fleet.suspects = group.suspects.iter().filter(is_suspect).map(|active| active.source).collect();
-        // A window that has but a part of the fleet says less of it than one that had all of it.
-        if !is_part || fleet.usage.window_s == 0 {
+        // A window that has but a part of the fleet, or in which most of it was refused, says less of it than one that had all of it.
+        let is_most = !is_part && group.members.len() >= hidden;
+        if is_most || fleet.usage.window_s == 0 {
             fleet.innocents = group.innocents;
             fleet.collateral = group.collateral;
             fleet.users = group.users;

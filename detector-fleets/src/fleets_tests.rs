@@ -72,19 +72,20 @@ fn look(
 /// A window by its end and length in hours, what members did in it, and who was not asked.
 struct Asked {
     window: [u64; 2],
+    collateral: f64,
     did: Block,
     not_asked: Vec<Source>,
 }
 
 impl Asked {
     fn of(window: [u64; 2]) -> Self {
-        Self { window, did: block(2, 20, [4, 8, 8], Sizes(1 << 32)), not_asked: Vec::new() }
+        Self { window, collateral: 1e-5, did: block(2, 20, [4, 8, 8], Sizes(1 << 32)), not_asked: Vec::new() }
     }
 }
 
 fn look_at(
     fleets: &mut Fleets,
-    Asked { window, did, not_asked }: &Asked,
+    Asked { window, collateral, did, not_asked }: &Asked,
     members: std::ops::Range<u32>,
     known: &[u64],
     is_alarm: bool,
@@ -116,7 +117,7 @@ fn look_at(
         members: population.sources.clone(),
         suspects: Vec::new(),
         innocents: 0.5,
-        collateral: 1e-5,
+        collateral: *collateral,
         users: 4000.0,
         synchrony: 0.0,
     };
@@ -221,11 +222,11 @@ fn who_is_refused_stays_a_member_and_is_not_asked() {
     let mut fleets = Fleets::default();
     look(&mut fleets, 100, 1, 0, 0..3, &[], true);
     let refused: Vec<_> = (0..2).flat_map(sources_of).collect();
-    refused.iter().for_each(|source| fleets.note_refused(WEB, *source, 130 * HOUR));
-    fleets.note_refused(WEB, Source::of_v4(9999.into()), 130 * HOUR);
-    fleets.note_refused(ServiceId(1), Source::of_v4(99.into()), 130 * HOUR);
-    assert_eq!(fleets.refused(WEB, 100 * HOUR, 130 * HOUR), refused);
-    assert_eq!(fleets.refused(WEB, 100 * HOUR, 130 * HOUR + 1), []);
+    refused.iter().for_each(|source| fleets.note_refused(WEB, *source, 120 * HOUR));
+    fleets.note_refused(WEB, Source::of_v4(9999.into()), 120 * HOUR);
+    fleets.note_refused(ServiceId(1), Source::of_v4(99.into()), 120 * HOUR);
+    assert_eq!(fleets.refused(WEB, 100 * HOUR, 120 * HOUR), refused);
+    assert_eq!(fleets.refused(WEB, 100 * HOUR, 120 * HOUR + 1), []);
     fleets.forget(99 * HOUR + 23 * 60 + MEMBER_S);
     assert_eq!(told(&fleets), [(1, vec![0, 1])], "the others were not seen for two days");
     let of = |window| Asked { not_asked: refused.clone(), ..Asked::of(window) };
@@ -233,6 +234,34 @@ fn who_is_refused_stays_a_member_and_is_not_asked() {
     assert_eq!(told(&fleets), [(1, vec![0, 1, 8])]);
     look_at(&mut fleets, &Asked::of([132, 24]), 8..9, &[1], true);
     assert_eq!(told(&fleets), [(1, vec![8])], "who is asked, and is not found, is none");
+}
+
+/// Neither a window that has but a part of it, nor one in which most of it was refused.
+#[test]
+fn what_acting_costs_is_said_by_windows_that_have_most_of_a_fleet() {
+    let mut fleets = Fleets::default();
+    let cost = |fleets: &Fleets| fleets.iter().map(|fleet| (fleet.collateral, fleet.usage.window_s)).next();
+    let of = |window, collateral| Asked { collateral, ..Asked::of(window) };
+    look_at(&mut fleets, &of([100, 1], 1e-5), 0..6, &[], true);
+    look_at(&mut fleets, &of([103, 1], 2e-5), 0..6, &[1], true);
+    assert_eq!(cost(&fleets), Some((1e-5, HOUR)), "an hour has a part of it");
+    let not_asked: Vec<_> = (0..4).flat_map(sources_of).collect();
+    look_at(&mut fleets, &Asked { not_asked, ..of([104, 6], 3e-5) }, 4..6, &[1], true);
+    assert_eq!(cost(&fleets), Some((1e-5, HOUR)), "four of six were not asked");
+    look_at(&mut fleets, &of([105, 6], 4e-5), 0..6, &[1], true);
+    assert_eq!(cost(&fleets), Some((4e-5, 6 * HOUR)));
+}
+
+#[test]
+fn what_two_fleets_were_seen_to_do_is_kept_when_they_are_one() {
+    let mut fleets = Fleets::default();
+    look(&mut fleets, 100, 1, 0, 0..3, &[], true);
+    look(&mut fleets, 110, 1, 1, 10..20, &[], true);
+    fleets.note_refused(WEB, Source::of_v4((10 * MEMBERS_MIN as u32).into()), 111 * HOUR);
+    look(&mut fleets, 112, 1, 0, 0..1, &[1, 2], false);
+    let [fleet] = &fleets.fleets[..] else { panic!("{:?}", told(&fleets)) };
+    assert_eq!((fleet.id, fleet.last_seen_s, fleet.most), (FleetId(1), 110 * HOUR, 250.0));
+    assert_eq!(fleet.members.values().filter(|member| member.refused_s == 111 * HOUR).count(), 1);
 }
 
 #[test]

@@ -12,7 +12,7 @@
 //! | what have new sources in common, and what did they do? | [`cells`], [`projection`], [`family`] |
 //! | how much do counts say against what was expected? | [`history`], [`span`], [`evidence`], [`dirichlet`] |
 //! | is it a fleet? | [`alarm`] |
-//! | who belongs to it? | [`profile`], [`users`], [`beginnings`], [`mixture`], [`cut`], [`membership`] |
+//! | who belongs to it? | [`profile`], [`users`], [`mixture`], [`cut`], [`membership`] |
 //! | what do members have in common, and what innocent thing could it be? | [`traits`], [`explanation`] |
 //! | what does it use, what did its population use before, and what would acting on it cost others? | [`usage`] |
 //! | is it the fleet of yesterday? | [`fleet`], [`fleets`] |
@@ -21,7 +21,7 @@
 //! | how large can it get? | [`limits`] |
 
 pub mod alarm;
-pub mod beginnings;
+mod beginnings;
 pub mod block;
 pub mod cells;
 pub mod cut;

@@ -1,4 +1,4 @@
-//! Who belongs to what an alarm saw: all sources of a service are asked, and the cut is such that clean windows have nearly none above it.
+//! Who belongs to what an alarm saw: all sources of a service are asked of which something was seen, and the cut is such that clean windows have nearly none above it.
 //!
 //! An alarm is about cells, in which there are users, too, and beside which there are members. So the new sources of alarmed cells are
 //! where a fleet begins, each with the part that is too many ([`crate::mixture`]). The mixture's own odds are not calibrated for small
@@ -27,7 +27,7 @@ use crate::{
 /// Users that are expected above the cut, by members.
 pub const INNOCENTS_MAX: f64 = 0.003;
 
-/// The same of those that were no members before, by themselves.
+/// The same of those that were no members before, by themselves: above the same cut of all, so that all together have no more.
 pub const INNOCENTS_OF_NEWCOMERS_MAX: f64 = 0.03;
 
 /// The same of the lower cut, above which sources are suspects.
@@ -43,7 +43,7 @@ pub struct Question<'a> {
     pub service: ServiceId,
     /// Its blocks, in the order of sources and kinds.
     pub window: &'a [Block],
-    /// Who was active at the service.
+    /// Who was active at the service and is asked.
     pub population: &'a Population,
     /// Users, as they were in windows of the same length in which nothing was found.
     pub users: &'a Users,
@@ -106,7 +106,7 @@ pub fn attribute(question: &Question<'_>) -> Vec<Group> {
 struct Cuts {
     members: Cut,
     /// Who is no member yet. It is asked at each look, and so gets as many chances to be taken for one; and of those that come late users are a
-    /// larger part. So they have a bound by themselves.
+    /// larger part. So they have a bound by themselves, beside that of all together.
     newcomers: Cut,
     suspects: Cut,
 }

@@ -85,7 +85,7 @@ pub struct Observation {
     pub packets: u64,
     /// Their bytes, Ethernet headers included.
     pub bytes: u64,
-    /// Those of the packets that were dropped.
+    /// Those of the packets that were refused, also where that is only counted and they pass (shadow).
     pub dropped_packets: u64,
     /// SYNs of new connections.
     pub connections: u32,
@@ -103,4 +103,11 @@ pub struct Observation {
     pub hello_gap: [u32; TIME_BINS],
     /// … from the ClientHello to what the client says next.
     pub finish_gap: [u32; TIME_BINS],
+}
+
+impl Observation {
+    /// Whether most of what came was refused.
+    pub const fn is_refused(&self) -> bool {
+        self.dropped_packets > self.packets / 2
+    }
 }

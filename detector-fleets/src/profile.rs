@@ -108,13 +108,19 @@ pub struct Population {
 const _: () = assert!(size_of::<Active>() == 32);
 
 impl Population {
-    /// Sources of which nothing was seen but that they came: no ClientHello, no handshake that was timed and no exchange, in their order. What
-    /// is not known of them has one cause, and would count as often as there are features.
+    /// Sources of which nothing was seen but that they came: no ClientHello, no handshake that was timed and no exchange that was followed, in
+    /// their order. What is not known of them has one cause, and would count as often as there are features. None where most sources have
+    /// no ClientHello: there they are as users are.
     pub fn unseen(&self, kinds: &Kinds) -> Vec<Source> {
+        let has_key = |profile: &Profile| kinds.kind(profile.kind).tls_key != 0;
+        let keyed = self.profiles.iter().filter(|(profile, _)| has_key(profile));
+        if keyed.map(|(_, count)| *count as usize).sum::<usize>() * 2 < self.sources.len() {
+            return Vec::new();
+        }
         let is_seen = |profile: &Profile| {
-            let families = Family::ALL.iter().zip(profile.categories).skip(1);
-            let mut evident = families.map(|(family, category)| family.evidence(category.into()).is_some());
-            kinds.kind(profile.kind).tls_key != 0 || evident.any(|is_evident| is_evident)
+            let is_evident =
+                |family: Family| family.evidence(profile.categories[family as usize].into()).is_some();
+            has_key(profile) || is_evident(Family::Path) || is_evident(Family::Size)
         };
         let seen: Vec<_> = self.profiles.iter().map(|(profile, _)| is_seen(profile)).collect();
         let unseen = self.sources.iter().filter(|active| !seen[active.profile as usize]);
@@ -330,19 +336,21 @@ mod tests {
             kind,
             ..block(1, 0, times, Sizes(sizes))
         };
-        let window = [
+        let mut window = vec![
             did(0, unknown, [NOT_TIMED; 3], 0),
-            did(300, known, [NOT_TIMED; 3], 0),
             did(600, unknown, [6, 2, 6], 0),
             did(900, unknown, [NOT_TIMED; 3], 1),
             did(1200, unknown, [NOT_TIMED; 3], 0),
         ];
-        let mut population = populations(&window, &kinds, |_| true).remove(&WEB).expect("sources");
+        let of = |window: &[Block]| populations(window, &kinds, |_| true).remove(&WEB).expect("sources");
+        assert_eq!(of(&window).unseen(&kinds), [], "nobody says hello there");
+        window.extend((0..4).map(|number| did(3000 + 300 * number, known, [NOT_TIMED; 3], 0)));
+        let mut population = of(&window);
         let unseen = population.unseen(&kinds);
         assert_eq!(unseen.iter().map(|source| source.number()).collect::<Vec<_>>(), [0, 1200]);
         population.leave_out(&unseen);
         let counts: Vec<_> = population.profiles.iter().map(|(_, count)| *count).collect();
-        assert_eq!((population.sources.len(), counts), (3, vec![0, 1, 1, 1]));
+        assert_eq!((population.sources.len(), counts), (6, vec![0, 1, 1, 4]));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use crate::{
     interval::Kinds,
     limits::KINDS_OF_FLEET_MAX,
     profile::{Active, Population},
+    source::Source,
     users::Users,
 };
 
@@ -62,8 +63,8 @@ pub struct Traits {
 }
 
 impl Traits {
-    /// Those of members of a population. `None`: there are none.
-    pub fn of(members: &[Active], population: &Population, kinds: &Kinds) -> Option<Self> {
+    /// Those of members of a population; `hidden` are further ones of whom only is known that they are there. `None`: there are none.
+    pub fn of(members: &[Active], hidden: &[Source], population: &Population, kinds: &Kinds) -> Option<Self> {
         if members.is_empty() {
             return None;
         }
@@ -72,7 +73,10 @@ impl Traits {
         let mut keys: BTreeMap<(u64, u64), u32> = BTreeMap::new();
         let (mut keyed, mut timed, mut proxied) = (0, 0, 0);
         let mut neighbours: HashMap<(bool, u64), u32, RandomState> = HashMap::default();
-        let neighbourhood = |active: &Active| (active.source.is_v4(), active.source.neighbourhood());
+        let neighbourhood = |source: Source| (source.is_v4(), source.neighbourhood());
+        for source in hidden {
+            *neighbours.entry(neighbourhood(*source)).or_insert(0) += 1;
+        }
         let mut responses = Vec::with_capacity(members.len());
         let share = 1.0 / members.len() as f64;
         for active in members {
@@ -89,7 +93,7 @@ impl Traits {
             paths[path] += share;
             sizes[size] += share;
             responses.extend(family::response_bin(size));
-            *neighbours.entry(neighbourhood(active)).or_insert(0) += 1;
+            *neighbours.entry(neighbourhood(active.source)).or_insert(0) += 1;
         }
         let part = |of: u32, all: u32| f64::from(of) / f64::from(all.max(1));
         let mut keys: Vec<_> = keys
@@ -108,8 +112,10 @@ impl Traits {
             sizes: sizes.into(),
             response_bytes: median(responses).map(|bin| 64 << bin),
             sized,
-            neighbours: median(members.iter().map(|active| neighbours[&neighbourhood(active)]).collect())
-                .unwrap_or(0),
+            neighbours: median(
+                members.iter().map(|active| neighbours[&neighbourhood(active.source)]).collect(),
+            )
+            .unwrap_or(0),
             exchanges: median(members.iter().map(|active| active.exchanges).collect()).unwrap_or(0),
             synchrony: synchrony(members.iter()),
         })
@@ -217,7 +223,7 @@ pub(crate) mod tests {
             })
             .collect();
         let population = &populations(&window, &kinds, |_| true)[&WEB];
-        Traits::of(&population.sources, population, &kinds).expect("there are members")
+        Traits::of(&population.sources, &[], population, &kinds).expect("there are members")
     }
 
     #[test]
@@ -228,7 +234,7 @@ pub(crate) mod tests {
         let far = traits(256, false, 2, 0);
         assert_eq!((far.neighbours, far.response_bytes), (1, Some(256)));
         assert!(far.proxied < 1e-9);
-        assert_eq!(Traits::of(&[], &Population::default(), &kinds()), None);
+        assert_eq!(Traits::of(&[], &[], &Population::default(), &kinds()), None);
     }
 
     /// A fleet whose connections are refused: of the same sources nothing is known.
@@ -265,7 +271,7 @@ pub(crate) mod tests {
                 })
                 .collect();
             let population = &populations(&window, &kinds, |_| true)[&WEB];
-            Traits::of(&population.sources, population, &kinds).map(|traits| traits.synchrony)
+            Traits::of(&population.sources, &[], population, &kinds).map(|traits| traits.synchrony)
         };
         assert_eq!(
             of(|number| [59 + (number % 2) as u16, 300 + (number % 2) as u16]),

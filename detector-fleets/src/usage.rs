@@ -253,7 +253,7 @@ mod tests {
         let population = population(&window([4; 100].into_iter()));
         let before_it = self::population(&window(std::iter::empty()));
         let group = group(&population, innocents);
-        let traits = Traits::of(&group.members, &population, &kinds);
+        let traits = Traits::of(&group.members, &[], &population, &kinds);
         let users = users(&before_it, &kinds);
         Usage::of(&looked(&population, &users, &kinds), alarms, &group, traits.as_ref(), 1800, before)
     }
@@ -289,7 +289,7 @@ mod tests {
         let population = population(&window(std::iter::empty()));
         let users = users(&population, &kinds);
         let looked = looked(&population, &users, &kinds);
-        let traits = Traits::of(&population.sources, &population, &kinds).expect("sources");
+        let traits = Traits::of(&population.sources, &[], &population, &kinds).expect("sources");
         let told: Vec<_> = keys(&traits, &looked)
             .iter()
             .map(|one| (one.key.tls_key, (one.baseline * 10.0).round(), one.is_top))

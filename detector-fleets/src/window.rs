@@ -137,6 +137,16 @@ mod tests {
         row
     }
 
+    #[test]
+    fn what_is_refused_again_and_again_is_no_connection() {
+        let refused = |dropped_packets, handshakes| {
+            let row =
+                Observation { packets: 6, dropped_packets, connections: 5, handshakes, ..row(0, 1, 0, 0, 0) };
+            Block::of(&row, crate::block::KindId(0), true).connections
+        };
+        assert_eq!([refused(0, 1), refused(3, 1), refused(4, 1), refused(6, 0)], [5, 5, 1, 0]);
+    }
+
     /// Exchanges, connections, first and last minute, and the lowest bin of round trips.
     type Sum = (u32, u32, u64, u64, u8);
 

@@ -222,7 +222,7 @@ fn negatives(figures: &Figures) -> String {
     format!(
         "Recordings without a fleet. A new uniform population is shown with the innocent explanation beside it, and is never more than a\n\
          suggestion. The target: none that may be acted on. For that a fleet has to be no new uniform population, and its predicted collateral\n\
-         at most 0.01 %. Devices that are launched are to be shown.\n\n{}",
+         at most 0.005 %. Devices that are launched are to be shown.\n\n{}",
         table(&header, suite::NEGATIVES.iter().filter_map(row))
     )
 }

@@ -22,7 +22,7 @@ use crate::{
 pub enum Guard {
     /// Actions on fleets are not stopped altogether.
     Switch,
-    /// There is an alarm that is not too long ago.
+    /// It had an alarm, or was there, not too long ago.
     FreshEvidence,
     /// It is not a new population of uniform clients.
     UniformPopulation,
@@ -106,7 +106,7 @@ pub fn switch(stop: Option<&Stop>) -> Verdict {
     Verdict { guard, figure, bound: 0.0, passed: stop.is_none(), otherwise, sentence }
 }
 
-/// The last alarm is no longer ago than an action lasts.
+/// It was seen, with an alarm or with enough of its members, no longer ago than an action lasts.
 pub fn fresh_evidence(fleet: &Fleet, settings: &FleetSettings, now_s: u64, scale: Scale) -> Verdict {
     let age_s = now_s.saturating_sub(fleet.last_seen_s);
     let (age, good) = (duration(scale.outer_s(age_s)), time_text(scale.outer_s(settings.for_s).max(1)));

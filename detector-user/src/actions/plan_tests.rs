@@ -138,7 +138,7 @@ fn people_read_times_and_rates_as_they_are_outside() {
     );
     let fresh = suggested.verdicts.iter().find(|verdict| verdict.guard == Guard::FreshEvidence);
     let fresh = &fresh.expect("it is asked").sentence;
-    assert_eq!(fresh, "its last alarm was 1 s ago; an action is good for 1min after one");
+    assert_eq!(fresh, "it was last seen 1 s ago; an action is good for 1min after that");
     let until = utc_text(scale.end_unix_s(NOW_S + 600));
     case.order(Wanted::THROTTLE, false, NOW_S + 600);
     let decision = case.decide();

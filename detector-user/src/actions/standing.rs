@@ -1,15 +1,11 @@
 //! What is in force about a fleet: what the kernel is told, and what is remembered of it until the next plan.
 
-use std::collections::BTreeSet;
-
-use detector_common::budget;
 use detector_fleets::{fleet::FleetId, source::Source, traits::Key};
 use serde::{Deserialize, Serialize};
 
 use super::budget::SharedBudgets;
 use crate::{
     fleets::Scale,
-    kernel::fleets::Throttle,
     policy::{Budget, Rate, utc_text},
 };
 
@@ -35,25 +31,6 @@ pub struct Action {
 }
 
 impl Action {
-    /// The same for the kernel: its members in a set, its end in ticks of the program's clock, and its budgets as that counts them.
-    pub fn throttle<'a>(
-        &'a self,
-        members: &'a BTreeSet<Source>,
-        until: u64,
-        counted: impl Fn(Budget) -> budget::Budget,
-    ) -> Throttle<'a> {
-        Throttle {
-            id: self.fleet.0,
-            service: self.service,
-            packets: counted(self.budgets.packets),
-            connections: counted(self.budgets.connections),
-            held_out_percent: 100_u8.saturating_sub(self.enforced_percent),
-            until,
-            members,
-            keys: &self.keys,
-        }
-    }
-
     /// For people and the audit: what is done, without saying to whom; times and rates as they are outside.
     pub fn text(&self, scale: Scale) -> String {
         let SharedBudgets { packets, connections } = self.budgets;
@@ -103,7 +80,7 @@ pub struct Standing {
     pub since_s: u64,
     /// Since when its budgets are what they are: what is measured counts from here.
     pub budgets_since_s: u64,
-    /// The last alarm that it was renewed by, likewise.
+    /// When the fleet was seen that it was renewed by, likewise.
     pub evidence_s: u64,
     /// How it grew.
     pub growth: Growth,

@@ -51,7 +51,7 @@ pub(super) fn tightens(standing: &Standing, effect: Option<Effect>, scale: Scale
 }
 
 pub(super) fn ended(standing: &Standing, scale: Scale) -> String {
-    format!("its time was over at {}, without an alarm since", time(scale, standing.action.until_s))
+    format!("its time was over at {}, and it was not seen since", time(scale, standing.action.until_s))
 }
 
 /// The command that throttles a fleet.

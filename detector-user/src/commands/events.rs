@@ -178,7 +178,9 @@ fn fleet_text(fleet: &FleetEvent) -> String {
     let uniform = if fleet.is_new_uniform_population { " (maybe devices that were launched)" } else { "" };
     let FleetEvent { id, service, members, news, says, .. } = fleet;
     match news {
-        FleetNews::Ended => format!("fleet {id} at service {service} ended: no alarm for a day of detection"),
+        FleetNews::Ended => {
+            format!("fleet {id} at service {service} ended: it was not seen for a day of detection")
+        }
         news => {
             format!("fleet {id} at service {service}: {}, {members} members{uniform}: {says}", news.name())
         }

@@ -198,7 +198,7 @@ pub enum FleetNews {
     Grown,
     /// It has an alarm six hours of detection after the last one that was told.
     AlarmAgain,
-    /// It had none for a day of detection.
+    /// It was not seen for a day of detection.
     Ended,
     /// It is shown with the command that would throttle it.
     Suggested,

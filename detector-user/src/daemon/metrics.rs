@@ -88,7 +88,7 @@ families! {
     CONFLICTS "detector_fingerprint_conflicts" "counter" "" "ClientHellos whose stable JA4 is not the one that their key has."
     FINGERPRINT_EVENTS "detector_fingerprint_events" "counter" "result" "Events of new fingerprints, by result (told, held: too many in a second)."
     NOTICES "detector_notices" "counter" "target, result" "Events told to hook and webhook, by result (told, failed, dropped: too many waited)."
-    FLEETS "detector_fleets" "gauge" "service, state" "Fleets that are known, by state (active: it had an alarm in the last day, quiet)."
+    FLEETS "detector_fleets" "gauge" "service, state" "Fleets that are known, by state (active: it was seen in the last day, quiet)."
     FLEET_MEMBERS "detector_fleet_members" "gauge" "service, confidence" "Sources that belong to fleets, by confidence (member, suspect)."
     FLEET_DROPS "detector_fleet_drops" "counter" "service, fleet" "Packets that the budget of a fleet that is throttled refused, since it is."
     FLEET_STATE "detector_fleet_detection" "gauge" "state" "1 for what looking for fleets does: off, learning, watching, failed."

@@ -41,5 +41,5 @@ pub const SHOWN_MEMBERS: usize = 5;
 /// Members of a fleet that the history keeps by name.
 pub const KEPT_MEMBERS: usize = 100;
 
-/// Fleets that the history keeps, of each instance: those with the latest alarm.
+/// Fleets that the history keeps, of each instance: those that were seen last.
 pub const KEPT_FLEETS: u64 = 10_000;

@@ -186,7 +186,7 @@ mod tests {
         // After two days without it all have left.
         let mut epoch = fixtures::epoch(0);
         (epoch.names, epoch.rows) = (Vec::new(), Vec::new());
-        for hour in 0..30 {
+        for hour in 0..50 {
             epoch.start_s = fixtures::START_S + (fixtures::QUIET_EPOCHS + 6) * 900 + hour * 3600;
             memory.take(&epoch);
         }

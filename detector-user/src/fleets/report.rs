@@ -56,7 +56,7 @@ pub struct Found {
     pub id: String,
     /// Its target.
     pub service: String,
-    /// Whether it had an alarm in the last day.
+    /// Whether it was seen in the last day.
     pub state: State,
     /// When most of its first members had come.
     pub first_seen: String,

@@ -36,6 +36,12 @@ impl History {
         for fleet in fleets {
             self.keep_fleet(&transaction, fleet)?;
         }
+        let kept: i64 =
+            transaction
+                .query_row("SELECT count(*) FROM fleets WHERE pins = ?", [&self.pins], |row| row.get(0))?;
+        if kept <= signed(KEPT_FLEETS) {
+            return Ok(transaction.commit()?);
+        }
         transaction.execute(
             "DELETE FROM fleets WHERE pins = ?1 AND fleet NOT IN (SELECT fleet FROM fleets WHERE pins = ?1 ORDER BY \
              coalesce(json_extract(told, '$.last_seen'), last_alarm) DESC, fleet DESC LIMIT ?2)",

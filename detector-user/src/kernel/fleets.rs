@@ -22,6 +22,8 @@ use detector_common::{
 use detector_fleets::{source::Source, traits};
 use thiserror::Error;
 
+use crate::{actions::standing::Action, policy};
+
 use super::{
     apply::{ApplyError, reset_rule_counter, wait_for_packets},
     maps::Maps,
@@ -101,6 +103,27 @@ pub enum FleetsError {
 const FLEETS: usize = offset_of!(Settings, fleets) / size_of::<u64>();
 const META: usize = offset_of!(Way, meta) / size_of::<u64>();
 const WAY_WORDS: usize = size_of::<Way>() / size_of::<u64>();
+
+impl<'a> Throttle<'a> {
+    /// What an action asks for: its members in a set, its end in ticks of the program's clock, and its budgets as that counts them.
+    pub fn of(
+        action: &'a Action,
+        members: &'a BTreeSet<Source>,
+        until: u64,
+        counted: impl Fn(policy::Budget) -> Budget,
+    ) -> Self {
+        Self {
+            id: action.fleet.0,
+            service: action.service,
+            packets: counted(action.budgets.packets),
+            connections: counted(action.budgets.connections),
+            held_out_percent: 100_u8.saturating_sub(action.enforced_percent),
+            until,
+            members,
+            keys: &action.keys,
+        }
+    }
+}
 
 impl Throttled {
     /// Whether something of it found no room.

@@ -22,7 +22,7 @@ use detector_user::{
     },
     fleets::{Memory, Scale},
     kernel::{
-        fleets::{self, Throttled, entry_key},
+        fleets::{self, Throttle, Throttled, entry_key},
         read,
     },
     policy,
@@ -153,7 +153,7 @@ fn address(source: Source) -> IpAddr {
 fn throttle(edge: &mut Edge, action: &Action) -> Throttled {
     let members: BTreeSet<_> = action.members.iter().copied().collect();
     let until = ticks(edge.virtual_ns(action.until_s * SECOND));
-    let throttle = action.throttle(&members, until, |policy::Budget { rate, burst }| {
+    let throttle = Throttle::of(action, &members, until, |policy::Budget { rate, burst }| {
         Budget::of_units(rate.count, rate.per_ns, burst, 0)
     });
     if edge.passed.since_ns == 0 {

@@ -43,7 +43,7 @@ pub(crate) const POLICY: &str = "version = 1\n[[service]]\nname = \"api\"\naddre
     connections = { rate = \"50/s\", burst = 200 }\n";
 
 /// What an operator adds who wants nearly all of a fleet to be stopped: of those that are held out nothing is cut, and 5 % are by default.
-const ACTING: &str = "[fleets]\nmode = \"throttle\"\nhold_out = 1\nfor = \"1d\"\n";
+const ACTING: &str = "[fleets]\nmode = \"throttle\"\nhold_out = 1\n";
 
 /// Hours of the recording: packets begin, the policy says to act, the decision has to be there, the end.
 const PACKETS_H: u64 = 95;

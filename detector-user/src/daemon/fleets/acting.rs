@@ -27,7 +27,7 @@ use crate::{
     fleets::{Epoch, Memory, Scale, told::ActionTold},
     history::{Author, Entry, Origin},
     kernel::{
-        fleets::{self, Throttled},
+        fleets::{self, Throttle, Throttled},
         maps::Maps,
         read,
     },
@@ -260,7 +260,7 @@ impl Acting {
         let until_s = self.scale.end_unix_s(action.until_s);
         let members: BTreeSet<_> = action.members.iter().copied().collect();
         let until = clocks.ticks_at(until_s).unwrap_or_default();
-        let throttle = action.throttle(&members, until, |policy::Budget { rate, burst }| {
+        let throttle = Throttle::of(action, &members, until, |policy::Budget { rate, burst }| {
             Budget::of_units(rate.count, self.scale.outer_ns(rate.per_ns), burst, clocks.tick_ns)
         });
         fleets::throttle(maps, &throttle).map_err(Failure::failed)

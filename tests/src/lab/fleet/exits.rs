@@ -41,7 +41,11 @@ pub(super) fn start(internet: &Namespace) -> Result<()> {
     listener.set_nonblocking(true)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     // Sockets are of the namespace that the thread is in which makes them.
-    internet.spawn(move || runtime.block_on(serve(listener)))?;
+    internet.spawn(move || {
+        if let Err(error) = runtime.block_on(serve(listener)) {
+            eprintln!("the proxy serves nobody any more: {error:#}");
+        }
+    })?;
     Ok(())
 }
 
