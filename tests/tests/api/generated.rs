@@ -18,10 +18,10 @@ use crate::{
 /// reads they are six, since one address may have eight connections, and who asks may open the next one before the last is closed.
 const CHANGES: [&[&str]; 5] = [
     &["apply"],
-    &["incidents"],
-    &["confirm", "rollback", "undo"],
+    &["confirm", "rollback"],
+    &["undo"],
     &["fleets/orders", "fleets/undo", "fleets/stop", "fleets/resume"],
-    &["hints", "hints/{id}"],
+    &["hints", "hints/{id}", "incidents"],
 ];
 
 /// Requests from the schema, valid and not, for each endpoint: every answer is one that the document names, and looks
