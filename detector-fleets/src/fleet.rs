@@ -45,8 +45,8 @@ pub struct FleetId(pub u64);
 pub struct Member {
     /// When it was last active at the service, seconds since the Unix epoch, to the minute.
     pub last_s: u64,
-    /// When most of what it sent in an epoch was last dropped, since it is a member; 0: never. What it would have done is not seen, so a window
-    /// with such an epoch says nothing of whether it is one.
+    /// When most of what it sent in an epoch was last dropped, since it is a member; 0: never. What it would have done is not seen, so in a window
+    /// with such an epoch it is judged by its clients with a ClientHello only, and not at all where it has none.
     pub refused_s: u64,
     /// Its exchanges in the window in which it was last found to be one.
     pub exchanges: u32,
