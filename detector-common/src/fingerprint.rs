@@ -208,11 +208,11 @@ abi_struct! {
     }
 }
 
-/// Where the bytes of an exemplar start: behind the header and the two words that a [`crate::hello::Segment`] begins with.
+/// Where the bytes of an exemplar start: behind the header and the two words that a [`crate::segment::Segment`] begins with.
 pub const EXEMPLAR_CONTENT_START: usize = size_of::<ExemplarHeader>() + 2 * size_of::<u64>();
 
 /// Bytes of an exemplar: those of two segments.
-pub const EXEMPLAR_BYTES_MAX: usize = 2 * crate::hello::SEGMENT_BYTES_MAX;
+pub const EXEMPLAR_BYTES_MAX: usize = 2 * crate::segment::SEGMENT_BYTES_MAX;
 
 /// Segments of one ClientHello, gathered until it is whole.
 #[repr(C)]

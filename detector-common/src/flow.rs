@@ -6,9 +6,10 @@ use crate::{
     exchange::Exchanges,
     fingerprint::{EXEMPLAR_CONTENT_START, ExemplarHeader},
     hash::{Seed, keyed},
-    hello::{Hello, Segment},
+    hello::Hello,
     limits::{HANDSHAKE_NS_MAX, LONG_IDLE_NS},
     packet::Packet,
+    segment::Segment,
     syn::Syn,
 };
 

@@ -9,7 +9,8 @@ use core::fmt;
 
 use crate::{
     branchless::bounded,
-    hello::{SEGMENT_BYTES_MAX, Segment, mix, word_at},
+    hello::mix,
+    segment::{SEGMENT_BYTES_MAX, Segment, word_at},
 };
 
 /// Bytes of the smallest datagram that a client sends an Initial in (RFC 9000, 14.1).

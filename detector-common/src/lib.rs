@@ -5,7 +5,7 @@
 //!
 //! | question | module |
 //! |---|---|
-//! | what is in a frame? | [`frame`], [`packet`], [`address`] |
+//! | what is in a frame? | [`frame`], [`packet`], [`address`], [`segment`] |
 //! | which entry of a table belongs to a source? | [`table`], [`table_size`] |
 //! | who made the client? | [`syn`], [`hello`], [`initial`], [`flow`], [`fingerprint`] |
 //! | may it pass? | [`budget`], [`verdict`] |
@@ -48,6 +48,7 @@ pub mod limits;
 pub mod packet;
 pub mod policy;
 pub mod ranges;
+pub mod segment;
 pub mod service;
 pub mod syn;
 pub mod table;

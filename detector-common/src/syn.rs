@@ -6,11 +6,7 @@
 
 use core::fmt;
 
-use crate::{
-    abi_struct,
-    branchless::bounded,
-    hello::{Segment, mix},
-};
+use crate::{abi_struct, branchless::bounded, hello::mix, segment::Segment};
 
 /// Bytes of options in the longest TCP header.
 pub const OPTION_BYTES_MAX: usize = 40;

@@ -11,8 +11,8 @@ use detector_common::{
     counters::HandshakeEvent,
     fingerprint::{EXEMPLAR_CONTENT_START, ExemplarHeader, Gathered, Kind},
     flow::Scratch,
-    hello::SEGMENT_BYTES_MAX,
     limits::{EXEMPLARS_PER_SECOND, GATHERED, INITIAL_EXEMPLARS_PER_SECOND, SYN_EXEMPLARS_PER_SECOND},
+    segment::SEGMENT_BYTES_MAX,
     syn::Syn,
 };
 

@@ -7,11 +7,12 @@ use detector_common::{
     exchange::{ClientSegment, Sizes, is_closing_alert},
     fingerprint::Kind,
     flow::{CHARGED, Flow, GATHERED, Order, Rank, Scratch, Stage},
-    hello::{Phase, SEGMENT_BYTES_MAX, Transport},
+    hello::{Phase, Transport},
     limits::{
         EXCHANGE_SAMPLE, EXCHANGE_SEGMENTS_MAX, EXEMPLAR_SAMPLE, OTHER_SEGMENTS_MAX, STRAYED_SEGMENTS_MAX,
     },
     packet::Layout,
+    segment::SEGMENT_BYTES_MAX,
     table::{Key, Meta, Way},
 };
 

@@ -10,9 +10,10 @@ use aya_ebpf::{
 };
 use detector_common::{
     flow::Scratch,
-    hello::{self, Hello, SEGMENT_BYTES_MAX},
+    hello::{self, Hello},
     limits::HELLO_FIELDS_MAX,
     packet::Layout,
+    segment::SEGMENT_BYTES_MAX,
     syn::{self, HEADER_BYTES_MAX, OPTION_BYTES_MAX, Syn},
 };
 

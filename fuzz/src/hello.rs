@@ -4,9 +4,10 @@
 use detector_common::{
     client_hello::{ClientHello, HEADER_BYTES, extension},
     exchange::{ClientSegment, Exchanges, REQUEST_BYTES_MIN, ROUND_TRIP_NS_MAX, Sizes},
-    hello::{Hello, Phase, SEGMENT_BYTES_MAX, Segment, Transport, VARIANT_EXTENSIONS, is_grease, step},
+    hello::{Hello, Phase, Transport, VARIANT_EXTENSIONS, is_grease, step},
     ja4::Ja4,
     limits::HELLO_FIELDS_MAX,
+    segment::{SEGMENT_BYTES_MAX, Segment},
 };
 
 use crate::{fingerprint::hello::filled, segments::records};

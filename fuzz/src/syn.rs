@@ -2,8 +2,8 @@
 
 use detector_common::{
     frame::SliceFrame,
-    hello::Segment,
     packet::{self, Layout, TCP},
+    segment::Segment,
     syn::{self, OPTION_BYTES_MAX, Syn, quirks},
 };
 

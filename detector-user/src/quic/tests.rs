@@ -1,4 +1,4 @@
-use detector_common::{hello::Segment, initial};
+use detector_common::{initial, segment::Segment};
 use proptest::{collection::vec as many, prelude::*};
 
 use super::{

@@ -302,7 +302,7 @@ fn any_damage_is_counted_as_the_shape_that_it_has_or_not_at_all() {
             bytes[random.below(18) as usize] = random.below(256) as u8;
         }
         bytes.truncate(bytes.len() - random.below(2) as usize * random.below(100) as usize);
-        let mut segment = detector_common::hello::Segment::of(&bytes);
+        let mut segment = detector_common::segment::Segment::of(&bytes);
         segment.end = bytes.len() as u64;
         let shape = detector_common::initial::read(&segment);
         expected += u64::from(shape.is_some_and(Shape::may_be_first));

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use detector_common::{hello::Segment, initial};
+use detector_common::{initial, segment::Segment};
 use detector_fleets::observation::{Kind, Observation, ServiceId};
 use detector_generator::{
     Epoch, Family, Row, Scenario, Source,
