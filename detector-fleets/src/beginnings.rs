@@ -3,7 +3,6 @@
 use crate::{
     evidence::Evidence,
     family::Family,
-    fleet::FleetId,
     limits::{ALARMED_CELLS_MAX, FLEETS_OF_LOOK_MAX},
     membership::Question,
     mixture::Beginning,
@@ -21,8 +20,6 @@ const KNOWN_WEIGHT: f64 = 0.9;
 pub(crate) struct Beginnings {
     /// Which alarms, those with the most evidence first.
     pub(crate) alarms: Vec<usize>,
-    /// Which fleets that are known.
-    pub(crate) known: Vec<FleetId>,
     /// For each source a bit for each alarm, and above them one for each known fleet.
     pub(crate) of_sources: Vec<u128>,
     /// How many sources are in each pair.
@@ -50,7 +47,8 @@ impl Beginnings {
         }
         let of_alarms = |active: &Active| {
             let blocks = Population::blocks(active, question.window, question.kinds, question.service);
-            let cells = blocks.filter(|block| block.is_new).map(|block| question.projections.cells_of(block));
+            let cells =
+                blocks.filter(|block| block.is_new()).map(|block| question.projections.cells_of(block));
             cells.flatten().fold(0, |bits, cell| bits | bits_of_cells[cell as usize])
         };
         let of_known = |active: &Active| {
@@ -87,8 +85,7 @@ impl Beginnings {
         let is_only = known.iter().filter(|known| known.is_proxied).count() == 1;
         let known_proxied = known.iter().map(|known| is_only && known.is_proxied);
         let is_proxied = alarms.iter().map(is_proxied).chain(known_proxied).collect();
-        let known = known.iter().map(|known| known.id).collect();
-        Self { alarms, known, of_sources, in_both, weights, is_proxied }
+        Self { alarms, of_sources, in_both, weights, is_proxied }
     }
 
     /// Whether two are of one fleet: most of one is in the other, or a proxy is on the way to both.
@@ -101,7 +98,7 @@ impl Beginnings {
 
     /// Beginnings by fleets, as bits.
     pub(crate) fn groups(&self) -> Vec<u128> {
-        let all = self.alarms.len() + self.known.len();
+        let all = self.in_both.len();
         let mut groups: Vec<u128> = Vec::new();
         for one in 0..all {
             let mut joined = 1_u128 << one;

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     limits::{INTERVAL_S, SIZE_BINS, TIME_BINS},
     observation::Observation,
+    seen::SeenFor,
     source::Source,
 };
 
@@ -71,8 +72,8 @@ pub struct Block {
     pub source: Source,
     /// As what.
     pub kind: KindId,
-    /// Whether the source was not seen at the service more than [`crate::limits::NEW_S`] before.
-    pub is_new: bool,
+    /// For how long the source had been seen at the service.
+    pub seen_for: SeenFor,
     /// Exchanges, at most 65,535.
     pub exchanges: u16,
     /// Connections, at most 65,535.
@@ -97,7 +98,7 @@ const _: () = assert!(size_of::<Block>() == 40);
 
 impl Block {
     /// That of one observation, in the interval that its epoch starts in.
-    pub fn of(row: &Observation, kind: KindId, is_new: bool) -> Self {
+    pub fn of(row: &Observation, kind: KindId, seen_for: SeenFor) -> Self {
         let minute = (row.time_s % INTERVAL_S / 60) as u16;
         // Who is refused asks again and again: of that only what came further is a connection.
         let connections =
@@ -105,7 +106,7 @@ impl Block {
         Self {
             source: row.source,
             kind,
-            is_new,
+            seen_for,
             exchanges: saturated(row.exchanges),
             connections: saturated(connections),
             first_minute: minute,
@@ -129,7 +130,7 @@ impl Block {
         debug_assert_eq!(self.source, other.source);
         if other.last_minute >= self.last_minute {
             // What is known of it last counts.
-            self.is_new = other.is_new;
+            self.seen_for = other.seen_for;
         }
         self.exchanges = self.exchanges.saturating_add(other.exchanges);
         self.connections = self.connections.saturating_add(other.connections);
@@ -148,6 +149,11 @@ impl Block {
         self.first_minute += minutes;
         self.last_minute += minutes;
         self
+    }
+
+    /// Whether the source was not seen at the service more than [`crate::limits::NEW_S`] before.
+    pub const fn is_new(&self) -> bool {
+        self.seen_for.is_new()
     }
 
     /// Minutes from its first to its last activity; 0: one minute only.

@@ -192,7 +192,7 @@ fn sources_in_cells(window: &[Block], projections: &Projections) -> Vec<(u32, Ce
     let mut of_source: Vec<u64> = Vec::new();
     for blocks in window.chunk_by(|one, next| one.source == next.source) {
         if let [block] = blocks {
-            if block.is_new {
+            if block.is_new() {
                 let evidence = CellEvidence::of(block);
                 found.extend(projections.cells_of(block).map(|cell| (cell, evidence)));
             }
@@ -200,7 +200,7 @@ fn sources_in_cells(window: &[Block], projections: &Projections) -> Vec<(u32, Ce
         }
         // Numbers of cells, and below them places of blocks.
         of_source.clear();
-        for (place, block) in blocks.iter().enumerate().filter(|(_, block)| block.is_new) {
+        for (place, block) in blocks.iter().enumerate().filter(|(_, block)| block.is_new()) {
             of_source.extend(projections.cells_of(block).map(|cell| u64::from(cell) << 32 | place as u64));
         }
         of_source.sort_unstable();
@@ -227,6 +227,7 @@ mod tests {
         block::{NOT_TIMED, Sizes},
         family::tests::block,
         observation::Kind,
+        seen::SeenFor,
         source::Source,
     };
 
@@ -248,7 +249,7 @@ mod tests {
             connections: 40,
             ..block(0, 0, [6, 2, 6], Sizes(1))
         };
-        window.push(Block { kind: fresh, is_new: false, ..other(1000) });
+        window.push(Block { kind: fresh, seen_for: SeenFor::KNOWN, ..other(1000) });
         window.push(Block { kind: rare, ..other(1001) });
         let cells = count(&window, &kinds, &Projections::of(&kinds));
         let counts = |common| cells.get(&Cell { service: ServiceId(0), common });

@@ -266,6 +266,7 @@ impl Detection {
             let known = self.fleets.known(service, end_s);
             let groups = membership::attribute(&Question {
                 service,
+                start_s: looked.start_s,
                 window: merged,
                 population,
                 users,

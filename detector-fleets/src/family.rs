@@ -146,7 +146,7 @@ fn top(sizes: Sizes) -> usize {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::{block::KindId, source::Source};
+    use crate::{block::KindId, seen::SeenFor, source::Source};
     use proptest::prelude::*;
 
     pub(crate) fn block(
@@ -158,7 +158,7 @@ pub(crate) mod tests {
         Block {
             source: Source::of_v4(7.into()),
             kind: KindId(0),
-            is_new: true,
+            seen_for: SeenFor::NEW,
             exchanges,
             connections: 1,
             first_minute: 3,

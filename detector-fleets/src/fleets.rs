@@ -115,6 +115,7 @@ impl Fleets {
         let known = self.live(service, now_s).filter(|fleet| !fleet.members.is_empty());
         let known = known.map(|fleet| Known {
             id: fleet.id,
+            first_seen_s: fleet.first_seen_s,
             members: fleet.members.keys().copied().collect(),
             is_proxied: fleet.traits.as_ref().is_some_and(Traits::is_proxied),
         });

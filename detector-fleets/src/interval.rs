@@ -9,7 +9,7 @@ use crate::{
     block::{Block, KindId},
     limits::{BLOCKS_MAX, INTERVAL_S, KINDS_MAX},
     observation::{Kind, Observation},
-    seen::{Known, Seen},
+    seen::Seen,
     source::Source,
 };
 
@@ -105,15 +105,15 @@ impl OpenInterval {
         match self.blocks.entry((row.source, kind)) {
             Entry::Occupied(mut entry) => {
                 // What was known of it when the interval began is known.
-                let is_new = entry.get().is_new;
-                entry.get_mut().add(&Block::of(row, kind, is_new));
+                let seen_for = entry.get().seen_for;
+                entry.get_mut().add(&Block::of(row, kind, seen_for));
             }
             Entry::Vacant(entry) => {
-                let known = seen.note(row.kind.service, row.source, row.time_s);
+                let seen_for = seen.note(row.kind.service, row.source, row.time_s);
                 if is_full {
                     self.lost += 1;
                 } else {
-                    entry.insert(Block::of(row, kind, known == Known::New));
+                    entry.insert(Block::of(row, kind, seen_for));
                 }
             }
         }

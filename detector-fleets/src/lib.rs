@@ -39,7 +39,7 @@ pub mod membership;
 pub mod mixture;
 pub mod observation;
 pub mod ordered;
-pub mod packed;
+mod packed;
 pub mod profile;
 pub mod projection;
 pub mod seen;

@@ -19,7 +19,7 @@ pub const NEW_S: u64 = 24 * 3600;
 /// A source that was not seen for so many days is forgotten.
 pub const REMEMBERED_DAYS: u8 = 14;
 
-/// Places in the memory of sources for each that it is planned for, in hundredths: 20 M sources take 48 MB.
+/// Places in the memory of sources for each that it is planned for, in hundredths: 20 M sources take 72 MB.
 pub const PLACES_PER_SOURCE_HUNDREDTHS: u64 = 120;
 
 /// Bins of histograms of sizes: bin *i* is [2^(6+i), 2^(7+i)) bytes, the first and the last one open.

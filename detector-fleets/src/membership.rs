@@ -33,6 +33,10 @@ pub const INNOCENTS_OF_NEWCOMERS_MAX: f64 = 0.03;
 /// The same of the lower cut, above which sources are suspects.
 pub const INNOCENTS_OF_SUSPECTS_MAX: f64 = 0.2;
 
+/// A source that was at the service so long before a fleet came is none of its, whatever it does now. It is known to a few hours only when either came.
+/// Of a fleet that is not known yet nobody is asked who was there so long before the window began.
+const EARLIER_S: u64 = 12 * 3600;
+
 /// Odds that a suspect is a member, at least.
 const SUSPECT_ODDS_MIN: f64 = 0.1;
 
@@ -41,6 +45,8 @@ const SUSPECT_ODDS_MIN: f64 = 0.1;
 pub struct Question<'a> {
     /// Where.
     pub service: ServiceId,
+    /// From when on minutes of the window are counted, seconds since the Unix epoch.
+    pub start_s: u64,
     /// Its blocks, in the order of sources and kinds.
     pub window: &'a [Block],
     /// Who was active at the service and is asked.
@@ -62,6 +68,8 @@ pub struct Question<'a> {
 pub struct Known {
     /// Which.
     pub id: FleetId,
+    /// When most of its first members had come, seconds since the Unix epoch.
+    pub first_seen_s: u64,
     /// Its members, in the order of sources.
     pub members: Vec<Source>,
     /// Whether it comes through proxies.
@@ -131,6 +139,12 @@ fn divide(
     let members: f64 = mixture.fleets.iter().map(|fleet| fleet.sources).sum();
     let users = (mixture.sources - members).max(0.0);
     let newcomers = beginnings.newcomers(question.population);
+    let known = |bit: usize| question.known.get(bit.checked_sub(beginnings.alarms.len())?);
+    let came_s: Vec<u64> = groups
+        .iter()
+        .map(|group| bits_of(*group).filter_map(known).map(|known| known.first_seen_s).min())
+        .map(|known| known.unwrap_or(question.start_s))
+        .collect();
     let cuts: Vec<Cuts> = (0..groups.len())
         .map(|group| {
             let of_group = || (0..profiles.len()).filter(|&place| likeliest[place] == group);
@@ -150,16 +164,12 @@ fn divide(
             Cuts { members, newcomers, suspects }
         })
         .collect();
-    let known = |bit: usize| {
-        let place = bit.checked_sub(beginnings.alarms.len())?;
-        beginnings.known.get(place).copied()
-    };
     let mut found: Vec<Group> = groups
         .iter()
         .zip(&cuts)
         .map(|(group, cuts)| Group {
             alarms: bits_of(*group).filter_map(|bit| beginnings.alarms.get(bit).copied()).collect(),
-            known: bits_of(*group).filter_map(known).collect(),
+            known: bits_of(*group).filter_map(known).map(|known| known.id).collect(),
             members: Vec::new(),
             suspects: Vec::new(),
             innocents: cuts.members.innocents,
@@ -172,6 +182,9 @@ fn divide(
         let place = active.profile as usize;
         let group = likeliest[place];
         let (Some(found), Some(cuts)) = (found.get_mut(group), cuts.get(group)) else { continue };
+        if active.was_seen_before(came_s[group].saturating_sub(EARLIER_S), question.start_s) {
+            continue;
+        }
         let score = mixture.scores[group][place];
         let cut = if beginnings.is_known(*bits) { cuts.members } else { cuts.newcomers };
         if score >= cut.score && found.members.len() < MEMBERS_MAX {
@@ -192,9 +205,12 @@ mod tests {
         family::tests::block,
         observation::Kind,
         profile::{self, populations},
+        seen::SeenFor,
     };
 
     const WEB: ServiceId = ServiceId(0);
+
+    const START_S: u64 = 20_000 * 86_400;
 
     /// What users do, `number` stands for chance.
     fn user(number: u32, kind: crate::block::KindId) -> Block {
@@ -206,7 +222,12 @@ mod tests {
             [rtt, 2, rtt + (random / 64 % 2) as u8],
             Sizes(1 << (4 * (random / 128 % 6))),
         );
-        Block { source: Source::of_v4(number.into()), kind, is_new: random / 1024 % 4 == 0, ..did }
+        Block {
+            source: Source::of_v4(number.into()),
+            kind,
+            seen_for: if random / 1024 % 4 == 0 { SeenFor::NEW } else { SeenFor::KNOWN },
+            ..did
+        }
     }
 
     fn member(number: u32, kind: crate::block::KindId) -> Block {
@@ -251,6 +272,7 @@ mod tests {
         let population = &populations(&window, &kinds, |_| true)[&WEB];
         attribute(&Question {
             service: WEB,
+            start_s: START_S,
             window: &window,
             population,
             users: &Users::of(&[&clean], &kinds),
@@ -278,7 +300,7 @@ mod tests {
 
     fn known(id: u64, sources: std::ops::Range<u32>) -> Known {
         let members = sources.map(|number| Source::of_v4(number.into())).collect();
-        Known { id: FleetId(id), members, is_proxied: false }
+        Known { id: FleetId(id), first_seen_s: START_S, members, is_proxied: false }
     }
 
     /// Members come in the same minutes of an hour, or at any as users do.
@@ -327,11 +349,32 @@ mod tests {
         assert_eq!(asked(&[&of_all, &straight], &[]).len(), 2);
     }
 
+    /// The second half of the members have been at the service for two days.
+    #[test]
+    fn who_was_there_before_a_fleet_came_is_none_of_its() {
+        fn earlier(did: Block) -> Block {
+            if did.source.number() < 100_150 { did } else { Block { seen_for: SeenFor(8), ..did } }
+        }
+        let of = |came_s| {
+            let of_fleet = Known { first_seen_s: came_s, ..known(1, 100_000..100_300) };
+            let groups = asked_of(&[], &[of_fleet], earlier);
+            let [group] = &groups[..] else { panic!("{} groups", groups.len()) };
+            let in_half = |active: &&Active| active.source.number() >= 100_150;
+            let of_half = |of: &[Active]| of.iter().filter(in_half).count();
+            (of_half(&group.members) > 140, of_half(&group.suspects))
+        };
+        const HOUR_S: u64 = 3600;
+        assert_eq!(of(START_S - 48 * HOUR_S), (true, 0));
+        assert_eq!(of(START_S - 37 * HOUR_S), (true, 0), "a few hours say nothing");
+        assert_eq!(of(START_S - 35 * HOUR_S), (false, 0), "they are no suspects either");
+    }
+
     #[test]
     fn without_clean_windows_nobody_is_named() {
         let population = Population::default();
         let question = Question {
             service: WEB,
+            start_s: START_S,
             window: &[],
             population: &population,
             users: &Users::default(),

@@ -7,19 +7,22 @@ use serde::{
     de::{Error, SeqAccess, Visitor},
 };
 
-/// Bytes of a row.
-const BYTES: usize = ROW * size_of::<u16>();
+use crate::seen::{Bucket, PLACES};
 
-/// Numbers of a row.
-const ROW: usize = 8;
+/// Bytes of a bucket: the places, each with the lowest byte first, and then since when.
+const BYTES: usize = PLACES * (size_of::<u16>() + size_of::<u8>());
 
-/// Writes rows of numbers of 16 bits, the lowest byte first.
+/// Writes buckets.
 ///
 /// # Errors
 ///
 /// Those of the serializer.
-pub fn serialize<S: Serializer>(rows: &[[u16; ROW]], serializer: S) -> Result<S::Ok, S::Error> {
-    let bytes: Vec<u8> = rows.iter().flatten().flat_map(|number| number.to_le_bytes()).collect();
+pub(crate) fn serialize<S: Serializer>(buckets: &[Bucket], serializer: S) -> Result<S::Ok, S::Error> {
+    let mut bytes = Vec::with_capacity(buckets.len() * BYTES);
+    for bucket in buckets {
+        bytes.extend(bucket.places.iter().flat_map(|place| place.to_le_bytes()));
+        bytes.extend(bucket.seen_for);
+    }
     serializer.serialize_bytes(&bytes)
 }
 
@@ -27,28 +30,30 @@ pub fn serialize<S: Serializer>(rows: &[[u16; ROW]], serializer: S) -> Result<S:
 ///
 /// # Errors
 ///
-/// Those of the deserializer, and that a row is not whole.
-pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<[u16; ROW]>, D::Error> {
-    deserializer.deserialize_bytes(Rows)
+/// Those of the deserializer, and that a bucket is not whole.
+pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Bucket>, D::Error> {
+    deserializer.deserialize_bytes(Buckets)
 }
 
-struct Rows;
+struct Buckets;
 
-impl<'de> Visitor<'de> for Rows {
-    type Value = Vec<[u16; ROW]>;
+impl<'de> Visitor<'de> for Buckets {
+    type Value = Vec<Bucket>;
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "rows of {BYTES} bytes")
+        write!(formatter, "buckets of {BYTES} bytes")
     }
 
     fn visit_bytes<E: Error>(self, bytes: &[u8]) -> Result<Self::Value, E> {
-        let (rows, rest) = bytes.as_chunks::<BYTES>();
+        let (buckets, rest) = bytes.as_chunks::<BYTES>();
         if !rest.is_empty() {
             return Err(E::invalid_length(bytes.len(), &self));
         }
-        let number =
-            |row: &[u8; BYTES], place: usize| u16::from_le_bytes([row[2 * place], row[2 * place + 1]]);
-        Ok(rows.iter().map(|row| std::array::from_fn(|place| number(row, place))).collect())
+        let bucket = |bytes: &[u8; BYTES]| Bucket {
+            places: std::array::from_fn(|place| u16::from_le_bytes([bytes[2 * place], bytes[2 * place + 1]])),
+            seen_for: std::array::from_fn(|place| bytes[2 * PLACES + place]),
+        };
+        Ok(buckets.iter().map(bucket).collect())
     }
 
     /// As formats for people write bytes.

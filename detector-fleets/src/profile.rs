@@ -12,6 +12,7 @@ use crate::{
     interval::Kinds,
     limits::{CLEAN_PROFILES_MAX, CLEAN_WINDOWS_MAX},
     observation::ServiceId,
+    seen::SeenFor,
     source::Source,
 };
 
@@ -64,7 +65,7 @@ impl Profile {
         let mut did = *first;
         clients.filter(|client| client.kind != first.kind).for_each(|client| did.add_of_source(client));
         let categories = Family::ALL.map(|family| family.category(&did) as u16);
-        Some((Self { kind: first.kind, is_new: did.is_new, categories, neighbours: 0 }, did))
+        Some((Self { kind: first.kind, is_new: did.is_new(), categories, neighbours: 0 }, did))
     }
 
     /// Its category of each feature.
@@ -91,6 +92,8 @@ pub struct Active {
     pub first_minute: u16,
     /// Last one.
     pub last_minute: u16,
+    /// For how long it had been seen at the service then.
+    pub seen_for: SeenFor,
     /// Number of its first block in the window, and how many it has: those at other services, too.
     first_block: u32,
     blocks: u16,
@@ -106,6 +109,14 @@ pub struct Population {
 }
 
 const _: () = assert!(size_of::<Active>() == 32);
+
+impl Active {
+    /// Whether it was seen at the service before a time, in a window whose minutes are counted from `start_s`.
+    pub fn was_seen_before(&self, time_s: u64, start_s: u64) -> bool {
+        let last_s = start_s + u64::from(self.last_minute) * 60;
+        last_s.saturating_sub(self.seen_for.seconds()) < time_s
+    }
+}
 
 impl Population {
     /// Sources of which nothing was seen but that they came: no ClientHello, no handshake that was timed and no exchange that was followed, in
@@ -221,6 +232,7 @@ fn active<'a>(
         tls_keys: u8::try_from(tls_keys.len()).unwrap_or(u8::MAX),
         first_minute: did.first_minute,
         last_minute: did.last_minute,
+        seen_for: did.seen_for,
         first_block,
         blocks: blocks as u16,
     };
@@ -306,7 +318,7 @@ mod tests {
         let did = |address: u32, kind, is_new| Block {
             source: Source::of_v4(address.into()),
             kind,
-            is_new,
+            seen_for: if is_new { SeenFor::NEW } else { SeenFor::KNOWN },
             ..block(1, 0, [6, 2, 6], Sizes(1))
         };
         let new = (0..5).map(|host| did(host, web, true));

@@ -142,7 +142,7 @@ mod tests {
         let refused = |dropped_packets, handshakes| {
             let row =
                 Observation { packets: 6, dropped_packets, connections: 5, handshakes, ..row(0, 1, 0, 0, 0) };
-            Block::of(&row, crate::block::KindId(0), true).connections
+            Block::of(&row, crate::block::KindId(0), crate::seen::SeenFor::NEW).connections
         };
         assert_eq!([refused(0, 1), refused(3, 1), refused(4, 1), refused(6, 0)], [5, 5, 1, 0]);
     }

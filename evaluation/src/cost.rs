@@ -7,6 +7,7 @@ use detector_fleets::{
     alarm::Finding,
     cells::{Cell, Common},
     detection::Detection,
+    limits::INTERVAL_S,
     membership::{self, Question},
     observation::{Observation, ServiceId},
     profile::{self, Clean},
@@ -92,6 +93,7 @@ fn attribution(detection: &Detection) -> (f64, u64) {
         populations.get(&SERVICE).map(|population| {
             membership::attribute(&Question {
                 service: SERVICE,
+                start_s: detection.intervals().next().map_or(0, |first| first.number * INTERVAL_S),
                 window: &window,
                 population,
                 users: &users,

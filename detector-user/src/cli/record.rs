@@ -59,7 +59,7 @@ pub struct HuntArgs {
     /// Recordings, or directories of such.
     #[arg(required = true, value_name = "RECORDING")]
     pub recordings: Vec<PathBuf>,
-    /// Sources to remember for two weeks, each at each service: 2.4 bytes for each.
+    /// Sources to remember for two weeks, each at each service: 3.6 bytes for each.
     #[arg(long, value_name = "N", default_value_t = 20_000_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
     pub sources: u64,
     /// Begin with what was learned before: a file that --save-state wrote.

@@ -8,7 +8,7 @@ pub const EPOCH_MS_MIN: u64 = 100;
 /// The longest one, ms: an hour.
 pub const EPOCH_MS_MAX: u64 = 3_600_000;
 
-/// Sources that a new memory has room for, each at each service: 48 MB.
+/// Sources that a new memory has room for, each at each service: 72 MB.
 pub const SOURCES: u64 = 20_000_000;
 
 /// Epochs that wait for detection at most, while it looks. Beyond, the oldest that nobody has taken yet stay and the new one is lost.

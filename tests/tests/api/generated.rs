@@ -19,9 +19,9 @@ use crate::{
 const CHANGES: [&[&str]; 5] = [
     &["apply"],
     &["incidents"],
-    &["confirm", "rollback", "undo"],
-    &["fleets/orders", "fleets/undo", "fleets/stop", "fleets/resume"],
-    &["hints", "hints/{id}"],
+    &["confirm", "rollback"],
+    &["undo"],
+    &["fleets/orders", "fleets/undo", "fleets/stop", "fleets/resume", "hints", "hints/{id}"],
 ];
 
 /// Requests from the schema, valid and not, for each endpoint: every answer is one that the document names, and looks
