@@ -10,8 +10,9 @@ use anyhow::{Result, ensure};
 use detector_common::{
     counters::{TableEvent, table_event_slot},
     limits::SOURCES_DEFAULT,
-    table::{Key, Way},
+    table::Key,
     verdict::{Reason, Verdict},
+    way::Way,
 };
 use detector_user::kernel::{load::Clock, maps::Maps, read};
 

@@ -4,7 +4,7 @@ use std::{fs, process::Command, thread};
 
 use anyhow::{Context as _, Result};
 
-use detector_common::{limits::SOURCES_DEFAULT, table::Way};
+use detector_common::{limits::SOURCES_DEFAULT, way::Way};
 use detector_tests::rows::Rig;
 
 use crate::report::{Machine, Memory};

@@ -11,10 +11,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use aya::maps::{HashMap, IterableMap as _, MapData};
 use bytes::BytesMut;
-use detector_common::{
-    limits,
-    table::{Set, Way},
-};
+use detector_common::{limits, table::Set, way::Way};
 use detector_tests::{cpus, packet::udp};
 use detector_user::kernel::{load::Clock, mapped::Mapped, read};
 

@@ -5,7 +5,8 @@ use aya::programs::ProgramFd;
 use detector_common::{
     address::Address,
     budget::ticks,
-    table::{Key, Meta, Set, Unit, Way},
+    table::{Key, Set, Unit},
+    way::{Meta, Way},
 };
 use detector_tests::random::Random;
 use detector_user::{

@@ -30,7 +30,7 @@ abi_struct! {
     pub struct Client: 192 {
         /// Prefix of the entry that this is of. It changes hands with the entry, a moment later.
         pub key: u64,
-        /// Prefix of the source; see [`crate::table::Way::prefix`].
+        /// Prefix of the source; see [`crate::way::Way::prefix`].
         pub source: u64,
         /// Service and unit of the source; see [`crate::table::Key::tag`].
         pub tag: u64,

@@ -1,6 +1,6 @@
 //! Fleets as the program knows them: one actor behind many sources, which share one budget.
 //!
-//! A source that belongs to a fleet has the fleet's slot in its entry ([`crate::table::Meta::fleet`]), and every packet of it is charged to
+//! A source that belongs to a fleet has the fleet's slot in its entry ([`crate::way::Meta::fleet`]), and every packet of it is charged to
 //! the fleet's budgets beside its own. A newcomer's entry gets it from the table of members; clients with a key that is the fleet's own are
 //! charged at their ClientHello, whoever their source is.
 

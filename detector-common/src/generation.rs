@@ -4,7 +4,7 @@ use crate::{
     abi_struct,
     limits::{CLASSES_MAX, INCIDENT_SLOTS, POLICY_SLOTS},
     policy::{client_rules, incident_class_place, slot_place},
-    table::EPOCH_MAX,
+    way::EPOCH_MAX,
 };
 
 /// Which policy packets are judged by, in one word, so that it changes for all of them at once.

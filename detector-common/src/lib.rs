@@ -6,7 +6,7 @@
 //! | question | module |
 //! |---|---|
 //! | what is in a frame? | [`frame`], [`packet`], [`address`], [`segment`] |
-//! | which entry of a table belongs to a source? | [`table`], [`table_size`] |
+//! | which entry of a table belongs to a source, and what is in it? | [`table`], [`table_size`], [`way`] |
 //! | who made the client? | [`syn`], [`hello`], [`initial`], [`flow`], [`fingerprint`] |
 //! | may it pass? | [`budget`], [`verdict`] |
 //! | what did the policy say? | [`generation`], [`policy`], [`service`], [`ranges`] |
@@ -54,3 +54,4 @@ pub mod syn;
 pub mod table;
 pub mod table_size;
 pub mod verdict;
+pub mod way;

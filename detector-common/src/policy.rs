@@ -329,7 +329,7 @@ abi_struct! {
     pub struct Trace: 48 {
         /// Packets decided so far.
         pub sequence: u64,
-        /// Prefix of the source; see [`crate::table::Way::prefix`].
+        /// Prefix of the source; see [`crate::way::Way::prefix`].
         pub prefix: u64,
         /// Length of the frame.
         pub bytes: u32,

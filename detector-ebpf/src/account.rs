@@ -6,8 +6,9 @@ use detector_common::{
     counters::{HandshakeEvent, TableEvent, frame_kind_slot, handshake_event_slot, table_event_slot},
     packet::Packet,
     policy::Trace,
-    table::{Refusal, Unit, outcomes_of, traffic_of},
+    table::Unit,
     verdict::{COUNTER_SLOTS, Counter, FIRST_DROP, counter_slot},
+    way::{Refusal, outcomes_of, traffic_of},
 };
 
 use crate::{

@@ -4,8 +4,8 @@ use detector_common::{
     budget::{self, Budget},
     counters::TableEvent,
     policy::{Class, ParentClass},
-    table::Way,
     verdict::Reason,
+    way::Way,
 };
 
 use crate::{

@@ -4,8 +4,9 @@ use detector_common::{
     budget::Budget,
     fleet::{FleetKey, FleetMember, FleetSlot, HAS_KEYS, acts_bit},
     limits::FLEET_SLOTS,
-    table::{Key, Way},
+    table::Key,
     verdict::Reason,
+    way::Way,
 };
 
 use crate::{

@@ -13,7 +13,8 @@ use detector_common::{
     },
     packet::Layout,
     segment::SEGMENT_BYTES_MAX,
-    table::{Key, Meta, Way},
+    table::Key,
+    way::{Meta, Way},
 };
 
 use crate::{

@@ -7,8 +7,9 @@ use detector_common::{
     fingerprint::Kind,
     flow::{self, Scratch},
     packet::{Layout, Packet, TCP, UDP},
-    table::{Key, Unit, Way},
+    table::{Key, Unit},
     verdict::{FIRST_DROP, Reason},
+    way::Way,
 };
 
 use crate::{

@@ -14,7 +14,8 @@ use detector_common::{
     initial::{self, DATAGRAM_BYTES_MAX, DATAGRAM_BYTES_MIN, Shape},
     limits::{EXEMPLAR_SAMPLE, INITIAL_NS_MAX, INITIALS_SENT_MAX},
     packet::Layout,
-    table::{Key, Way},
+    table::Key,
+    way::Way,
 };
 
 use crate::{

@@ -8,8 +8,9 @@ use detector_common::{
     limits::{OVERFLOW_BUDGETS, OVERFLOW_SOURCES},
     packet::Packet,
     policy::{Action, Class, is_enforced},
-    table::{Key, Unit, Way},
+    table::{Key, Unit},
     verdict::Reason,
+    way::Way,
 };
 
 use crate::{

@@ -6,8 +6,9 @@ use detector_common::{
     counters::TableEvent,
     packet::Packet,
     policy::{Class, ParentClass},
-    table::{Key, Lineage, Unit, Way},
+    table::{Key, Lineage, Unit},
     verdict::Reason,
+    way::Way,
 };
 
 use crate::{

@@ -3,7 +3,7 @@
 use detector_common::{
     budget::ticks,
     limits::{HANDSHAKE_NS_MAX, SWAP_ATTEMPTS_MAX},
-    table::{PENDING_MAX, Way},
+    way::{PENDING_MAX, Way},
 };
 
 use crate::{

@@ -2,7 +2,8 @@
 
 use detector_common::{
     fingerprint::time_bin,
-    table::{Key, Way, outcomes_of},
+    table::Key,
+    way::{Way, outcomes_of},
 };
 
 use crate::{

@@ -7,7 +7,8 @@ use detector_common::{
     counters::{HandshakeEvent, TableEvent},
     hash::Seed,
     limits::{self, HISTORY_PACKETS, LONG_IDLE_NS, SEARCHES_MAX, WAYS},
-    table::{Key, Meta, Set, Way, attempt_at, set_of, traffic_packets, way_of},
+    table::{Key, Set, attempt_at, set_of, way_of},
+    way::{Meta, Way, traffic_packets},
 };
 
 use crate::{

@@ -22,8 +22,8 @@ use detector_common::{
     generation::Settings,
     limits::{RULE_COUNTERS, SERVICES_MAX},
     policy::RuleDrops,
-    table::Way,
     verdict::{Counter, Reason, ServiceCounters, Verdict, counter_slot},
+    way::Way,
 };
 use detector_user::{
     kernel::{

@@ -5,7 +5,7 @@ use detector_common::{
     hello::{Hello as Machine, Transport},
     limits::{FLOWS, HALF_OPEN_NS_MIN, SYN_FLOOD_NS, SYN_SAMPLE},
     syn::Syn,
-    table::PENDING_MAX,
+    way::PENDING_MAX,
 };
 use detector_tests::{client::Client, hello::Hello, packet::flags, random::Random, rows::Rig};
 use detector_user::kernel::{

@@ -8,8 +8,9 @@ use detector_common::{
     address::Address,
     budget::{BYTE_INTERVAL_FRACTION_BITS, Budget, TICKS_PER_NS, left, take, ticks},
     policy::{Action, Class, NO_PROFILE, ParentClass, is_enforced},
-    table::{Lineage, Unit, Way},
+    table::{Lineage, Unit},
     verdict::Reason,
+    way::Way,
 };
 use serde::Serialize;
 use utoipa::ToSchema;

@@ -13,7 +13,8 @@ use detector_common::{
     budget::ticks,
     hash::Seed,
     policy::is_enforced,
-    table::{Key, Unit, Way},
+    table::{Key, Unit},
+    way::Way,
 };
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -224,7 +225,7 @@ fn text(answer: &Answer) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use detector_common::{address::Address, table::Meta};
+    use detector_common::{address::Address, way::Meta};
 
     /// The entry of 192.0.2.`source` after so many packets, the `generation`-th owner of its way.
     fn way(source: u8, generation: u8, packets: u32) -> Way {

@@ -13,8 +13,8 @@ use detector_common::{
     },
     policy::{Class, PolicyHeader, RuleDrops, slot_place},
     ranges::{NodeV4, NodeV6},
-    table::next_epoch,
     verdict::ServiceCounters,
+    way::next_epoch,
 };
 use thiserror::Error;
 

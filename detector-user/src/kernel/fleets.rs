@@ -17,7 +17,8 @@ use detector_common::{
     generation::Settings,
     limits::{FLEET_KEYS_MAX, FLEET_MEMBERS_MAX, FLEET_SLOTS, WAYS},
     policy::is_enforced,
-    table::{Key, Meta, Unit, Way, set_of, way_of},
+    table::{Key, Unit, set_of, way_of},
+    way::{Meta, Way},
 };
 use detector_fleets::{source::Source, traits};
 use thiserror::Error;

@@ -6,7 +6,7 @@ use detector_common::{
     generation::{Generation, IncidentSet, Settings},
     limits::{CLASSES_MAX, INCIDENT_CLASSES_MAX, INCIDENT_RULES_MAX, INCIDENT_SLOTS, POLICY_RULE_COUNTERS},
     policy::{Class, incident_cell_place, incident_class_place, incident_tree},
-    table::next_epoch,
+    way::next_epoch,
 };
 
 use super::{

@@ -20,7 +20,8 @@ use detector_common::{
     address::Address,
     hash::{Seed, keyed},
     limits::WAYS,
-    table::{Unit, Way},
+    table::Unit,
+    way::Way,
 };
 
 use crate::{
@@ -289,7 +290,7 @@ fn oldest(directory: &Path, is_of_use: impl Fn(&Look) -> bool) -> Result<Option<
 #[cfg(test)]
 mod tests {
     use super::*;
-    use detector_common::table::{Key, Meta};
+    use detector_common::{table::Key, way::Meta};
 
     fn way(traffic: u64, outcomes: u64) -> Way {
         let key = Key::new(Address::v4([198, 51, 100, 7]), Unit::V4Source, 3);

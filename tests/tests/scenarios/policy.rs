@@ -2,8 +2,8 @@
 
 use detector_common::{
     generation::{Generation, Settings},
-    table::EPOCH_MAX,
     verdict::Reason,
+    way::EPOCH_MAX,
 };
 use detector_tests::rows::{MILLISECOND, Rig, SECOND};
 

@@ -1,10 +1,7 @@
 //! Clients as the program counts them.
 
 use detector_common::{
-    address::Address,
-    budget::TICKS_PER_NS,
-    client::Client as Counts,
-    table::{Meta, Unit},
+    address::Address, budget::TICKS_PER_NS, client::Client as Counts, table::Unit, way::Meta,
 };
 
 use super::entries::numbered_entries;

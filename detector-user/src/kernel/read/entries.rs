@@ -3,8 +3,9 @@
 use detector_common::{
     address::Address,
     limits::WAYS,
-    table::{Key as SourceKey, Lineage, Meta, Set, Unit, Way, set_of},
+    table::{Key as SourceKey, Lineage, Set, Unit, set_of},
     table_size::sources_for_sets,
+    way::{Meta, Way},
 };
 
 use crate::kernel::{mapped::Mapped, maps::Maps};
