@@ -22,6 +22,10 @@ pub const NEIGHBOURS_MIN: u32 = 4;
 /// not come all at once.
 pub const SYNCHRONY_MIN: f64 = 0.6;
 
+/// Evidence of what sources do, as a log factor of homogeneity and size together, from which on those behind proxies are no people who moved behind a
+/// relay: as much as two families have in an alarm at least. The relay explains that there are proxies, which is the second family of most such alarms.
+const RELAY_BEHAVIOUR_MIN: f64 = 2.0 * FAMILY_MIN;
+
 /// What a family says of a fleet.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Statement {
@@ -76,8 +80,8 @@ pub struct Explanation {
     pub nearest: Innocent,
     /// Why it was rejected, or that it was not.
     pub why: String,
-    /// A new population of uniform clients, with nothing that tells it from devices or an app that were launched, or from scripts on a
-    /// schedule: to be shown, never acted on.
+    /// A new population, with nothing that tells it from devices or an app that were launched, from scripts on a schedule or from people who moved
+    /// behind a relay: to be shown, never acted on.
     pub is_new_uniform_population: bool,
 }
 
@@ -92,8 +96,18 @@ impl Explanation {
         let has_path = is_proxied && alarms.iter().any(|alarm| has_path_evidence(alarm));
         // Whoever is beside scripts among the members may hide that they are scripts, but not in what the alarm is about.
         let is_scheduled = synchrony.max(traits.map_or(0.0, |traits| traits.synchrony)) >= SYNCHRONY_MIN;
-        let is_uniform = is_scheduled || !has_path && traits.is_none_or(looks_launched);
-        let (nearest, why) = nearest(strongest, has_path, [is_scheduled, is_uniform], traits);
+        let is_launched = !has_path && traits.is_none_or(looks_launched);
+        let has_moved = has_path && alarms.iter().all(|alarm| behaviour_factor(alarm) < RELAY_BEHAVIOUR_MIN);
+        let likely = [
+            (is_scheduled, Innocent::Schedule),
+            (is_launched, Innocent::Launch),
+            (has_moved, Innocent::Relay),
+        ];
+        let likely = likely.into_iter().find_map(|(is_it, innocent)| is_it.then_some(innocent));
+        let (nearest, why) = match likely {
+            Some(innocent) => (innocent, not_rejected(innocent).to_owned()),
+            None => nearest(strongest, has_path, traits),
+        };
         let families = strongest.evidence.iter().map(|evidence| Statement {
             family: Some(evidence.family),
             observed: evidence.observed,
@@ -117,14 +131,24 @@ impl Explanation {
             evidence: std::iter::once(novelty).chain(families).collect(),
             nearest,
             why,
-            is_new_uniform_population: is_uniform,
+            is_new_uniform_population: likely.is_some(),
         })
+    }
+
+    /// Whether nothing tells it from people who moved behind a relay.
+    pub(crate) fn is_relay(&self) -> bool {
+        self.is_new_uniform_population && self.nearest == Innocent::Relay
     }
 }
 
 /// Whether an alarm tells of proxies: its family says so, or the cell is of those behind one.
 fn has_path_evidence(alarm: &Finding) -> bool {
     alarm.cell.common.is_proxied() || log_factor(alarm, Family::Path) >= FAMILY_MIN
+}
+
+/// What homogeneity and size say together.
+fn behaviour_factor(alarm: &Finding) -> f64 {
+    log_factor(alarm, Family::Homogeneity) + log_factor(alarm, Family::Size)
 }
 
 fn log_factor(alarm: &Finding, family: Family) -> f64 {
@@ -143,23 +167,23 @@ fn looks_launched(traits: &Traits) -> bool {
     is_direct && traits.neighbours < NEIGHBOURS_MIN || is_small
 }
 
+/// Why an innocent explanation stands.
+const fn not_rejected(innocent: Innocent) -> &'static str {
+    match innocent {
+        Innocent::Schedule => "not rejected: most of the sources come at the same minute of the hour",
+        Innocent::Launch => {
+            "not rejected: no handshake tells of a proxy, and the sources are scattered as homes are or get small answers"
+        }
+        Innocent::Relay | Innocent::Release | Innocent::Crowd => {
+            "not rejected: beside the proxy nothing is unlikely enough of people"
+        }
+    }
+}
+
 /// The innocent explanation that the least speaks against, and what does.
-fn nearest(
-    strongest: &Finding,
-    has_path: bool,
-    [is_scheduled, is_uniform]: [bool; 2],
-    traits: Option<&Traits>,
-) -> (Innocent, String) {
-    if is_scheduled {
-        let why = "not rejected: most of the sources come at the same minute of the hour";
-        return (Innocent::Schedule, why.to_owned());
-    }
-    if is_uniform {
-        let why = "not rejected: no handshake tells of a proxy, and the sources are scattered as homes are or get small answers";
-        return (Innocent::Launch, why.to_owned());
-    }
+fn nearest(strongest: &Finding, has_path: bool, traits: Option<&Traits>) -> (Innocent, String) {
     let behaviour = [Family::Homogeneity, Family::Size].map(|family| log_factor(strongest, family));
-    let against_users: f64 = behaviour.iter().sum();
+    let against_users = behaviour_factor(strongest);
     let against_launch =
         if has_path { log_factor(strongest, Family::Path).max(FAMILY_MIN) } else { FAMILY_MIN };
     let moved = if has_path { Innocent::Relay } else { Innocent::Release };
@@ -347,6 +371,11 @@ mod tests {
         assert!(!is_uniform(&with_path, &traits(256, true, 7, 0)), "homes behind which somebody is");
         let of_path = alarm(Common::Path(PROXIED), 15.0, 0.0, 15.0);
         assert!(!is_uniform(&of_path, &traits(256, true, 7, 0)), "a cell of those behind proxies");
+        // What a relay's roll-out was taken for a fleet by (privacy relay, seed 6).
+        let of_relay = alarm(Common::Tls(1), 7.8, 20.0, -2.5);
+        assert!(is_uniform(&of_relay, &traits(256, true, 7, 0)), "people who moved behind a relay");
+        let both = Explanation::of(&[&of_relay, &with_path], Some(&traits(256, true, 7, 0)), 0.0);
+        assert_eq!(both.map(|one| one.is_new_uniform_population), Some(false), "one alarm tells more");
         assert!(is_uniform(&of_path, &traits(256, false, 7, 0)), "of which the members are not");
     }
 
@@ -356,7 +385,7 @@ mod tests {
             Explanation::of(&[&alarm], Some(&traits(apart, is_proxied, 7, 0)), 0.0).map(|one| one.nearest)
         };
         assert_eq!(nearest(alarm(Common::Tls(1), 9.0, 5.0, 9.0), 256, true), Some(Innocent::Launch));
-        assert_eq!(nearest(alarm(Common::Tls(1), 5.0, 20.0, -4.0), 256, true), Some(Innocent::Relay));
+        assert_eq!(nearest(alarm(Common::Tls(1), 12.0, 20.0, -2.0), 256, true), Some(Innocent::Relay));
         assert_eq!(nearest(alarm(Common::Tls(1), 4.7, 0.0, -1.0), 1, false), Some(Innocent::Release));
     }
 }

@@ -215,7 +215,10 @@ impl Fleets {
             let fleet = &mut self.fleets[place];
             fleet.last_alarm_s = fleet.last_alarm_s.max(looked.end_s);
             fleet.last_seen_s = fleet.last_seen_s.max(looked.end_s);
-            fleet.explanation = explanation;
+            // That people behind a relay would not do this is not taken back by an alarm that says less, as those of a throttled fleet do.
+            if !(explanation.is_relay() && !fleet.explanation.is_new_uniform_population) {
+                fleet.explanation = explanation;
+            }
             fleet.cells = cells;
         }
         if looked.scope(self.fleets[place].first_seen_s) != Scope::More {

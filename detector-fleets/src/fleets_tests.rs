@@ -31,10 +31,10 @@ fn kinds() -> Kinds {
     kinds
 }
 
-fn alarm(tls_key: u64) -> Finding {
+fn alarm(tls_key: u64, behaviour: f64) -> Finding {
     let of = |family| Evidence {
         family,
-        log_factor: 9.0,
+        log_factor: if family == Family::Path { 9.0 } else { behaviour },
         span: crate::span::Span::PROXIED,
         observed: 0.9,
         expected: 0.1,
@@ -69,23 +69,25 @@ fn look(
     look_at(fleets, &Asked { did, ..asked }, members, known, is_alarm);
 }
 
-/// A window by its end and length in hours, what members did in it, and who was not asked.
+/// A window by its end and length in hours, what members did in it, how much each family says of that, and who was not asked.
 struct Asked {
     window: [u64; 2],
     collateral: f64,
     did: Block,
+    behaviour: f64,
     not_asked: Vec<Source>,
 }
 
 impl Asked {
     fn of(window: [u64; 2]) -> Self {
-        Self { window, collateral: 1e-5, did: block(2, 20, [4, 8, 8], Sizes(1 << 32)), not_asked: Vec::new() }
+        let did = block(2, 20, [4, 8, 8], Sizes(1 << 32));
+        Self { window, collateral: 1e-5, did, behaviour: 9.0, not_asked: Vec::new() }
     }
 }
 
 fn look_at(
     fleets: &mut Fleets,
-    Asked { window, collateral, did, not_asked }: &Asked,
+    Asked { window, collateral, did, behaviour, not_asked }: &Asked,
     members: std::ops::Range<u32>,
     known: &[u64],
     is_alarm: bool,
@@ -97,7 +99,7 @@ fn look_at(
         .map(|block| block.later_by((length_h as u16 - 1) * 60))
         .collect();
     let population = populations(&window, &kinds, |_| true).remove(&WEB).unwrap_or_default();
-    let alarm = alarm(kinds.kind(did.kind).tls_key);
+    let alarm = alarm(kinds.kind(did.kind).tls_key, *behaviour);
     let alarms = if is_alarm { vec![&alarm] } else { Vec::new() };
     let looked = Looked {
         service: WEB,
@@ -195,6 +197,19 @@ fn a_fleet_that_is_throttled_stays_what_it_was() {
         fleet.traits.clone().map(|traits| (traits.keys, traits.proxied, traits.response_bytes))
     };
     assert_eq!(of(&throttled), of(&before));
+}
+
+/// A relay explains the way; what its people do then has to be told from what people do, once.
+#[test]
+fn what_told_a_fleet_from_people_behind_a_relay_is_kept() {
+    let is_innocent = |alarms: [f64; 2]| {
+        let mut fleets = Fleets::default();
+        for (known, (hour, behaviour)) in [&[][..], &[1]].into_iter().zip((100..).zip(alarms)) {
+            look_at(&mut fleets, &Asked { behaviour, ..Asked::of([hour, 1]) }, 0..3, known, true);
+        }
+        fleets.iter().map(|fleet| fleet.explanation.is_new_uniform_population).collect::<Vec<_>>()
+    };
+    assert_eq!([[4.0, 4.0], [9.0, 4.0], [4.0, 9.0]].map(is_innocent), [[true], [false], [false]]);
 }
 
 /// Sources are new for a day: one that keeps its own has no alarm after that.

@@ -121,7 +121,7 @@ pub fn fresh_evidence(fleet: &Fleet, settings: &FleetSettings, now_s: u64, scale
     }
 }
 
-/// Nothing tells a new uniform population from devices or an app that were launched.
+/// Nothing tells a new population from something innocent.
 pub fn uniform_population(fleet: &Fleet) -> Verdict {
     let explanation = &fleet.explanation;
     let is_uniform = explanation.is_new_uniform_population;

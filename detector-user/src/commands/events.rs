@@ -175,7 +175,11 @@ fn text(entry: &Entry) -> String {
 }
 
 fn fleet_text(fleet: &FleetEvent) -> String {
-    let uniform = if fleet.is_new_uniform_population { " (maybe devices that were launched)" } else { "" };
+    let uniform = if fleet.is_new_uniform_population {
+        " (maybe innocent: devices that were launched, or the like)"
+    } else {
+        ""
+    };
     let FleetEvent { id, service, members, news, says, .. } = fleet;
     match news {
         FleetNews::Ended => {

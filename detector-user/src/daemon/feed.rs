@@ -247,7 +247,7 @@ pub struct FleetEvent {
     pub last_alarm: String,
     /// The strongest evidence, in a sentence.
     pub says: String,
-    /// Nothing tells it from devices or an app that were launched.
+    /// Nothing tells it from devices or an app that were launched, or another innocent explanation.
     pub is_new_uniform_population: bool,
     /// Share of the users at the service that acting on it would hit.
     pub predicted_collateral: f64,

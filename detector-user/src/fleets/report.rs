@@ -154,7 +154,7 @@ pub struct Innocent {
     pub explanation: String,
     /// Why it was rejected, or that it was not.
     pub why: String,
-    /// Nothing tells it from a launch: it is shown and never acted on.
+    /// It was not rejected: the fleet is shown and never acted on.
     pub is_new_uniform_population: bool,
 }
 
