@@ -71,9 +71,11 @@ impl Member {
 pub struct Fleet {
     /// Its number.
     pub id: FleetId,
+    /// Numbers of fleets that became part of it, in their order, the newest [`JOINED_MAX`](crate::limits::JOINED_MAX).
+    pub joined: Vec<FleetId>,
     /// Its target.
     pub service: ServiceId,
-    /// When most of its first members had come, seconds since the Unix epoch.
+    /// When one in twenty of its first members had come, seconds since the Unix epoch: users among them were there earlier.
     pub first_seen_s: u64,
     /// The first alarm: the end of the window.
     pub alarmed_at_s: u64,
@@ -104,7 +106,7 @@ pub struct Fleet {
     pub decided_s: u64,
     /// Cells with an alarm, at the last one.
     pub cells: Vec<Cell>,
-    /// Why it is taken for a fleet, at the last alarm.
+    /// Why it is taken for a fleet, at the last alarm; where that one told less of people behind a relay, at the one before.
     pub explanation: Explanation,
 }
 

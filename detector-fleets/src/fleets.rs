@@ -10,7 +10,7 @@ use crate::{
     explanation::Explanation,
     fleet::{FORGOTTEN_S, Fleet, FleetId, MEMBERS_MIN, Member},
     interval::Kinds,
-    limits::{FLEETS_MAX, FLEETS_OF_LOOK_MAX, MEMBER_S, MEMBERS_MAX},
+    limits::{FLEETS_MAX, FLEETS_OF_LOOK_MAX, JOINED_MAX, MEMBER_S, MEMBERS_MAX},
     membership::{Group, Known},
     observation::ServiceId,
     profile::{Active, Population},
@@ -249,6 +249,9 @@ impl Fleets {
             fleet.last_alarm_s = fleet.last_alarm_s.max(other.last_alarm_s);
             fleet.last_seen_s = fleet.last_seen_s.max(other.last_seen_s);
             fleet.most = fleet.most.max(other.most);
+            fleet.joined.extend(other.joined.into_iter().chain([other.id]));
+            fleet.joined.sort_unstable();
+            fleet.joined.drain(..fleet.joined.len().saturating_sub(JOINED_MAX));
             for (source, member) in other.members {
                 let own = fleet.members.entry(source).or_insert(member);
                 own.last_s = own.last_s.max(member.last_s);
@@ -269,6 +272,7 @@ impl Fleets {
         let first = (!first.is_empty()).then(|| *first.select_nth_unstable(early).1);
         self.fleets.push(Fleet {
             id: FleetId(self.numbered),
+            joined: Vec::new(),
             service: looked.service,
             first_seen_s: looked.start_s + first.map_or(0, |minute| u64::from(minute) * 60),
             alarmed_at_s: looked.end_s,
@@ -357,6 +361,10 @@ impl Fleets {
     pub fn forget(&mut self, now_s: u64) {
         for fleet in &mut self.fleets {
             fleet.members.retain(|_, member| member.last_s + MEMBER_S > now_s);
+            if !fleet.is_live(now_s) {
+                // No look says anything of them any more.
+                fleet.suspects.clear();
+            }
         }
         self.fleets.retain(|fleet| fleet.last_seen_s + FORGOTTEN_S > now_s);
         while self.fleets.len() > FLEETS_MAX {

@@ -177,6 +177,7 @@ fn it_keeps_its_number_as_it_moves_and_when_it_comes_back_as_others() {
     assert_eq!(told(&fleets), [(1, vec![50, 51]), (2, vec![60])], "other software is another");
     look(&mut fleets, 201, 1, 0, 50..61, &[2, 1], true);
     assert_eq!(told(&fleets), [(1, (50..61).collect())], "until they are seen to be one");
+    assert_eq!(fleets.iter().next().map(|fleet| &fleet.joined[..]), Some(&[FleetId(2)][..]));
 }
 
 /// A throttle refuses SYNs: nobody's ClientHello, way or sizes are known any more, and only that the same sources come.
@@ -311,6 +312,7 @@ fn the_fleet_that_was_not_seen_for_longest_gives_way() {
     let fleet = fleets.fleets[0].clone();
     fleets.fleets = (0..=FLEETS_MAX as u64)
         .map(|number| Fleet {
+            joined: Vec::new(),
             id: FleetId(number),
             last_seen_s: fleet.last_seen_s + number % 7 + 1,
             ..fleet.clone()

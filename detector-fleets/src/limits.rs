@@ -19,6 +19,9 @@ pub const NEW_S: u64 = 24 * 3600;
 /// A source that was not seen for so many days is forgotten.
 pub const REMEMBERED_DAYS: u8 = 14;
 
+/// Numbers of fleets that became part of another, which are kept with it.
+pub const JOINED_MAX: usize = 64;
+
 /// Places in the memory of sources for each that it is planned for, in hundredths: 20 M sources take 72 MB.
 pub const PLACES_PER_SOURCE_HUNDREDTHS: u64 = 120;
 

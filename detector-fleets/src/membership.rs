@@ -68,7 +68,7 @@ pub struct Question<'a> {
 pub struct Known {
     /// Which.
     pub id: FleetId,
-    /// When most of its first members had come, seconds since the Unix epoch.
+    /// When its first members had come, seconds since the Unix epoch.
     pub first_seen_s: u64,
     /// Its members, in the order of sources.
     pub members: Vec<Source>,

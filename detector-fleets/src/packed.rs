@@ -9,7 +9,7 @@ use serde::{
 
 use crate::seen::{Bucket, PLACES};
 
-/// Bytes of a bucket: the places, each with the lowest byte first, and then since when.
+/// Bytes of a bucket: the places, each with the lowest byte first, and then for how long.
 const BYTES: usize = PLACES * (size_of::<u16>() + size_of::<u8>());
 
 /// Writes buckets.

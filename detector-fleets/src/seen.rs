@@ -1,4 +1,4 @@
-//! Which sources were seen where in the last two weeks, and since when, in three bytes each.
+//! Which sources were seen where in the last two weeks, and for how long, in three bytes each.
 //!
 //! A table of places in buckets of eight. Sixteen bits of a place hold twelve of the hash of source and service as a tag, and how many days
 //! ago it was last seen; a byte beside them holds for how long it has been seen. A source stands in one of two buckets (Azar et al. 1994), so that
@@ -35,7 +35,8 @@ const DAY_STEPS: u64 = 4;
 
 const _: () = assert!(OLDEST <= DAY_MASK && NEW_S.is_multiple_of(STEP_S) && STEP_S * DAY_STEPS == 86_400);
 
-/// For how long a source has been seen at a service, without two weeks between: steps of six hours since the first time, at most 255.
+/// For how long a source has been seen at a service, without two weeks between: steps of six hours since the first time, 255 for
+/// 64 days and more: of older fleets it does not say who was there before.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct SeenFor(pub u8);
 
@@ -62,7 +63,7 @@ impl SeenFor {
 pub(crate) struct Bucket {
     /// A tag each, and in the lowest bits the day on which it was last seen.
     pub(crate) places: [u16; PLACES],
-    /// Since when.
+    /// For how long, see [`SeenFor`].
     pub(crate) seen_for: [u8; PLACES],
 }
 
@@ -112,7 +113,7 @@ impl Seen {
         self.replaced
     }
 
-    /// Notes that a source is active at a service, and says since when it was seen there. Time goes on and never back: an earlier time counts
+    /// Notes that a source is active at a service, and says for how long it has been seen there. Time goes on and never back: an earlier time counts
     /// as the latest one.
     pub fn note(&mut self, service: ServiceId, source: Source, time_s: u64) -> SeenFor {
         self.age_to(time_s / STEP_S);

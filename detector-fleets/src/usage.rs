@@ -26,6 +26,8 @@ pub struct KeyUse {
     pub members: f64,
     /// The share of the sources of clean windows that had it, 0 to 1.
     pub baseline: f64,
+    /// The share of their connections that those made, 0 to 1.
+    pub baseline_connections: f64,
     /// Whether it is one of the most frequent that [`TOP_SHARE`] of those sources have.
     pub is_top: bool,
 }
@@ -121,30 +123,35 @@ fn connections_of_new_user(users: &Users) -> f64 {
 
 /// How the fingerprints of members are used, in clean windows too.
 fn keys(traits: &Traits, looked: &Looked<'_>) -> Vec<KeyUse> {
-    let mut by_kind: HashMap<KindId, f64, RandomState> = HashMap::default();
+    let mut by_kind: HashMap<KindId, [f64; 2], RandomState> = HashMap::default();
     for (profile, count) in looked.of_users.profiles() {
-        *by_kind.entry(profile.kind).or_insert(0.0) += count;
+        let [sources, connections] = by_kind.entry(profile.kind).or_default();
+        *sources += count;
+        *connections += count * volume_of(profile.categories[Family::Homogeneity as usize].into());
     }
-    let mut baseline: Vec<(Key, f64)> = by_kind
+    let mut baseline: Vec<(Key, [f64; 2])> = by_kind
         .into_iter()
-        .map(|(kind, count)| {
+        .map(|(kind, counts)| {
             let kind = looked.kinds.kind(kind);
-            (Key { tls_key: kind.tls_key, syn_key: kind.syn_key }, count)
+            (Key { tls_key: kind.tls_key, syn_key: kind.syn_key }, counts)
         })
         .collect();
     let order = |key: &Key| (key.tls_key, key.syn_key);
-    baseline.sort_by(|one, other| other.1.total_cmp(&one.1).then(order(&one.0).cmp(&order(&other.0))));
-    let sources: f64 = baseline.iter().map(|(_, count)| count).sum();
+    baseline.sort_by(|one, other| other.1[0].total_cmp(&one.1[0]).then(order(&one.0).cmp(&order(&other.0))));
+    let [sources, connections] =
+        [0, 1].map(|which| baseline.iter().map(|(_, counts)| counts[which]).sum::<f64>());
     let mut more_frequent = 0.0;
-    let mut used: HashMap<(u64, u64), (f64, bool), RandomState> = HashMap::default();
-    for (key, count) in &baseline {
-        used.insert(order(key), (count / sources, more_frequent < TOP_SHARE * sources));
-        more_frequent += count;
+    let mut used: HashMap<(u64, u64), ([f64; 2], bool), RandomState> = HashMap::default();
+    for (key, counts) in &baseline {
+        let shares = [counts[0] / sources, counts[1] / connections];
+        used.insert(order(key), (shares, more_frequent < TOP_SHARE * sources));
+        more_frequent += counts[0];
     }
     let known = traits.keys.iter().filter(|(key, _)| key.tls_key != 0);
     let of_key = |(key, members): &(Key, f64)| {
-        let (baseline, is_top) = used.get(&order(key)).copied().unwrap_or((0.0, false));
-        KeyUse { key: *key, members: *members, baseline, is_top }
+        let ([baseline, baseline_connections], is_top) =
+            used.get(&order(key)).copied().unwrap_or(([0.0; 2], false));
+        KeyUse { key: *key, members: *members, baseline, baseline_connections, is_top }
     };
     known.take(KEYS_OF_USAGE_MAX).map(of_key).collect()
 }
@@ -295,5 +302,7 @@ mod tests {
             .map(|one| (one.key.tls_key, (one.baseline * 10.0).round(), one.is_top))
             .collect();
         assert_eq!(told, [(12, 9.0, true), (13, 1.0, false)]);
+        let connections: f64 = keys(&traits, &looked).iter().map(|one| one.baseline_connections).sum();
+        assert!((connections - 1.0).abs() < 1e-9, "{connections}");
     }
 }

@@ -51,7 +51,8 @@ fn memory_bytes() -> Result<u64> {
 /// Measures a day of `scale` ordinary ones.
 pub(crate) fn cost(scale: f64) -> Result<Cost> {
     let mut cost = Cost::default();
-    let mut detection = Detection::new((scale * 100_000.0) as u64, 1);
+    // As the daemon has it: of 20 M sources.
+    let mut detection = Detection::new(20_000_000, 1);
     let (mut taking_s, mut end_s) = (0.0, 0);
     for epoch in detector_generator::generate(&day(scale)?, 1) {
         end_s = epoch.time_s + u64::from(epoch.span_s);

@@ -91,23 +91,28 @@ fn main() -> Result<()> {
         Some(docs) => read(docs)?,
         None => Figures::default(),
     };
+    let mut of_now = Figures::default();
+    // With --json the standard output is that.
+    let tell = |text: String| if arguments.json { eprint!("{text}") } else { print!("{text}") };
     let is_whole = arguments.scenarios.is_empty() && !arguments.quick;
     if arguments.cost || is_whole {
         figures.cost = Some(cost::cost(MILLION)?);
-        println!("{}", document::of_cost(figures.cost.as_ref()));
+        of_now.cost.clone_from(&figures.cost);
+        tell(document::of_cost(figures.cost.as_ref()));
         docs.map_or(Ok(()), |docs| document::write(docs, &figures))?;
     }
     let scenarios: Vec<_> =
         arguments.names().iter().map(|name| scenario(&arguments.directory, name)).collect::<Result<_>>()?;
     for (number, scenario) in scenarios.iter().enumerate() {
         eprintln!("{} of {}: {}, {} days", number + 1, scenarios.len(), scenario.name, scenario.days);
-        let measured = measure_all(scenario, &arguments)?;
-        print!("{}", report::of_runs(&measured));
+        let measured = measure_all(scenario, &arguments, &tell)?;
+        tell(report::of_runs(&measured));
+        of_now.put(measured.clone());
         figures.put(measured);
         docs.map_or(Ok(()), |docs| document::write(docs, &figures))?;
     }
     if arguments.json {
-        println!("{}", serde_json::to_string_pretty(&figures).context("writing the figures as JSON")?);
+        println!("{}", serde_json::to_string_pretty(&of_now).context("writing the figures as JSON")?);
     }
     Ok(())
 }
@@ -132,8 +137,8 @@ fn scenario(directory: &Path, name: &str) -> Result<Scenario> {
     Scenario::from_toml(&text).with_context(|| format!("in {}", path.display()))
 }
 
-/// Runs a scenario with all seeds, two at once, and prints what each run found.
-fn measure_all(scenario: &Scenario, arguments: &Arguments) -> Result<Measured> {
+/// Runs a scenario with all seeds, two at once, and tells what each run found.
+fn measure_all(scenario: &Scenario, arguments: &Arguments, tell: &impl Fn(String)) -> Result<Measured> {
     let seeds: Vec<_> = (arguments.first_seed..).take(arguments.seeds() as usize).collect();
     let threads = thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX).min(seeds.len());
     let next = AtomicUsize::new(0);
@@ -156,7 +161,7 @@ fn measure_all(scenario: &Scenario, arguments: &Arguments) -> Result<Measured> {
         drop(results);
         for result in finished {
             let (run, found): (Run, Vec<FoundFleet>) = result?;
-            print!("{}", report::of_run(&scenario.name, &run, &found));
+            tell(report::of_run(&scenario.name, &run, &found));
             runs.push(run);
             eprint!("\r{} of {} seeds ", runs.len(), seeds.len());
         }

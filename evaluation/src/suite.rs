@@ -72,6 +72,9 @@ pub(crate) fn targets(level: &str) -> Option<[Target; 2]> {
     })
 }
 
+/// The share of legitimate exchanges that acting on a fleet may cost.
+pub(crate) const HIT_MAX: f64 = 0.0001;
+
 /// Rows of a second that are to be taken by one core.
 pub(crate) const ROWS_A_SECOND_MIN: f64 = 2e6;
 

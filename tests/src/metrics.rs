@@ -10,6 +10,11 @@ impl Metrics {
         let samples = self.0.lines().filter_map(|line| sample(line, name, labels));
         samples.sum()
     }
+
+    /// Whether there is a sample of a name that has these labels.
+    pub fn has(&self, name: &str, labels: &[(&str, &str)]) -> bool {
+        self.0.lines().any(|line| sample(line, name, labels).is_some())
+    }
 }
 
 fn sample(line: &str, name: &str, labels: &[(&str, &str)]) -> Option<u64> {

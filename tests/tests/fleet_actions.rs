@@ -189,7 +189,9 @@ fn under_mode_throttle_the_daemon_acts_by_itself_and_a_policy_that_says_off_ends
     wait_for(&site, "it is throttled", is_throttled)?;
     assert_eq!(in_kernel(&site)?.len(), 1);
     let drops = site.metrics()?;
-    assert_eq!(drops.sum("detector_fleet_drops_total", &[("service", "api")]), 0, "nobody of it is here");
+    let of_service: &[_] = &[("service", "api")];
+    assert!(drops.has("detector_fleet_drops_total", of_service));
+    assert_eq!(drops.sum("detector_fleet_drops_total", of_service), 0, "nobody of it is here");
     site.write_policy(&policy_of("off"))?;
     let (code, _, err) = site.ask(&["apply", site.policy().to_str().context("a path of text")?])?;
     assert_eq!(code, 0, "{err}");

@@ -45,10 +45,11 @@ pub(super) const MEMBER: Member =
 /// A fleet that every guard lets be acted on: so many members, with a key that nobody else has.
 pub(super) fn fleet(id: u64, members: u32) -> Fleet {
     let service = ServiceId(0);
-    let own = KeyUse { key: KEY, members: 0.98, baseline: 0.0, is_top: false };
+    let own = KeyUse { key: KEY, members: 0.98, baseline: 0.0, baseline_connections: 0.0, is_top: false };
     Fleet {
         collateral: 0.000_01,
         id: FleetId(id),
+        joined: Vec::new(),
         service,
         first_seen_s: NOW_S - 7200,
         alarmed_at_s: NOW_S - 3600,

@@ -148,7 +148,7 @@ pub fn collateral(fleet: &Fleet, settings: &FleetSettings, is_standing: bool) ->
         passed: figure <= most.of(),
         otherwise: Otherwise::Suggestion,
         sentence: format!(
-            "{:.4} % of the legitimate exchanges would be slowed; at most {most}",
+            "{:.4} % of the users' connections would be slowed; at most {most}",
             figure * 100.0
         ),
     }
@@ -273,17 +273,18 @@ pub fn key_customers(candidates: &mut Vec<KeyUse>, chosen: &Chosen) -> Verdict {
     }
 }
 
-/// All fingerprints that are acted on are together of nearly none of the service's sources, and cost others no more than the members leave of
-/// what may be. What is left are those.
+/// All fingerprints that are acted on are together of nearly none of the service's sources, nor made more of its connections than the members leave of
+/// what an action may cost: one source may make most of them. What is left are those.
 pub fn key_selective(candidates: &mut Vec<KeyUse>, fleet: &Fleet, settings: &FleetSettings) -> Verdict {
     let left = (settings.collateral_max.of() - fleet.collateral).max(0.0);
     let bound = SELECTIVE_MAX.min(left);
     let all = candidates.len();
-    let least = candidates.iter().map(|key| key.baseline).fold(f64::INFINITY, f64::min);
+    let cost = |key: &KeyUse| key.baseline.max(key.baseline_connections);
+    let least = candidates.iter().map(cost).fold(f64::INFINITY, f64::min);
     let mut sum = 0.0;
     candidates.retain(|key| {
-        let is_taken = sum + key.baseline <= bound;
-        sum += if is_taken { key.baseline } else { 0.0 };
+        let is_taken = sum + cost(key) <= bound;
+        sum += if is_taken { cost(key) } else { 0.0 };
         is_taken
     });
     let figure = if candidates.is_empty() && all > 0 { least } else { sum };
@@ -294,7 +295,7 @@ pub fn key_selective(candidates: &mut Vec<KeyUse>, fleet: &Fleet, settings: &Fle
         passed: candidates.len() == all,
         otherwise: Otherwise::NoKeys,
         sentence: format!(
-            "{} of its {all} fingerprints are acted on alone, which {:.4} % of the service's sources had; at most {:.4} %",
+            "{} of its {all} fingerprints are acted on alone, which had {:.4} % of the service's sources or connections; at most {:.4} %",
             candidates.len(),
             figure * 100.0,
             bound * 100.0

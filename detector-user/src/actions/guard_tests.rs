@@ -34,7 +34,7 @@ fn assert_only_suggested(mut case: Case, guard: Guard) -> Decision {
 }
 
 fn used(tls_key: u64, members: f64, baseline: f64, is_top: bool) -> KeyUse {
-    KeyUse { key: Key { tls_key, syn_key: 7 }, members, baseline, is_top }
+    KeyUse { key: Key { tls_key, syn_key: 7 }, members, baseline, baseline_connections: baseline, is_top }
 }
 
 /// The fingerprints that are acted on alone.
@@ -76,6 +76,10 @@ fn key_selective_needs_nearly_nobody_else_to_have_it() {
     case.fleet.usage.keys = vec![used(1, 0.3, 0.000_089, false), used(2, 0.3, 0.000_002, false)];
     case.standing.clear();
     assert_eq!(keys(&mut case).0, [1]);
+    // A customer with one address and a sixth of all requests.
+    case.fleet.usage.keys = vec![KeyUse { baseline_connections: 0.16, ..used(1, 0.3, 0.000_001, false) }];
+    case.standing.clear();
+    assert!(keys(&mut case).0.is_empty());
 }
 
 #[test]
@@ -148,7 +152,7 @@ fn collateral_above_the_bound_stays_a_suggestion() {
     case.standing.clear();
     case.fleet.collateral = 0.000_051;
     let decision = assert_only_suggested(case, Guard::Collateral);
-    assert_eq!(decision.says, "0.0051 % of the legitimate exchanges would be slowed; at most 0.005 %");
+    assert_eq!(decision.says, "0.0051 % of the users' connections would be slowed; at most 0.005 %");
 }
 
 #[test]

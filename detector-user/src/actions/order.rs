@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use detector_fleets::fleet::FleetId;
+use detector_fleets::fleet::{Fleet, FleetId};
 use serde::{Deserialize, Serialize, Serializer};
 use utoipa::ToSchema;
 
@@ -132,9 +132,13 @@ impl fmt::Display for Wanted {
     }
 }
 
-/// The order about a fleet that holds at a time: the last one.
-pub fn holds(orders: &[Order], fleet: FleetId, now_s: u64) -> Option<&Order> {
-    let holding = orders.iter().filter(|order| order.fleet == fleet && order.until_s > now_s);
+/// The order about a fleet that holds at a time: the last one. To leave a fleet alone that became part of it is to leave it alone: its members are
+/// among the others.
+pub fn holds<'a>(orders: &'a [Order], fleet: &Fleet, now_s: u64) -> Option<&'a Order> {
+    let is_about = |order: &&Order| {
+        order.fleet == fleet.id || order.wanted == Wanted::Leave && fleet.joined.contains(&order.fleet)
+    };
+    let holding = orders.iter().filter(|order| order.until_s > now_s).filter(is_about);
     holding.max_by_key(|order| (order.at_s, order.id))
 }
 
@@ -176,8 +180,13 @@ mod tests {
             until_s,
         };
         let orders = [order(2, 10, 50), order(1, 5, 100), order(3, 10, 40)];
-        let holding = |now_s| holds(&orders, FleetId(3), now_s).map(|order| order.id);
+        let of = |id| crate::actions::fixtures::fleet(id, 1);
+        let holding = |now_s| holds(&orders, &of(3), now_s).map(|order| order.id);
         assert_eq!([holding(10), holding(40), holding(50), holding(100)], [Some(3), Some(2), Some(1), None]);
-        assert_eq!(holds(&orders, FleetId(4), 10), None);
+        assert_eq!(holds(&orders, &of(4), 10), None);
+        let joined = Fleet { joined: vec![FleetId(3)], ..of(4) };
+        assert_eq!(holds(&orders, &joined, 10).map(|order| order.id), Some(3), "it became part of another");
+        let throttles = orders.map(|order| Order { wanted: Wanted::THROTTLE, ..order });
+        assert_eq!(holds(&throttles, &joined, 10), None, "that is about a part");
     }
 }

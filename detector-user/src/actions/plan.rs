@@ -119,7 +119,7 @@ pub fn plan(situation: &Situation<'_>) -> Vec<Decision> {
     let mut slots = Slots::of(situation.standing);
     let mut asked: Vec<&Asked<'_>> = situation.fleets.iter().collect();
     asked.sort_by_key(|asked| {
-        let order = holds(situation.orders, asked.fleet.id, situation.now_s);
+        let order = holds(situation.orders, asked.fleet, situation.now_s);
         let is_ordered = order.is_some_and(|order| order.wanted.is_throttle());
         (Reverse(is_ordered), Reverse(asked.fleet.exchanges()), asked.fleet.id)
     });
@@ -256,7 +256,7 @@ impl<'a> Judged<'a> {
             asked,
             situation,
             standing,
-            order: holds(situation.orders, fleet.id, now_s),
+            order: holds(situation.orders, fleet, now_s),
             chosen,
             keys: keys.into_iter().map(|used| used.key).collect(),
             verdicts,

@@ -7,7 +7,7 @@ use crate::policy::incident::reason;
 
 pub(super) const FLEETS_NOTES: &str = "\
 A fleet is one actor behind many sources, each of them below every limit. The daemon learns what is
-usual at a service first: of windows of an hour two days, of a day five (`run --fleet-epoch`). It is
+usual at a service first: of windows of an hour two and a half days, of a day three and a half (`run --fleet-epoch`). It is
 found by what new sources have in common: how much each does, the way to it, sizes; never by one of
 these alone. With an id, one screen: what speaks for it, in numbers, what innocent thing it could be,
 and what acting on it would cost.

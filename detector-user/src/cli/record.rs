@@ -43,7 +43,7 @@ pub struct RecordArgs {
 
 pub(super) const HUNT_NOTES: &str = "\
 Works on recordings of `detector record`, of one node or of several, and needs no root. It first
-learns what is usual at a service: of windows of a day that takes five days, of an hour two; with
+learns what is usual at a service: of windows of a day that takes three and a half days, of an hour two and a half; with
 --state it goes on where another one ended. An epoch counts as a minute of that time, however long
 it is: in recordings of one-second epochs, days last 24 minutes. A fleet is told as it was when the recordings ended. Fleets that are found in simulated rows say
 nothing certain about real ones; there is no public set of both.

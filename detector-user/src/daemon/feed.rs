@@ -241,7 +241,7 @@ pub struct FleetEvent {
     pub suspects: u64,
     /// Exchanges of its members, in a day of detection at most.
     pub exchanges: u64,
-    /// When most of its first members had come.
+    /// When one in twenty of its first members had come: users among them were there earlier.
     pub first_seen: String,
     /// Its last alarm.
     pub last_alarm: String,
@@ -249,7 +249,7 @@ pub struct FleetEvent {
     pub says: String,
     /// Nothing tells it from devices or an app that were launched, or another innocent explanation.
     pub is_new_uniform_population: bool,
-    /// Share of the users at the service that acting on it would hit.
+    /// Share of the users' connections at the service that acting on it would hit.
     pub predicted_collateral: f64,
 }
 

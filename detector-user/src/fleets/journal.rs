@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File},
     io::{self, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
+    os::unix::fs::{FileExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
 
@@ -30,6 +30,8 @@ pub struct Journal {
     path: PathBuf,
     file: File,
     bytes: u64,
+    /// Whether an epoch was not written to its end: nothing behind it would be read.
+    is_torn: bool,
 }
 
 fn head(follows: &Digest) -> Vec<u8> {
@@ -54,7 +56,7 @@ impl Journal {
             .map_err(failed)?;
         file.write_all(&head(follows)).and_then(|()| file.sync_data()).map_err(failed)?;
         fs::rename(&new, path).map_err(failed)?;
-        Ok(Self { path: path.to_owned(), file, bytes: 0 })
+        Ok(Self { path: path.to_owned(), file, bytes: 0, is_torn: false })
     }
 
     /// Adds an epoch: when this returns, no crash loses it.
@@ -68,8 +70,14 @@ impl Journal {
             let packed = zstd::encode_all(plain.as_slice(), ZSTD_LEVEL)?;
             let length = u32::try_from(packed.len()).map_err(io::Error::other)?;
             let frame = [&length.to_le_bytes(), &check(&packed)[..], &packed].concat();
-            self.file.write_all(&frame)?;
+            let end = HEAD_BYTES as u64 + self.bytes;
+            if self.is_torn {
+                self.file.set_len(end)?;
+            }
+            self.is_torn = true;
+            self.file.write_all_at(&frame, end)?;
             self.file.sync_data()?;
+            self.is_torn = false;
             Ok(frame.len() as u64)
         })();
         self.bytes +=
@@ -131,4 +139,28 @@ fn next(bytes: &[u8]) -> Result<(Epoch, &[u8]), String> {
     }
     let plain = unpacked(packed, EPOCH_BYTES_MAX).map_err(|error| error.to_string())?;
     Ok((postcard::from_bytes(&plain).map_err(|error| error.to_string())?, rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fleets::fixtures;
+
+    /// As a full disk leaves it: more of a frame than the next one has.
+    #[test]
+    fn an_epoch_that_was_not_written_hides_none_that_follow() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("epochs");
+        let follows = Digest::default();
+        let mut journal = Journal::begin(&path, &follows).expect("a journal");
+        let epochs = [0, 1].map(fixtures::epoch);
+        journal.add(&epochs[0]).expect("it is written");
+        let end = HEAD_BYTES as u64 + journal.bytes;
+        journal.file.write_all_at(&[7; 1 << 16], end).expect("it is written");
+        journal.is_torn = true;
+        journal.add(&epochs[1]).expect("it is written");
+        let (found, damage) = read(&path, &follows).expect("it is read");
+        assert_eq!((found.len(), damage), (2, None));
+        assert_eq!(found[1].start_s, epochs[1].start_s);
+    }
 }

@@ -58,7 +58,7 @@ pub struct Found {
     pub service: String,
     /// Whether it was seen in the last day.
     pub state: State,
-    /// When most of its first members had come.
+    /// When one in twenty of its first members had come: users among them were there earlier.
     pub first_seen: String,
     /// The first alarm.
     pub alarmed_at: String,
@@ -80,11 +80,11 @@ pub struct Found {
     pub median_exchanges: Option<u32>,
     /// What it is known by; null: nothing that is its own.
     pub key: Option<FoundKey>,
-    /// What speaks for it, at the last alarm.
+    /// What speaks for it, at the last alarm that told most.
     pub evidence: Vec<FoundEvidence>,
     /// What else it could be.
     pub innocent_explanation: Innocent,
-    /// Share of the users at the service that acting on it would hit.
+    /// Share of the users' connections at the service that acting on it would hit.
     pub predicted_collateral: f64,
     /// When it would be a fleet no more.
     pub clears: String,
@@ -318,6 +318,7 @@ mod tests {
             sentence: sentence.to_owned(),
         };
         let fleet = Fleet {
+            joined: Vec::new(),
             collateral: 2e-6,
             usage: detector_fleets::usage::Usage::default(),
             id: FleetId(3),

@@ -12,7 +12,7 @@ use super::{
     journal::{self, Journal},
     limits::{JOURNAL_BYTES_MAX, SAVE_EVERY_S},
     memory::{Epoch, Memory},
-    saved::{self, FORMAT},
+    saved::{self, Digest, FORMAT},
     scale::Scale,
 };
 
@@ -91,7 +91,10 @@ pub enum Restored {
 #[derive(Debug)]
 pub struct Store {
     directory: PathBuf,
-    journal: Journal,
+    /// What epochs are added to; `None`: the memory was saved, and no journal that follows it could be begun.
+    journal: Option<Journal>,
+    /// The digest of the memory that was saved last.
+    follows: Digest,
     saved_at_s: u64,
 }
 
@@ -129,8 +132,9 @@ impl Store {
                 (new(), Restored::Refused { why, kept })
             }
         };
-        let journal = save(directory, &memory)?;
-        Ok((Self { directory: directory.to_owned(), journal, saved_at_s: now_s }, memory, restored))
+        let follows = saved::write(&memory_in(directory), &memory)?;
+        let journal = Some(Journal::begin(&journal_in(directory), &follows)?);
+        Ok((Self { directory: directory.to_owned(), journal, follows, saved_at_s: now_s }, memory, restored))
     }
 
     /// Keeps an epoch that the memory is about to take: when this returns, no crash loses it.
@@ -139,12 +143,16 @@ impl Store {
     ///
     /// It cannot be written.
     pub fn keep(&mut self, epoch: &Epoch) -> Result<(), StoreError> {
-        self.journal.add(epoch)
+        if self.journal.is_none() {
+            self.journal = Some(Journal::begin(&journal_in(&self.directory), &self.follows)?);
+        }
+        self.journal.as_mut().map_or(Ok(()), |journal| journal.add(epoch))
     }
 
     /// Whether the memory is to be saved as a whole again.
-    pub const fn is_due(&self, now_s: u64) -> bool {
-        self.journal.bytes() > JOURNAL_BYTES_MAX || now_s >= self.saved_at_s + SAVE_EVERY_S
+    pub fn is_due(&self, now_s: u64) -> bool {
+        self.journal.as_ref().is_some_and(|journal| journal.bytes() > JOURNAL_BYTES_MAX)
+            || now_s >= self.saved_at_s + SAVE_EVERY_S
     }
 
     /// Saves all of a memory.
@@ -155,7 +163,11 @@ impl Store {
     pub fn save(&mut self, memory: &Memory, now_s: u64) -> Result<(), StoreError> {
         // Also after one that fails: the next attempt has its time.
         self.saved_at_s = now_s;
-        self.journal = save(&self.directory, memory)?;
+        self.follows = saved::write(&memory_in(&self.directory), memory)?;
+        // Between these two a crash leaves a journal of the memory before, whose epochs are in this one: it is passed over. So no epoch may follow
+        // there, also if another journal cannot be begun.
+        self.journal = None;
+        self.journal = Some(Journal::begin(&journal_in(&self.directory), &self.follows)?);
         Ok(())
     }
 }
@@ -166,12 +178,6 @@ fn memory_in(directory: &Path) -> PathBuf {
 
 fn journal_in(directory: &Path) -> PathBuf {
     directory.join("epochs")
-}
-
-fn save(directory: &Path, memory: &Memory) -> Result<Journal, StoreError> {
-    // Between these two a crash leaves a journal of the memory before, whose epochs are in this one: it is passed over.
-    let digest = saved::write(&memory_in(directory), memory)?;
-    Journal::begin(&journal_in(directory), &digest)
 }
 
 type Found = (Memory, usize, Option<String>);

@@ -163,6 +163,23 @@ fn a_journal_of_the_memory_before_is_passed_over() {
     assert!(bytes(&memory) == bytes(&until(6)));
 }
 
+/// Where the disk is full between the memory and its journal.
+#[test]
+fn no_epoch_follows_a_memory_that_it_is_not_of() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (mut store, mut memory, _) = open(directory.path(), Scale::MINUTE);
+    taken(&mut memory, 0..3);
+    let in_the_way = directory.path().join("epochs.new");
+    fs::create_dir(&in_the_way).expect("made");
+    assert!(store.save(&memory, 0).is_err() && store.keep(&fixtures::epoch(3)).is_err());
+    fs::remove_dir(&in_the_way).expect("removed");
+    store.keep(&fixtures::epoch(3)).expect("it is kept");
+    taken(&mut memory, 3..4);
+    let (_, restored, how) = open(directory.path(), Scale::MINUTE);
+    assert!(matches!(how, Restored::Memory { epochs: 1, damage: None }), "{how:?}");
+    assert!(bytes(&restored) == bytes(&memory));
+}
+
 #[test]
 fn epochs_of_another_length_begin_anew() {
     let directory = kept();

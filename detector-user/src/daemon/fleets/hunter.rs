@@ -12,6 +12,7 @@ use super::{
     Options,
     acting::Acting,
     news::{self, News},
+    observer,
 };
 use crate::{
     clock,
@@ -39,6 +40,13 @@ pub(super) enum Message {
         /// Epochs that were lost since the start.
         epochs_lost: u64,
     },
+    /// Why nobody can look; `None`: somebody does again.
+    Blind {
+        /// For people.
+        why: Option<String>,
+    },
+    /// The daemon ends: nothing follows.
+    End,
     /// The policy says that nobody looks for fleets.
     Off {
         /// What it says.
@@ -70,7 +78,7 @@ pub(super) fn hunt(
                 }
                 continue;
             }
-            Err(RecvTimeoutError::Disconnected) => return,
+            Err(RecvTimeoutError::Disconnected) => return observer::fail(running),
         };
         match message {
             Message::Epoch { epoch, mode, epochs_lost } => {
@@ -78,6 +86,11 @@ pub(super) fn hunt(
                 hunter.health.epochs_lost = epochs_lost;
                 hunter.take(&epoch, maps, running);
             }
+            Message::Blind { why } => {
+                hunter.blind = why;
+                hunter.report(maps, running, false, true);
+            }
+            Message::End => return,
             Message::Off { mode } => {
                 hunter.health.mode = mode;
                 hunter.is_off = true;
@@ -97,6 +110,10 @@ struct Hunter {
     news: News,
     health: Health,
     is_off: bool,
+    /// Why nobody can look.
+    blind: Option<String>,
+    /// Why something is not kept.
+    unkept: Option<String>,
     /// When the report was written last, seconds since the Unix epoch.
     reported_s: u64,
     is_failing: bool,
@@ -134,10 +151,12 @@ impl Hunter {
             memberships: Memberships::restored(&memory),
             acting: Acting::restored(scale, running),
             news: News::after(&memory),
-            health: Health { saved_at_s: store.as_ref().map(|_| now_s), problem, ..Health::default() },
+            health: Health { saved_at_s: store.as_ref().map(|_| now_s), ..Health::default() },
             store,
             memory,
             is_off: false,
+            blind: None,
+            unkept: problem,
             reported_s: 0,
             is_failing: false,
         }
@@ -194,14 +213,14 @@ impl Hunter {
         match kept {
             Ok(()) => {
                 self.is_failing = false;
-                self.health.problem = None;
+                self.unkept = None;
             }
             Err(error) => {
                 if !self.is_failing {
                     tracing::error!("{what} of fleets is lost if the daemon ends: {error}");
                 }
                 self.is_failing = true;
-                self.health.problem = Some(error.to_string());
+                self.unkept = Some(error.to_string());
             }
         }
     }
@@ -216,6 +235,8 @@ impl Hunter {
             let (rows, lost, late) = (self.memory.rows(), self.memory.lost(), self.memory.detection().late());
             Report { rows, lost, late, ..before.report.clone() }
         };
+        let problems: Vec<_> = self.blind.iter().chain(&self.unkept).map(String::as_str).collect();
+        self.health.problem = (!problems.is_empty()).then(|| problems.join("; "));
         self.health.at_s = now_s;
         self.health.state = self.state(&report, now_s);
         let actions = self.acting.told(&self.memory, maps);

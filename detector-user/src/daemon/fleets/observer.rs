@@ -61,11 +61,14 @@ pub(super) fn look(
         let _ =
             heard.send(Message::Epoch { epoch, mode: observer.mode(), epochs_lost: observer.epochs_lost });
     }
+    // It may have failed before, and that was told.
+    let _ = heard.send(Message::End);
 }
 
-/// The hunter ended before its time.
-fn fail(running: &Shared) {
-    let problem = "the thread that looks for fleets panicked: nobody looks for fleets until the daemon is started again";
+/// One of the two threads ended before its time.
+pub(super) fn fail(running: &Shared) {
+    let problem =
+        "a thread that looks for fleets panicked: nobody looks for fleets until the daemon is started again";
     tracing::error!("{problem}");
     let told = running.fleets.told();
     let health =
@@ -78,6 +81,15 @@ fn fail(running: &Shared) {
 
 /// The hunter has ended.
 struct Gone;
+
+/// Whether the hunter has room for a message.
+fn hear(told: &SyncSender<Message>, message: Message) -> Result<bool, Gone> {
+    match told.try_send(message) {
+        Ok(()) => Ok(true),
+        Err(TrySendError::Full(_)) => Ok(false),
+        Err(TrySendError::Disconnected(_)) => Err(Gone),
+    }
+}
 
 struct Observer {
     maps: Maps,
@@ -94,12 +106,14 @@ struct Observer {
 impl Observer {
     fn look(&mut self, told: &SyncSender<Message>) -> Result<(), Gone> {
         match self.numbering.refresh(&self.maps) {
-            Ok(()) => self.is_failing = false,
+            Ok(()) if self.is_failing => self.is_failing = !hear(told, Message::Blind { why: None })?,
+            Ok(()) => {}
             Err(error) => {
                 if !self.is_failing {
-                    tracing::warn!("nobody looks for fleets until the policy can be read: {error}");
+                    let why = format!("nobody looks for fleets until the policy can be read: {error}");
+                    tracing::warn!("{why}");
+                    self.is_failing = hear(told, Message::Blind { why: Some(why) })?;
                 }
-                self.is_failing = true;
                 return Ok(());
             }
         }
@@ -124,10 +138,8 @@ impl Observer {
 
     /// Says that nobody looks, again until it is heard.
     fn tell_off(&mut self, told: &SyncSender<Message>) -> Result<(), Gone> {
-        match told.try_send(Message::Off { mode: self.mode() }) {
-            Ok(()) => self.is_off = Some(true),
-            Err(TrySendError::Full(_)) => {}
-            Err(TrySendError::Disconnected(_)) => return Err(Gone),
+        if hear(told, Message::Off { mode: self.mode() })? {
+            self.is_off = Some(true);
         }
         Ok(())
     }
@@ -150,13 +162,13 @@ impl Observer {
     fn send(&mut self, told: &SyncSender<Message>, message: Message) -> Result<(), Gone> {
         let names = match &message {
             Message::Epoch { epoch, .. } => epoch.names.len(),
-            Message::Off { .. } => 0,
+            Message::Off { .. } | Message::Blind { .. } | Message::End => 0,
         };
-        match told.try_send(message) {
+        if hear(told, message)? {
             // The hunter knows these now; what is lost tells no names.
-            Ok(()) => self.known += names,
-            Err(TrySendError::Full(_)) => self.epochs_lost += 1,
-            Err(TrySendError::Disconnected(_)) => return Err(Gone),
+            self.known += names;
+        } else {
+            self.epochs_lost += 1;
         }
         Ok(())
     }
