@@ -216,7 +216,7 @@ impl Fleets {
             fleet.last_alarm_s = fleet.last_alarm_s.max(looked.end_s);
             fleet.last_seen_s = fleet.last_seen_s.max(looked.end_s);
             // That people behind a relay would not do this is not taken back by an alarm that says less, as those of a throttled fleet do.
-            if !(explanation.is_relay() && !fleet.explanation.is_new_uniform_population) {
+            if !explanation.is_relay() || fleet.explanation.is_new_uniform_population {
                 fleet.explanation = explanation;
             }
             fleet.cells = cells;

@@ -17,7 +17,7 @@
 //! | what does it use, what did its population use before, and what would acting on it cost others? | [`usage`] |
 //! | is it the fleet of yesterday? | [`fleet`], [`fleets`] |
 //! | how does it all go together? | [`detection`] |
-//! | how is it kept over restarts? | all of it is `serde`'s; [`ordered`] and [`packed`] say how tables are |
+//! | how is it kept over restarts? | all of it is `serde`'s; [`ordered`] and `packed` say how tables are |
 //! | how large can it get? | [`limits`] |
 
 pub mod alarm;

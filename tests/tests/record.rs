@@ -14,7 +14,7 @@ use detector_tests::{
     process::{PATIENCE, Running, code, wait_until},
     stage::{Net, Stage, Who, edge_interface, policy},
 };
-use detector_user::recording::Recording;
+use detector_user::recording::{Merged, Recording};
 use serde_json::Value;
 
 const NET: Net = Net::v4(0);
@@ -117,6 +117,10 @@ fn rows_are_what_clients_did_since_it_began_also_while_the_daemon_dies_and_comes
         curl(client)?;
     }
     let counted = |source: IpAddr| Ok::<_, anyhow::Error>(site.source(&format!("{source}/32"))?.packets);
+    wait_until("the client has a name", PATIENCE, || {
+        let named = site.ask_json(&["top", "fingerprints"])?.1.to_string();
+        Ok(named.contains("t13i").then_some(()))
+    })?;
     let before = counted(client)?;
     let directory = site.files().join("observations");
     let recorder = Recorder::start(&site, &directory)?;
@@ -148,6 +152,13 @@ fn rows_are_what_clients_did_since_it_began_also_while_the_daemon_dies_and_comes
     assert_eq!((services.name(first.kind.service), first.span_s), ("edge", 1));
     assert!(first.kind.syn_key != 0 && first.kind.tls_key != 0);
     assert!(rows.iter().all(|row| row.kind == first.kind), "one kind of client: {rows:#?}");
+    let recorded = Merged::open(&[directory])?;
+    let names = (recorded.names().ja4(first.kind.tls_key), recorded.names().syn(first.kind.syn_key));
+    assert!(
+        names.0.is_some_and(|ja4| ja4.starts_with("t13i"))
+            && names.1.is_some_and(|syn| syn.starts_with("4:")),
+        "{names:?}"
+    );
     daemon.end(libc::SIGTERM)?;
     Ok(())
 }

@@ -6,12 +6,19 @@ use std::process::Command;
 use anyhow::Result;
 
 use crate::command::{cargo, run, say};
+use crate::evaluate::evaluate;
 use crate::paths;
 use crate::setup::setup;
 
-/// Sets up, builds, measures. A whole run writes docs/performance.md, its chart and the figures behind them, and those of
-/// README.md.
+/// The part that measures detection on a day of a million sources, see docs/detection.md, "Cost".
+const DETECTION: &str = "detection";
+
+/// Sets up, builds, measures. A whole run writes docs/performance.md, its chart and the figures behind them, those of README.md, and what detection
+/// costs in docs/detection.md.
 pub(crate) fn bench(args: &[OsString]) -> Result<()> {
+    if is_only_detection(args) {
+        return evaluate(&["--cost".into()]);
+    }
     setup()?;
     say("build", "release binaries of the bench");
     let mut build = cargo("build");
@@ -27,12 +34,39 @@ pub(crate) fn bench(args: &[OsString]) -> Result<()> {
     if !is_partial {
         bench.arg("--docs").arg(paths::root().join("docs"));
     }
-    run("measuring", &mut bench, "see what it says above; `--only PART` measures one part")?;
+    run(
+        "measuring",
+        &mut bench,
+        "see what it says above; `--only PART` measures one part, also `detection`",
+    )?;
     if is_partial {
         return Ok(());
     }
     say("docs", "README.md gets the figures");
     let mut docs = cargo("test");
     docs.args(["--release", "--quiet", "--package", "detector-tests", "--test", "docs"]);
-    run("writing the figures into README.md", docs.env("DETECTOR_WRITE_DOCS", "1"), "see what it says above")
+    run(
+        "writing the figures into README.md",
+        docs.env("DETECTOR_WRITE_DOCS", "1"),
+        "see what it says above",
+    )?;
+    evaluate(&["--cost".into()])
+}
+
+fn is_only_detection(args: &[OsString]) -> bool {
+    let line: Vec<_> = args.iter().map(|arg| arg.to_string_lossy()).collect();
+    line.join("=") == format!("--only={DETECTION}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn detection_is_a_part_by_itself() {
+        let is_it =
+            |line: &str| is_only_detection(&line.split_whitespace().map(OsString::from).collect::<Vec<_>>());
+        assert!(is_it("--only detection") && is_it("--only=detection"));
+        assert!(!is_it("") && !is_it("--only flood") && !is_it("--quick"));
+    }
 }

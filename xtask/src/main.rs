@@ -65,7 +65,7 @@ enum Habit {
     },
     /// Measure what detector costs, beside what people would use instead; a whole run writes docs/performance.md
     Bench {
-        /// Arguments of the bench: `--quick`, `--json`, `--only PART`
+        /// Arguments of the bench: `--quick`, `--json`, `--only PART`; `--only detection` measures detection's cost
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },

@@ -15,13 +15,11 @@ use super::{EXIT_DONE, Failure, duration, print_json, print_line, time, warn};
 use crate::{
     cli::HuntArgs,
     fleets::{
-        Memory, Report, Scale,
-        report::no_names,
-        saved,
+        Memory, Report, Scale, saved,
         scale::EPOCH_S,
         text::{counted, screen},
     },
-    recording::Merged,
+    recording::{Merged, Names},
 };
 
 /// Whatever it is, the same recordings give the same fleets.
@@ -69,7 +67,7 @@ pub fn hunt(args: &HuntArgs) -> Result<u8, Failure> {
     if let Some((_, to_s)) = memory.span_s() {
         let _ = memory.go_on_to(to_s + INTERVAL_S);
     }
-    tell(&memory, args.json)
+    tell(&memory, merged.names(), args.json)
 }
 
 /// A memory for epochs of so many seconds.
@@ -106,8 +104,9 @@ fn too_many_services() -> Failure {
     Failure::invalid("more than 65,536 services: hunt in recordings of fewer at a time")
 }
 
-fn tell(memory: &Memory, json: bool) -> Result<u8, Failure> {
-    let report = Report::of(memory, &no_names);
+fn tell(memory: &Memory, names: &Names, json: bool) -> Result<u8, Failure> {
+    let owned = |name: Option<&str>| name.map(str::to_owned);
+    let report = Report::of(memory, &|_, key| (owned(names.ja4(key.tls_key)), owned(names.syn(key.syn_key))));
     if report.late > 0 {
         warn(&format!(
             "{} rows came after the quarter of an hour that they are of and are not counted: rows of a file have to be in order of time",

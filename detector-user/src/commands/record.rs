@@ -12,8 +12,8 @@ use super::{EXIT_DONE, Failure, print_json_line, print_line, rfc3339, time, warn
 use crate::{
     cli::RecordArgs,
     clock,
-    kernel::{mapped::Access, maps::Maps, pins::Pins, probe::probe},
-    recording::{Directory, Numbering, Over, Recorder, Tidied},
+    kernel::{mapped::Access, maps::Maps, names, pins::Pins, probe::probe},
+    recording::{Directory, Names, Numbering, Over, Recorder, Tidied},
 };
 
 /// Time between two looks: a source that comes and gives way to another within it is missed.
@@ -132,7 +132,8 @@ impl Run<'_> {
         let Over { start_s, rows, lost } = over;
         let rows_of_epoch = rows.len();
         let services = self.numbering.services();
-        let tidied = self.directory.write(start_s, rows, |service| services.name(service))?;
+        let named = Names::of(&rows, names::all(&self.maps));
+        let tidied = self.directory.write(start_s, rows, named, |service| services.name(service))?;
         self.rows += rows_of_epoch;
         self.epochs += 1;
         self.tell(

@@ -161,7 +161,7 @@ pub struct Innocent {
 /// What fingerprints are called at a service: the JA4 of a ClientHello, and a SYN, where they are known.
 pub type Names<'a> = dyn Fn(&str, Key) -> (Option<String>, Option<String>) + 'a;
 
-/// No names: those of recordings are known where they were recorded.
+/// No names, for who does not tell them.
 pub const fn no_names(_service: &str, _key: Key) -> (Option<String>, Option<String>) {
     (None, None)
 }

@@ -10,7 +10,7 @@ use detector_fleets::observation::{Observation, ServiceId};
 use humantime::format_rfc3339_seconds;
 use std::time::{Duration, UNIX_EPOCH};
 
-use super::{error::RecordingError, writer::Writer};
+use super::{error::RecordingError, names::Names, writer::Writer};
 
 /// How the names of recordings start and end. Between them stands when their first epoch began, in UTC, so they are in order.
 const NAME: (&str, &str) = ("observations-", ".parquet");
@@ -70,7 +70,7 @@ impl Directory {
         Ok((directory, unfinished))
     }
 
-    /// Adds the rows of an epoch, to another file where its time has come.
+    /// Adds the rows of an epoch, and what fingerprints in them are called, to another file where its time has come.
     ///
     /// # Errors
     ///
@@ -79,6 +79,7 @@ impl Directory {
         &mut self,
         start_s: u64,
         rows: Vec<Observation>,
+        names: Names,
         service: impl Fn(ServiceId) -> &'a str,
     ) -> Result<Tidied, RecordingError> {
         let mut tidied = Tidied::default();
@@ -89,6 +90,7 @@ impl Directory {
             Some(open) => open,
             None => self.begin(start_s)?,
         };
+        open.writer.name(names);
         let written = open.writer.write(rows, service);
         let part = open.part.clone();
         self.open = Some(open);
@@ -195,7 +197,10 @@ mod tests {
         assert_eq!(unfinished, <[PathBuf; 0]>::default());
         for minute in [0, 1, 14, 15] {
             let rows = vec![row(START_S + minute * 60, minute)];
-            assert_eq!(to.write(START_S + minute * 60, rows, |_| "api").expect("written"), Tidied::default());
+            assert_eq!(
+                to.write(START_S + minute * 60, rows, Names::default(), |_| "api").expect("written"),
+                Tidied::default()
+            );
         }
         let [first, second] =
             ["observations-20251122T130000Z.parquet", "observations-20251122T131500Z.parquet"];
@@ -211,7 +216,7 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let record = |finished: bool| {
             let (mut to, unfinished) = Directory::open(directory.path(), "edge", 900, u64::MAX).expect("it");
-            to.write(START_S, vec![row(START_S, 0)], |_| "api").expect("written");
+            to.write(START_S, vec![row(START_S, 0)], Names::default(), |_| "api").expect("written");
             if finished {
                 to.finish().expect("finished");
             }
@@ -230,7 +235,9 @@ mod tests {
         let mut removed = Vec::new();
         for minute in 0..3 {
             let time_s = START_S + minute * 60;
-            removed.extend(to.write(time_s, vec![row(time_s, 0)], |_| "api").expect("written").removed);
+            removed.extend(
+                to.write(time_s, vec![row(time_s, 0)], Names::default(), |_| "api").expect("written").removed,
+            );
         }
         removed.extend(to.finish().expect("finished").removed);
         let names_of: Vec<_> = removed.iter().filter_map(|path| path.file_name()?.to_str()).collect();

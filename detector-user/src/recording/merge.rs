@@ -8,7 +8,7 @@ use std::{
 
 use detector_fleets::observation::{Observation, Services};
 
-use super::{error::RecordingError, reader::Recording};
+use super::{error::RecordingError, names::Names, reader::Recording};
 
 /// Several recordings as one. A recording is read from when its time has come, a row group at a time, so those of weeks take the memory of a
 /// few.
@@ -17,6 +17,7 @@ pub struct Merged {
     waiting: Vec<(u64, PathBuf)>,
     open: Vec<Input>,
     services: Services,
+    names: Names,
 }
 
 /// A recording that is being read.
@@ -63,7 +64,7 @@ impl Merged {
     ///
     /// One is not there or is no recording, or a directory has none.
     pub fn open(paths: &[PathBuf]) -> Result<Self, RecordingError> {
-        let mut waiting = Vec::new();
+        let (mut waiting, mut names) = (Vec::new(), Names::default());
         for path in paths {
             let is_directory = path.is_dir();
             let files = if is_directory { recordings_in(path)? } else { vec![path.clone()] };
@@ -73,7 +74,9 @@ impl Merged {
             }
             for file in files {
                 // Without a row it has no time.
-                if let Some(start_s) = Recording::open(&file)?.start_s()? {
+                let recording = Recording::open(&file)?;
+                names.add(recording.names().clone());
+                if let Some(start_s) = recording.start_s()? {
                     waiting.push((start_s, file));
                 }
             }
@@ -81,7 +84,7 @@ impl Merged {
         waiting.sort();
         waiting.dedup();
         waiting.reverse();
-        Ok(Self { waiting, open: Vec::new(), services: Services::default() })
+        Ok(Self { waiting, open: Vec::new(), services: Services::default(), names })
     }
 
     /// The next row by time; among those of one time, first those of the recording that began first.
@@ -108,6 +111,11 @@ impl Merged {
             None => drop(self.open.remove(number)),
         }
         Ok(Some(row))
+    }
+
+    /// What fingerprints in all of them are called; of two names the one of the recording that was named first.
+    pub const fn names(&self) -> &Names {
+        &self.names
     }
 
     /// The names of services.

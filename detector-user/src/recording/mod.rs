@@ -8,6 +8,7 @@
 //! | how do both go together, look by look? | [`recorder`] |
 //! | which columns has a file? | [`columns`] |
 //! | how are rows written, and read? | [`writer`], [`reader`] |
+//! | what are the fingerprints in a file called? | [`names`] |
 //! | how are several files read as one? | [`merge`] |
 //! | which files are there, and for how long? | [`directory`] |
 
@@ -19,6 +20,7 @@ pub mod error;
 #[cfg(test)]
 mod fixtures;
 pub mod merge;
+pub mod names;
 pub mod numbering;
 pub mod reader;
 pub mod recorder;
@@ -27,6 +29,7 @@ pub mod writer;
 pub use directory::{Directory, Tidied};
 pub use error::RecordingError;
 pub use merge::Merged;
+pub use names::Names;
 pub use numbering::Numbering;
 pub use reader::Recording;
 pub use recorder::{Over, Recorder};

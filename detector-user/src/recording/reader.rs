@@ -22,13 +22,17 @@ use parquet::{
     },
 };
 
-use super::error::RecordingError;
+use super::{
+    error::RecordingError,
+    names::{METADATA, Names},
+};
 
 /// A recording that is read, a row group at a time.
 pub struct Recording {
     path: PathBuf,
     file: SerializedFileReader<File>,
     columns: HashMap<String, Place>,
+    names: Names,
     /// The unit of the column `time`.
     time_unit: TimeUnit,
     /// Row groups and rows that were read.
@@ -67,7 +71,19 @@ impl Recording {
             Some(LogicalType::Timestamp(timestamp)) => timestamp.unit,
             other => return Err(foreign(format!("its column `time` is no timestamp but {other:?}"))),
         };
-        Ok(Self { path: path.to_owned(), file, columns, time_unit, groups: 0, rows: 0 })
+        let metadata = file.metadata().file_metadata().key_value_metadata();
+        let names = metadata.into_iter().flatten().find(|entry| entry.key == METADATA);
+        let names = match names.and_then(|entry| entry.value.as_deref()) {
+            Some(json) => serde_json::from_str(json)
+                .map_err(|error| foreign(format!("its metadata `{METADATA}` has no names: {error}")))?,
+            None => Names::default(),
+        };
+        Ok(Self { path: path.to_owned(), file, columns, names, time_unit, groups: 0, rows: 0 })
+    }
+
+    /// What fingerprints in it are called; none in recordings of other programs.
+    pub const fn names(&self) -> &Names {
+        &self.names
     }
 
     /// The earliest time in its first row group, seconds since the Unix epoch; `None`: it has no rows.

@@ -37,7 +37,8 @@ fn rows_are_read_as_they_were_written() {
     let (found, services) = read(file.path()).expect("a recording");
     assert_eq!(found, rows);
     assert_eq!([ServiceId(0), ServiceId(1)].map(|number| services.name(number).to_owned()), ["api", "web"]);
-    assert_eq!(Recording::open(file.path()).expect("it").file.num_row_groups(), 2);
+    let recording = Recording::open(file.path()).expect("it");
+    assert_eq!((recording.file.num_row_groups(), recording.names()), (2, &Names::default()));
 }
 
 #[test]
@@ -83,4 +84,24 @@ fn times_of_any_unit_are_seconds() {
         assert_eq!(seconds(START_S as i64 * each + each - 1, unit), Some(START_S));
     }
     assert_eq!(seconds(-1, TimeUnit::MILLIS), None);
+}
+
+#[test]
+fn fingerprints_have_the_names_that_were_written() {
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    let mut writer = Writer::new(file.reopen().expect("the file"), "edge-1").expect("a writer");
+    writer.write([row(START_S, 7)], |_| "api").expect("written");
+    let names = |key: &str, ja4: &str| {
+        let json = serde_json::json!({ "ja4": { (key): ja4 }, "syn": { "18446744073709551608": "4:64:0:*:mss*44,7:mss:df:0" } });
+        serde_json::from_value::<Names>(json).expect("names")
+    };
+    writer.name(names("7", "t13d1516h2_8daaf6152771_02713d6af862"));
+    writer.name(names("9", "t13d190900_9dc949149365_97f8aa674fd9"));
+    writer.finish().expect("finished");
+    let recording = Recording::open(file.path()).expect("a recording");
+    assert_eq!(
+        (recording.names().ja4(7), recording.names().syn(u64::MAX - 7)),
+        (Some("t13d1516h2_8daaf6152771_02713d6af862"), Some("4:64:0:*:mss*44,7:mss:df:0"))
+    );
+    assert!(recording.names().ja4(9).is_some());
 }

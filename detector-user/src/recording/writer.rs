@@ -8,13 +8,17 @@ use parquet::{
     data_type::{ByteArray, ByteArrayType, DataType, Int32Type, Int64Type},
     errors::ParquetError,
     file::{
+        metadata::KeyValue,
         properties::WriterProperties,
         writer::{SerializedFileWriter, SerializedRowGroupWriter},
     },
     schema::parser::parse_message_type,
 };
 
-use super::columns::schema;
+use super::{
+    columns::schema,
+    names::{METADATA, Names},
+};
 
 /// Rows of a row group: so many are held while a file is written.
 pub(super) const GROUP_ROWS: usize = 1 << 16;
@@ -24,6 +28,7 @@ pub struct Writer<W: Write + Send> {
     file: SerializedFileWriter<W>,
     node: ByteArray,
     rows: Vec<(ByteArray, Observation)>,
+    names: Names,
 }
 
 impl<W: Write + Send> Writer<W> {
@@ -39,7 +44,7 @@ impl<W: Write + Send> Writer<W> {
             .build();
         let schema = Arc::new(parse_message_type(&schema())?);
         let file = SerializedFileWriter::new(output, schema, Arc::new(properties))?;
-        Ok(Self { file, node: ByteArray::from(node), rows: Vec::new() })
+        Ok(Self { file, node: ByteArray::from(node), rows: Vec::new(), names: Names::default() })
     }
 
     /// Adds rows, of services by their names.
@@ -64,6 +69,11 @@ impl<W: Write + Send> Writer<W> {
         Ok(())
     }
 
+    /// Adds what fingerprints in the rows are called.
+    pub fn name(&mut self, names: Names) {
+        self.names.add(names);
+    }
+
     /// Ends it.
     ///
     /// # Errors
@@ -72,6 +82,11 @@ impl<W: Write + Send> Writer<W> {
     pub fn finish(mut self) -> Result<W, ParquetError> {
         if !self.rows.is_empty() {
             self.write_group()?;
+        }
+        if !self.names.is_empty() {
+            let json = serde_json::to_string(&self.names)
+                .map_err(|error| ParquetError::External(Box::new(error)))?;
+            self.file.append_key_value_metadata(KeyValue::new(METADATA.to_owned(), json));
         }
         self.file.into_inner()
     }
