@@ -106,7 +106,7 @@ pub struct Fleet {
     pub decided_s: u64,
     /// Cells with an alarm, at the last one.
     pub cells: Vec<Cell>,
-    /// Why it is taken for a fleet, at the last alarm; where that one told less of people behind a relay, at the one before.
+    /// Why it is taken for a fleet, at the last alarm that could not be people behind a relay, if there was one.
     pub explanation: Explanation,
 }
 

@@ -249,6 +249,9 @@ impl Fleets {
             fleet.last_alarm_s = fleet.last_alarm_s.max(other.last_alarm_s);
             fleet.last_seen_s = fleet.last_seen_s.max(other.last_seen_s);
             fleet.most = fleet.most.max(other.most);
+            if fleet.explanation.is_new_uniform_population && !other.explanation.is_new_uniform_population {
+                fleet.explanation = other.explanation;
+            }
             fleet.joined.extend(other.joined.into_iter().chain([other.id]));
             fleet.joined.sort_unstable();
             fleet.joined.drain(..fleet.joined.len().saturating_sub(JOINED_MAX));

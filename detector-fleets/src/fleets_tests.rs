@@ -211,6 +211,17 @@ fn what_told_a_fleet_from_people_behind_a_relay_is_kept() {
         fleets.iter().map(|fleet| fleet.explanation.is_new_uniform_population).collect::<Vec<_>>()
     };
     assert_eq!([[4.0, 4.0], [9.0, 4.0], [4.0, 9.0]].map(is_innocent), [[true], [false], [false]]);
+    // Also where it becomes part of one that might have been people behind a relay.
+    let mut fleets = Fleets::default();
+    for (behaviour, members, tls) in [(4.0, 0..3, 0), (9.0, 10..13, 1)] {
+        let asked = Asked { behaviour, ..Asked::of([100, 1]) };
+        let did = Block { kind: KindId(tls), ..asked.did };
+        look_at(&mut fleets, &Asked { did, ..asked }, members, &[], true);
+    }
+    assert_eq!(fleets.iter().count(), 2);
+    look(&mut fleets, 101, 1, 0, 0..13, &[1, 2], false);
+    let told = fleets.iter().map(|fleet| fleet.explanation.is_new_uniform_population);
+    assert_eq!(told.collect::<Vec<_>>(), [false]);
 }
 
 /// Sources are new for a day: one that keeps its own has no alarm after that.

@@ -244,6 +244,9 @@ fn active<'a>(
 pub struct Clean {
     /// Profiles, each once, in their order, and how many sources had it; estimated where not all were kept.
     pub profiles: Box<[(Profile, f32)]>,
+    /// Connections by kind, in their order, each source's at most 65,535 and under its kind with the most: of all sources, since one may make
+    /// most of them.
+    pub connections: Box<[(KindId, f32)]>,
 }
 
 impl Clean {
@@ -257,7 +260,13 @@ impl Clean {
         let mut profiles: Box<[_]> =
             of_profiles.map(|((profile, _), count)| (*profile, count as f32 * step as f32)).collect();
         profiles.sort_unstable_by_key(|(profile, _)| *profile);
-        Self { profiles }
+        let mut connections: BTreeMap<KindId, u64> = BTreeMap::new();
+        for active in &population.sources {
+            let (profile, _) = population.profiles[active.profile as usize];
+            *connections.entry(profile.kind).or_insert(0) += u64::from(active.connections);
+        }
+        let connections = connections.into_iter().map(|(kind, count)| (kind, count as f32)).collect();
+        Self { profiles, connections }
     }
 
     /// Those of all services of a window, [`CLEAN_PROFILES_MAX`] / [`CLEAN_WINDOWS_MAX`] profiles together at most.

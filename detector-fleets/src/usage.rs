@@ -125,9 +125,10 @@ fn connections_of_new_user(users: &Users) -> f64 {
 fn keys(traits: &Traits, looked: &Looked<'_>) -> Vec<KeyUse> {
     let mut by_kind: HashMap<KindId, [f64; 2], RandomState> = HashMap::default();
     for (profile, count) in looked.of_users.profiles() {
-        let [sources, connections] = by_kind.entry(profile.kind).or_default();
-        *sources += count;
-        *connections += count * volume_of(profile.categories[Family::Homogeneity as usize].into());
+        by_kind.entry(profile.kind).or_default()[0] += count;
+    }
+    for (kind, count) in looked.of_users.connections() {
+        by_kind.entry(kind).or_default()[1] += count;
     }
     let mut baseline: Vec<(Key, [f64; 2])> = by_kind
         .into_iter()
@@ -143,7 +144,7 @@ fn keys(traits: &Traits, looked: &Looked<'_>) -> Vec<KeyUse> {
     let mut more_frequent = 0.0;
     let mut used: HashMap<(u64, u64), ([f64; 2], bool), RandomState> = HashMap::default();
     for (key, counts) in &baseline {
-        let shares = [counts[0] / sources, counts[1] / connections];
+        let shares = [counts[0] / sources.max(1.0), counts[1] / connections.max(1.0)];
         used.insert(order(key), (shares, more_frequent < TOP_SHARE * sources));
         more_frequent += counts[0];
     }
@@ -302,7 +303,20 @@ mod tests {
             .map(|one| (one.key.tls_key, (one.baseline * 10.0).round(), one.is_top))
             .collect();
         assert_eq!(told, [(12, 9.0, true), (13, 1.0, false)]);
-        let connections: f64 = keys(&traits, &looked).iter().map(|one| one.baseline_connections).sum();
-        assert!((connections - 1.0).abs() < 1e-9, "{connections}");
+        // One source of kind 2 makes nearly all connections.
+        let mut window = window(std::iter::empty());
+        let of_two = window.iter_mut().find(|block| block.kind == KindId(2)).expect("one");
+        of_two.connections = 40_000;
+        let all: f64 = window.iter().map(|block| f64::from(block.connections)).sum();
+        let own: f64 = window
+            .iter()
+            .filter(|block| block.kind == KindId(2))
+            .map(|block| f64::from(block.connections))
+            .sum();
+        let population = self::population(&window);
+        let users = self::users(&population, &kinds);
+        let told = keys(&traits, &self::looked(&population, &users, &kinds));
+        let share = told.iter().find(|one| one.key.tls_key == 13).map_or(0.0, |one| one.baseline_connections);
+        assert!((share - own / all).abs() < 1e-4 && share > 0.9, "{share}");
     }
 }

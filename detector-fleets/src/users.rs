@@ -33,6 +33,8 @@ pub struct Users {
     logs: Box<[f64]>,
     /// The kinds that profiles have.
     kinds: Box<[KindId]>,
+    /// Connections by kind.
+    connections: HashMap<KindId, f64, RandomState>,
     sources: f64,
     tls: Counted,
     syn: Counted,
@@ -74,7 +76,11 @@ impl Users {
         all.sort_unstable_by_key(|(profile, _)| *profile);
         let same = all.chunk_by(|(one, _), (next, _)| one == next);
         let sum = |same: &[(Profile, f32)]| same.iter().map(|(_, count)| f64::from(*count)).sum();
-        Self::of_profiles(same.map(|same| (same[0].0, sum(same))).collect(), kinds)
+        let mut users = Self::of_profiles(same.map(|same| (same[0].0, sum(same))).collect(), kinds);
+        for (kind, connections) in clean.iter().flat_map(|clean| &clean.connections) {
+            *users.connections.entry(*kind).or_insert(0.0) += f64::from(*connections);
+        }
+        users
     }
 
     pub(crate) fn of_profiles(profiles: Vec<(Profile, f64)>, kinds: &Kinds) -> Self {
@@ -135,6 +141,11 @@ impl Users {
     /// Sources of all clean windows together.
     pub const fn sources(&self) -> f64 {
         self.sources
+    }
+
+    /// Connections of clean windows by kind, as they were counted.
+    pub(crate) fn connections(&self) -> impl Iterator<Item = (KindId, f64)> {
+        self.connections.iter().map(|(kind, connections)| (*kind, *connections))
     }
 
     /// Sources of those that had a key.

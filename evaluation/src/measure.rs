@@ -306,7 +306,7 @@ fn print_alarms(look: &Look, start_s: u64) {
         let of_family = |one: &detector_fleets::evidence::Evidence| {
             format!("{} {:.1} ({:.2}/{:.2})", one.family.name(), one.log_factor, one.observed, one.expected)
         };
-        println!(
+        eprintln!(
             "{hours:7.2} h {:2} h {} {:?}: {} of {:.0}, z {:.1}, {}, total {:.1}",
             WINDOWS[look.window].intervals / 4,
             if finding.is_alarm() { "ALARM" } else { "     " },

@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::Result;
 
 use crate::command::{cargo, run, say};
-use crate::evaluate::evaluate;
+use crate::evaluate::{cost, evaluate};
 use crate::paths;
 use crate::setup::setup;
 
@@ -17,7 +17,8 @@ const DETECTION: &str = "detection";
 /// costs in docs/detection.md.
 pub(crate) fn bench(args: &[OsString]) -> Result<()> {
     if is_only_detection(args) {
-        return evaluate(&["--cost".into()]);
+        let json = args.iter().filter(|arg| *arg == "--json").cloned();
+        return cost(&json.collect::<Vec<_>>());
     }
     setup()?;
     say("build", "release binaries of the bench");
@@ -37,7 +38,7 @@ pub(crate) fn bench(args: &[OsString]) -> Result<()> {
     run(
         "measuring",
         &mut bench,
-        "see what it says above; `--only PART` measures one part, also `detection`",
+        "see what it says above; `--only PART` measures one part, `--only detection` that of detection",
     )?;
     if is_partial {
         return Ok(());
@@ -55,7 +56,8 @@ pub(crate) fn bench(args: &[OsString]) -> Result<()> {
 
 fn is_only_detection(args: &[OsString]) -> bool {
     let line: Vec<_> = args.iter().map(|arg| arg.to_string_lossy()).collect();
-    line.join("=") == format!("--only={DETECTION}")
+    line.windows(2).any(|pair| pair[0] == "--only" && pair[1] == DETECTION)
+        || line.iter().any(|arg| *arg == format!("--only={DETECTION}"))
 }
 
 #[cfg(test)]
@@ -66,7 +68,7 @@ mod tests {
     fn detection_is_a_part_by_itself() {
         let is_it =
             |line: &str| is_only_detection(&line.split_whitespace().map(OsString::from).collect::<Vec<_>>());
-        assert!(is_it("--only detection") && is_it("--only=detection"));
+        assert!(is_it("--only detection --json") && is_it("--quick --only=detection"));
         assert!(!is_it("") && !is_it("--only flood") && !is_it("--quick"));
     }
 }

@@ -11,17 +11,26 @@ use crate::paths;
 /// Builds the evaluation and runs it. All but quick runs, and those that begin with another seed, write docs/detection.json, detection.md and
 /// detection.svg.
 pub(crate) fn evaluate(args: &[OsString]) -> Result<()> {
+    let is_partial = args.iter().any(|arg| {
+        let arg = arg.to_string_lossy();
+        arg == "--quick" || arg == "--help" || arg.starts_with("--first-seed")
+    });
+    measure(args, !is_partial)
+}
+
+/// What detection costs; writes nothing.
+pub(crate) fn cost(args: &[OsString]) -> Result<()> {
+    measure(&[&["--cost".into()], args].concat(), false)
+}
+
+fn measure(args: &[OsString], writes: bool) -> Result<()> {
     say("evaluate", "build the evaluation");
     let mut build = cargo("build");
     build.args(["--release", "--quiet", "--package", "detector-evaluation"]);
     run("building the evaluation", &mut build, "mend what cargo reports above")?;
     let mut evaluation = Command::new(paths::release("evaluation"));
     evaluation.args(args);
-    let is_partial = args.iter().any(|arg| {
-        let arg = arg.to_string_lossy();
-        arg == "--quick" || arg == "--help" || arg.starts_with("--first-seed")
-    });
-    if !is_partial {
+    if writes {
         evaluation.arg("--docs").arg(paths::root().join("docs"));
     }
     run(

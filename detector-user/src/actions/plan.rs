@@ -193,7 +193,7 @@ fn decide(asked: &Asked<'_>, situation: &Situation<'_>, slots: &mut Slots) -> De
         return judged.rest(says);
     }
     if let Some(order) = judged.order.filter(|order| order.wanted == Wanted::Leave) {
-        return judged.rest(telling::left_alone(order, situation.scale));
+        return judged.rest(telling::left_alone(order, asked.fleet.id, situation.scale));
     }
     if mode < FleetMode::Suggest && throttle.is_none() {
         return judged.rest(telling::mode(mode));

@@ -1,5 +1,6 @@
 //! What is told of decisions: sentences, commands, and entries of the audit.
 
+use detector_fleets::fleet::FleetId;
 use serde::Serialize;
 
 use super::{
@@ -25,8 +26,16 @@ fn time(scale: Scale, inner_s: u64) -> String {
     utc_text(scale.end_unix_s(inner_s))
 }
 
-pub(super) fn left_alone(order: &Order, scale: Scale) -> String {
-    format!("{} leaves it alone until {}: {}", order.by, time(scale, order.until_s), order.reason)
+pub(super) fn left_alone(order: &Order, fleet: FleetId, scale: Scale) -> String {
+    let until = time(scale, order.until_s);
+    if order.fleet == fleet {
+        return format!("{} leaves it alone until {until}: {}", order.by, order.reason);
+    }
+    let part = order.fleet.0;
+    format!(
+        "{} leaves fleet {part}, which is part of it, alone until {until}: {}; `detector undo fleet:{part}` takes that back",
+        order.by, order.reason
+    )
 }
 
 pub(super) fn no_slot() -> String {

@@ -156,8 +156,10 @@ mod tests {
         let epochs = [0, 1].map(fixtures::epoch);
         journal.add(&epochs[0]).expect("it is written");
         let end = HEAD_BYTES as u64 + journal.bytes;
-        journal.file.write_all_at(&[7; 1 << 16], end).expect("it is written");
-        journal.is_torn = true;
+        let file = std::mem::replace(&mut journal.file, File::open(&path).expect("to be read"));
+        assert!(journal.add(&epochs[1]).is_err(), "it cannot be written to");
+        file.write_all_at(&[7; 1 << 16], end).expect("it is written");
+        journal.file = file;
         journal.add(&epochs[1]).expect("it is written");
         let (found, damage) = read(&path, &follows).expect("it is read");
         assert_eq!((found.len(), damage), (2, None));

@@ -80,7 +80,7 @@ pub struct Found {
     pub median_exchanges: Option<u32>,
     /// What it is known by; null: nothing that is its own.
     pub key: Option<FoundKey>,
-    /// What speaks for it, at the last alarm that told most.
+    /// What speaks for it, at the last alarm that could not be people behind a relay, if there was one.
     pub evidence: Vec<FoundEvidence>,
     /// What else it could be.
     pub innocent_explanation: Innocent,

@@ -49,7 +49,16 @@ pub fn unnamed(maps: &Maps) -> impl Iterator<Item = Unnamed> {
 /// Every name, also of fingerprints that have gone.
 pub fn all(maps: &Maps) -> impl Iterator<Item = Name> {
     let names = &maps.client_names;
-    (0..names.len()).map(|number| names.read(number)).filter(|name| name.key != 0)
+    let key_at = |number| names.read_part::<u64>(number, KEY_WORD);
+    let whole = move |number: usize| {
+        let key = key_at(number);
+        fence(Ordering::SeqCst);
+        let name = (key != 0).then(|| names.read(number))?;
+        fence(Ordering::SeqCst);
+        // Another fingerprint may have come meanwhile.
+        (name.key == key && key_at(number) == key).then_some(name)
+    };
+    (0..names.len()).filter_map(whole)
 }
 
 /// The name of each fingerprint that is in the table and has one, with the number of its way and its service.

@@ -6,6 +6,9 @@ use detector_common::fingerprint::{Kind, Name, ja4_text};
 use detector_fleets::observation::Observation;
 use serde::{Deserialize, Serialize};
 
+/// The longest name that is read; those of the program are shorter.
+const NAME_BYTES_MAX: usize = 256;
+
 /// The key of the metadata.
 pub(super) const METADATA: &str = "detector.fingerprints";
 
@@ -36,6 +39,17 @@ impl Names {
             }
         }
         names
+    }
+
+    /// Those in the metadata of a file, whoever wrote it: what no name can be is left out, since names are shown on terminals.
+    pub(super) fn of_json(json: &str) -> serde_json::Result<Self> {
+        let mut names: Self = serde_json::from_str(json)?;
+        for names in [&mut names.ja4, &mut names.syn] {
+            names.retain(|_, name| {
+                name.len() <= NAME_BYTES_MAX && name.bytes().all(|byte| byte.is_ascii_graphic())
+            });
+        }
+        Ok(names)
     }
 
     /// Adds others. What has a name keeps it.
@@ -88,5 +102,13 @@ mod tests {
         assert!(names.syn(u64::MAX - 3).is_some());
         names.add(Names::of(&[row(60, 3)], [named(Kind::Tls, 3, "t12d190900_9dc949149365_97f8aa674fd9")]));
         assert_eq!(names.ja4(3), Some("t13d1516h2_8daaf6152771_02713d6af862"), "it keeps its name");
+    }
+
+    #[test]
+    fn what_is_shown_on_a_terminal_is_a_name() {
+        let names =
+            Names::of_json(r#"{"ja4":{"1":"t13i1516h2","2":"\u001b[2J"},"syn":{"3":"a b"}}"#).expect("JSON");
+        assert_eq!((names.ja4(1), names.ja4(2), names.syn(3)), (Some("t13i1516h2"), None, None));
+        assert!(Names::of_json("{}").is_err() && Names::of_json("[").is_err());
     }
 }

@@ -74,7 +74,7 @@ impl Recording {
         let metadata = file.metadata().file_metadata().key_value_metadata();
         let names = metadata.into_iter().flatten().find(|entry| entry.key == METADATA);
         let names = match names.and_then(|entry| entry.value.as_deref()) {
-            Some(json) => serde_json::from_str(json)
+            Some(json) => Names::of_json(json)
                 .map_err(|error| foreign(format!("its metadata `{METADATA}` has no names: {error}")))?,
             None => Names::default(),
         };

@@ -271,7 +271,7 @@ impl Acting {
         let now_s = clock::unix_s();
         for decision in decisions {
             let Some(audit) = decision.audit(&self.said.orders, self.scale) else { continue };
-            let is_about = |order: &&Order| order.fleet == decision.fleet && order.wanted == Wanted::Leave;
+            let is_about = |order: &&Order| Some(order.id) == decision.order && order.wanted == Wanted::Leave;
             let left = self.said.orders.iter().rfind(is_about).filter(|_| decision.standing.is_none());
             let by = left.map(|order| &order.by).or_else(|| (audit.by != OWN).then_some(&audit.by));
             let author =

@@ -34,7 +34,7 @@ pub(super) fn look(
     ended: &Receiver<()>,
 ) {
     // The hunter says which services it knows, once it has read what it remembers.
-    let Ok(services) = known.recv() else { return };
+    let Ok(services) = known.recv() else { return fail(running) };
     let mut observer = Observer {
         maps,
         scale,
@@ -61,8 +61,9 @@ pub(super) fn look(
         let _ =
             heard.send(Message::Epoch { epoch, mode: observer.mode(), epochs_lost: observer.epochs_lost });
     }
-    // It may have failed before, and that was told.
-    let _ = heard.send(Message::End);
+    if heard.send(Message::End).is_err() {
+        fail(running);
+    }
 }
 
 /// One of the two threads ended before its time.
@@ -111,8 +112,10 @@ impl Observer {
             Err(error) => {
                 if !self.is_failing {
                     let why = format!("nobody looks for fleets until the policy can be read: {error}");
-                    tracing::warn!("{why}");
-                    self.is_failing = hear(told, Message::Blind { why: Some(why) })?;
+                    if hear(told, Message::Blind { why: Some(why.clone()) })? {
+                        tracing::warn!("{why}");
+                        self.is_failing = true;
+                    }
                 }
                 return Ok(());
             }
