@@ -63,7 +63,7 @@ enum Habit {
         #[arg(long)]
         check: bool,
     },
-    /// Measure what detector costs, beside what people would use instead; a whole run writes docs/performance.md
+    /// Measure what detector costs, beside what people would use instead; a whole run writes docs/performance.md, and what detection costs into docs/detection.md
     Bench {
         /// Arguments of the bench: `--quick`, `--json`, `--only PART`; `--only detection` measures detection's cost
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
