@@ -6,13 +6,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     alarm::{self, Finding},
-    block::Block,
+    block::{Block, KindId},
     cells::{self, Cell, Cells},
     fleet::Fleet,
     fleets::{Fleets, Looked},
     history::Histories,
     interval::{Interval, Kinds, OpenInterval},
-    limits::{CLEAN_WINDOWS_MAX, INTERVAL_S, INTERVALS_MAX, NEW_S},
+    limits::{CLEAN_WINDOWS_MAX, INTERVAL_S, INTERVALS_MAX, KINDS_KEPT, NEW_S},
     membership::{self, Question},
     observation::{Observation, ServiceId},
     profile::{self, Clean},
@@ -161,11 +161,42 @@ impl Detection {
         while self.intervals.front().is_some_and(|first| first.number + INTERVALS_MAX as u64 <= number) {
             self.intervals.pop_front();
         }
+        self.forget_kinds(KINDS_KEPT);
         let looks = self.look(number);
         if number.is_multiple_of(HOUR) {
             merge_hours(&mut self.intervals, (number + 1).saturating_sub(WINDOWS[1].intervals as u64));
         }
         looks
+    }
+
+    /// Where more than so many kinds have a number, those of which nothing is kept lose it. That is asked with each interval for
+    /// [`KINDS_KEPT`].
+    pub fn forget_kinds(&mut self, most: usize) {
+        if self.kinds.len() <= most {
+            return;
+        }
+        let mut is_in_use = vec![false; self.kinds.len()];
+        self.each_kind(|kind| is_in_use[kind.0 as usize] = true);
+        let numbers = self.kinds.keep(&is_in_use);
+        self.each_kind(|kind| *kind = numbers[kind.0 as usize]);
+        self.projections = Projections::of(&self.kinds);
+        self.users.iter_mut().for_each(BTreeMap::clear);
+    }
+
+    /// Shows all numbers of kinds that are kept.
+    fn each_kind(&mut self, mut show: impl FnMut(&mut KindId)) {
+        self.intervals
+            .iter_mut()
+            .flat_map(|interval| &mut interval.blocks)
+            .for_each(|block| show(&mut block.kind));
+        if let Some(open) = &mut self.open {
+            open.each_kind(&mut show);
+        }
+        let learned = self.clean.iter_mut().flat_map(BTreeMap::values_mut).flatten();
+        for clean in self.lessons.iter_mut().flat_map(|lesson| lesson.clean.values_mut()).chain(learned) {
+            clean.profiles.iter_mut().for_each(|(profile, _)| show(&mut profile.kind));
+            clean.connections.iter_mut().for_each(|(kind, _)| show(kind));
+        }
     }
 
     /// Looks at all windows that end with an interval.

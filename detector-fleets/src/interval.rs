@@ -47,6 +47,19 @@ impl Kinds {
         self.kinds.is_empty()
     }
 
+    /// Keeps those that are in use, in their order, under new numbers: for each old number the new one, which is nobody's where the kind is
+    /// not kept.
+    pub(crate) fn keep(&mut self, is_in_use: &[bool]) -> Vec<KindId> {
+        let mut kept = Self::default();
+        let numbers = self.kinds.iter().zip(is_in_use).map(|(kind, is_in_use)| {
+            let next = KindId(kept.len() as u32);
+            if *is_in_use { kept.number(*kind) } else { next }
+        });
+        let numbers = numbers.collect();
+        *self = kept;
+        numbers
+    }
+
     /// The kind of a number that was given.
     pub fn kind(&self, number: KindId) -> Kind {
         self.kinds[number.0 as usize]
@@ -117,6 +130,15 @@ impl OpenInterval {
                 }
             }
         }
+    }
+
+    /// Shows all numbers of kinds.
+    pub(crate) fn each_kind(&mut self, mut show: impl FnMut(&mut KindId)) {
+        let shown = std::mem::take(&mut self.blocks).into_iter().map(|((source, _), mut block)| {
+            show(&mut block.kind);
+            ((source, block.kind), block)
+        });
+        self.blocks = shown.collect();
     }
 
     /// No more observations come.

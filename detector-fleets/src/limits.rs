@@ -13,6 +13,10 @@ pub const BLOCKS_MAX: usize = 1 << 22;
 /// fingerprints.
 pub const KINDS_MAX: usize = 1 << 20;
 
+/// Kinds from which on those that nothing is kept of are forgotten, with each interval: fingerprints can be made up without end, and who
+/// does that for a while must not have used up all numbers for ever.
+pub const KINDS_KEPT: usize = KINDS_MAX / 4 * 3;
+
 /// A source that was seen at a service longer ago than this is known there, not new.
 pub const NEW_S: u64 = 24 * 3600;
 

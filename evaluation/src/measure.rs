@@ -13,8 +13,12 @@ use detector_generator::{Epoch, Family, Row, Scenario, Truth};
 
 use crate::figures::{COMPARED_AT_H, Compared, FalseFleet, Run, TrueFleet};
 
-/// The part of a found fleet that has to be of a true one for it to be that.
+/// The part of a found fleet that has to be of true ones for it to be no false one, and of a true one for it to be that.
 const TRUE_MIN: f64 = 0.1;
+
+/// The part of a true fleet that a found one, which is no false one, has among its members if it is that beside others: a small fleet can be
+/// found as one with larger ones.
+const COVERED_MIN: f64 = 0.5;
 
 const HOUR_S: u64 = 3600;
 
@@ -34,17 +38,15 @@ pub(crate) struct FoundFleet {
     /// Whether it might ever have been acted on.
     pub(crate) may_be_acted_on: bool,
     pub(crate) told: String,
-    /// The largest part of its members that was of a true fleet, and of which.
-    share: f64,
-    of: Option<usize>,
-    first_right_s: Option<u64>,
+    /// Which fleets of the truth it is, and since when.
+    of: BTreeMap<usize, u64>,
     alarmed_s: u64,
 }
 
 impl FoundFleet {
     /// Whether it is none.
     pub(crate) fn is_false(&self) -> bool {
-        self.of.is_none()
+        self.of.is_empty()
     }
 }
 
@@ -93,8 +95,7 @@ impl Measurement {
         if !looks.is_empty() {
             note(&self.detection, &mut self.found);
             // One that is part of another soon after is what it was when it began.
-            if self.found.values().any(|found| found.of.is_none() && found.alarmed_s + HOUR_S > epoch.time_s)
-            {
+            if self.found.values().any(|found| found.is_false() && found.alarmed_s + HOUR_S > epoch.time_s) {
                 match_with(&self.detection, &truth(), epoch.time_s, &mut self.found);
             }
         }
@@ -181,9 +182,12 @@ fn true_fleets(
     compared: &BTreeMap<(usize, usize), Compared>,
 ) -> Vec<TrueFleet> {
     let of_truth = |(number, fleet): (usize, &detector_generator::truth::FleetTruth)| {
-        let found_as = || found.iter().filter(move |found| found.of == Some(number));
+        let found_as = || found.iter().filter(move |found| found.of.contains_key(&number));
+        // What is compared each hour is known so much late: one that was it soon after its alarm was it at its alarm.
         let alarm_s = |found: &FoundFleet| {
-            if found.alarmed_s >= fleet.start_s { Some(found.alarmed_s) } else { found.first_right_s }
+            let since_s = *found.of.get(&number)?;
+            let was_it = found.alarmed_s >= fleet.start_s && since_s <= found.alarmed_s + HOUR_S;
+            Some(if was_it { found.alarmed_s } else { since_s })
         };
         let alarm_s = found_as().filter_map(alarm_s).min();
         TrueFleet {
@@ -233,21 +237,29 @@ fn note(detection: &Detection, found: &mut BTreeMap<FleetId, FoundFleet>) {
     }
 }
 
-/// Which of what was found is which fleet of the truth.
+/// Which of what was found is which fleet of the truth, or which of them: those are found as one.
 fn match_with(detection: &Detection, truth: &Truth, time_s: u64, found: &mut BTreeMap<FleetId, FoundFleet>) {
     let active = active(truth, time_s).unwrap_or_default();
     for fleet in detection.fleets() {
         let Some(known) = found.get_mut(&fleet.id) else { continue };
-        for (number, members) in active.iter().enumerate() {
-            let right = fleet.members.keys().filter(|source| members.contains(source)).count();
-            let share = right as f64 / fleet.members.len().max(1) as f64;
-            if share >= TRUE_MIN && share > known.share {
-                known.share = share;
-                known.of = Some(number);
-                known.first_right_s = known.first_right_s.or(Some(time_s));
-            }
+        for number in matching(&fleet.members.keys().copied().collect(), &active) {
+            known.of.entry(number).or_insert(time_s);
         }
     }
+}
+
+/// Which of the true fleets, by their active members, something with these members is.
+fn matching(members: &HashSet<Source>, active: &[HashSet<Source>]) -> Vec<usize> {
+    let right = |of: &HashSet<Source>| members.intersection(of).count() as f64;
+    let found = members.len().max(1) as f64;
+    let is_it = |of: &HashSet<Source>| {
+        right(of) >= TRUE_MIN * found || (!of.is_empty() && right(of) >= COVERED_MIN * of.len() as f64)
+    };
+    // A source is of one fleet of the truth only.
+    if active.iter().map(right).sum::<f64>() < TRUE_MIN * found {
+        return Vec::new();
+    }
+    (0..active.len()).filter(|&number| is_it(&active[number])).collect()
 }
 
 /// A fleet in a line.
@@ -288,14 +300,21 @@ fn compare(
             if !is_time || time_s < fleet.start_s + hours * HOUR_S {
                 continue;
             }
-            let members = active(truth, time_s).unwrap_or_default().swap_remove(number);
-            let is_it = |fleet: &&Fleet| found.get(&fleet.id).is_some_and(|found| found.of == Some(number));
+            let active = active(truth, time_s).unwrap_or_default();
+            let members = &active[number];
+            let is_it =
+                |fleet: &&Fleet| found.get(&fleet.id).is_some_and(|found| found.of.contains_key(&number));
             // Members are those of two days, and of the truth those of one are asked for.
-            let found = detection.fleets().filter(is_it).flat_map(|fleet| &fleet.members);
-            let found = found.filter(|(_, member)| member.last_s + 24 * HOUR_S > time_s);
-            let sources: HashSet<Source> = found.map(|(source, _)| *source).collect();
-            let right = sources.intersection(&members).count();
-            compared.insert((number, at), Compared { right, found: sources.len(), members: members.len() });
+            let sources = detection.fleets().filter(is_it).flat_map(|fleet| &fleet.members);
+            let sources = sources.filter(|(_, member)| member.last_s + 24 * HOUR_S > time_s);
+            let sources: HashSet<Source> = sources.map(|(source, _)| *source).collect();
+            let right = sources.intersection(members).count();
+            // Members of another fleet that was found as one with it are no mistake about who is an actor's.
+            let of_others = sources
+                .iter()
+                .filter(|source| !members.contains(source) && active.iter().any(|of| of.contains(source)));
+            let found = sources.len() - of_others.count();
+            compared.insert((number, at), Compared { right, found, members: members.len() });
         }
     }
 }
@@ -359,5 +378,21 @@ mod tests {
         assert_eq!((compared.precision(), compared.recall()), (0.9, 0.75));
         let nothing = Compared { members: 120, ..Compared::default() };
         assert_eq!((nothing.precision(), nothing.recall()), (0.0, 0.0));
+    }
+
+    #[test]
+    fn several_fleets_can_be_found_as_one() {
+        let sources = |from: u32, number: u32| -> HashSet<Source> {
+            (from..from + number).map(|at| Source::of_v4((0x0a00_0000 + at).into())).collect()
+        };
+        let truth = [sources(0, 5000), sources(10_000, 400), sources(20_000, 1000)];
+        let of = |members: &[HashSet<Source>]| {
+            matching(&members.iter().flatten().copied().collect::<HashSet<_>>(), &truth)
+        };
+        assert_eq!(of(&[sources(0, 4000), sources(10_000, 300)]), [0, 1], "the small one is covered");
+        assert_eq!(of(&[sources(0, 4000), sources(10_000, 100)]), [0], "a few of the small one are not it");
+        assert_eq!(of(&[sources(20_000, 100), sources(90_000, 800)]), [2]);
+        assert!(of(&[sources(10_000, 400), sources(90_000, 4000)]).is_empty(), "nine of ten are nobody's");
+        assert!(of(&[]).is_empty());
     }
 }

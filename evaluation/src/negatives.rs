@@ -2,7 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use detector_fleets::{alarm::FAMILY_MIN, detection::Detection, family::Family, fleet::Fleet};
+use detector_fleets::{
+    alarm::FAMILY_MIN,
+    detection::Detection,
+    family::Family,
+    fleet::Fleet,
+    observation::{Kind, Observation, ServiceId},
+};
 use detector_generator::{Epoch, Row, Scenario, Source, Truth};
 
 use crate::{
@@ -100,16 +106,19 @@ fn device_launch() {
     );
 }
 
-/// What is found, with rows that were changed.
+/// What is found in rows.
 fn found(epochs: impl Iterator<Item = Epoch>) -> Vec<Fleet> {
-    let mut detection = Detection::new(100_000, SEED);
+    found_by(Detection::new(100_000, SEED), epochs).fleets().cloned().collect()
+}
+
+fn found_by(mut detection: Detection, epochs: impl Iterator<Item = Epoch>) -> Detection {
     for epoch in epochs {
         for row in &epoch.rows {
             detection.observe(&observation(row, epoch.time_s, epoch.span_s).expect("a row"));
         }
         detection.go_on_to(epoch.time_s + u64::from(epoch.span_s));
     }
-    detection.fleets().cloned().collect()
+    detection
 }
 
 #[test]
@@ -119,6 +128,36 @@ fn the_same_rows_give_the_same_fleets_in_the_same_order() {
     let first = all();
     assert!(!first.is_empty());
     assert_eq!(first, all());
+}
+
+/// Fingerprints that are made up use up numbers for a while only, and what has other numbers afterwards is what it was.
+#[test]
+fn kinds_that_nothing_is_kept_of_are_forgotten_and_nothing_else() {
+    const MADE_UP: usize = 5000;
+    let scenario = scenario!("l4");
+    let mut epochs = detector_generator::generate(&scenario, SEED);
+    let all = found(epochs.by_ref());
+    assert!(!all.is_empty());
+    let mut detection = Detection::new(100_000, SEED);
+    let truth = epochs.truth();
+    let first = detector_generator::generate(&scenario, SEED).find_map(|epoch| epoch.rows.into_iter().next());
+    let first = observation(&first.expect("a row"), truth.start_s, scenario.epoch_s).expect("a row");
+    for number in 1..=MADE_UP as u64 {
+        let kind = Kind { service: ServiceId(9), syn_key: number, tls_key: number };
+        detection.observe(&Observation { kind, ..first });
+    }
+    let mut most = 0;
+    for epoch in detector_generator::generate(&scenario, SEED) {
+        // When there is something that follows from the numbers: a known fleet, and who users are.
+        if epoch.time_s > all[0].alarmed_at_s {
+            detection.forget_kinds(MADE_UP);
+        }
+        most = most.max(detection.kinds().len());
+        detection = found_by(detection, std::iter::once(epoch));
+    }
+    assert!(most > MADE_UP && detection.kinds().len() < MADE_UP, "{most}, then {}", detection.kinds().len());
+    let forgetful: Vec<_> = detection.fleets().cloned().collect();
+    assert!(all == forgetful, "what was found is another");
 }
 
 /// Whatever new sources do that are users: rows by source, with the time from the start of the recording.
