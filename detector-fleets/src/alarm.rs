@@ -96,21 +96,21 @@ fn look_at(service: ServiceId, cells: &Cells, histories: &Histories, day: u32) -
 }
 
 /// How many new sources the service would have if nothing was unusual: the median over its cells, weighted by their shares, of what each
-/// says. So what changes everywhere cancels, and a fleet in one cell does not move it.
+/// says. So what changes everywhere cancels, and a fleet in one cell does not move it, as long as others have new sources enough to be counted.
 fn scale(service: ServiceId, cells: &Cells, histories: &Histories) -> Option<f64> {
     let of_tls = |cell: &Cell| cell.service == service && matches!(cell.common, Common::Tls(_));
-    let mut says: Vec<(f64, f64)> = cells
+    let mut says: Vec<(f64, f64, Cell)> = cells
         .iter()
         .filter(|(cell, _)| of_tls(cell))
         .filter_map(|(cell, counts)| {
             let share = histories.of(cell).filter(|history| history.is_enough())?.share();
-            (share > 0.0).then(|| (f64::from(counts.sources) / share, share))
+            (share > 0.0).then(|| (f64::from(counts.sources) / share, share, *cell))
         })
         .collect();
-    says.sort_by(|one, other| one.0.total_cmp(&other.0));
-    let half = says.iter().map(|(_, share)| share).sum::<f64>() / 2.0;
+    says.sort_by(|one, other| one.0.total_cmp(&other.0).then(one.2.cmp(&other.2)));
+    let half = says.iter().map(|(_, share, _)| share).sum::<f64>() / 2.0;
     let mut sum = 0.0;
-    says.into_iter().find_map(|(says, share)| {
+    says.into_iter().find_map(|(says, share, _)| {
         sum += share;
         (sum >= half).then_some(says)
     })
@@ -118,6 +118,8 @@ fn scale(service: ServiceId, cells: &Cells, histories: &Histories) -> Option<f64
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use super::*;
     use crate::{
         block::{Block, Sizes},
@@ -166,7 +168,7 @@ mod tests {
 
     fn taught() -> Histories {
         let mut histories = Histories::default();
-        (0..30).for_each(|number| histories.learn(&window(number, 0, 0, 0), number));
+        (0..30).for_each(|number| histories.learn(&window(number, 0, 0, 0), &HashSet::new(), number));
         histories
     }
 
@@ -218,27 +220,56 @@ mod tests {
     fn without_a_history_nothing_is_said() {
         assert_eq!(look(&window(0, 0, 200, 99), &Histories::default(), 8), []);
         let mut histories = Histories::default();
-        histories.learn(&window(0, 0, 0, 0), 0);
+        histories.learn(&window(0, 0, 0, 0), &HashSet::new(), 0);
         assert_eq!(look(&window(1, 0, 200, 99), &histories, 8), [], "one window is none");
         assert_eq!(look(&window(40, 0, 200, 99), &taught(), 31), [], "and neither is a part of a day");
     }
 
-    /// Without what speaks for a fleet there is no alarm: each family is taken away in turn, of the two and of the gate.
+    /// What is learned while there is an alarm is learned of other cells: the fleet does not become usual, and its cell does not become empty.
     #[test]
-    fn an_alarm_falls_with_its_evidence() {
+    fn a_cell_with_an_alarm_is_neither_taught_the_fleet_nor_that_nobody_is_in_it() {
+        let of = |tls| Cell { service: WEB, common: Common::Tls(tls) };
+        let all = Cell { service: WEB, common: Common::Service };
+        let alarmed = HashSet::from([of(BROWSERS[2])]);
+        let mut histories = taught();
+        let share = |histories: &Histories, cell| histories.of(&cell).map(History::share).expect("a history");
+        let before = [of(BROWSERS[2]), all].map(|cell| histories.of(&cell).cloned());
+        let other = share(&histories, of(BROWSERS[1]));
+        for number in 30..60 {
+            let mut cells = window(number, 0, 300, BROWSERS[2]);
+            if number % 2 == 0 {
+                cells.remove(&of(BROWSERS[2]));
+            }
+            histories.learn(&cells, &alarmed, number);
+        }
+        assert_eq!([of(BROWSERS[2]), all].map(|cell| histories.of(&cell).cloned()), before);
+        assert!(share(&histories, of(BROWSERS[1])) < other, "others go on");
+        let findings = look(&window(60, 0, 300, BROWSERS[2]), &histories, 8);
+        let alarms: Vec<_> =
+            findings.iter().filter(|finding| finding.is_alarm()).map(|one| one.cell).collect();
+        assert_eq!(alarms, [of(BROWSERS[2])], "it is seen after many windows as in the first");
+        assert_eq!(look(&window(60, 0, 0, 0), &histories, 8), [], "and without it there is nothing");
+    }
+
+    /// Of the families that speak for a fleet two are enough, and one is not, however much it says and whatever novelty says.
+    #[test]
+    fn an_alarm_stands_on_any_two_families_and_falls_with_one_of_them() {
         let findings = look(&window(40, 0, 200, 99), &taught(), 8);
         let [finding] = &findings[..] else { panic!("one finding: {findings:?}") };
-        let hard: Vec<_> = finding
-            .evidence
-            .iter()
-            .filter(|one| one.log_factor >= FAMILY_MIN)
-            .map(|one| one.family)
-            .collect();
-        assert!(hard.len() >= FAMILIES_MIN, "{finding:?}");
-        for kept in Family::ALL {
-            let mut without = finding.clone();
-            without.evidence.retain(|one| one.family == kept);
-            assert!(!without.is_alarm(), "{kept:?} alone");
+        let strong = finding.evidence.iter().filter(|one| one.log_factor >= FAMILY_MIN).count();
+        assert_eq!(strong, Family::ALL.len(), "{finding:?}");
+        let with = |families: &[Family]| {
+            let mut with = finding.clone();
+            for one in with.evidence.iter_mut().filter(|one| !families.contains(&one.family)) {
+                one.log_factor = 0.0;
+            }
+            with
+        };
+        for one in Family::ALL {
+            assert!(!with(&[one]).is_alarm(), "{one:?} alone");
+            for other in Family::ALL.into_iter().filter(|other| *other != one) {
+                assert!(with(&[one, other]).is_alarm(), "{one:?} and {other:?}");
+            }
         }
     }
 

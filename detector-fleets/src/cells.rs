@@ -9,7 +9,7 @@ use crate::{
     block::Block,
     family::{self, Family},
     interval::Kinds,
-    limits::SOURCES_COUNTED_MIN,
+    limits::{CELLS_MAX, SOURCES_COUNTED_MIN},
     observation::ServiceId,
     projection::Projections,
 };
@@ -168,12 +168,13 @@ pub fn count(window: &[Block], kinds: &Kinds, projections: &Projections) -> Cell
     let in_cells = sources_in_cells(window, projections);
     let mut sizes = vec![0_u32; projections.len()];
     in_cells.iter().for_each(|(cell, _)| sizes[*cell as usize] += 1);
+    let least = least_counted(&sizes);
     // Of what is counted the place among all that is, from 1 on.
     let mut places = vec![0_u32; projections.len()];
     let mut counted: Vec<(Cell, Counts)> = Vec::new();
     for (number, _) in sizes.iter().enumerate().filter(|(_, size)| **size > 0) {
         let cell = projections.cell(number as u32, kinds);
-        if cell.common == Common::Service || sizes[number] >= SOURCES_COUNTED_MIN {
+        if cell.common == Common::Service || sizes[number] >= least {
             counted.push((cell, Counts::default()));
             places[number] = counted.len() as u32;
         }
@@ -184,6 +185,16 @@ pub fn count(window: &[Block], kinds: &Kinds, projections: &Projections) -> Cell
         }
     }
     counted.into_iter().collect()
+}
+
+/// From how many new sources on a cell is counted, so that at most [`CELLS_MAX`] are.
+fn least_counted(sizes: &[u32]) -> u32 {
+    let mut large: Vec<u32> = sizes.iter().copied().filter(|&size| size >= SOURCES_COUNTED_MIN).collect();
+    if large.len() <= CELLS_MAX {
+        return SOURCES_COUNTED_MIN;
+    }
+    // Equal ones are left out together: which of them it would be depends on nothing that means something.
+    *large.select_nth_unstable_by(CELLS_MAX, |one, other| other.cmp(one)).1 + 1
 }
 
 /// Each new source in each cell that it is in, with what is counted of all that it did there: 12 bytes, about seven times a source.
@@ -230,6 +241,15 @@ mod tests {
         seen::SeenFor,
         source::Source,
     };
+
+    #[test]
+    fn of_too_many_cells_the_largest_are_counted() {
+        assert_eq!(least_counted(&[4, 5, 900]), SOURCES_COUNTED_MIN);
+        let many = |small: usize| [vec![7; CELLS_MAX - 10], vec![6; small], vec![900; 10]].concat();
+        assert_eq!(least_counted(&many(0)), SOURCES_COUNTED_MIN);
+        assert_eq!(least_counted(&many(1)), 7);
+        assert_eq!(least_counted(&vec![7; CELLS_MAX + 1]), 8, "of equal ones none");
+    }
 
     #[test]
     fn a_source_is_counted_once_in_each_cell_with_all_that_it_did_there() {

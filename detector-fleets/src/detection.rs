@@ -12,7 +12,10 @@ use crate::{
     fleets::{Fleets, Looked},
     history::Histories,
     interval::{Interval, Kinds, OpenInterval},
-    limits::{CLEAN_WINDOWS_MAX, INTERVAL_S, INTERVALS_MAX, KINDS_KEPT, NEW_S},
+    limits::{
+        BLOCKS_MAX, BLOCKS_MIN, BLOCKS_OF_DAY_MAX, CLEAN_WINDOWS_MAX, INTERVAL_S, INTERVALS_MAX, KINDS_KEPT,
+        NEW_S, REMEMBERED_DAYS,
+    },
     membership::{self, Question},
     observation::{Observation, ServiceId},
     profile::{self, Clean},
@@ -54,6 +57,9 @@ pub const LEARNED_AFTER: u64 = 48;
 /// Intervals of an hour, and of a day.
 const HOUR: u64 = 4;
 const DAY: u64 = 96;
+
+/// Intervals after which nothing is remembered of a service that was silent.
+const SERVICE_FORGOTTEN: u64 = DAY * REMEMBERED_DAYS as u64;
 
 /// What a look at a window found.
 #[derive(Clone, Debug, PartialEq)]
@@ -98,13 +104,15 @@ pub struct Detection {
     #[serde(skip)]
     users: [BTreeMap<ServiceId, Users>; WINDOWS.len()],
     fleets: Fleets,
-    /// In which interval each service was first seen.
+    /// In which interval each service was first seen, and last. One that was not for so long that its sources are forgotten begins anew.
     #[serde(with = "crate::ordered")]
-    began: HashMap<ServiceId, u64>,
+    began: HashMap<ServiceId, (u64, u64)>,
     /// Cells with an alarm, and in which interval it was last.
-    alarmed: Vec<(Cell, u64)>,
+    alarmed: BTreeMap<Cell, u64>,
     /// Observations older than the interval that was open, which are not counted.
     late: u64,
+    /// Observations of clients that found no room in their interval.
+    lost: u64,
 }
 
 impl Detection {
@@ -122,8 +130,9 @@ impl Detection {
             users: Default::default(),
             fleets: Fleets::default(),
             began: HashMap::new(),
-            alarmed: Vec::new(),
+            alarmed: BTreeMap::new(),
             late: 0,
+            lost: 0,
         }
     }
 
@@ -138,7 +147,11 @@ impl Detection {
             Some(open) if open.number() == number => Vec::new(),
             _ => self.go_on_to(row.time_s),
         };
-        self.began.entry(row.kind.service).or_insert(number);
+        let (began, last) = self.began.entry(row.kind.service).or_insert((number, number));
+        if number > *last + SERVICE_FORGOTTEN {
+            *began = number;
+        }
+        *last = number;
         if row.is_refused() {
             self.fleets.note_refused(row.kind.service, row.source, row.time_s);
         }
@@ -150,13 +163,26 @@ impl Detection {
 
     /// Time has come to this: what is found in the interval before, if that is over.
     pub fn go_on_to(&mut self, time_s: u64) -> Vec<Look> {
-        let next = OpenInterval::at(time_s);
-        if self.open.as_ref().is_some_and(|open| open.number() >= next.number()) {
+        let until = time_s / INTERVAL_S;
+        if self.open.as_ref().is_some_and(|open| open.number() >= until) {
             return Vec::new();
         }
-        let Some(over) = self.open.replace(next) else { return Vec::new() };
-        let sealed = over.seal();
+        let kept: usize = self.intervals.iter().map(|interval| interval.blocks.len()).sum();
+        let room = BLOCKS_OF_DAY_MAX.saturating_sub(kept).clamp(BLOCKS_MIN, BLOCKS_MAX);
+        let Some(over) = self.open.replace(OpenInterval::new(until, room)) else { return Vec::new() };
+        let first = over.number().saturating_add(1).max(until.saturating_sub(INTERVALS_MAX as u64));
+        let mut looks = self.take(over.seal());
+        // Nothing came in those between: they end windows all the same, whether somebody tells the time meanwhile or not.
+        for number in first..until {
+            looks.extend(self.take(OpenInterval::new(number, 0).seal()));
+        }
+        looks
+    }
+
+    /// Takes an interval that is over, and looks at the windows that end with it.
+    fn take(&mut self, sealed: Interval) -> Vec<Look> {
         let number = sealed.number;
+        self.lost += sealed.lost;
         self.intervals.push_back(sealed);
         while self.intervals.front().is_some_and(|first| first.number + INTERVALS_MAX as u64 <= number) {
             self.intervals.pop_front();
@@ -222,7 +248,7 @@ impl Detection {
             let cells = cells::count(&merged, &self.kinds, &self.projections);
             let findings = alarm::look(&cells, &self.histories[window], length.day());
             for finding in findings.iter().filter(|finding| finding.is_alarm()) {
-                self.alarmed.push((finding.cell, number));
+                self.alarmed.insert(finding.cell, number);
             }
             self.find_fleets(window, end_s, &merged, &findings);
             if number.is_multiple_of(length.learned_every) {
@@ -312,20 +338,17 @@ impl Detection {
 
     /// Whether sources of a service were known a day before an interval: before that all of them are new.
     fn tells_new_from_known(&self, service: ServiceId, number: u64) -> bool {
-        self.began.get(&service).is_some_and(|began| began + NEW_S / INTERVAL_S <= number)
+        self.began.get(&service).is_some_and(|(began, _)| began + NEW_S / INTERVAL_S <= number)
     }
 
     /// Learns from the windows whose time has come, but for cells with an alarm since they began.
     fn learn(&mut self, number: u64) {
-        let kept_for = LEARNED_AFTER + INTERVALS_MAX as u64;
-        self.alarmed.retain(|(_, at)| at + kept_for >= number);
         while self.lessons.front().is_some_and(|lesson| lesson.due <= number) {
-            let Some(Lesson { due, window, mut cells, clean }) = self.lessons.pop_front() else { break };
+            let Some(Lesson { due, window, cells, clean }) = self.lessons.pop_front() else { break };
             let began = (due - LEARNED_AFTER).saturating_sub(WINDOWS[window].intervals as u64);
             let alarmed: HashSet<_> =
-                self.alarmed.iter().filter(|(_, at)| *at >= began).map(|(cell, _)| *cell).collect();
-            cells.retain(|cell, _| !alarmed.contains(cell));
-            self.histories[window].learn(&cells, due);
+                self.alarmed.iter().filter(|(_, at)| **at >= began).map(|(cell, _)| *cell).collect();
+            self.histories[window].learn(&cells, &alarmed, due);
             for (service, clean) in clean {
                 if alarmed.iter().any(|cell| cell.service == service) {
                     continue;
@@ -338,6 +361,9 @@ impl Detection {
                 }
             }
         }
+        // Not before: after a pause lessons are late.
+        let kept_for = LEARNED_AFTER + INTERVALS_MAX as u64;
+        self.alarmed.retain(|_, at| *at + kept_for >= number);
     }
 
     /// The fleets that were found, by number, also those that are quiet.
@@ -358,7 +384,7 @@ impl Detection {
     /// From when on a fleet may be found at a service, seconds since the Unix epoch: after a day in which all is new, when a day of windows
     /// was learned from. `None`: nothing was seen of it.
     pub fn learned_from_s(&self, service: ServiceId) -> Option<u64> {
-        let began = self.began.get(&service)?;
+        let (began, _) = self.began.get(&service)?;
         Some((began + NEW_S / INTERVAL_S + LEARNED_AFTER + DAY) * INTERVAL_S)
     }
 
@@ -375,6 +401,11 @@ impl Detection {
     /// Intervals that are kept, the oldest first.
     pub fn intervals(&self) -> impl Iterator<Item = &Interval> {
         self.intervals.iter()
+    }
+
+    /// Observations of clients that found no room in their interval, in all.
+    pub const fn lost(&self) -> u64 {
+        self.lost
     }
 
     /// Observations that came too late to be counted.

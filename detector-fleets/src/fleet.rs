@@ -140,7 +140,7 @@ impl Fleet {
         }
     }
 
-    /// Whether a group without known members is of this fleet all the same: it is alike, or has an alarm of the same cell where neither has
+    /// Whether a group without known members is of this fleet all the same: it is alike, or has an alarm of the same cell where one of them has no
     /// members to compare.
     pub(crate) fn is_like(&self, traits: Option<&Traits>, cells: &[Cell]) -> bool {
         match (&self.traits, traits) {

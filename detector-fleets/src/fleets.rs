@@ -172,7 +172,7 @@ impl Fleets {
 
     /// Takes what a look found.
     pub fn update(&mut self, looked: &Looked<'_>, groups: Vec<Group>) {
-        for group in groups {
+        for group in self.of_one_fleet(looked, groups) {
             let alarms: Vec<_> =
                 group.alarms.iter().filter_map(|&alarm| looked.alarms.get(alarm).copied()).collect();
             self.take(looked, &alarms, group);
@@ -184,6 +184,24 @@ impl Fleets {
             }
         }
         self.forget(looked.end_s);
+    }
+
+    /// Those of a look that are of one fleet as one group: an alarm may have no member in common with the fleet that it is about.
+    fn of_one_fleet(&self, looked: &Looked<'_>, groups: Vec<Group>) -> Vec<Group> {
+        let mut one: Vec<(Option<FleetId>, Group)> = Vec::with_capacity(groups.len());
+        for group in groups {
+            let of = group.known.iter().min().copied().or_else(|| {
+                let traits = Traits::of(&group.members, &[], looked.population, looked.kinds);
+                let cells: Vec<_> =
+                    group.alarms.iter().filter_map(|&alarm| Some(looked.alarms.get(alarm)?.cell)).collect();
+                Some(self.fleets[self.alike(looked.service, traits.as_ref(), &cells)?].id)
+            });
+            match one.iter_mut().find(|(other, _)| of.is_some() && *other == of) {
+                Some((_, before)) => *before = before.clone().and(group),
+                None => one.push((of, group)),
+            }
+        }
+        one.into_iter().map(|(_, group)| group).collect()
     }
 
     fn take(&mut self, looked: &Looked<'_>, alarms: &[&Finding], group: Group) {
@@ -221,7 +239,9 @@ impl Fleets {
             }
             fleet.cells = cells;
         }
-        if looked.scope(self.fleets[place].first_seen_s) != Scope::More {
+        // An alarm without members says nothing of those that are known.
+        let says_who = !group.members.is_empty() || !group.known.is_empty();
+        if says_who && looked.scope(self.fleets[place].first_seen_s) != Scope::More {
             self.set_members(place, looked, alarms, &group, traits, hidden.len());
         }
     }
@@ -351,6 +371,8 @@ impl Fleets {
             fleet.users = group.users;
             let (first_seen_s, before) = (fleet.first_seen_s, &fleet.usage);
             fleet.usage = Usage::of(looked, alarms, group, traits.as_ref(), first_seen_s, before);
+        } else {
+            fleet.usage.look_at_users(looked.of_users, looked.kinds);
         }
         if let Some(traits) = traits
             && (group.members.len() >= MEMBERS_MIN || fleet.traits.is_none())

@@ -1,6 +1,6 @@
 //! What cells were like before: how many of a service's new sources they had, what those did, and how much both vary.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use foldhash::fast::RandomState;
 use serde::{Deserialize, Serialize};
@@ -183,23 +183,28 @@ impl Histories {
     }
 
     /// Learns from a window, by its number among those that are learned from. Cells that have a history and are not in it had none of
-    /// its sources.
-    pub fn learn(&mut self, cells: &Cells, window: u64) {
+    /// its sources. Nothing is learned of cells with an alarm, nor of all of their service: that has the fleet in it. What is too many there makes
+    /// all shares of the service smaller alike, which cancels where they are compared.
+    pub fn learn(&mut self, cells: &Cells, alarmed: &HashSet<Cell>, window: u64) {
+        let services: HashSet<_> = alarmed.iter().map(|cell| cell.service).collect();
+        let is_left_out = |cell: &Cell| {
+            alarmed.contains(cell) || (cell.common == Common::Service && services.contains(&cell.service))
+        };
         let totals: HashMap<ServiceId, f64> = cells
             .iter()
             .filter(|(cell, _)| cell.common == Common::Service)
             .map(|(cell, counts)| (cell.service, f64::from(counts.sources)))
             .collect();
-        self.learn_between(cells);
+        self.learn_between(cells, is_left_out);
         let none = Counts::default();
         for (cell, history) in &mut self.cells {
-            if totals.contains_key(&cell.service) && !cells.contains_key(cell) {
+            if totals.contains_key(&cell.service) && !cells.contains_key(cell) && !is_left_out(cell) {
                 let last_window = history.last_window;
                 history.learn(&none, 0.0, window);
                 history.last_window = last_window;
             }
         }
-        let mut in_order: Vec<_> = cells.iter().collect();
+        let mut in_order: Vec<_> = cells.iter().filter(|(cell, _)| !is_left_out(cell)).collect();
         in_order.sort_by_key(|(cell, _)| **cell);
         for (cell, counts) in in_order {
             let share =
@@ -210,9 +215,11 @@ impl Histories {
     }
 
     /// Cells of some size against all of their service, before this window is known of either.
-    fn learn_between(&mut self, cells: &Cells) {
+    fn learn_between(&mut self, cells: &Cells, is_left_out: impl Fn(&Cell) -> bool) {
         let mut found: HashMap<(ServiceId, usize, Family), Vec<f64>> = HashMap::new();
-        for (cell, counts) in cells.iter().filter(|(cell, _)| cell.common != Common::Service) {
+        for (cell, counts) in
+            cells.iter().filter(|(cell, _)| cell.common != Common::Service && !is_left_out(cell))
+        {
             let Some(service) = self.of_service(cell.service).filter(|service| service.is_enough()) else {
                 continue;
             };

@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::{
     block::{Block, KindId},
-    limits::{BLOCKS_MAX, INTERVAL_S, KINDS_MAX},
+    limits::{BARE_BLOCKS_MAX, KINDS_MAX},
     observation::{Kind, Observation},
     seen::Seen,
     source::Source,
@@ -83,7 +83,7 @@ impl<'de> Deserialize<'de> for Kinds {
 /// Blocks of one interval, or of the intervals of an hour, in the order of sources and kinds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Interval {
-    /// Number of the interval, or the first one: its start in seconds since the Unix epoch, by [`INTERVAL_S`].
+    /// Number of the interval, or the first one: its start in seconds since the Unix epoch, by [`INTERVAL_S`](crate::limits::INTERVAL_S).
     pub number: u64,
     /// The blocks.
     pub blocks: Box<[Block]>,
@@ -95,15 +95,18 @@ pub struct Interval {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct OpenInterval {
     number: u64,
+    room: usize,
     #[serde(with = "crate::ordered")]
     blocks: HashMap<(Source, KindId), Block, RandomState>,
+    /// Those of them that began as [bare](Observation::is_bare) ones.
+    bare: usize,
     lost: u64,
 }
 
 impl OpenInterval {
-    /// The interval that a time is in.
-    pub fn at(time_s: u64) -> Self {
-        Self { number: time_s / INTERVAL_S, blocks: HashMap::default(), lost: 0 }
+    /// The interval of a number, see [`Interval::number`], with room for so many blocks.
+    pub fn new(number: u64, room: usize) -> Self {
+        Self { number, room, blocks: HashMap::default(), bare: 0, lost: 0 }
     }
 
     /// Its number, see [`Interval::number`].
@@ -114,20 +117,19 @@ impl OpenInterval {
     /// Adds what a client did.
     pub fn add(&mut self, row: &Observation, kinds: &mut Kinds, seen: &mut Seen) {
         let kind = kinds.number(row.kind);
-        let is_full = self.blocks.len() >= BLOCKS_MAX;
+        let is_bare = row.is_bare();
+        let is_full = self.blocks.len() >= self.room || (is_bare && self.bare >= BARE_BLOCKS_MAX);
         match self.blocks.entry((row.source, kind)) {
             Entry::Occupied(mut entry) => {
                 // What was known of it when the interval began is known.
                 let seen_for = entry.get().seen_for;
                 entry.get_mut().add(&Block::of(row, kind, seen_for));
             }
+            Entry::Vacant(_) if is_full => self.lost += 1,
             Entry::Vacant(entry) => {
                 let seen_for = seen.note(row.kind.service, row.source, row.time_s);
-                if is_full {
-                    self.lost += 1;
-                } else {
-                    entry.insert(Block::of(row, kind, seen_for));
-                }
+                entry.insert(Block::of(row, kind, seen_for));
+                self.bare += usize::from(is_bare);
             }
         }
     }
@@ -146,5 +148,75 @@ impl OpenInterval {
         let mut blocks: Box<[Block]> = self.blocks.into_values().collect();
         blocks.sort_unstable_by_key(Block::order);
         Interval { number: self.number, blocks, lost: self.lost }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        limits::{SIZE_BINS, TIME_BINS},
+        observation::ServiceId,
+    };
+
+    fn row(source: u32, syn_key: u64, handshakes: u32) -> Observation {
+        Observation {
+            time_s: 900,
+            span_s: 60,
+            source: Source::of_v4(source.into()),
+            kind: Kind { service: ServiceId(0), syn_key, tls_key: 1 },
+            packets: 1,
+            bytes: 60,
+            dropped_packets: 0,
+            connections: 1,
+            handshakes,
+            exchanges: 0,
+            request_sizes: [0; SIZE_BINS],
+            response_sizes: [0; SIZE_BINS],
+            rtt: [0; TIME_BINS],
+            hello_gap: [0; TIME_BINS],
+            finish_gap: [0; TIME_BINS],
+        }
+    }
+
+    #[test]
+    fn a_flood_of_made_up_sources_takes_its_own_room_and_nobodys_memory() {
+        let (mut kinds, mut seen) = (Kinds::default(), Seen::for_sources(200_000, 1));
+        let mut open = OpenInterval::new(1, 100_000);
+        let (syns, initials) = (BARE_BLOCKS_MAX as u32, 10);
+        for number in 0..syns {
+            open.add(&row(number, 7, 0), &mut kinds, &mut seen);
+        }
+        for number in syns..syns + initials {
+            open.add(&row(number, 0, 1), &mut kinds, &mut seen);
+        }
+        assert_eq!((open.blocks.len(), open.lost), (BARE_BLOCKS_MAX, u64::from(initials)));
+        assert!(seen.len() <= BARE_BLOCKS_MAX, "{}", seen.len());
+        // Who is among them is counted on, and who greets comes in.
+        open.add(&row(5, 7, 0), &mut kinds, &mut seen);
+        for number in 0..100_000 {
+            open.add(&row(1_000_000 + number, 7, 1), &mut kinds, &mut seen);
+        }
+        let of_others = 100_000 - BARE_BLOCKS_MAX as u64;
+        assert_eq!(open.lost, u64::from(initials) + 100_000 - of_others, "and there is an end for them, too");
+        let sealed = open.seal();
+        assert_eq!(
+            (sealed.blocks.len(), sealed.lost),
+            (100_000, BARE_BLOCKS_MAX as u64 + u64::from(initials))
+        );
+    }
+
+    #[test]
+    fn kinds_beyond_what_is_told_apart_are_unknown_ones() {
+        let mut kinds = Kinds::default();
+        let kind = |key| Kind { service: ServiceId(3), syn_key: key, tls_key: key };
+        for key in 1..=KINDS_MAX as u64 {
+            kinds.number(kind(key));
+        }
+        let unknown = kinds.number(kind(KINDS_MAX as u64 + 1));
+        assert_eq!(kinds.kind(unknown), kind(0));
+        assert_eq!(kinds.number(kind(KINDS_MAX as u64 + 2)), unknown);
+        let known = kinds.number(kind(77));
+        assert_eq!(kinds.kind(known), kind(77), "those that are known stay so");
     }
 }

@@ -6,8 +6,22 @@ pub const INTERVAL_S: u64 = 15 * 60;
 /// Intervals that are kept: a day.
 pub const INTERVALS_MAX: usize = 96;
 
-/// Blocks of one interval. Beyond, a client that is not among them yet is not counted in it, and that is told.
-pub const BLOCKS_MAX: usize = 1 << 22;
+/// Blocks of one interval, at most and at least: as many as are left of [`BLOCKS_OF_DAY_MAX`], in these bounds. Beyond, a client that is not
+/// among them yet is not counted in it, and that is told.
+pub const BLOCKS_MAX: usize = 1 << 20;
+/// See [`BLOCKS_MAX`].
+pub const BLOCKS_MIN: usize = 1 << 16;
+
+/// Blocks of all intervals that are kept: 670 MB. Of a million sources a day there are half as many.
+pub const BLOCKS_OF_DAY_MAX: usize = 1 << 24;
+
+/// Blocks of one interval whose clients came with [single packets only](crate::observation::Observation::is_bare): a flood of made-up addresses
+/// neither fills the day nor has everybody forgotten who was seen before. Beyond, they are as those beyond [`BLOCKS_MAX`].
+pub const BARE_BLOCKS_MAX: usize = 1 << 16;
+
+/// Cells of a window that are counted: the largest, and each service as a whole. A cell takes 1.4 kB, and up to 22 windows wait half a day to be
+/// learned from: 130 MB. Who makes up fingerprints makes as many cells as he likes.
+pub const CELLS_MAX: usize = 1 << 12;
 
 /// Kinds of client that are told apart: pairs of fingerprints at a service. Beyond, clients of new kinds are counted as of unknown
 /// fingerprints.
@@ -72,8 +86,11 @@ pub const FLEETS_OF_LOOK_MAX: usize = 8;
 /// Fleets that are kept. Beyond, the one that was not seen for longest is forgotten.
 pub const FLEETS_MAX: usize = 256;
 
-/// Members of all fleets, and suspects of one. Beyond, newcomers are left out, and counted.
+/// Members of all fleets. Beyond, newcomers are left out, and counted.
 pub const MEMBERS_MAX: usize = 1 << 20;
+
+/// Suspects of one fleet: the first by address.
+pub const SUSPECTS_MAX: usize = 1 << 16;
 
 /// A member that was not active for so long is none any more. Who comes once a day, at any time of it, comes again before that.
 pub const MEMBER_S: u64 = 48 * 3600;

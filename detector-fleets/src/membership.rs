@@ -15,7 +15,7 @@ use crate::{
     family::{self, Family},
     fleet::FleetId,
     interval::Kinds,
-    limits::{FLEETS_OF_LOOK_MAX, MEMBERS_MAX},
+    limits::{FLEETS_OF_LOOK_MAX, MEMBERS_MAX, SUSPECTS_MAX},
     mixture::Mixture,
     observation::ServiceId,
     profile::{Active, Population},
@@ -95,6 +95,23 @@ pub struct Group {
     pub users: f64,
     /// The share of the times of what is too many in the alarmed cells that are in the same minutes of an hour.
     pub synchrony: f64,
+}
+
+impl Group {
+    /// Both together, which are parts of the same fleet: no source is in both.
+    #[must_use]
+    pub fn and(mut self, other: Self) -> Self {
+        self.alarms.extend(other.alarms);
+        self.known.extend(other.known);
+        self.members.extend(other.members);
+        self.suspects.extend(other.suspects);
+        self.members.sort_unstable_by_key(|active| active.source);
+        self.suspects.sort_unstable_by_key(|active| active.source);
+        self.innocents += other.innocents;
+        self.collateral += other.collateral;
+        self.synchrony = self.synchrony.max(other.synchrony);
+        self
+    }
 }
 
 /// Groups what alarms and known fleets have in common, and finds the members of each. Nothing where there is nothing to compare with.
@@ -189,7 +206,7 @@ fn divide(
         let cut = if beginnings.is_known(*bits) { cuts.members } else { cuts.newcomers };
         if score >= cut.score && found.members.len() < MEMBERS_MAX {
             found.members.push(*active);
-        } else if score >= cuts.suspects.score && found.suspects.len() < MEMBERS_MAX {
+        } else if score >= cuts.suspects.score && found.suspects.len() < SUSPECTS_MAX {
             found.suspects.push(*active);
         }
     }

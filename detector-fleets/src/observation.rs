@@ -87,7 +87,7 @@ pub struct Observation {
     pub bytes: u64,
     /// Those of the packets that were refused, also where that is only counted and they pass (shadow).
     pub dropped_packets: u64,
-    /// SYNs of new connections.
+    /// SYNs of new connections, and over QUIC first Initials.
     pub connections: u32,
     /// ClientHellos, or first Initials.
     pub handshakes: u32,
@@ -109,5 +109,12 @@ impl Observation {
     /// Whether most of what came was refused.
     pub const fn is_refused(&self) -> bool {
         self.dropped_packets > self.packets / 2
+    }
+
+    /// Whether nothing came that takes more than single packets, which can be sent under any address: no ClientHello over TCP, no answer that was
+    /// timed, and no exchange that was followed.
+    pub fn is_bare(&self) -> bool {
+        let is_greeted = self.kind.syn_key != 0 && self.handshakes > 0;
+        !is_greeted && self.exchanges == 0 && self.rtt.iter().all(|&count| count == 0)
     }
 }

@@ -234,7 +234,7 @@ fn active<'a>(
         last_minute: did.last_minute,
         seen_for: did.seen_for,
         first_block,
-        blocks: blocks as u16,
+        blocks: u16::try_from(blocks).unwrap_or(u16::MAX),
     };
     Some((service, profile, active))
 }

@@ -10,6 +10,7 @@ use crate::{
     block::KindId,
     family::{Family, volume_of},
     fleets::Looked,
+    interval::Kinds,
     limits::{BUSY_OF_MEMBERS, BUSY_SHARE, KEYS_OF_USAGE_MAX, SHARED_TLS_KEYS_MIN, TOP_SHARE},
     membership::Group,
     profile::{Active, Population},
@@ -79,6 +80,14 @@ impl Usage {
         }
     }
 
+    /// Says anew how the fingerprints are used by users, where nothing else is said anew.
+    pub fn look_at_users(&mut self, users: &Users, kinds: &Kinds) {
+        let frequent = Frequent::of(users, kinds);
+        for used in &mut self.keys {
+            *used = frequent.use_of(used.key, used.members);
+        }
+    }
+
     /// Connections of members, a second, since the fleet is there.
     pub fn connections_s(&self) -> f64 {
         self.connections as f64 / self.present_s.max(1) as f64
@@ -121,40 +130,51 @@ fn connections_of_new_user(users: &Users) -> f64 {
     if sources > 0.0 { connections / sources } else { 1.0 }
 }
 
+/// Pairs of fingerprints in clean windows: the shares of sources and of connections that have each, and whether it is one of the most frequent.
+struct Frequent(HashMap<(u64, u64), ([f64; 2], bool), RandomState>);
+
+impl Frequent {
+    fn of(users: &Users, kinds: &Kinds) -> Self {
+        let mut by_kind: HashMap<KindId, [f64; 2], RandomState> = HashMap::default();
+        for (profile, count) in users.profiles() {
+            by_kind.entry(profile.kind).or_default()[0] += count;
+        }
+        for (kind, count) in users.connections() {
+            by_kind.entry(kind).or_default()[1] += count;
+        }
+        let mut baseline: Vec<((u64, u64), [f64; 2])> = by_kind
+            .into_iter()
+            .map(|(kind, counts)| {
+                let kind = kinds.kind(kind);
+                ((kind.tls_key, kind.syn_key), counts)
+            })
+            .collect();
+        baseline.sort_by(|one, other| other.1[0].total_cmp(&one.1[0]).then(one.0.cmp(&other.0)));
+        let [sources, connections] =
+            [0, 1].map(|which| baseline.iter().map(|(_, counts)| counts[which]).sum::<f64>());
+        let mut more_frequent = 0.0;
+        let mut used = HashMap::default();
+        for (key, counts) in baseline {
+            let shares = [counts[0] / sources.max(1.0), counts[1] / connections.max(1.0)];
+            used.insert(key, (shares, more_frequent < TOP_SHARE * sources));
+            more_frequent += counts[0];
+        }
+        Self(used)
+    }
+
+    /// `members`: the share of members that have it.
+    fn use_of(&self, key: Key, members: f64) -> KeyUse {
+        let known = self.0.get(&(key.tls_key, key.syn_key)).copied();
+        let ([baseline, baseline_connections], is_top) = known.unwrap_or(([0.0; 2], false));
+        KeyUse { key, members, baseline, baseline_connections, is_top }
+    }
+}
+
 /// How the fingerprints of members are used, in clean windows too.
 fn keys(traits: &Traits, looked: &Looked<'_>) -> Vec<KeyUse> {
-    let mut by_kind: HashMap<KindId, [f64; 2], RandomState> = HashMap::default();
-    for (profile, count) in looked.of_users.profiles() {
-        by_kind.entry(profile.kind).or_default()[0] += count;
-    }
-    for (kind, count) in looked.of_users.connections() {
-        by_kind.entry(kind).or_default()[1] += count;
-    }
-    let mut baseline: Vec<(Key, [f64; 2])> = by_kind
-        .into_iter()
-        .map(|(kind, counts)| {
-            let kind = looked.kinds.kind(kind);
-            (Key { tls_key: kind.tls_key, syn_key: kind.syn_key }, counts)
-        })
-        .collect();
-    let order = |key: &Key| (key.tls_key, key.syn_key);
-    baseline.sort_by(|one, other| other.1[0].total_cmp(&one.1[0]).then(order(&one.0).cmp(&order(&other.0))));
-    let [sources, connections] =
-        [0, 1].map(|which| baseline.iter().map(|(_, counts)| counts[which]).sum::<f64>());
-    let mut more_frequent = 0.0;
-    let mut used: HashMap<(u64, u64), ([f64; 2], bool), RandomState> = HashMap::default();
-    for (key, counts) in &baseline {
-        let shares = [counts[0] / sources.max(1.0), counts[1] / connections.max(1.0)];
-        used.insert(order(key), (shares, more_frequent < TOP_SHARE * sources));
-        more_frequent += counts[0];
-    }
+    let frequent = Frequent::of(looked.of_users, looked.kinds);
     let known = traits.keys.iter().filter(|(key, _)| key.tls_key != 0);
-    let of_key = |(key, members): &(Key, f64)| {
-        let ([baseline, baseline_connections], is_top) =
-            used.get(&order(key)).copied().unwrap_or(([0.0; 2], false));
-        KeyUse { key: *key, members: *members, baseline, baseline_connections, is_top }
-    };
-    known.take(KEYS_OF_USAGE_MAX).map(of_key).collect()
+    known.take(KEYS_OF_USAGE_MAX).map(|(key, members)| frequent.use_of(*key, *members)).collect()
 }
 
 #[cfg(test)]

@@ -49,7 +49,7 @@ struct Arguments {
     /// How many seeds; 20 if it is not said, with --quick 3
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=10_000))]
     seeds: Option<u64>,
-    /// The first seed; rules are chosen on seeds from 101 on, and those before are only reported
+    /// The first seed; most rules were chosen on seeds from 101 on, and docs/detection.md names the others
     #[arg(long, value_name = "N", default_value_t = 1)]
     first_seed: u64,
     /// Print the figures as JSON at the end
@@ -64,8 +64,8 @@ struct Arguments {
     /// Directory of detection.json, detection.md and detection.svg: scenarios that are measured replace older figures of the same
     #[arg(long, value_name = "DIR")]
     docs: Option<PathBuf>,
-    /// Directory of the scenarios
-    #[arg(long, value_name = "DIR", default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/scenarios"))]
+    /// Directory of the scenarios; otherwise tests/scenarios
+    #[arg(long, value_name = "DIR", hide_default_value = true, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/scenarios"))]
     directory: PathBuf,
 }
 

@@ -60,7 +60,17 @@ fn flash_crowd() {
 
 #[test]
 fn cgnat() {
-    is_left_alone(&scenario!("cgnat-renumbering"));
+    let scenario = scenario!("cgnat-renumbering");
+    is_left_alone(&scenario);
+    let mut detection = Detection::new(100_000, SEED);
+    let mut looks = Vec::new();
+    for epoch in detector_generator::generate(&scenario, SEED) {
+        for row in &epoch.rows {
+            looks.extend(detection.observe(&observation(row, epoch.time_s, epoch.span_s).expect("a row")));
+        }
+    }
+    let seen = looks.iter().flat_map(|look| &look.findings).map(|finding| finding.sources).max();
+    assert!(seen > Some(40), "the new addresses are seen, and taken for what they are: {seen:?}");
 }
 
 #[test]

@@ -93,7 +93,7 @@ families! {
     FLEET_DROPS "detector_fleet_drops" "counter" "service, fleet" "Packets that the budget of a fleet that is throttled refused, since it is."
     FLEET_STATE "detector_fleet_detection" "gauge" "state" "1 for what looking for fleets does: off, learning, watching, failed."
     FLEET_ROWS "detector_fleet_rows" "counter" "result" "Observations, by result (seen, late: after the quarter of an hour that they are of) of all that is remembered."
-    FLEET_LOST "detector_fleet_lost" "counter" "what" "What found no room: counts of sources or clients in their epoch (count), members of fleets (member), epochs while detection was busy (epoch)."
+    FLEET_LOST "detector_fleet_lost" "counter" "what" "What found no room: counts of sources or clients in their epoch or quarter of an hour (count), sources that are remembered (source), members of fleets (member), epochs while detection was busy (epoch)."
     FLEET_LOOK "detector_fleet_look_seconds" "gauge" "" "Time that the last look for fleets took."
     FLEET_SAVED "detector_fleet_saved_timestamp_seconds" "gauge" "" "When all that is remembered of fleets was saved last; 0: never. The epochs since are kept, too."
     BUILD "detector_build_info" "gauge" "version" "1, with the version."
@@ -354,7 +354,12 @@ fn encode_fleets(encoder: &mut DescriptorEncoder<'_>, told: &Told) -> Result<(),
     let states = states.map(|state| (vec![("state", state.name())], u64::from(state == detection.state)));
     gauge(encoder, &FLEET_STATE, states)?;
     counter(encoder, &FLEET_ROWS, by_result(&[("seen", report.rows), ("late", report.late)]))?;
-    let lost = [("count", report.lost), ("member", report.left_out), ("epoch", detection.epochs_lost)];
+    let lost = [
+        ("count", report.lost),
+        ("source", report.forgotten),
+        ("member", report.left_out),
+        ("epoch", detection.epochs_lost),
+    ];
     counter(encoder, &FLEET_LOST, lost.map(|(what, count)| (vec![("what", what)], count)))?;
     let look = encoder.encode_descriptor(FLEET_LOOK.name, FLEET_LOOK.help, None, MetricType::Gauge)?;
     ConstGauge::new(detection.look_seconds).encode(look)?;

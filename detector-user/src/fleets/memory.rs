@@ -117,8 +117,8 @@ impl Memory {
         self.rows
     }
 
-    /// Counts of sources or clients that found no room in their epoch.
+    /// Counts of sources or clients that found no room, in their epoch or in their quarter of an hour.
     pub const fn lost(&self) -> u64 {
-        self.lost
+        self.lost + self.detection.lost()
     }
 }

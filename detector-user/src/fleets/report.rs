@@ -28,8 +28,10 @@ pub struct Report {
     pub epoch: String,
     /// Rows that came too late, after the quarter of an hour that they are of.
     pub late: u64,
-    /// Counts of sources or clients that found no room in their epoch.
+    /// Counts of sources or clients that found no room, in their epoch or in their quarter of an hour.
     pub lost: u64,
+    /// Sources that were forgotten since there was no room for all: they are new when they come again.
+    pub forgotten: u64,
     /// Members that found no room.
     pub left_out: u64,
     /// Services that rows were of.
@@ -185,6 +187,7 @@ impl Report {
             epoch: scale.to_string(),
             late: detection.late(),
             lost: memory.lost(),
+            forgotten: detection.seen().replaced(),
             left_out: detection.left_out(),
             services: learning.collect(),
             fleets: memory.fleets().map(found).collect(),

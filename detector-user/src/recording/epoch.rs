@@ -96,11 +96,10 @@ impl Epoch {
         };
         let counts = &client.counts;
         row.handshakes = row.handshakes.saturating_add(client.handshakes);
-        if counts.syn_key != 0 {
-            // Over QUIC there are none.
-            row.connections =
-                row.connections.saturating_add(client.handshakes).saturating_add(client.connections);
-        }
+        // Over QUIC each is a connection. So is that of a client whose SYN was not seen: such a connection may be counted among those of its
+        // source once more.
+        row.connections =
+            row.connections.saturating_add(client.handshakes).saturating_add(client.connections);
         // Of a sample of the connections all are counted.
         row.exchanges = row.exchanges.saturating_add(counts.exchanges.saturating_mul(EXCHANGE_SAMPLE as u32));
         add(&mut row.request_sizes, &counts.request_sizes);
@@ -120,8 +119,10 @@ impl Epoch {
         for ((place, keys), row) in &self.rows {
             let owner = owners.entry(*place).or_insert((row.handshakes, *keys));
             *owner = (*owner).max((row.handshakes, *keys));
-            let sum = connections.entry(*place).or_default();
-            *sum = sum.saturating_add(row.connections);
+            if row.kind.syn_key != 0 {
+                let sum = connections.entry(*place).or_default();
+                *sum = sum.saturating_add(row.connections);
+            }
         }
         let mut seen_last: HashMap<Place, (u64, Keys)> = HashMap::new();
         for client in latest {
@@ -256,10 +257,18 @@ mod tests {
     }
 
     #[test]
-    fn over_quic_there_are_no_connections() {
+    fn over_quic_first_packets_are_connections_beside_those_of_tcp() {
         let mut epoch = Epoch::at(START_S, 60);
-        epoch.add_client(&client(7, (0, 10), 3, 0));
-        assert_eq!(told(&epoch.rows(std::iter::empty())), [((0, 10), 0, 0, 3)]);
+        let over_quic = Client { connections: 0, ..client(7, (0, 10), 3, 0) };
+        epoch.add_client(&over_quic);
+        epoch.add_client(&client(7, (1, 20), 2, 0));
+        epoch.add_flow(&flow(7, 50, 4));
+        let rows = epoch.rows(std::iter::empty());
+        assert_eq!(
+            told(&rows),
+            [((0, 10), 50, 4, 3), ((1, 20), 0, 3, 2)],
+            "one of four SYNs is followed by nothing"
+        );
     }
 
     #[test]
