@@ -39,7 +39,7 @@ abi_struct! {
     /// A fleet that is acted on. The first line is the daemon's, the second one the program's.
     #[derive(Default)]
     pub struct FleetSlot: 128 {
-        /// The fleet's number; 0: the slot is free.
+        /// The fleet's number; 0: the slot is free. Of slot 0, which is no fleet's: not 0 while all actions on fleets are stopped.
         pub id: u64,
         /// When it ends, ticks.
         pub until: u64,

@@ -66,6 +66,15 @@ impl Member {
     }
 }
 
+/// A source that may be a member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Suspect {
+    /// Who.
+    pub source: Source,
+    /// Whether many clients seem to be behind it, as [`Member::is_shared`] has it.
+    pub is_shared: bool,
+}
+
 /// One actor behind many sources, as far as it is known.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Fleet {
@@ -88,8 +97,8 @@ pub struct Fleet {
     pub most: f64,
     /// Members by source. One that is not active for [`MEMBER_S`](crate::limits::MEMBER_S) is none any more.
     pub members: BTreeMap<Source, Member>,
-    /// Sources that may be members: those of the last look that are above the lower cut only.
-    pub suspects: Vec<Source>,
+    /// Sources that may be members, in their order: those of the last look that are above the lower cut only.
+    pub suspects: Vec<Suspect>,
     /// Users that are expected among the members that a look found: the last one at a window that had all of it, most of which was asked.
     pub innocents: f64,
     /// The share of users' connections that is expected to be theirs: what acting on members would cost.

@@ -8,7 +8,7 @@ use crate::{
     alarm::Finding,
     cells::Cell,
     explanation::Explanation,
-    fleet::{FORGOTTEN_S, Fleet, FleetId, MEMBERS_MIN, Member},
+    fleet::{FORGOTTEN_S, Fleet, FleetId, MEMBERS_MIN, Member, Suspect},
     interval::Kinds,
     limits::{FLEETS_MAX, FLEETS_OF_LOOK_MAX, JOINED_MAX, MEMBER_S, MEMBERS_MAX},
     membership::{Group, Known},
@@ -362,7 +362,11 @@ impl Fleets {
             fleet.members.insert(active.source, member);
         }
         let is_suspect = |active: &&Active| !fleet.members.contains_key(&active.source);
-        fleet.suspects = group.suspects.iter().filter(is_suspect).map(|active| active.source).collect();
+        let suspect = |active: &Active| {
+            let is_busy = busy.is_some_and(|above| active.connections > above);
+            Suspect { source: active.source, is_shared: usage::is_shared(active.tls_keys, is_busy) }
+        };
+        fleet.suspects = group.suspects.iter().filter(is_suspect).map(suspect).collect();
         // A window that has but a part of the fleet, or in which most of it was refused, says less of it than one that had all of it.
         let is_most = !is_part && group.members.len() >= hidden;
         if is_most || fleet.usage.window_s == 0 {

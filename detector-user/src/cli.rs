@@ -34,13 +34,14 @@ const EXIT_CODES: &str = "Exit codes: 0 done or enforcing, 10 not enforcing, 11 
 
 /// Examples, for `--help`: a first session.
 const EXAMPLES: &str = "Examples:
-  detector check policy.toml                              # before anything else; needs no root
-  detector run --iface eth0 --policy policy.toml          # filters until SIGTERM or Ctrl-C
-  detector status                                         # what is enforced, and is it healthy
-  detector explain 198.51.100.7                           # why is this address limited
-  detector apply policy.toml                              # a changed policy, in one step
-  detector history                                        # who changed what, when and why
-  detector rollback                                       # the version before, again";
+  detector check policy.toml                        # before anything else; needs no root
+  detector run --iface eth0 --policy policy.toml    # filters until SIGTERM or Ctrl-C
+  detector status                                   # what is enforced, and is it healthy
+  detector explain 198.51.100.7                     # why is this address limited
+  detector fleets                                   # is one actor behind many addresses
+  detector apply policy.toml                        # a changed policy, in one step
+  detector history                                  # who changed what, when and why
+  detector rollback                                 # the version before, again";
 
 const UNLOAD_NOTES: &str = "\
 From then on every packet passes. Nothing loaded is no error.";
@@ -84,16 +85,16 @@ pub enum Command {
     /// Print the active policy or another version as it was applied, or what the kernel makes of it.
     #[command(after_help = policy::SHOW_NOTES)]
     Show(ShowArgs),
-    /// Limit addresses now, beside the policy.
-    #[command(after_help = format!("{}\n{}", incident::INCIDENT_NOTES, incident::THROTTLE_NOTES))]
+    /// Limit addresses, fingerprints or a fleet now, beside the policy.
+    #[command(after_help = format!("{}\n{}", incident::INCIDENT_NOTES, incident::THROTTLE_NOTES), mut_arg("targets", |arg| arg.help(incident::FLEET_TARGETS)))]
     Throttle(ThrottleArgs),
     /// Drop everything from addresses now, beside the policy.
     #[command(after_help = format!("{}\n\n{}", incident::INCIDENT_NOTES, incident::BLOCK_NOTES))]
     Block(IncidentArgs),
-    /// Let everything from addresses pass now, beside the policy.
-    #[command(after_help = format!("{}\n\n{}", incident::INCIDENT_NOTES, incident::ALLOW_NOTES))]
+    /// Let everything from addresses pass now, or leave a fleet alone, beside the policy.
+    #[command(after_help = format!("{}\n\n{}", incident::INCIDENT_NOTES, incident::ALLOW_NOTES), mut_arg("targets", |arg| arg.help(incident::FLEET_TARGETS)))]
     Allow(IncidentArgs),
-    /// Take back what throttle, block or allow added.
+    /// Take back what throttle, block or allow added, or ordered about a fleet.
     #[command(after_help = incident::UNDO_NOTES)]
     Undo(UndoArgs),
     /// List the rules: what they do, what they refused so far, when they end. Works with the daemon dead.
@@ -114,7 +115,7 @@ pub enum Command {
     /// Tell of fleets, one actor behind many sources: who belongs to them, and what speaks for it. Works with the daemon dead.
     #[command(after_help = fleets::FLEETS_NOTES)]
     Fleets(FleetsArgs),
-    /// Follow what happens: sampled drops, reloads, trials and rules that end. Asks the running daemon.
+    /// Follow what happens: sampled drops, reloads, trials and rules that end, fleets. Asks the running daemon.
     #[command(after_help = api::EVENTS_NOTES)]
     Events(EventsArgs),
     /// Make a token for the API over TCP, and the line that admits it.

@@ -145,9 +145,41 @@ fn a_fleet_is_suggested_ordered_adopted_stopped_and_left_alone() -> Result<()> {
     assert_eq!(in_kernel(&site)?, acting);
     let (code, _, err) = site.ask(&order)?;
     assert!(code == 1 && err.contains("no daemon runs"), "{code}: {err}");
+    // Nor is one needed to let it go, or to have it decided anew.
+    let (code, out, err) = site.ask(&["allow", &target, "--for", "10min", "--reason", "test"])?;
+    assert!(code == 0 && out.contains("is left alone until"), "{code}: {out}{err}");
+    assert_eq!(in_kernel(&site)?, []);
+    let (code, out, err) = site.ask(&["undo", &target])?;
+    assert!(code == 0 && out.contains("the next one decides anew"), "{code}: {out}{err}");
+    let mut daemon = site.start(&[&edge_interface(0)], &[])?;
+    wait_for(&site, "a suggestion", |action| action["step"] == "suggest")?;
+    assert_eq!(in_kernel(&site)?, []);
+    let (code, _, err) = site.ask(&order)?;
+    ensure!(code == 0, "{code}: {err}");
+    daemon.signal(libc::SIGKILL)?;
+    drop(daemon);
+    assert_eq!(in_kernel(&site)?.len(), 1);
     let daemon = site.start(&[&edge_interface(0)], &[])?;
     wait_for(&site, "it knows what it does", is_throttled)?;
     assert_eq!(in_kernel(&site)?.len(), 1);
+
+    // The switch is with the pins: it holds also for a daemon whose history is elsewhere.
+    let elsewhere = site.files().join("elsewhere");
+    let elsewhere = elsewhere.to_str().context("a path of text")?;
+    let (code, _, err) = site.ask(&["fleets", "--stop", "--reason", "which state?", "--state", elsewhere])?;
+    assert!(code == 0 && in_kernel(&site)?.is_empty(), "{code}: {err}");
+    let stopped = wait_for(&site, "it is stopped", |action| !is_throttled(action))?;
+    assert!(stopped["says"].as_str().is_some_and(|says| says.contains("beside the pins")), "{stopped:#}");
+    for question in ["fleets", "status"] {
+        let (_, screen, _) = site.ask(&[question])?;
+        assert!(screen.contains("all actions are stopped by somebody"), "{screen}");
+    }
+    assert_eq!(site.metrics()?.sum("detector_fleet_actions_stopped", &[]), 1);
+    let refused = site.ask(&["throttle", &target, "--for", "1h", "--reason", "test"])?;
+    assert!(refused.0 == 2 && refused.2.contains("are stopped by"), "{refused:?}");
+    assert_eq!(site.ask(&["fleets", "--resume"])?.0, 0);
+    wait_for(&site, "the order still stands", is_throttled)?;
+    assert_eq!(site.metrics()?.sum("detector_fleet_actions_stopped", &[]), 0);
 
     // The switch needs no daemon to turn, and no daemon turns it back.
     let (code, _, err) = site.ask(&["fleets", "--stop", "--reason", "customers call"])?;

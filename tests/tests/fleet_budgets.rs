@@ -252,6 +252,33 @@ fn it_ends_in_the_kernel_by_itself_to_the_tick_and_at_once_by_the_switch() {
 }
 
 #[test]
+fn while_all_is_stopped_nothing_is_charged_and_nothing_begins() {
+    let mut rig = Rig::under(POLICY);
+    let members = sources(&["10.0.0.1"]);
+    let one = Budget::of_units(1, 3600 * SECOND, 1, CLOCK_TICK_NS);
+    let fleet = Throttle { connections: one, ..throttle(&rig, &members) };
+    put(&mut rig, &fleet);
+    rig.reason(&syn("10.0.0.1:1"));
+    assert_eq!(rig.reason(&syn("10.0.0.1:2")), Reason::Fleet);
+    fleets::stop(&rig.bench().loaded.maps);
+    assert_eq!(rig.reason(&syn("10.0.0.1:3")), Reason::Conforming, "at once");
+    let maps = &mut rig.bench_mut().loaded.maps;
+    for fleet in [fleet.clone(), Throttle { id: 8, ..fleet.clone() }] {
+        let refused = fleets::throttle(maps, &fleet).expect_err("it is stopped").to_string();
+        assert!(refused.contains("--resume"), "{refused}");
+    }
+    assert_eq!(fleets::settle(maps).expect("it is settled"), [7]);
+    assert!(fleets::is_stopped(maps), "and stays so");
+    assert_eq!(rig.reason(&syn("10.0.0.1:4")), Reason::Conforming);
+    fleets::resume(&rig.bench().loaded.maps);
+    put(&mut rig, &fleet);
+    assert_eq!(
+        [5, 6].map(|port| rig.reason(&syn(&format!("10.0.0.1:{port}")))),
+        [Reason::Conforming, Reason::Fleet]
+    );
+}
+
+#[test]
 fn a_slot_is_given_again_with_nothing_left_of_the_fleet_before() {
     let mut rig = Rig::under(POLICY);
     let members = sources(&["10.0.0.1", "10.0.0.2"]);

@@ -12,6 +12,7 @@ mod fuzz;
 mod generate;
 mod initramfs;
 mod kernels;
+mod licences;
 mod packages;
 mod paths;
 mod run;
@@ -38,10 +39,11 @@ enum Habit {
     Setup,
     /// Run detector: in a lab of its own, or for real on the interfaces named with `--iface`
     ///
-    /// With `--iface` among the arguments, all of them go to `detector run`; without it, all go to the lab
-    /// (`--seconds N` ends the lab by itself).
+    /// With `--iface` among the arguments, all of them go to `detector run`; without it, all go to the lab: `--seconds N`
+    /// ends it by itself, `--fleet` grows a fleet in it instead, which is found and throttled after about eight minutes,
+    /// and `--json` prints the summary as JSON, and nothing before it.
     Run {
-        /// Arguments of `detector run` or of the lab
+        /// Arguments of `detector run`, or of the lab: `--seconds N`, `--fleet`, `--json`
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
@@ -57,25 +59,31 @@ enum Habit {
     Fuzz(fuzz::Options),
     /// Say which toolchain and linker build the eBPF program
     Ebpf,
-    /// Format, lint the host crates and the eBPF crates, and check the documentation
+    /// Format, hold the licences of dependencies against those allowed, lint the host crates and the eBPF crates, and check the documentation
     Tidy {
-        /// Change nothing: a file that is not formatted is an error
+        /// Change nothing: a file that is not formatted, or a list of licences that is old, is an error
         #[arg(long)]
         check: bool,
     },
-    /// Measure what detector costs, beside what people would use instead; a whole run writes docs/performance.md, and what detection costs into docs/detection.md
+    /// Measure what detector costs, beside what people would use instead
+    ///
+    /// A whole run writes docs/performance.md, its figures in README.md, and what detection costs into docs/detection.md; one with
+    /// `--quick` or `--only` writes nothing.
     Bench {
-        /// Arguments of the bench: `--quick`, `--json`, `--only PART`; `--only detection` measures detection's cost
+        /// Arguments of the bench: `--quick` (fewer and shorter runs), `--json`, `--only PART`, where PART is decision, pipeline,
+        /// exactness, flood, handshakes, snapshot or apply; or detection, what a day of a million sources costs
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
     /// Simulate a scenario: `SCENARIO.toml --out DIR [--seed N] [--days N]` writes observations as Parquet, and truth.json
+    #[command(disable_help_flag = true)]
     Generate {
-        /// Arguments of the generator
+        /// Arguments of the generator; `--help` has all
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
     /// Measure how well fleets are found, on simulated scenarios; all but `--quick` writes docs/detection.md
+    #[command(disable_help_flag = true)]
     Evaluate {
         /// Arguments of the evaluation: names of scenarios, `--quick`, `--seeds N`, `--json`, `--cost`; `--help` has all
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]

@@ -6,12 +6,14 @@ use anyhow::Result;
 
 use crate::command::{cargo, run, say};
 use crate::ebpf::{self, Toolchain};
+use crate::licences::licences;
 use crate::paths;
 use crate::test::HOST_CRATES;
 
-/// Formats (or with `check`, compares), lints, and builds the documentation; a warning is an error.
+/// Formats and lists licences (or with `check`, compares), lints, and builds the documentation; a warning is an error.
 pub(crate) fn tidy(check: bool) -> Result<()> {
     format(check)?;
+    licences(check)?;
     lint_host()?;
     document_host()?;
     let toolchain = ebpf::find()?;

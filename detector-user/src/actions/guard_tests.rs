@@ -1,6 +1,10 @@
 //! Each guardrail by its name: what it lets be, and what it does not.
 
-use detector_fleets::{fleet::Member, traits::Key, usage::KeyUse};
+use detector_fleets::{
+    fleet::{Member, Suspect},
+    traits::Key,
+    usage::KeyUse,
+};
 
 use super::{
     fixtures::{Case, KEY, MEMBER, NOW_S, prefixes, source},
@@ -250,10 +254,13 @@ fn fingerprints_that_a_customer_has_are_not_acted_on_alone() {
 #[test]
 fn confirmed_abuse_makes_a_suspect_a_member_and_nobody_else() {
     let mut case = Case::throttle();
-    case.fleet.suspects = (2000..2003).map(source).collect();
-    case.labelled.abuse = prefixes([2000, 2001, 3000]);
+    let suspect = |number| Suspect { source: source(number), is_shared: number == 2003 };
+    case.fleet.suspects = (2000..2004).map(suspect).collect();
     case.labelled.customers = prefixes([2001]);
-    let members = case.decide().standing.expect("it begins").action.members;
+    case.labelled.abuse = prefixes([2000, 2001, 2003, 3000]);
+    let decision = case.decide();
+    assert_eq!(decision.left_out.shared, 1, "what one of many behind an address did is not theirs");
+    let members = decision.standing.expect("it begins").action.members;
     assert_eq!((members.len(), members.last()), (1001, Some(&source(2000))));
 }
 

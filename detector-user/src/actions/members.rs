@@ -1,6 +1,9 @@
 //! Who of a fleet is acted on: its members, without those that an action would be wrong about.
 
-use detector_fleets::{fleet::Fleet, source::Source};
+use detector_fleets::{
+    fleet::{Fleet, Suspect},
+    source::Source,
+};
 use serde::Serialize;
 
 use super::{
@@ -66,9 +69,15 @@ pub fn choose(
             candidates.push((source, member.connections));
         }
     }
-    for &source in &fleet.suspects {
+    for &Suspect { source, is_shared } in &fleet.suspects {
         let is_left_alone = allowed.touch(source) || hints.is_customer(source);
-        if hints.is_abuse(source) && !is_left_alone && !fleet.members.contains_key(&source) {
+        if !hints.is_abuse(source) || is_left_alone || fleet.members.contains_key(&source) {
+            continue;
+        }
+        if is_shared {
+            // What one client of many did is not theirs.
+            chosen.left_out.shared += 1;
+        } else {
             chosen.confirmed += 1;
             candidates.push((source, 0));
         }

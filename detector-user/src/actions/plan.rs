@@ -104,7 +104,7 @@ pub struct Decision {
     pub left_out: LeftOut,
     /// What the action does, if it can be told.
     pub effect: Option<Effect>,
-    /// The command that would do what is suggested.
+    /// The command that would do what is suggested; `None` also where that is nothing to be done lightly.
     pub command: Option<String>,
     /// The command that takes back what is in force.
     pub undo: Option<String>,
@@ -205,11 +205,18 @@ fn decide(asked: &Asked<'_>, situation: &Situation<'_>, slots: &mut Slots) -> De
         verdict.stops(force) && !is_its_end
     };
     let stopped = judged.verdicts.iter().find(stops);
-    if let Some((says, otherwise)) = stopped.map(|verdict| (verdict.sentence.clone(), verdict.otherwise)) {
+    let stopped = stopped.map(|verdict| (verdict.guard, verdict.sentence.clone(), verdict.otherwise));
+    if let Some((guard, says, otherwise)) = stopped {
         let is_suggested = judged.standing.is_none()
             && otherwise == Otherwise::Suggestion
             && (judged.is_fresh() || throttle.is_some());
-        return if is_suggested { judged.suggest(says, true) } else { judged.rest(says) };
+        if !is_suggested {
+            return judged.rest(says);
+        }
+        let suggested = judged.suggest(says, true);
+        // Nobody is to copy the command that throttles what looks innocent.
+        let is_innocent = guard == Guard::UniformPopulation;
+        return Decision { command: suggested.command.filter(|_| !is_innocent), ..suggested };
     }
     if mode < FleetMode::Throttle && throttle.is_none() {
         return if judged.standing.is_some() {
@@ -228,7 +235,8 @@ impl<'a> Judged<'a> {
         let standing = situation.standing.iter().find(|standing| standing.action.fleet == fleet.id);
         let hints = situation.hinted.at(asked.service_name);
         let chosen = choose(fleet, asked.allowed, hints, standing, settings, now_s);
-        let mut keys = guard::candidates(fleet);
+        // What a fleet was known by says nothing once it left: others may have that by now.
+        let mut keys = if fleet.is_live(now_s) { guard::candidates(fleet) } else { Vec::new() };
         let key_customers = guard::key_customers(&mut keys, &chosen);
         let key_top = guard::key_top(&mut keys);
         let key_selective = guard::key_selective(&mut keys, fleet, settings);

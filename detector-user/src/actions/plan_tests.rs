@@ -369,7 +369,10 @@ fn assert_sound(case: &Case, before: &[Standing], decision: &Decision) {
     assert!(action.members.is_sorted_by(|one, next| one < next), "each once and in order");
     for member in &action.members {
         assert!(!case.allowed.touch(*member) && !case.labelled.customers.touch(*member), "{member}");
-        assert!(case.fleet.members.contains_key(member) || case.fleet.suspects.contains(member));
+        assert!(
+            case.fleet.members.contains_key(member)
+                || case.fleet.suspects.iter().any(|suspect| suspect.source == *member)
+        );
     }
     assert!((1..=SLOTS_MAX).contains(&action.slot) && action.enforced_percent == 95);
     assert!(!action.members.is_empty() || !action.keys.is_empty());

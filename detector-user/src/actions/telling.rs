@@ -102,10 +102,11 @@ pub struct Audit {
 }
 
 impl Decision {
-    /// Its entry in the audit, with times and rates as they are outside. `None`: nothing changed.
+    /// Its entry in the audit, with times and rates as they are outside. `None`: nothing changed, or nothing but its end and its members, which do so
+    /// all the time: who they were when is in what is told of members.
     pub fn audit(&self, orders: &[Order], scale: Scale) -> Option<Audit> {
         let actions = [&self.before, &self.standing].map(|one| one.as_ref().map(|one| &one.action));
-        if actions[0] == actions[1] {
+        if actions[0] == actions[1] || matches!(self.step, Step::Renew | Step::Keep) {
             return None;
         }
         let [before, after] = actions.map(|action| action.map(|action| action.text(scale)));

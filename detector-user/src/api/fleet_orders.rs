@@ -30,6 +30,7 @@ use crate::{
     commands::{Failure, incident},
     daemon::Running,
     history::Origin,
+    kernel::fleets,
     policy::incident::IncidentAction,
 };
 
@@ -112,7 +113,16 @@ pub(super) async fn order_fleets(
     let what = if wanted.is_throttle() { "throttle" } else { "allow" };
     let logged = Wanted { what, target: target(&request.fleets), reason: Some(request.reason.clone()) };
     let told = app.running.fleets.told();
-    ordered(app, operator, logged, move |record| changes::order(record, &told, &request)).await
+    let running = app.running.clone();
+    ordered(app, operator, logged, move |record| {
+        let asked = changes::order(record, &told, &request)?;
+        if !request.wanted.is_throttle() {
+            // Not when the daemon has decided by it, which may be busy.
+            changes::release(&running.pins, &mut running.maps_to_change()?, &request.fleets)?;
+        }
+        Ok(asked)
+    })
+    .await
 }
 
 /// Orders to take back.
@@ -215,7 +225,8 @@ pub(super) async fn stop_fleets(
     let logged = Wanted { what: "stop", target: "fleets".to_owned(), reason: Some(reason.clone()) };
     let running = app.running.clone();
     let done = recorded(app, operator, logged, move |record| {
-        changes::stop(record, &reason, || changes::end_all(&running.pins, &mut running.maps_to_change()?))
+        let kernel = || changes::stop_in_kernel(&running.pins, &mut running.maps_to_change()?);
+        changes::stop(record, &reason, Some(kernel))
     });
     Ok(response(done.await))
 }
@@ -239,6 +250,13 @@ pub(super) async fn resume_fleets(
     let ResumeFleets { reason } = input::small(&app, request).await?;
     let reason = checked_reason(reason.as_deref())?;
     let logged = Wanted { what: "resume", target: "fleets".to_owned(), reason: reason.clone() };
-    let done = recorded(app, operator, logged, move |record| changes::resume(record, reason.as_deref()));
+    let running = app.running.clone();
+    let done = recorded(app, operator, logged, move |record| {
+        let kernel = || {
+            fleets::resume(&running.maps_to_change()?);
+            Ok(())
+        };
+        changes::resume(record, reason.as_deref(), kernel)
+    });
     Ok(response(done.await))
 }

@@ -127,6 +127,12 @@ impl Asked {
         })
     }
 
+    /// The answer where no daemon runs that could hear it.
+    pub fn unheard(self) -> Answer {
+        let orders = if self.wanted.is_some() { self.orders } else { Vec::new() };
+        Answer { orders, actions: Vec::new(), unrecorded: self.unrecorded }
+    }
+
     /// The answer, by what the daemon told when it had heard it, or when nobody waits for it any longer.
     ///
     /// # Errors
@@ -136,7 +142,7 @@ impl Asked {
         let seconds = CARRIED_OUT_WITHIN.as_secs();
         if !self.is_heard(told) {
             return Err(Failure::unavailable(format_args!(
-                "it stands, and the daemon has not heard it within {seconds} s: `detector fleets ID` says what is done by it, once that was decided"
+                "it stands, and the daemon has not heard it within {seconds} s: `detector status` says whether it looks for fleets, `detector fleets ID` what is done by it, once that was decided; `detector fleets --stop --reason TEXT` ends all actions without it"
             )));
         }
         let actions = self.fleets.iter().filter_map(|id| told.action(&id.to_string()).cloned());
@@ -170,45 +176,69 @@ pub struct Switched {
     pub unrecorded: Option<String>,
 }
 
-/// Ends all actions on fleets, at once and until [`resume`]. `kernel`: ends what is in force; it is called also where the switch cannot be kept.
+/// Ends all actions on fleets, at once and until [`resume`]. `kernel`: does it, see [`stop_in_kernel`]; `None`: nothing is loaded.
+///
+/// The switch is with the pins, so that it holds for whoever acts on fleets there. In the history is who turned it and why, and there it outlives
+/// the pins.
 ///
 /// # Errors
 ///
-/// It cannot be kept, or the kernel refuses.
+/// The kernel refuses, or nothing is loaded and it cannot be written.
 pub fn stop(
     record: &Record<'_>,
     reason: &str,
-    kernel: impl FnOnce() -> Result<(), Failure>,
+    kernel: Option<impl FnOnce() -> Result<(), Failure>>,
 ) -> Result<Switched, Failure> {
+    let is_loaded = kernel.is_some();
+    let ended = kernel.map_or(Ok(()), |kernel| kernel());
     let stop = Stop { by: record.author.name.clone(), reason: reason.to_owned(), at_s: clock::unix_s() };
-    // First what the daemon reads: it takes up nothing again that ends below.
     let kept = record.history.stop_fleets(Some(&stop));
-    kernel()?;
-    kept.map_err(|error| {
-        Failure::failed(format_args!(
-            "what was acted on has ended, but the switch cannot be kept, and a daemon may begin again: {error}"
-        ))
-    })?;
-    Ok(Switched { stopped: true, unrecorded: note(record, "stop", "fleets", Some(reason)) })
+    ended?;
+    match kept {
+        Ok(()) => Ok(Switched { stopped: true, unrecorded: note(record, "stop", "fleets", Some(reason)) }),
+        Err(error) if is_loaded => Ok(Switched { stopped: true, unrecorded: Some(error.to_string()) }),
+        Err(error) => Err(error.into()),
+    }
 }
 
-/// Ends what the kernel does about fleets.
+/// Ends what the kernel does about fleets, and has it begin nothing.
+///
+/// # Errors
+///
+/// The kernel refuses to give slots back; no fleet is acted on all the same.
+pub fn stop_in_kernel(pins: &Pins, maps: &mut Maps) -> Result<(), Failure> {
+    fleets::stop(maps);
+    // Who holds the lock is not waited for: no packet is charged any more, and slots are given back by whoever acts on fleets next.
+    let Ok(_lock) = pins.lock_policy() else { return Ok(()) };
+    fleets::settle(maps).map(|_| ()).map_err(|error| {
+        Failure::failed(format_args!(
+            "no fleet is acted on any more, but its slot is not given back: {error}"
+        ))
+    })
+}
+
+/// Ends at once what the kernel does about some fleets. A daemon that runs decides anew about them.
 ///
 /// # Errors
 ///
 /// Somebody else changes the policy, or the kernel refuses.
-pub fn end_all(pins: &Pins, maps: &mut Maps) -> Result<(), Failure> {
+pub fn release(pins: &Pins, maps: &mut Maps, ids: &[u64]) -> Result<(), Failure> {
     let _lock = pins.lock_policy()?;
-    fleets::end_all(maps).map_err(Failure::failed)
+    ids.iter().try_for_each(|id| fleets::end(maps, *id).map(|_| ())).map_err(Failure::failed)
 }
 
-/// Lets the daemon act on fleets again.
+/// Lets the daemon act on fleets again. `kernel`: takes the switch away from the pins.
 ///
 /// # Errors
 ///
-/// It cannot be kept.
-pub fn resume(record: &Record<'_>, reason: Option<&str>) -> Result<Switched, Failure> {
+/// It cannot be written, or the maps cannot be opened.
+pub fn resume(
+    record: &Record<'_>,
+    reason: Option<&str>,
+    kernel: impl FnOnce() -> Result<(), Failure>,
+) -> Result<Switched, Failure> {
     record.history.stop_fleets(None)?;
+    kernel()?;
     Ok(Switched { stopped: false, unrecorded: note(record, "resume", "fleets", reason) })
 }
 
@@ -321,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn the_switch_ends_what_is_in_force_also_where_it_cannot_be_kept() {
+    fn the_switch_is_turned_also_where_nobody_can_write_why() {
         let directory = tempfile::tempdir().expect("a directory");
         let file = directory.path().join("file");
         std::fs::write(&file, "no directory").expect("written");
@@ -334,15 +364,20 @@ mod tests {
                 has_ended = true;
                 Ok(())
             };
-            assert_eq!((stop(&record, "customers call", end).is_ok(), has_ended), (is_kept, true));
+            let switched = stop(&record, "customers call", Some(end)).expect("the kernel has it");
+            assert_eq!((switched.unrecorded.is_none(), has_ended), (is_kept, true));
+            let unloaded = stop(&record, "customers call", None::<fn() -> Result<(), Failure>>);
+            assert_eq!(unloaded.is_ok(), is_kept, "without pins the history is all there is");
+            let refuses = || Err(Failure::failed("no"));
+            assert!(stop(&record, "customers call", Some(refuses)).is_err());
         }
         let history = History::new(directory.path(), Path::new("/sys/fs/bpf/one"));
         let stopped = orders(&history).expect("read").stopped.expect("it is kept");
         assert_eq!((&*stopped.by, &*stopped.reason), ("ann", "customers call"));
         let record = Record { history: &history, author: &author, origin: Origin::Api };
-        assert!(!resume(&record, None).expect("it goes on").stopped);
+        assert!(!resume(&record, None, || Ok(())).expect("it goes on").stopped);
         let actions: Vec<_> =
             history.entries(9).expect("read").into_iter().map(|entry| entry.action).collect();
-        assert_eq!(actions, ["resume", "stop"]);
+        assert_eq!(actions, ["resume", "stop", "stop"]);
     }
 }

@@ -15,13 +15,14 @@ Exit codes: 0 interrupted by a reader that went away, 1 no daemon answers, or it
 
 Examples:
   detector events
+  detector events --kind fleet,fingerprint_conflict
   detector events --kind drop --service api --json | jq -r .source";
 
 pub(super) const TOKEN_NOTES: &str = "\
 The token is shown once: the file holds its SHA-256. The daemon reads the file again on SIGHUP.
 
 Example:
-  detector token grafana --role viewer    # append the line to the file of `run --api-tokens`";
+  detector token grafana --role viewer    # add the line to the file of `run --api-tokens`";
 
 /// Where and to whom `run` serves the API.
 #[derive(Debug, Clone, Args)]
@@ -64,9 +65,10 @@ pub struct TcpArgs {
 /// Who is told of what happens.
 #[derive(Debug, Clone, Args)]
 pub struct NoticeArgs {
-    /// Program to start when a policy is applied or taken back, a rule ends, an incident rule is added or undone, something
-    /// needs a hand (an interface is lost, a table is full) or needs it no more: with the kind of the event as its argument and the event as JSON on its standard input. Killed
-    /// after 10 s.
+    /// Program to start for each event of the kinds policy_applied, trial_ended (where the policy is taken back), rule_ended,
+    /// incident_added, incident_undone, fingerprint_conflict, fleet (found, grown, alarm_again, ended, suggested, throttled,
+    /// tightened, released), degraded and recovered: with the kind as its argument and the event as JSON on its standard
+    /// input. Killed after 10 s.
     #[arg(long, value_name = "PROGRAM")]
     pub hook: Option<PathBuf>,
     /// Where to post the same events as JSON, `http://` or `https://`; tried six times, for up to 90 s.
@@ -139,7 +141,7 @@ pub struct EventsArgs {
     /// Only these kinds of events.
     #[arg(long = "kind", value_name = "KIND", value_delimiter = ',')]
     pub kinds: Vec<EventKind>,
-    /// Of drops and fingerprints, only those of this service.
+    /// Of drops, fingerprints, fingerprint conflicts and fleets, only those of this service; of other kinds all.
     #[arg(long, value_name = "NAME")]
     pub service: Option<String>,
     /// The socket of the daemon.

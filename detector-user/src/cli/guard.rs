@@ -8,7 +8,7 @@ use super::{ReadArgs, time_within};
 use crate::{guard::Share, traffic::DEFAULT_RUN_DIRECTORY};
 
 pub(super) const PLAN_NOTES: &str = "\
-Packets dropped are estimated: the traffic that was seen is stretched to a minute, in which every budget starts
+Packets dropped are estimated: the traffic that was seen is stretched to a minute, in which every budget starts \
 full. Packets without an entry in the table, and those of no service so far, are not seen.
 Exit codes: 0 compared, whatever came out, 2 invalid, 1 nothing is loaded.
 
@@ -17,7 +17,7 @@ Examples:
   detector plan new.toml --json | jq '.impact.victims[].source'";
 
 pub(super) const VICTIMS_NOTES: &str = "\
-Both are counted. A source is shown with the class that it has now: for a minute after a rule left mode `shadow`,
+Both are counted. A source is shown with the class that it has now: for a minute after a rule left mode `shadow`, \
 DROPPED/S has what would have been dropped before.
 
 Examples:

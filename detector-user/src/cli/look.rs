@@ -9,7 +9,7 @@ use super::{ReadArgs, WriteArgs};
 use crate::commands::top::fingerprints::Of;
 
 pub(super) const STATUS_NOTES: &str = "\
-Exit codes: 0 enforcing, 10 not enforcing (shadow, limits nothing, not loaded), 11 degraded (needs a hand),
+Exit codes: 0 enforcing, 10 not enforcing (shadow, limits nothing, not loaded), 11 degraded (needs a hand), \
 1 could not tell.";
 
 pub(super) const EXPLAIN_NOTES: &str = "\
@@ -40,7 +40,7 @@ the JA4 is that of the client which was opened last, and other clients may have 
 
 Examples:
   detector top fingerprints --kind tls
-  detector top fingerprints --service api --json | jq -r '.top[] | [.stable_ja4, .handshakes] | @tsv'";
+  detector top fingerprints --service api --json | jq -r '.top[] | .stable_ja4'";
 
 pub(super) const REPLAY_NOTES: &str = "\
 Needs root for the kernel program, and touches no interface and nothing that is loaded.

@@ -14,7 +14,7 @@ Example:
   detector check policy.toml --json | jq '.warnings'";
 
 pub(super) const SCHEMA_NOTES: &str = "\
-For editors and for programs that write policies. It takes every policy that check takes, and knows less: not
+For editors and for programs that write policies. It takes every policy that check takes, and knows less: not \
 whether a name refers to something, for one. Dates and times are texts to it.
 
 Example:
@@ -22,16 +22,17 @@ Example:
 
 pub(super) const APPLY_NOTES: &str = "\
 The whole policy takes effect at once, or nothing changes.
-Without --force it is refused (2) if it would lock out your SSH peer, by its address or by the SYN that it sends or may
-send, the default gateway, a DNS resolver in use or what `defaults.allow` names so far, or newly drop too much of the traffic. `detector plan` says so before.
+Without --force it is refused (2) if it would lock out your SSH peer, by its address or by the SYN that it sends or may \
+send, the default gateway, a DNS resolver in use or what `defaults.allow` names so far, or newly drop too much of the \
+traffic. `detector plan` says so before.
 Exit codes: 0 applied, 2 invalid or refused, 1 nothing is loaded or the kernel refuses.
 The file of a running daemon stays as it is, and its next SIGHUP applies that one again.
 With --confirm the kernel goes back by itself when the time is over, also when no daemon lives then.
-Each different policy is a version in the history, with its source files; what cannot be recorded is applied
+Each different policy is a version in the history, with its source files; what cannot be recorded is applied \
 nevertheless, with a warning.
 
 Examples:
-  detector check new.toml && detector apply new.toml --reason 'CHG-12: twice the rate for partners'
+  detector check new.toml && detector apply new.toml --reason 'CHG-12: twice the rate'
   detector apply new.toml --confirm 60s   # look whether all is well, then
   detector confirm";
 
@@ -39,8 +40,8 @@ pub(super) const CONFIRM_NOTES: &str = "\
 Exit codes: 0 kept, 1 nothing waits to be confirmed (any more).";
 
 pub(super) const ROLLBACK_NOTES: &str = "\
-Without VERSION: from a policy on trial to the one before, without waiting for its time; else from the active
-version to the one before it. That of a version that is another one again is the one before that other: each
+Without VERSION: from a policy on trial to the one before, without waiting for its time; else from the active \
+version to the one before it. That of a version that is another one again is the one before that other: each \
 rollback goes further back.
 With VERSION: that one's text and source files, as they were, become a new version.
 The file of a running daemon stays as it is, and its next SIGHUP applies that one again.
@@ -52,7 +53,7 @@ Examples:
 
 pub(super) const HISTORY_NOTES: &str = "\
 CHANGES counts lines of the policy and of its source files, held against the version before.
-The last 1,000 versions are kept, of 512 MiB of texts and source files (each distinct one counted once) at most,
+The last 1,000 versions are kept, of 512 MiB of texts and source files (each distinct one counted once) at most, \
 and the last 100,000 audit entries; the active version stays in any case.
 Several instances may share a state directory: each has its own versions, by the directory of its pins.
 

@@ -7,10 +7,12 @@ use clap::Args;
 use super::{ReadArgs, time_within};
 
 pub(super) const RECORD_NOTES: &str = "\
-A row for each epoch, service, source and pair of fingerprints that was active; docs/reference.md
-has the columns. Rows are counted from the second look on, so nothing that came before is in them.
+A row for each epoch, service, source and pair of fingerprints that was active; docs/reference.md has the columns. Rows \
+are counted from the second look on, so nothing that came before is in them.
 A file is there under its name when it is finished: after its time, on Ctrl-C or SIGTERM.
 With --json, an object a line for each epoch.
+Exit codes: 0 it ended by --for, Ctrl-C or SIGTERM, 1 nothing is loaded (any more; what was recorded is kept), or the \
+directory cannot be written, 2 an option is wrong.
 
 Examples:
   detector record /var/lib/detector/observations
@@ -42,16 +44,23 @@ pub struct RecordArgs {
 }
 
 pub(super) const HUNT_NOTES: &str = "\
-Works on recordings of `detector record`, of one node or of several, and needs no root. It first
-learns what is usual at a service: of windows of a day that takes three and a half days, of an hour two and a half; with
---state it goes on where another one ended. An epoch counts as a minute of that time, however long
-it is: in recordings of one-second epochs, days last 24 minutes. A fleet is told as it was when the recordings ended. Fleets that are found in simulated rows say
-nothing certain about real ones; there is no public set of both.
+Works on recordings of `detector record`, of one node or of several, and needs no root. Nothing is reported before it has \
+learned what is usual at a service: that takes two and a half days for windows of an hour, three and a half for windows \
+of a day; with --state it goes on where another one ended. An epoch counts as a minute of that time, however long it is: \
+in recordings of one-second epochs, days last 24 minutes.
+A fleet is told as it was when the recordings ended. Fleets that are found in simulated rows say nothing certain about \
+real ones; there is no public set of both.
+A daemon begins with what was learned if it finds the file of --save-state when it starts, as \
+`fleets/sys-fs-bpf-detector/memory` in its state directory (of pins in /sys/fs/bpf/detector), and if the epochs are as \
+long as its --fleet-epoch.
+Exit codes: 0 searched, whether or not there are fleets, 2 a file is no recording, epochs are of several lengths, or \
+--state is missing, damaged or of another version, 1 a file cannot be read or written.
 
 Examples:
   detector hunt /var/lib/detector/observations
   detector hunt monday.parquet tuesday.parquet --json | jq -r '.fleets[].members[]'
-  detector hunt january --save-state learned && detector hunt february --state learned";
+  detector hunt january --save-state learned
+  detector hunt february --state learned";
 
 /// `hunt`.
 #[derive(Debug, Args)]
@@ -65,7 +74,7 @@ pub struct HuntArgs {
     /// Begin with what was learned before: a file that --save-state wrote.
     #[arg(long, value_name = "FILE")]
     pub state: Option<PathBuf>,
-    /// Keep what was learned in this file, for --state, or for a daemon to begin with.
+    /// Keep what was learned in this file, for --state, or for a daemon to begin with (see below).
     #[arg(long, value_name = "FILE")]
     pub save_state: Option<PathBuf>,
     /// Answer as JSON.

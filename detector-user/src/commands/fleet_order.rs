@@ -13,7 +13,7 @@ use crate::{
     clock,
     fleets::{Store, Told, told},
     history::{Author, History, Origin},
-    kernel::{mapped::Access, maps::Maps, probe::probe},
+    kernel::{fleets, mapped::Access, maps::Maps, probe::probe},
     policy::incident::IncidentAction,
 };
 
@@ -41,7 +41,8 @@ pub(super) fn order(
     let write = &args.change.write;
     let (pins, history) = (write.pins(), write.history());
     pins.loaded()?;
-    if !pins.is_daemon_alive() {
+    let is_daemon_alive = pins.is_daemon_alive();
+    if !is_daemon_alive && wanted.is_throttle() {
         return Err(Failure::failed(
             "no daemon runs, which is who throttles fleets: start `detector run`, or `throttle` a source or fingerprint",
         ));
@@ -51,7 +52,11 @@ pub(super) fn order(
     let record = Record { history: &history, author: &Author::current(), origin: Origin::Command };
     let asked = changes::order(&record, &told_last(write, &history)?, &request)?;
     let until_s = clock::unix_s() + lasts.as_secs();
-    let answer = carried_out(asked, write, &history)?;
+    if !wanted.is_throttle() {
+        // At once, and whether somebody who decides hears it or not.
+        changes::release(&pins, &mut Maps::pinned(&pins.loaded()?, Access::Write)?, ids)?;
+    }
+    let answer = if is_daemon_alive { carried_out(asked, write, &history)? } else { asked.unheard() };
     tell(&answer, write, || {
         for id in ids {
             let done = if wanted.is_throttle() { "throttled" } else { "left alone" };
@@ -74,8 +79,13 @@ pub(super) fn undo(args: &UndoArgs, ids: &[u64]) -> Result<u8, Failure> {
     let record = Record { history: &history, author: &Author::current(), origin: Origin::Command };
     let asked = changes::undo(&record, ids, args.reason.as_deref())?;
     if !pins.is_daemon_alive() {
-        warn("no daemon runs: what is in force about them stays until its end, or until one is started");
-        return tell(&asked.answer(&Told::default())?, write, || ());
+        if pins.is_loaded() {
+            probe()?;
+            changes::release(&pins, &mut Maps::pinned(&pins.loaded()?, Access::Write)?, ids)?;
+        }
+        return tell(&asked.unheard(), write, || {
+            print_line("nothing is done about them: no daemon runs, and the next one decides anew");
+        });
     }
     let answer = carried_out(asked, write, &history)?;
     tell(&answer, write, || {
@@ -127,16 +137,21 @@ pub(super) fn switch(args: &FleetsArgs) -> Result<u8, Failure> {
     let (pins, history) = (args.write.pins(), args.write.history());
     let record = Record { history: &history, author: &Author::current(), origin: Origin::Command };
     let reason = args.reason.as_deref();
+    let maps = || {
+        probe()?;
+        Ok::<_, Failure>(Maps::pinned(&pins.loaded()?, Access::Write)?)
+    };
+    let is_loaded = pins.is_loaded();
     let switched = if args.stop {
-        changes::stop(&record, reason.unwrap_or_default(), || {
-            if !pins.is_loaded() {
-                return Ok(());
-            }
-            probe()?;
-            changes::end_all(&pins, &mut Maps::pinned(&pins.loaded()?, Access::Write)?)
-        })?
+        let kernel = || changes::stop_in_kernel(&pins, &mut maps()?);
+        changes::stop(&record, reason.unwrap_or_default(), is_loaded.then_some(kernel))?
     } else {
-        changes::resume(&record, reason)?
+        changes::resume(&record, reason, || {
+            if is_loaded {
+                fleets::resume(&maps()?);
+            }
+            Ok(())
+        })?
     };
     if args.write.read.json {
         print_json(&switched)?;

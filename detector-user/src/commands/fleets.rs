@@ -104,7 +104,10 @@ pub fn health_text(detection: &Health) -> String {
     };
     let problem = detection.problem.as_ref().map_or(String::new(), |problem| format!("; {problem}"));
     let saved = detection.saved_at_s.map_or("never".to_owned(), time);
-    format!("{state}; saved {saved}{problem}")
+    let stopped = detection.stopped.as_ref().map_or(String::new(), |stopped| {
+        format!("; all actions are stopped by {stopped}; `detector fleets --resume` lets them be again")
+    });
+    format!("{state}; saved {saved}{problem}{stopped}")
 }
 
 fn text(told: &Told) -> String {

@@ -90,9 +90,10 @@ families! {
     NOTICES "detector_notices" "counter" "target, result" "Events told to hook and webhook, by result (told, failed, dropped: too many waited)."
     FLEETS "detector_fleets" "gauge" "service, state" "Fleets that are known, by state (active: it was seen in the last day, quiet)."
     FLEET_MEMBERS "detector_fleet_members" "gauge" "service, confidence" "Sources that belong to fleets, by confidence (member, suspect)."
-    FLEET_DROPS "detector_fleet_drops" "counter" "service, fleet" "Packets that the budget of a fleet that is throttled refused, since it is."
+    FLEET_DROPS "detector_fleet_drops" "counter" "service, fleet" "Packets that the budget of a throttled fleet refused since the throttle began."
     FLEET_STATE "detector_fleet_detection" "gauge" "state" "1 for what looking for fleets does: off, learning, watching, failed."
-    FLEET_ROWS "detector_fleet_rows" "counter" "result" "Observations, by result (seen, late: after the quarter of an hour that they are of) of all that is remembered."
+    FLEET_STOPPED "detector_fleet_actions_stopped" "gauge" "" "1 while all actions on fleets are stopped by an operator."
+    FLEET_ROWS "detector_fleet_rows" "counter" "result" "Observations since learning began, by result (seen, late: after the quarter of an hour that they are of was over)."
     FLEET_LOST "detector_fleet_lost" "counter" "what" "What found no room: counts of sources or clients in their epoch or quarter of an hour (count), sources that are remembered (source), members of fleets (member), epochs while detection was busy (epoch)."
     FLEET_LOOK "detector_fleet_look_seconds" "gauge" "" "Time that the last look for fleets took."
     FLEET_SAVED "detector_fleet_saved_timestamp_seconds" "gauge" "" "When all that is remembered of fleets was saved last; 0: never. The epochs since are kept, too."
@@ -353,6 +354,8 @@ fn encode_fleets(encoder: &mut DescriptorEncoder<'_>, told: &Told) -> Result<(),
     let states = [Looking::Off, Looking::Learning, Looking::Watching, Looking::Failed];
     let states = states.map(|state| (vec![("state", state.name())], u64::from(state == detection.state)));
     gauge(encoder, &FLEET_STATE, states)?;
+    let stopped = u64::from(detection.stopped.is_some());
+    gauge(encoder, &FLEET_STOPPED, [(Vec::new(), stopped)])?;
     counter(encoder, &FLEET_ROWS, by_result(&[("seen", report.rows), ("late", report.late)]))?;
     let lost = [
         ("count", report.lost),

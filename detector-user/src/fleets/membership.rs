@@ -5,7 +5,7 @@ use std::{
     fmt::Write as _,
 };
 
-use detector_fleets::source::Source;
+use detector_fleets::{fleet::Suspect, source::Source};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -106,7 +106,7 @@ impl Memberships {
         for source in fleet.members.keys() {
             self.belongs.insert((number, *source), Belongs { confidence: Confidence::Member, since_s });
         }
-        for source in &fleet.suspects {
+        for Suspect { source, .. } in &fleet.suspects {
             if let Entry::Vacant(place) = self.belongs.entry((number, *source)) {
                 place.insert(Belongs { confidence: Confidence::Suspect, since_s });
             }

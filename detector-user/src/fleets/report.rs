@@ -227,7 +227,7 @@ impl Found {
             last_alarm: time(fleet.last_alarm_s),
             last_seen: time(fleet.last_seen_s),
             members: fleet.members.keys().map(ToString::to_string).collect(),
-            suspects: fleet.suspects.iter().map(ToString::to_string).collect(),
+            suspects: fleet.suspects.iter().map(|suspect| suspect.source.to_string()).collect(),
             prefixes: prefixes.len() as u64,
             exchanges: fleet.exchanges(),
             median_exchanges: fleet.traits.as_ref().map(|traits| traits.exchanges),
@@ -289,7 +289,7 @@ mod tests {
         cells::{Cell, Common},
         explanation::{Explanation, Innocent as Nearest},
         family::Family,
-        fleet::{FleetId, Member},
+        fleet::{FleetId, Member, Suspect},
     };
     use serde_json::json;
 
@@ -333,7 +333,7 @@ mod tests {
             most: 0.0,
             decided_s: 900,
             members: BTreeMap::from(members),
-            suspects: vec!["203.0.113.9/32".parse().expect("a source")],
+            suspects: vec![Suspect { source: "203.0.113.9/32".parse().expect("a source"), is_shared: false }],
             innocents: 2.0,
             users: 1_000_000.0,
             key: Some(Key { tls_key: 0xabc, syn_key: 7 }),

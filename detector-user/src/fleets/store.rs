@@ -93,8 +93,8 @@ pub struct Store {
     directory: PathBuf,
     /// What epochs are added to; `None`: the memory was saved, and no journal that follows it could be begun.
     journal: Option<Journal>,
-    /// The digest of the memory that was saved last.
-    follows: Digest,
+    /// The digest of the memory that was saved last, or why it could not be saved since it was opened: then no epoch can follow it.
+    follows: Result<Digest, StoreError>,
     saved_at_s: u64,
 }
 
@@ -114,7 +114,8 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// Files cannot be read or written.
+    /// Files cannot be read, or one that cannot be used not be put aside. Where the memory cannot be saved again it is there all the same, see
+    /// [`unsaved`](Self::unsaved).
     pub fn open(
         directory: &Path,
         scale: Scale,
@@ -132,19 +133,29 @@ impl Store {
                 (new(), Restored::Refused { why, kept })
             }
         };
-        let follows = saved::write(&memory_in(directory), &memory)?;
-        let journal = Some(Journal::begin(&journal_in(directory), &follows)?);
-        Ok((Self { directory: directory.to_owned(), journal, follows, saved_at_s: now_s }, memory, restored))
+        let (follows, journal) = match save(directory, &memory) {
+            Ok((follows, journal)) => (Ok(follows), Some(journal)),
+            // What is on disk stays as it is: it is what this one was restored from.
+            Err(error) => (Err(error), None),
+        };
+        let saved_at_s = if follows.is_ok() { now_s } else { 0 };
+        Ok((Self { directory: directory.to_owned(), journal, follows, saved_at_s }, memory, restored))
+    }
+
+    /// Why the memory could not be saved since it was opened: what comes is not kept before it is. `None`: it is.
+    pub fn unsaved(&self) -> Option<&StoreError> {
+        self.follows.as_ref().err()
     }
 
     /// Keeps an epoch that the memory is about to take: when this returns, no crash loses it.
     ///
     /// # Errors
     ///
-    /// It cannot be written.
+    /// It cannot be written. While the memory itself is [unsaved](Self::unsaved) nothing is kept, and that is no error of this one.
     pub fn keep(&mut self, epoch: &Epoch) -> Result<(), StoreError> {
+        let Ok(follows) = &self.follows else { return Ok(()) };
         if self.journal.is_none() {
-            self.journal = Some(Journal::begin(&journal_in(&self.directory), &self.follows)?);
+            self.journal = Some(Journal::begin(&journal_in(&self.directory), follows)?);
         }
         self.journal.as_mut().map_or(Ok(()), |journal| journal.add(epoch))
     }
@@ -163,13 +174,20 @@ impl Store {
     pub fn save(&mut self, memory: &Memory, now_s: u64) -> Result<(), StoreError> {
         // Also after one that fails: the next attempt has its time.
         self.saved_at_s = now_s;
-        self.follows = saved::write(&memory_in(&self.directory), memory)?;
+        let follows = saved::write(&memory_in(&self.directory), memory)?;
+        self.follows = Ok(follows);
         // Between these two a crash leaves a journal of the memory before, whose epochs are in this one: it is passed over. So no epoch may follow
         // there, also if another journal cannot be begun.
         self.journal = None;
-        self.journal = Some(Journal::begin(&journal_in(&self.directory), &self.follows)?);
+        self.journal = Some(Journal::begin(&journal_in(&self.directory), &follows)?);
         Ok(())
     }
+}
+
+fn save(directory: &Path, memory: &Memory) -> Result<(Digest, Journal), StoreError> {
+    let follows = saved::write(&memory_in(directory), memory)?;
+    let journal = Journal::begin(&journal_in(directory), &follows)?;
+    Ok((follows, journal))
 }
 
 fn memory_in(directory: &Path) -> PathBuf {

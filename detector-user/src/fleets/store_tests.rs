@@ -180,6 +180,34 @@ fn no_epoch_follows_a_memory_that_it_is_not_of() {
     assert!(bytes(&restored) == bytes(&memory));
 }
 
+/// A full disk when a daemon starts costs nothing that was learned: neither what is on the disk nor what was read of it.
+#[test]
+fn a_memory_that_cannot_be_written_again_is_there_and_saved_when_it_can_be() {
+    let directory = kept();
+    let before = open(directory.path(), Scale::MINUTE).1;
+    // Root may write everywhere, but not a file where a directory is.
+    let in_the_way = directory.path().join("memory.new");
+    fs::create_dir(&in_the_way).expect("a directory");
+    let (mut store, mut memory, restored) = open(directory.path(), Scale::MINUTE);
+    assert!(matches!(restored, Restored::Memory { damage: None, .. }), "{restored:?}");
+    assert!(bytes(&memory) == bytes(&before) && store.unsaved().is_some() && store.is_due(0));
+    let epoch = fixtures::epoch(5);
+    store.keep(&epoch).expect("nothing follows a memory that is not there");
+    let _ = memory.take(&epoch);
+    store.save(&memory, 9).expect_err("the disk is as it was");
+    assert!(!store.is_due(10), "it is not tried all the time");
+    let again = open(directory.path(), Scale::MINUTE).1;
+    assert!(bytes(&again) == bytes(&before), "what is on the disk is what it was");
+    fs::remove_dir(&in_the_way).expect("there is room");
+    store.save(&memory, 9).expect("saved");
+    assert!(store.unsaved().is_none());
+    store.keep(&fixtures::epoch(6)).expect("kept");
+    let (_, restored, how) = open(directory.path(), Scale::MINUTE);
+    assert!(matches!(how, Restored::Memory { epochs: 1, damage: None }), "{how:?}");
+    let _ = memory.take(&fixtures::epoch(6));
+    assert!(bytes(&restored) == bytes(&memory));
+}
+
 #[test]
 fn epochs_of_another_length_begin_anew() {
     let directory = kept();

@@ -148,6 +148,8 @@ pub struct Health {
     pub look_seconds: f64,
     /// What is wrong; null: nothing.
     pub problem: Option<String>,
+    /// Who stopped all actions on fleets, and why; null: they are not stopped.
+    pub stopped: Option<String>,
 }
 
 /// What detection does.

@@ -4,8 +4,9 @@ use detector_fleets::fleet::FleetId;
 use rusqlite::{OptionalExtension as _, Transaction, params};
 
 use super::{
-    History, HistoryError,
+    Entry, History, HistoryError, audit,
     incidents::not_json,
+    prune,
     versions::{signed, unsigned},
 };
 use crate::actions::{
@@ -13,6 +14,9 @@ use crate::actions::{
     order::{Order, Stop, Wanted},
     standing::Standing,
 };
+
+/// What [`Standing`] is written as. One of another program is not read: what was in force is decided anew.
+const STANDING_FORMAT: u32 = 1;
 
 impl History {
     /// Takes orders about fleets, each in the place of those about it before, all of them or none; their numbers.
@@ -151,17 +155,24 @@ impl History {
         )
     }
 
-    /// Keeps what is in force about fleets.
+    /// Keeps what is in force about fleets, with the audit entries of what changes by that: both or neither.
     ///
     /// # Errors
     ///
     /// The database cannot be written.
-    pub fn keep_fleet_standing(&self, standing: &[Standing]) -> Result<(), HistoryError> {
-        let bytes = postcard::to_allocvec(standing).map_err(not_bytes)?;
+    pub fn keep_fleet_standing(
+        &self,
+        standing: &[Standing],
+        changes: &[Entry<'_>],
+    ) -> Result<(), HistoryError> {
+        let bytes = postcard::to_allocvec(&(STANDING_FORMAT, standing)).map_err(not_bytes)?;
         self.write(|transaction| {
             let sql = "INSERT OR REPLACE INTO fleet_standing (pins, standing) VALUES (?1, ?2)";
             transaction.execute(sql, params![self.pins, bytes])?;
-            Ok(())
+            for entry in changes {
+                audit::insert(transaction, &self.pins, entry)?;
+            }
+            if changes.is_empty() { Ok(()) } else { prune::entries(transaction, &self.bounds) }
         })
     }
 
@@ -177,7 +188,12 @@ impl History {
                 let sql = "SELECT standing FROM fleet_standing WHERE pins = ?1";
                 let bytes: Option<Vec<u8>> =
                     connection.query_row(sql, params![self.pins], |row| row.get(0)).optional()?;
-                bytes.map_or_else(|| Ok(Vec::new()), |bytes| postcard::from_bytes(&bytes).map_err(not_bytes))
+                let Some(bytes) = bytes else { return Ok(Vec::new()) };
+                let (format, rest): (u32, _) = postcard::take_from_bytes(&bytes).map_err(not_bytes)?;
+                if format != STANDING_FORMAT {
+                    return Err(not_bytes(postcard::Error::DeserializeBadEncoding));
+                }
+                postcard::from_bytes(rest).map_err(not_bytes)
             },
         )
     }
@@ -199,7 +215,10 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::actions::fixtures;
+    use crate::{
+        actions::fixtures,
+        history::{Author, Origin},
+    };
 
     fn order(fleet: u64, wanted: Wanted, at_s: u64, until_s: u64) -> Order {
         let (by, reason) = ("ann".to_owned(), "INC-4711".to_owned());
@@ -237,8 +256,19 @@ mod tests {
         assert_eq!(history.fleets_stopped().expect("read"), None);
 
         let standing = vec![fixtures::standing()];
-        history.keep_fleet_standing(&standing).expect("kept");
+        let author = Author { name: "ann".to_owned(), uid: None };
+        let entry = Entry::new(5, &author, Origin::Daemon, "throttle", "fleet:3");
+        history.keep_fleet_standing(&standing, &[entry]).expect("kept");
         assert_eq!(history.fleet_standing().expect("read"), standing);
+        let entries = history.entries(9).expect("read");
+        assert_eq!(entries.iter().map(|entry| &*entry.target).collect::<Vec<_>>(), ["fleet:3"]);
+        let of_another = postcard::to_allocvec(&(STANDING_FORMAT + 1, &standing)).expect("bytes");
+        history
+            .write(|transaction| {
+                Ok(transaction.execute("UPDATE fleet_standing SET standing = ?1", params![of_another])?)
+            })
+            .expect("written");
+        assert!(history.fleet_standing().is_err(), "another program's is not guessed at");
         assert!(
             other.fleet_standing().expect("read").is_empty()
                 && other.fleet_orders(0).expect("read").is_empty()

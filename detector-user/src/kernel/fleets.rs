@@ -7,6 +7,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     mem::offset_of,
+    sync::atomic::{Ordering, fence},
 };
 
 use aya::maps::{HashMap, MapData, MapError};
@@ -93,6 +94,9 @@ pub enum FleetsError {
         FLEET_SLOTS - 1
     )]
     Full,
+    /// The switch is turned.
+    #[error("all actions on fleets are stopped: `detector fleets --resume` lets them be again")]
+    Stopped,
     /// A map.
     #[error("the kernel refuses to change the members or keys of a fleet: {0}")]
     Map(#[from] MapError),
@@ -102,6 +106,7 @@ pub enum FleetsError {
 }
 
 const FLEETS: usize = offset_of!(Settings, fleets) / size_of::<u64>();
+const ID: usize = offset_of!(FleetSlot, id) / size_of::<u64>();
 const META: usize = offset_of!(Way, meta) / size_of::<u64>();
 const WAY_WORDS: usize = size_of::<Way>() / size_of::<u64>();
 
@@ -158,8 +163,11 @@ pub fn standing(maps: &Maps) -> Vec<Standing> {
 ///
 /// # Errors
 ///
-/// Every slot is taken, or the kernel refuses; then the fleet is acted on as it was before, or by a part of its new members.
+/// Actions are stopped, every slot is taken, or the kernel refuses; then the fleet is acted on as it was before, or by a part of its new members.
 pub fn throttle(maps: &mut Maps, throttle: &Throttle<'_>) -> Result<Throttled, FleetsError> {
+    if is_stopped(maps) {
+        return Err(FleetsError::Stopped);
+    }
     let known = standing(maps);
     let before = known.iter().find(|standing| standing.fleet.id == throttle.id);
     let is_taken = |slot: &u32| known.iter().any(|standing| standing.slot == *slot);
@@ -185,18 +193,26 @@ pub fn throttle(maps: &mut Maps, throttle: &Throttle<'_>) -> Result<Throttled, F
     let all = throttle.members.iter().map(|&source| entry_key(source, throttle.service));
     let wanted: BTreeSet<FleetMember> =
         all.filter(|key| is_enforced(key.hash(&seed), enforced)).map(FleetMember::from).collect();
-    let members = exchange(&mut maps.fleet_members, slot, &wanted, FLEET_MEMBERS_MAX)?;
+    let mut members = Exchanged::default();
+    let exchanged = exchange(&mut maps.fleet_members, slot, &wanted, FLEET_MEMBERS_MAX, &mut members);
+    if exchanged.is_err() {
+        // Those who left are nobody's to be charged, whatever becomes of the others.
+        let_go(maps, slot, &members.left)?;
+    }
+    exchanged?;
     let keys = throttle.keys.iter().map(|key| FleetKey {
         syn_key: key.syn_key,
         tls_key: key.tls_key,
         service: throttle.service.into(),
     });
     let wanted_keys: BTreeSet<FleetKey> = keys.collect();
-    let keys = exchange(&mut maps.fleet_keys, slot, &wanted_keys, FLEET_KEYS_MAX)?;
+    let mut keys = Exchanged::default();
+    let exchanged = exchange(&mut maps.fleet_keys, slot, &wanted_keys, FLEET_KEYS_MAX, &mut keys);
+    let_go(maps, slot, &members.left)?;
+    exchanged?;
     set_acting(maps, |acting| acting | acts_bit(slot))?;
     // Who got an entry while the table of members changed may have been asked for before: it is told now.
     wait_for_packets(maps)?;
-    members.left.iter().for_each(|member| set_entry(maps, member, slot, 0));
     wanted.difference(&members.left_out).for_each(|member| set_entry(maps, member, 0, slot));
     Ok(Throttled {
         slot,
@@ -208,6 +224,18 @@ pub fn throttle(maps: &mut Maps, throttle: &Throttle<'_>) -> Result<Throttled, F
         keys: wanted_keys.len() - keys.left_out.len(),
         keys_without_room: keys.left_out.len(),
     })
+}
+
+/// Takes the entries of members that the table has no more out of their slot.
+fn let_go(maps: &mut Maps, slot: u32, left: &[FleetMember]) -> Result<(), FleetsError> {
+    if left.is_empty() {
+        return Ok(());
+    }
+    left.iter().for_each(|member| set_entry(maps, member, slot, 0));
+    // One that was being made, or given back to its owner, meanwhile has what the table said before.
+    wait_for_packets(maps)?;
+    left.iter().for_each(|member| set_entry(maps, member, slot, 0));
+    Ok(())
 }
 
 /// Writes what a fleet may do. `is_known`: what its budgets have been charged stays, and is the program's to change.
@@ -248,7 +276,25 @@ pub fn end(maps: &mut Maps, id: u64) -> Result<bool, FleetsError> {
     Ok(true)
 }
 
-/// Acts on no fleet any more, at once.
+/// Whether all actions on fleets are stopped.
+pub fn is_stopped(maps: &Maps) -> bool {
+    maps.fleets.read(0).id != 0
+}
+
+/// Acts on no fleet any more, at once and until [`resume`]. It needs no lock: who is about to act on a fleet finds it stopped, before or after.
+/// Slots are given back by [`settle`].
+pub fn stop(maps: &Maps) {
+    maps.fleets.write_word(0, ID, 1);
+    fence(Ordering::SeqCst);
+    maps.settings.write_word(0, FLEETS, 0);
+}
+
+/// Lets fleets be acted on again.
+pub fn resume(maps: &Maps) {
+    maps.fleets.write_word(0, ID, 0);
+}
+
+/// Ends all actions on fleets, as each of them is ended.
 ///
 /// # Errors
 ///
@@ -282,8 +328,10 @@ pub fn members(maps: &Maps, slot: u32) -> Result<BTreeSet<FleetMember>, FleetsEr
 
 fn clear(maps: &mut Maps, slot: u32) -> Result<(), FleetsError> {
     set_acting(maps, |acting| acting & !acts_bit(slot))?;
-    exchange(&mut maps.fleet_members, slot, &BTreeSet::new(), FLEET_MEMBERS_MAX)?;
-    exchange(&mut maps.fleet_keys, slot, &BTreeSet::new(), FLEET_KEYS_MAX)?;
+    let none = BTreeSet::new();
+    exchange(&mut maps.fleet_members, slot, &none, FLEET_MEMBERS_MAX, &mut Exchanged::default())?;
+    let none = BTreeSet::new();
+    exchange(&mut maps.fleet_keys, slot, &none, FLEET_KEYS_MAX, &mut Exchanged::default())?;
     set_acting(maps, |acting| acting)?;
     // Nobody who read the members before makes an entry after this.
     wait_for_packets(maps)?;
@@ -305,6 +353,11 @@ fn set_acting(maps: &Maps, change: impl Fn(u64) -> u64) -> Result<(), FleetsErro
     let acting = change(maps.settings.read(0).fleets) & !HAS_KEYS;
     // Keys without a fleet that is acted on say nothing.
     maps.settings.write_word(0, FLEETS, if acting == 0 { 0 } else { acting | has_keys });
+    // Who stopped all before this word was written is seen here, and who does after it writes it after.
+    fence(Ordering::SeqCst);
+    if is_stopped(maps) {
+        maps.settings.write_word(0, FLEETS, 0);
+    }
     Ok(())
 }
 
@@ -313,6 +366,12 @@ struct Exchanged<K> {
     joined: usize,
     left: Vec<K>,
     left_out: BTreeSet<K>,
+}
+
+impl<K> Default for Exchanged<K> {
+    fn default() -> Self {
+        Self { joined: 0, left: Vec::new(), left_out: BTreeSet::new() }
+    }
 }
 
 /// What of a table is said of a slot.
@@ -327,46 +386,42 @@ fn of_slot<K: aya::Pod + Ord>(map: &HashMap<MapData, K, u64>, slot: u32) -> Resu
     Ok(keys)
 }
 
-/// Makes a table say of a slot what is wanted: first goes what goes, so that there is room for what comes.
+/// Makes a table say of a slot what is wanted: first goes what goes, so that there is room for what comes. `done`: how far that came, also where it
+/// fails.
 fn exchange<K: aya::Pod + Ord>(
     map: &mut HashMap<MapData, K, u64>,
     slot: u32,
     wanted: &BTreeSet<K>,
     most: usize,
-) -> Result<Exchanged<K>, MapError> {
+    done: &mut Exchanged<K>,
+) -> Result<(), MapError> {
     let mut there: BTreeMap<K, u64> = BTreeMap::new();
     for entry in map.iter() {
         let (key, of) = entry?;
         there.insert(key, of);
     }
     let is_of_slot = |of: &u64| *of == u64::from(slot);
-    let left: Vec<K> = there
-        .iter()
-        .filter(|(key, of)| is_of_slot(of) && !wanted.contains(key))
-        .map(|(key, _)| *key)
-        .collect();
-    for key in &left {
+    for key in there.iter().filter(|(key, of)| is_of_slot(of) && !wanted.contains(key)).map(|(key, _)| key) {
         match map.remove(key) {
-            Ok(()) | Err(MapError::KeyNotFound) => {}
+            Ok(()) | Err(MapError::KeyNotFound) => done.left.push(*key),
             Err(error) => return Err(error),
         }
     }
-    let mut room = most.saturating_sub(there.len() - left.len());
-    let (mut joined, mut left_out) = (0, BTreeSet::new());
+    let mut room = most.saturating_sub(there.len() - done.left.len());
     for key in wanted {
         match there.get(key) {
             Some(of) if is_of_slot(of) => continue,
             // Of two fleets that name it the first one keeps it.
-            Some(_) => _ = left_out.insert(*key),
-            None if room == 0 => _ = left_out.insert(*key),
+            Some(_) => _ = done.left_out.insert(*key),
+            None if room == 0 => _ = done.left_out.insert(*key),
             None => {
                 map.insert(key, u64::from(slot), 0)?;
                 room -= 1;
-                joined += 1;
+                done.joined += 1;
             }
         }
     }
-    Ok(Exchanged { joined, left, left_out })
+    Ok(())
 }
 
 /// Moves the entry of a member, if it has one, from one slot to another; 0 is none.

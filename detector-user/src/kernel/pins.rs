@@ -3,7 +3,7 @@
 //! ```text
 //! /sys/fs/bpf/detector/
 //!   lock-daemon/  lock-policy/     directories only to be locked (flock), free again when their holder dies
-//!   abi-4/                         SETTINGS SOURCES …  link-1-2-native link-1-5-generic
+//!   abi-7/                         SETTINGS SOURCES …  link-1-2-native link-1-5-generic
 //! ```
 
 use std::{

@@ -1,26 +1,31 @@
 //! A directory of recordings: a file for each quarter of an hour, the oldest of which make room.
 
 use std::{
-    fs::{self, File},
-    io::{self, BufWriter},
+    fs::{self, File, TryLockError},
+    io,
     path::{Path, PathBuf},
 };
 
 use detector_fleets::observation::{Observation, ServiceId};
 use humantime::format_rfc3339_seconds;
+use parquet::errors::ParquetError;
 use std::time::{Duration, UNIX_EPOCH};
 
-use super::{error::RecordingError, names::Names, writer::Writer};
+use super::{
+    error::RecordingError,
+    names::Names,
+    part::{PART, Part, unwritten},
+    writer::Writer,
+};
 
 /// How the names of recordings start and end. Between them stands when their first epoch began, in UTC, so they are in order.
 const NAME: (&str, &str) = ("observations-", ".parquet");
 
-/// Ends the name of a recording that is being written: without its last bytes it cannot be read.
-const PART: &str = ".part";
-
 /// A directory that is recorded to.
 pub struct Directory {
     path: PathBuf,
+    /// Free again when its holder dies.
+    _lock: File,
     node: String,
     file_s: u64,
     bytes_max: u64,
@@ -31,9 +36,10 @@ pub struct Directory {
 struct Open {
     /// When another one begins, seconds since the Unix epoch.
     until_s: u64,
-    part: PathBuf,
-    path: PathBuf,
-    writer: Writer<BufWriter<File>>,
+    /// Rows that were given to it; those of the last row group are not in the file.
+    rows: u64,
+    writer: Writer<Vec<u8>>,
+    part: Part,
 }
 
 /// What became of files.
@@ -45,11 +51,11 @@ pub struct Tidied {
 
 impl Directory {
     /// One for a node, with a file for each time of so many seconds, and at most so many bytes of them that are finished. It is made if it
-    /// is not there. Also says which recordings of an earlier run were never finished: they cannot be read, and are removed.
+    /// is not there. Also says which recordings of an earlier run were never finished: they are removed.
     ///
     /// # Errors
     ///
-    /// It cannot be made, read, or tidied.
+    /// It cannot be made, read, or tidied, or is another's who lives.
     pub fn open(
         path: &Path,
         node: &str,
@@ -57,6 +63,7 @@ impl Directory {
         bytes_max: u64,
     ) -> Result<(Self, Vec<PathBuf>), RecordingError> {
         fs::create_dir_all(path).map_err(|error| unwritten(path, error))?;
+        let lock = lock(path)?;
         let mut unfinished = Vec::new();
         for entry in fs::read_dir(path).map_err(|error| unwritten(path, error))? {
             let file = entry.map_err(|error| unwritten(path, error))?.path();
@@ -66,15 +73,15 @@ impl Directory {
             }
         }
         unfinished.sort();
-        let directory = Self { path: path.to_owned(), node: node.to_owned(), file_s, bytes_max, open: None };
-        Ok((directory, unfinished))
+        let (path, node) = (path.to_owned(), node.to_owned());
+        Ok((Self { path, _lock: lock, node, file_s, bytes_max, open: None }, unfinished))
     }
 
     /// Adds the rows of an epoch, and what fingerprints in them are called, to another file where its time has come.
     ///
     /// # Errors
     ///
-    /// They cannot be written.
+    /// They cannot be written: the recording ends with what was written before, and the error says how many rows are lost.
     pub fn write<'a>(
         &mut self,
         start_s: u64,
@@ -82,19 +89,21 @@ impl Directory {
         names: Names,
         service: impl Fn(ServiceId) -> &'a str,
     ) -> Result<Tidied, RecordingError> {
+        let count = rows.len() as u64;
         let mut tidied = Tidied::default();
         if self.open.as_ref().is_some_and(|open| start_s >= open.until_s) {
-            tidied = self.finish()?;
+            tidied = self.finish().map_err(|error| error.and_lost(count))?;
         }
         let mut open = match self.open.take() {
             Some(open) => open,
-            None => self.begin(start_s)?,
+            None => self.begin(start_s).map_err(|error| error.and_lost(count))?,
         };
+        open.rows += count;
         open.writer.name(names);
-        let written = open.writer.write(rows, service);
-        let part = open.part.clone();
+        if let Err(source) = open.writer.write(rows, service).and_then(|()| open.append()) {
+            return Err(open.part.cut(open.rows, source));
+        }
         self.open = Some(open);
-        written.map_err(|source| RecordingError::Write { path: part, source })?;
         Ok(tidied)
     }
 
@@ -102,15 +111,15 @@ impl Directory {
     ///
     /// # Errors
     ///
-    /// It cannot be written, or older ones cannot be removed.
+    /// It cannot be written, as in [`Self::write`], or older ones cannot be removed.
     pub fn finish(&mut self) -> Result<Tidied, RecordingError> {
-        let Some(Open { part, path, writer, .. }) = self.open.take() else { return Ok(Tidied::default()) };
-        let failed = |source| RecordingError::Write { path: part.clone(), source };
-        let file = writer.finish().map_err(failed)?;
-        let file = file.into_inner().map_err(|error| unwritten(&part, error.into_error()))?;
-        file.sync_all().map_err(|error| unwritten(&part, error))?;
-        fs::rename(&part, &path).map_err(|error| unwritten(&path, error))?;
-        self.make_room(&path)
+        let Some(Open { rows, writer, mut part, .. }) = self.open.take() else {
+            return Ok(Tidied::default());
+        };
+        if let Err(source) = writer.finish().and_then(|rest| Ok(part.append(&rest, Vec::new(), rows)?)) {
+            return Err(part.cut(rows, source));
+        }
+        self.make_room(&part.finish()?)
     }
 
     fn begin(&self, start_s: u64) -> Result<Open, RecordingError> {
@@ -123,14 +132,13 @@ impl Directory {
         // One that was begun in the same epoch, by an earlier run.
         let names = std::iter::once(String::new()).chain((2..).map(|number| format!("-{number}")));
         let path = names.map(|more| name(&more)).find(|path| !path.exists()).unwrap_or_else(|| name(""));
-        let mut part = path.clone().into_os_string();
-        part.push(PART);
-        let part = PathBuf::from(part);
-        let file = File::create_new(&part).map_err(|error| unwritten(&part, error))?;
-        let writer = Writer::new(BufWriter::new(file), &self.node);
-        let writer = writer.map_err(|source| RecordingError::Write { path: part.clone(), source })?;
+        let part = Part::create(path)?;
+        let writer = match Writer::new(Vec::new(), &self.node) {
+            Ok(writer) => writer,
+            Err(source) => return Err(part.cut(0, source)),
+        };
         let until_s = start_s - start_s % self.file_s.max(1) + self.file_s;
-        Ok(Open { until_s, part, path, writer })
+        Ok(Open { until_s, rows: 0, writer, part })
     }
 
     /// Removes the oldest recordings until the others fit; never the newest, nor what is no recording.
@@ -158,21 +166,45 @@ impl Directory {
     }
 }
 
+impl Open {
+    /// Writes the row groups that are complete to the file.
+    fn append(&mut self) -> Result<(), ParquetError> {
+        let rows = self.writer.grouped();
+        if rows > self.part.kept() {
+            let (groups, footer) = self.writer.take()?;
+            self.part.append(&groups, footer, rows)?;
+        }
+        Ok(())
+    }
+}
+
+/// Locks a directory. The directory itself is locked, so that nothing is in it but recordings.
+fn lock(path: &Path) -> Result<File, RecordingError> {
+    let unlocked = |source| RecordingError::Open { path: path.to_owned(), source };
+    let directory = File::open(path).map_err(unlocked)?;
+    match directory.try_lock() {
+        Err(TryLockError::WouldBlock) => {
+            let held =
+                "another `detector record` writes there; record to another directory, or stop that one";
+            Err(unlocked(io::Error::new(io::ErrorKind::WouldBlock, held)))
+        }
+        // NFS cannot lock a directory: there nobody is told of another.
+        Ok(()) | Err(TryLockError::Error(_)) => Ok(directory),
+    }
+}
+
 fn is_recording(path: &Path, more: &str) -> bool {
     let name = path.file_name().and_then(|name| name.to_str());
     let rest = name.and_then(|name| name.strip_prefix(NAME.0));
     rest.and_then(|rest| rest.strip_suffix(more)).is_some_and(|rest| rest.ends_with(NAME.1))
 }
 
-fn unwritten(path: &Path, error: io::Error) -> RecordingError {
-    RecordingError::Write { path: path.to_owned(), source: error.into() }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::recording::{fixtures::row, reader::Recording};
+    use crate::recording::{fixtures::row, reader::Recording, writer::GROUP_ROWS};
     use detector_fleets::observation::Services;
+    use std::io::Read as _;
 
     const START_S: u64 = 1_763_816_400;
 
@@ -225,6 +257,52 @@ mod tests {
         assert_eq!([record(true), record(false), record(true)], [0, 0, 1]);
         let expected = ["observations-20251122T130000Z-2.parquet", "observations-20251122T130000Z.parquet"];
         assert_eq!(names(directory.path()), expected);
+    }
+
+    #[test]
+    fn a_directory_is_one_recorders_until_its_end() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let open = || Directory::open(directory.path(), "edge", 900, u64::MAX);
+        let (mut first, _) = open().expect("it");
+        first.write(START_S, vec![row(START_S, 0)], Names::default(), |_| "api").expect("written");
+        let error = open().map(|(_, unfinished)| unfinished).expect_err("refused").to_string();
+        assert_eq!(
+            error,
+            format!(
+                "cannot open {}: another `detector record` writes there; record to another directory, or stop that one",
+                directory.path().display()
+            )
+        );
+        first.finish().expect("finished");
+        assert_eq!(names(directory.path()), ["observations-20251122T130000Z.parquet"]);
+        drop(first);
+        open().expect("free again");
+    }
+
+    #[test]
+    fn on_a_full_disk_what_was_written_is_kept_and_what_is_lost_is_told() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (mut to, _) = Directory::open(directory.path(), "edge", 900, u64::MAX).expect("it");
+        let rows = |count: u64| (0..count).map(|_| row(START_S, 1)).collect::<Vec<_>>();
+        let group = GROUP_ROWS as u64;
+        to.write(START_S, rows(group + 5), Names::default(), |_| "api").expect("written");
+        let mut full = to.open.as_mut().expect("a recording").part.fill_disk();
+        to.write(START_S, rows(7), Names::default(), |_| "api").expect("nothing is written yet");
+        let error = to.write(START_S, rows(group), Names::default(), |_| "api").expect_err("no room");
+        let path = directory.path().join("observations-20251122T130000Z.parquet");
+        let error = error.to_string();
+        assert!(error.starts_with(&format!("cannot write {}: ", path.display())), "{error}");
+        let loss = format!("; its first {group} rows are kept; {} rows are lost; make room", group + 12);
+        assert!(error.contains(&loss), "{error}");
+        assert_eq!(times(&path).len(), GROUP_ROWS);
+        let mut left = Vec::new();
+        full.read_to_end(&mut left).expect("the file");
+        assert!(left == fs::read(path).expect("bytes"), "as it was before");
+        // The next one has a file of its own.
+        to.write(START_S, rows(3), Names::default(), |_| "api").expect("written");
+        to.open.as_mut().expect("a recording").part.fill_disk();
+        let error = to.finish().expect_err("no room").to_string();
+        assert!(error.contains("; 3 rows are lost; make room"), "{error}");
     }
 
     #[test]

@@ -11,6 +11,7 @@
 //! | what are the fingerprints in a file called? | [`names`] |
 //! | how are several files read as one? | [`merge`] |
 //! | which files are there, and for how long? | [`directory`] |
+//! | what is left of one when the disk is full? | [`part`] |
 
 pub mod clients;
 pub mod columns;
@@ -22,6 +23,7 @@ mod fixtures;
 pub mod merge;
 pub mod names;
 pub mod numbering;
+mod part;
 pub mod reader;
 pub mod recorder;
 pub mod writer;

@@ -8,7 +8,7 @@ use parquet::{
     data_type::{ByteArray, ByteArrayType, DataType, Int32Type, Int64Type},
     errors::ParquetError,
     file::{
-        metadata::KeyValue,
+        metadata::{FileMetaData, KeyValue, ParquetMetaData, ParquetMetaDataWriter},
         properties::WriterProperties,
         writer::{SerializedFileWriter, SerializedRowGroupWriter},
     },
@@ -83,12 +83,19 @@ impl<W: Write + Send> Writer<W> {
         if !self.rows.is_empty() {
             self.write_group()?;
         }
-        if !self.names.is_empty() {
-            let json = serde_json::to_string(&self.names)
-                .map_err(|error| ParquetError::External(Box::new(error)))?;
-            self.file.append_key_value_metadata(KeyValue::new(METADATA.to_owned(), json));
+        if let Some(names) = self.named()? {
+            self.file.append_key_value_metadata(names);
         }
         self.file.into_inner()
+    }
+
+    fn named(&self) -> Result<Option<KeyValue>, ParquetError> {
+        if self.names.is_empty() {
+            return Ok(None);
+        }
+        let json =
+            serde_json::to_string(&self.names).map_err(|error| ParquetError::External(Box::new(error)))?;
+        Ok(Some(KeyValue::new(METADATA.to_owned(), json)))
     }
 
     fn write_group(&mut self) -> Result<(), ParquetError> {
@@ -123,6 +130,37 @@ impl<W: Write + Send> Writer<W> {
         group.lists(rows.iter().map(|(_, row)| &row.finish_gap))?;
         group.writer.close()?;
         Ok(())
+    }
+}
+
+impl Writer<Vec<u8>> {
+    /// Rows of the row groups that are written.
+    pub(super) fn grouped(&self) -> u64 {
+        self.file.flushed_row_groups().iter().map(|group| group.num_rows() as u64).sum()
+    }
+
+    /// The bytes since the last time, and a footer that may stand after them.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be written.
+    pub(super) fn take(&mut self) -> Result<(Vec<u8>, Vec<u8>), ParquetError> {
+        self.file.flush()?;
+        let bytes = std::mem::take(self.file.inner_mut());
+        let properties = self.file.properties();
+        // The writer counts the rows, and knows the orders.
+        let metadata = FileMetaData::new(
+            properties.writer_version().as_num(),
+            0,
+            Some(properties.created_by().to_owned()),
+            self.named()?.map(|names| vec![names]),
+            Arc::new(self.file.schema_descr().clone()),
+            None,
+        );
+        let metadata = ParquetMetaData::new(metadata, self.file.flushed_row_groups().to_vec());
+        let mut footer = Vec::new();
+        ParquetMetaDataWriter::new(&mut footer, &metadata).finish()?;
+        Ok((bytes, footer))
     }
 }
 

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     actions::{
         allowed::allowed,
-        order::{Order, Wanted},
+        order::{Order, Stop, Wanted},
         plan::{Asked, Decision, Situation, Step, plan},
         prefixes::Prefixes,
         standing::{Action, Standing},
@@ -25,7 +25,7 @@ use crate::{
     commands::Failure,
     daemon::{Running, Shared},
     fleets::{Epoch, Memory, Scale, told::ActionTold},
-    history::{Author, Entry, Origin},
+    history::{Author, Entry, HistoryError, Origin},
     kernel::{
         fleets::{self, Throttle, Throttled},
         maps::Maps,
@@ -55,7 +55,11 @@ pub(super) struct Acting {
     in_force: InForce,
     effects: Effects,
     decisions: Vec<Decision>,
-    /// What was said last that cannot be done, so that it is said once.
+    /// Decisions that changed something, of which the kernel does not do all yet: nobody is told of them before.
+    untold: Vec<Decision>,
+    /// Whether the switch of all actions stood beside the pins when it was decided last.
+    is_stopped: bool,
+    /// What cannot be done, or is not known: said once, and told until it can.
     problem: Option<String>,
 }
 
@@ -75,6 +79,8 @@ impl Acting {
             in_force: InForce::default(),
             effects: Effects::default(),
             decisions: Vec::new(),
+            untold: Vec::new(),
+            is_stopped: false,
             problem: None,
         }
     }
@@ -97,8 +103,24 @@ impl Acting {
     /// anew, before an epoch is over.
     pub(super) fn has_news(&self, maps: &Maps, running: &Shared) -> bool {
         self.problem.is_some()
+            || self.is_stopped != fleets::is_stopped(maps)
             || read::settings(maps).active != self.in_force.generation
             || self.said.has_news(&running.history, clock::unix_s())
+    }
+
+    /// What cannot be done about fleets, and why.
+    pub(super) fn problem(&self) -> Option<&str> {
+        self.problem.as_deref()
+    }
+
+    /// Who stopped all actions, and why.
+    pub(super) fn stopped(&self) -> Option<Stop> {
+        let beside_the_pins = || Stop {
+            by: "somebody".to_owned(),
+            reason: "the switch is turned beside the pins, and this history does not say why".to_owned(),
+            at_s: 0,
+        };
+        self.said.stop.clone().or_else(|| self.is_stopped.then(beside_the_pins))
     }
 
     /// Decides about all fleets, and does it.
@@ -110,7 +132,7 @@ impl Acting {
             }
             Err(failure) => {
                 if self.problem.as_ref() != Some(&failure.message) {
-                    tracing::error!("nothing new is done about fleets: {}", failure.message);
+                    tracing::error!("not all is done about fleets that is decided: {}", failure.message);
                 }
                 self.problem = Some(failure.message);
                 Decided::default()
@@ -119,29 +141,55 @@ impl Acting {
     }
 
     fn try_to(&mut self, memory: &Memory, maps: &Maps, running: &Shared) -> Result<Decided, Failure> {
-        self.has_heard |= self.said.refresh(&running.history, clock::unix_s())?;
+        self.is_stopped = fleets::is_stopped(maps);
+        // Where it cannot be read what people say, what they said last holds: actions end all the same.
+        let heard = self.said.refresh(&running.history, clock::unix_s());
+        self.has_heard |= *heard.as_ref().unwrap_or(&false);
         // What could not be read is asked for again.
         if read::settings(maps).active != self.in_force.generation || self.in_force.policy.is_none() {
             self.in_force = InForce::read(maps, &running.history, &self.in_force)?;
         }
         let decisions = self.plan(memory);
-        let changed: Vec<_> = decisions
-            .iter()
-            .filter(|decision| {
-                let [before, after] =
-                    [&decision.before, &decision.standing].map(|one| one.as_ref().map(|one| &one.action));
-                before != after || decision.step == Step::Suggest && !self.is_suggested(decision.fleet)
-            })
-            .cloned()
-            .collect();
+        let is_new = |decision: &&Decision| {
+            let [before, after] =
+                [&decision.before, &decision.standing].map(|one| one.as_ref().map(|one| &one.action));
+            before != after || decision.step == Step::Suggest && !self.is_suggested(decision.fleet)
+        };
+        let changed: Vec<_> = decisions.iter().filter(is_new).cloned().collect();
         let wanted: Vec<_> = decisions.iter().filter_map(|decision| decision.standing.clone()).collect();
         if wanted != self.standing || !is_done(&wanted, maps) || !self.is_taken_over() {
-            self.carry_out(wanted, memory, running)?;
-            self.record(&decisions, running);
+            self.keep(wanted, &decisions, running)?;
+            self.untold.extend(changed);
+            self.decisions = decisions;
+            self.carry_out(memory, running)?;
+        } else {
+            self.untold.extend(changed);
+            self.decisions = decisions;
         }
-        self.decisions = decisions;
+        heard?;
         // Now, and not before, somebody who waits for what was said is told.
+        let changed = std::mem::take(&mut self.untold);
         Ok(Decided { changed, has_heard: std::mem::take(&mut self.has_heard) })
+    }
+
+    /// Writes down what is to be done and why, before it is. Where it cannot be written nothing begins, grows or lasts longer; what is over ends.
+    fn keep(
+        &mut self,
+        wanted: Vec<Standing>,
+        decisions: &[Decision],
+        running: &Running,
+    ) -> Result<(), Failure> {
+        let written = self.write(&wanted, decisions, running);
+        if let Err(error) = written {
+            let is_wanted = |id: FleetId| wanted.iter().any(|standing| standing.action.fleet == id);
+            self.standing.retain(|standing| is_wanted(standing.action.fleet));
+            self.end_others(running)?;
+            return Err(Failure::failed(format_args!(
+                "nothing is begun or changed, since it cannot be written down: {error}"
+            )));
+        }
+        self.standing = wanted;
+        Ok(())
     }
 
     /// Whether it is known of all that is in force what the kernel took of it: not of what a daemon before began.
@@ -184,7 +232,7 @@ impl Acting {
             now_s: self.scale.inner_s(clock::unix_ns() / 1_000_000),
             scale: self.scale,
             settings: &manifest.fleets,
-            stop: self.said.stop.as_ref(),
+            stop: self.stopped().as_ref(),
             fleets: &fleets,
             standing: &self.standing,
             hinted: &self.said.hints.hinted,
@@ -208,30 +256,36 @@ impl Acting {
         Order { wanted, at_s: inner_s(order.at_s), until_s: inner_s(order.until_s), ..order.clone() }
     }
 
-    /// Makes the kernel do what is wanted. What could not be done is not in force, and is tried again.
-    fn carry_out(
-        &mut self,
-        wanted: Vec<Standing>,
-        memory: &Memory,
-        running: &Running,
-    ) -> Result<(), Failure> {
+    /// Ends in the kernel what is not in force.
+    fn end_others(&self, running: &Running) -> Result<(), Failure> {
+        let _lock = running.pins.lock_policy()?;
+        self.end_in(&mut running.maps_to_change()?)
+    }
+
+    fn end_in(&self, maps: &mut Maps) -> Result<(), Failure> {
+        let is_wanted = |id: u64| self.standing.iter().any(|standing| standing.action.fleet.0 == id);
+        let others = fleets::standing(maps).into_iter().filter(|one| !one.acts || !is_wanted(one.fleet.id));
+        // All of them, whatever becomes of one.
+        let ended: Vec<_> = others.map(|one| fleets::end(maps, one.fleet.id)).collect();
+        ended.into_iter().try_for_each(|ended| ended.map(|_| ())).map_err(Failure::failed)
+    }
+
+    /// Makes the kernel do what is in force. What could not be done is tried again.
+    fn carry_out(&mut self, memory: &Memory, running: &Running) -> Result<(), Failure> {
         let _lock = running.pins.lock_policy()?;
         let mut maps = running.maps_to_change()?;
-        if running.history.fleets_stopped()?.is_some() && !wanted.is_empty() {
-            return Err(Failure::failed("all actions on fleets were stopped meanwhile"));
-        }
-        let is_wanted = |id: u64| wanted.iter().any(|standing| standing.action.fleet.0 == id);
-        for standing in fleets::standing(&maps) {
-            if !standing.acts || !is_wanted(standing.fleet.id) {
-                fleets::end(&mut maps, standing.fleet.id).map_err(Failure::failed)?;
+        let ended = self.end_in(&mut maps);
+        let wanted = &self.standing;
+        let mut in_kernel = BTreeMap::new();
+        let mut failed = None;
+        for Standing { action, .. } in wanted {
+            match self.throttle(&mut maps, action) {
+                Ok(throttled) => _ = in_kernel.insert(action.fleet, throttled),
+                Err(failure) => failed = Some(failure),
             }
         }
-        let mut in_kernel = BTreeMap::new();
-        for Standing { action, .. } in &wanted {
-            in_kernel.insert(action.fleet, self.throttle(&mut maps, action)?);
-        }
         // What one fleet leaves another one may take.
-        for Standing { action, .. } in &wanted {
+        for Standing { action, .. } in wanted {
             let Some(throttled) = in_kernel.get_mut(&action.fleet).filter(|one| one.lacks_room()) else {
                 continue;
             };
@@ -245,13 +299,10 @@ impl Acting {
                 );
             }
         }
-        self.effects.follow(&wanted, &in_kernel, memory, &maps.settings.read(0).seed);
+        self.effects.follow(wanted, &in_kernel, memory, &maps.settings.read(0).seed);
         self.in_kernel = in_kernel;
-        if let Err(error) = running.history.keep_fleet_standing(&wanted) {
-            tracing::warn!("what is done about fleets is forgotten with this daemon: {error}");
-        }
-        self.standing = wanted;
-        Ok(())
+        ended?;
+        failed.map_or(Ok(()), Err)
     }
 
     /// Makes the kernel act on a fleet; what it took of that.
@@ -266,21 +317,35 @@ impl Acting {
         fleets::throttle(maps, &throttle).map_err(Failure::failed)
     }
 
-    /// Writes what changed into the audit log: as whose, and why.
-    fn record(&self, decisions: &[Decision], running: &Running) {
+    /// Writes what is to be in force, and what changes by that into the audit log: as whose, and why.
+    fn write(
+        &self,
+        wanted: &[Standing],
+        decisions: &[Decision],
+        running: &Running,
+    ) -> Result<(), HistoryError> {
         let now_s = clock::unix_s();
-        for decision in decisions {
-            let Some(audit) = decision.audit(&self.said.orders, self.scale) else { continue };
+        let audited = decisions.iter().filter_map(|decision| {
+            let audit = decision.audit(&self.said.orders, self.scale)?;
             let is_about = |order: &&Order| Some(order.id) == decision.order && order.wanted == Wanted::Leave;
             let left = self.said.orders.iter().rfind(is_about).filter(|_| decision.standing.is_none());
             let by = left.map(|order| &order.by).or_else(|| (audit.by != OWN).then_some(&audit.by));
             let author =
                 by.map_or_else(|| running.author.clone(), |by| Author { name: by.clone(), uid: None });
             let action = if decision.standing.is_some() { "throttle" } else { "release" };
-            let entry = Entry::new(now_s, &author, Origin::Daemon, action, &audit.target);
-            let [before, after] = [audit.before, audit.after].map(|text| text.map(serde_json::Value::from));
-            running.write(&Entry { before, after, reason: Some(&audit.reason), ..entry });
-        }
+            Some((audit, author, action))
+        });
+        let audited: Vec<_> = audited.collect();
+        let entries: Vec<_> = audited
+            .iter()
+            .map(|(audit, author, action)| {
+                let text = |text: &Option<String>| text.clone().map(serde_json::Value::from);
+                let (before, after) = (text(&audit.before), text(&audit.after));
+                let entry = Entry::new(now_s, author, Origin::Daemon, action, &audit.target);
+                Entry { before, after, reason: Some(&audit.reason), ..entry }
+            })
+            .collect();
+        running.history.keep_fleet_standing(wanted, &entries)
     }
 }
 

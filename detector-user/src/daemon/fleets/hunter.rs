@@ -112,11 +112,14 @@ struct Hunter {
     is_off: bool,
     /// Why nobody can look.
     blind: Option<String>,
-    /// Why something is not kept.
-    unkept: Option<String>,
+    /// Why epochs are not kept.
+    unkept_epoch: Option<String>,
+    /// Why all that is remembered is not kept.
+    unkept_memory: Option<String>,
     /// When the report was written last, seconds since the Unix epoch.
     reported_s: u64,
-    is_failing: bool,
+    /// Whether the file of members is what was told of them.
+    is_feed_written: bool,
 }
 
 impl Hunter {
@@ -133,7 +136,11 @@ impl Hunter {
         let (store, mut memory, problem) = match opened {
             Ok((store, memory, restored)) => {
                 tell_restored(&restored, &memory);
-                (Some(store), memory, None)
+                let problem = store.unsaved().map(ToString::to_string);
+                if let Some(problem) = &problem {
+                    tracing::error!("what fleets are known by is lost if the daemon ends: {problem}");
+                }
+                (Some(store), memory, problem)
             }
             Err(error) => {
                 let problem = format!("what is learned is forgotten with this daemon: {error}");
@@ -151,14 +158,18 @@ impl Hunter {
             memberships: Memberships::restored(&memory),
             acting: Acting::restored(scale, running),
             news: News::after(&memory),
-            health: Health { saved_at_s: store.as_ref().map(|_| now_s), ..Health::default() },
+            health: Health {
+                saved_at_s: store.as_ref().filter(|store| store.unsaved().is_none()).map(|_| now_s),
+                ..Health::default()
+            },
             store,
             memory,
             is_off: false,
             blind: None,
-            unkept: problem,
+            unkept_epoch: None,
+            unkept_memory: problem,
             reported_s: 0,
-            is_failing: false,
+            is_feed_written: false,
         }
     }
 
@@ -166,7 +177,7 @@ impl Hunter {
         self.is_off = false;
         if let Some(store) = &mut self.store {
             let kept = store.keep(epoch);
-            self.note("an epoch", kept);
+            note(&mut self.unkept_epoch, "an epoch", kept);
         }
         let began = Instant::now();
         let looks = self.memory.take(epoch);
@@ -183,7 +194,7 @@ impl Hunter {
             if saved.is_ok() {
                 self.health.saved_at_s = Some(now_s);
             }
-            self.note("what is remembered", saved);
+            note(&mut self.unkept_memory, "what is remembered", saved);
         }
     }
 
@@ -208,23 +219,6 @@ impl Hunter {
         decided.has_heard
     }
 
-    /// Logs that something cannot be kept, once until it can be again.
-    fn note(&mut self, what: &str, kept: Result<(), StoreError>) {
-        match kept {
-            Ok(()) => {
-                self.is_failing = false;
-                self.unkept = None;
-            }
-            Err(error) => {
-                if !self.is_failing {
-                    tracing::error!("{what} of fleets is lost if the daemon ends: {error}");
-                }
-                self.is_failing = true;
-                self.unkept = Some(error.to_string());
-            }
-        }
-    }
-
     /// Tells how detection is, and where it looked, what is known of fleets now. `is_awaited`: commands may wait for it, and read it at once.
     fn report(&mut self, maps: &Maps, running: &Shared, has_looked: bool, is_awaited: bool) {
         let now_s = clock::unix_s();
@@ -235,8 +229,11 @@ impl Hunter {
             let (rows, lost, late) = (self.memory.rows(), self.memory.lost(), self.memory.detection().late());
             Report { rows, lost, late, ..before.report.clone() }
         };
-        let problems: Vec<_> = self.blind.iter().chain(&self.unkept).map(String::as_str).collect();
+        let problems = self.blind.iter().chain(&self.unkept_epoch).chain(&self.unkept_memory);
+        let mut problems: Vec<_> = problems.map(String::as_str).chain(self.acting.problem()).collect();
+        problems.dedup();
         self.health.problem = (!problems.is_empty()).then(|| problems.join("; "));
+        self.health.stopped = self.acting.stopped().map(|stop| format!("{}: {}", stop.by, stop.reason));
         self.health.at_s = now_s;
         self.health.state = self.state(&report, now_s);
         let actions = self.acting.told(&self.memory, maps);
@@ -270,10 +267,14 @@ impl Hunter {
             running.feed.tell(event);
         }
         let changes = self.memberships.follow(&self.memory, now_s);
-        if let Some(path) = self.options.feed.as_ref().filter(|path| !changes.is_empty() || !path.exists()) {
+        self.is_feed_written &= changes.is_empty();
+        if let Some(path) = self.options.feed.as_ref().filter(|path| !self.is_feed_written || !path.exists())
+        {
             let csv = self.memberships.csv();
-            if let Err(error) = told::replace(path, 0o644, |path, _| std::fs::write(path, &csv)) {
-                tracing::warn!("who belongs to fleets is not written: {error}");
+            let written = told::replace(path, 0o644, |path, _| std::fs::write(path, &csv));
+            self.is_feed_written = written.is_ok();
+            if let Err(error) = written {
+                tracing::warn!("who belongs to fleets is not written, and tried again: {error}");
             }
         }
         running.fleets.tell_members(self.memberships.clone(), changes);
@@ -281,6 +282,15 @@ impl Hunter {
             tracing::warn!("fleets are not recorded in the history: {error}");
         }
     }
+}
+
+/// Logs that something cannot be kept, once until it can be again.
+fn note(unkept: &mut Option<String>, what: &str, kept: Result<(), StoreError>) {
+    let why = kept.err().map(|error| error.to_string());
+    if let Some(why) = why.as_ref().filter(|_| unkept.is_none()) {
+        tracing::error!("{what} of fleets is lost if the daemon ends: {why}");
+    }
+    *unkept = why;
 }
 
 fn tell_restored(restored: &Restored, memory: &Memory) {
