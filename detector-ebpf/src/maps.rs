@@ -223,7 +223,7 @@ pub(crate) static PAIR_CLASSES: Array<u64, { TREES * PAIRS_MAX }, MAPPABLE> = Ar
 pub(crate) static RULE_BUDGETS: Array<u64, { RULE_COUNTERS }, MAPPABLE> = Array::new();
 
 /// Writer: daemon (what a fleet may do, and until when), program (what it did). Reader: program, commands.
-/// Size: 63 fleets that are acted on at a time. Full: the next one stays a suggestion, which the daemon tells. Error: none but that of
+/// Size: 63 fleets that are acted on at a time. Full: nothing is done about the next one, which the daemon tells. Error: none but that of
 /// several budgets that several CPUs charge.
 #[btf_map]
 pub(crate) static FLEETS: Array<FleetSlot, { FLEET_SLOTS }, MAPPABLE> = Array::new();

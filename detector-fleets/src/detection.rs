@@ -108,7 +108,8 @@ pub struct Detection {
     #[serde(with = "crate::ordered")]
     began: HashMap<ServiceId, (u64, u64)>,
     /// Cells with an alarm, and in which interval it was last.
-    alarmed: BTreeMap<Cell, u64>,
+    #[serde(with = "crate::ordered")]
+    alarmed: HashMap<Cell, u64>,
     /// Observations older than the interval that was open, which are not counted.
     late: u64,
     /// Observations of clients that found no room in their interval.
@@ -130,7 +131,7 @@ impl Detection {
             users: Default::default(),
             fleets: Fleets::default(),
             began: HashMap::new(),
-            alarmed: BTreeMap::new(),
+            alarmed: HashMap::new(),
             late: 0,
             lost: 0,
         }

@@ -81,7 +81,7 @@ pub struct Explanation {
     /// Why it was rejected, or that it was not.
     pub why: String,
     /// A new population, with nothing that tells it from devices or an app that were launched, from scripts on a schedule or from people who moved
-    /// behind a relay: to be shown, never acted on.
+    /// behind a relay: to be shown, and not acted on unless an operator insists.
     pub is_new_uniform_population: bool,
 }
 

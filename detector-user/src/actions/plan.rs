@@ -104,7 +104,7 @@ pub struct Decision {
     pub left_out: LeftOut,
     /// What the action does, if it can be told.
     pub effect: Option<Effect>,
-    /// The command that would do what is suggested; `None` also where that is nothing to be done lightly.
+    /// The command that would do what is suggested.
     pub command: Option<String>,
     /// The command that takes back what is in force.
     pub undo: Option<String>,
@@ -205,18 +205,11 @@ fn decide(asked: &Asked<'_>, situation: &Situation<'_>, slots: &mut Slots) -> De
         verdict.stops(force) && !is_its_end
     };
     let stopped = judged.verdicts.iter().find(stops);
-    let stopped = stopped.map(|verdict| (verdict.guard, verdict.sentence.clone(), verdict.otherwise));
-    if let Some((guard, says, otherwise)) = stopped {
+    if let Some((says, otherwise)) = stopped.map(|verdict| (verdict.sentence.clone(), verdict.otherwise)) {
         let is_suggested = judged.standing.is_none()
             && otherwise == Otherwise::Suggestion
             && (judged.is_fresh() || throttle.is_some());
-        if !is_suggested {
-            return judged.rest(says);
-        }
-        let suggested = judged.suggest(says, true);
-        // Nobody is to copy the command that throttles what looks innocent.
-        let is_innocent = guard == Guard::UniformPopulation;
-        return Decision { command: suggested.command.filter(|_| !is_innocent), ..suggested };
+        return if is_suggested { judged.suggest(says, true) } else { judged.rest(says) };
     }
     if mode < FleetMode::Throttle && throttle.is_none() {
         return if judged.standing.is_some() {

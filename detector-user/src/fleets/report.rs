@@ -156,7 +156,7 @@ pub struct Innocent {
     pub explanation: String,
     /// Why it was rejected, or that it was not.
     pub why: String,
-    /// It was not rejected: the fleet is shown and never acted on.
+    /// It was not rejected: the fleet is shown, and acted on only where an operator orders it and insists.
     pub is_new_uniform_population: bool,
 }
 

@@ -190,7 +190,7 @@ fn a_memory_that_cannot_be_written_again_is_there_and_saved_when_it_can_be() {
     fs::create_dir(&in_the_way).expect("a directory");
     let (mut store, mut memory, restored) = open(directory.path(), Scale::MINUTE);
     assert!(matches!(restored, Restored::Memory { damage: None, .. }), "{restored:?}");
-    assert!(bytes(&memory) == bytes(&before) && store.unsaved().is_some() && store.is_due(0));
+    assert!(bytes(&memory) == bytes(&before) && store.unsaved().is_some() && store.is_due(SAVE_EVERY_S));
     let epoch = fixtures::epoch(5);
     store.keep(&epoch).expect("nothing follows a memory that is not there");
     let _ = memory.take(&epoch);

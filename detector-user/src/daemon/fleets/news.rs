@@ -152,7 +152,7 @@ mod tests {
         assert!(News::after(&memory).of(&memory, &Report::of(&memory, &no_names)).is_empty());
         let mut epoch = fixtures::epoch(0);
         (epoch.names, epoch.rows) = (Vec::new(), Vec::new());
-        for hour in 0..40 {
+        for hour in 0..60 {
             epoch.start_s = fixtures::START_S + (fixtures::QUIET_EPOCHS + 6) * 900 + hour * 3600;
             memory.take(&epoch);
             tell(&memory, &mut news);
