@@ -251,7 +251,7 @@ impl Detection {
             for finding in findings.iter().filter(|finding| finding.is_alarm()) {
                 self.alarmed.insert(finding.cell, number);
             }
-            self.find_fleets(window, end_s, &merged, &findings);
+            let alike = self.find_fleets(window, end_s, &merged, &findings);
             if number.is_multiple_of(length.learned_every) {
                 let mut cells = cells;
                 cells.retain(|cell, _| self.tells_new_from_known(cell.service, from));
@@ -260,6 +260,7 @@ impl Detection {
                 });
                 for (service, population) in &mut populations {
                     population.leave_out(&self.fleets.members(*service, end_s));
+                    population.leave_out(alike.get(service).map_or(&[], Vec::as_slice));
                     population.leave_out(&population.unseen(&self.kinds));
                 }
                 populations.retain(|_, population| !population.sources.is_empty());
@@ -271,8 +272,17 @@ impl Detection {
         looks
     }
 
-    /// Asks who belongs to what alarms of a window saw, and to the fleets that are known.
-    fn find_fleets(&mut self, window: usize, end_s: u64, merged: &[Block], findings: &[Finding]) {
+    /// Asks who belongs to what alarms of a window saw, and to the fleets that are known. By service those who are like members, and are none since
+    /// they were there before: nobody is to be taken for an innocent by them. A few of a fleet's own are among them, since the memory of sources
+    /// takes one in three hundred for another one; learned as users, they would have the cut rise until the fleet has no members any more.
+    fn find_fleets(
+        &mut self,
+        window: usize,
+        end_s: u64,
+        merged: &[Block],
+        findings: &[Finding],
+    ) -> BTreeMap<ServiceId, Vec<Source>> {
+        let mut alike: BTreeMap<ServiceId, Vec<Source>> = BTreeMap::new();
         let alarms: Vec<&Finding> = findings.iter().filter(|finding| finding.is_alarm()).collect();
         let mut services: BTreeSet<_> = alarms.iter().map(|alarm| alarm.cell.service).collect();
         services.extend(self.fleets.services(end_s));
@@ -333,8 +343,12 @@ impl Detection {
                 kinds: &self.kinds,
                 projections: &self.projections,
             });
+            let of_service = alike.entry(service).or_default();
+            groups.iter().for_each(|group| of_service.extend(&group.earlier));
+            of_service.sort_unstable();
             self.fleets.update(&looked, groups);
         }
+        alike
     }
 
     /// Whether sources of a service were known a day before an interval: before that all of them are new.

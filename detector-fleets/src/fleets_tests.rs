@@ -118,6 +118,7 @@ fn look_at(
         known: known.iter().copied().map(FleetId).collect(),
         members: population.sources.clone(),
         suspects: Vec::new(),
+        earlier: Vec::new(),
         innocents: 0.5,
         collateral: *collateral,
         users: 4000.0,

@@ -87,6 +87,8 @@ pub struct Group {
     pub members: Vec<Active>,
     /// Sources above the lower cut only.
     pub suspects: Vec<Active>,
+    /// Sources above the cut that are no members since they were there before, in their order.
+    pub earlier: Vec<Source>,
     /// Users that are expected among the members.
     pub innocents: f64,
     /// The share of users' connections that is expected to be theirs.
@@ -105,8 +107,10 @@ impl Group {
         self.known.extend(other.known);
         self.members.extend(other.members);
         self.suspects.extend(other.suspects);
+        self.earlier.extend(other.earlier);
         self.members.sort_unstable_by_key(|active| active.source);
         self.suspects.sort_unstable_by_key(|active| active.source);
+        self.earlier.sort_unstable();
         self.innocents += other.innocents;
         self.collateral += other.collateral;
         self.synchrony = self.synchrony.max(other.synchrony);
@@ -189,6 +193,7 @@ fn divide(
             known: bits_of(*group).filter_map(known).map(|known| known.id).collect(),
             members: Vec::new(),
             suspects: Vec::new(),
+            earlier: Vec::new(),
             innocents: cuts.members.innocents,
             collateral: cuts.members.collateral,
             users,
@@ -199,11 +204,14 @@ fn divide(
         let place = active.profile as usize;
         let group = likeliest[place];
         let (Some(found), Some(cuts)) = (found.get_mut(group), cuts.get(group)) else { continue };
-        if active.was_seen_before(came_s[group].saturating_sub(EARLIER_S), question.start_s) {
-            continue;
-        }
         let score = mixture.scores[group][place];
         let cut = if beginnings.is_known(*bits) { cuts.members } else { cuts.newcomers };
+        if active.was_seen_before(came_s[group].saturating_sub(EARLIER_S), question.start_s) {
+            if score >= cuts.members.score {
+                found.earlier.push(active.source);
+            }
+            continue;
+        }
         if score >= cut.score && found.members.len() < MEMBERS_MAX {
             found.members.push(*active);
         } else if score >= cuts.suspects.score && found.suspects.len() < SUSPECTS_MAX {

@@ -229,6 +229,7 @@ mod tests {
             known: Vec::new(),
             members: population.sources.iter().filter(is_member).copied().collect(),
             suspects: Vec::new(),
+            earlier: Vec::new(),
             innocents,
             collateral: 0.0,
             users: 1000.0,

@@ -129,6 +129,19 @@ fn a_fleet_is_suggested_ordered_adopted_stopped_and_left_alone() -> Result<()> {
         "{throttle:#}"
     );
 
+    // Who calls is told by the kernel whether it is throttled, and how it gets out.
+    let one = self::charged(&site)?.first().context("a member that is charged")?.to_string();
+    let address = one.split('/').next().unwrap_or_default();
+    let explained = site.ask_json(&["explain", address])?.1;
+    let as_fleet = &explained["services"][0]["charged_as"];
+    assert_eq!(as_fleet["fleet"], json!(id), "{explained:#}");
+    let (until_s, told_s) = (as_fleet["until_s"].as_u64(), throttle["until_s"].as_u64().context("an end")?);
+    assert!(until_s.is_some_and(|until_s| until_s.abs_diff(told_s) <= 2), "{until_s:?} for {told_s}");
+    let screen = site.ask(&["explain", address])?.1;
+    assert!(screen.contains(&format!("charged as one of fleet {id}")), "{screen}");
+    let stranger = site.ask_json(&["explain", "192.0.2.77"])?.1;
+    assert_eq!(stranger["services"][0]["charged_as"], Value::Null, "{stranger:#}");
+
     // What is answered is what is in force by this order, not by the one before.
     let faster = ["throttle", &target, "--rate", "7/s", "--for", "10min", "--reason", "test"];
     let (code, answer) = site.ask_json(&faster)?;

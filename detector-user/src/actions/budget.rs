@@ -106,13 +106,13 @@ mod tests {
     }
 
     #[test]
-    fn a_fleet_may_do_twice_what_its_population_did_and_a_twentieth_of_what_it_does() {
+    fn a_fleet_may_do_twice_what_its_population_did_and_a_hundredth_of_what_it_does() {
         let settings = FleetSettings::default();
         let of = |usage: &Usage| shared(usage, 20.0, &settings);
-        let budgets = of(&usage(36_000, 0.1));
+        let budgets = of(&usage(90_000, 0.1));
         assert_eq!(budgets.connections.rate.to_string(), "12/min", "twice 0.1 a second");
         assert_eq!((budgets.packets.rate.to_string(), budgets.packets.burst), ("4/s".to_owned(), 16));
-        assert_eq!(of(&usage(7200, 0.1)).connections.rate.to_string(), "6/min", "5 % of two a second");
+        assert_eq!(of(&usage(36_000, 0.1)).connections.rate.to_string(), "6/min", "1 % of ten a second");
         let none = of(&usage(0, 0.0));
         assert_eq!(none.connections, Budget { rate: Rate { count: 1, per_ns: BUDGET_PERIOD_NS }, burst: 1 });
         assert_eq!(none.packets.burst, PACKETS_AT_ONCE_MIN, "a connection comes to its end");
@@ -120,7 +120,7 @@ mod tests {
 
     #[test]
     fn a_smaller_factor_makes_smaller_budgets() {
-        let budgets = shared(&usage(36_000, 0.1), 20.0, &FleetSettings::default());
+        let budgets = shared(&usage(90_000, 0.1), 20.0, &FleetSettings::default());
         let tight = tightened(budgets, Part::of_percent(200), Part::of_percent(50));
         assert_eq!(tight.connections.rate.to_string(), "3/min");
         assert_eq!(tight.packets.rate.to_string(), "1/s");

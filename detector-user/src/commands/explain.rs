@@ -8,7 +8,7 @@ use detector_common::{
     address::Address,
     budget::{BYTE_INTERVAL_FRACTION_BITS, Budget, TICKS_PER_NS, left, take, ticks},
     policy::{Action, Class, NO_PROFILE, ParentClass, is_enforced},
-    table::{Lineage, Unit},
+    table::{Key, Lineage, Unit},
     verdict::Reason,
     way::Way,
 };
@@ -22,6 +22,7 @@ use crate::{
     fleets::{Found, Store, Told, membership::Confidence, told},
     kernel::{
         client_rules::rule_about,
+        fleets,
         mapped::Access,
         maps::Maps,
         probe::probe,
@@ -88,8 +89,19 @@ pub struct Standing {
     pub newcomer: Option<Newcomer>,
     /// Every budget that it is charged to.
     pub budgets: Vec<BudgetState>,
+    /// The fleet whose shared budgets its packets are charged to beside these, as the kernel has it; null: there is none.
+    pub charged_as: Option<ChargedAs>,
     /// The clients that made handshakes from it, those seen last first.
     pub clients: Vec<ClientRow>,
+}
+
+/// A fleet that a source is charged as.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ChargedAs {
+    /// Its number, see `detector fleets`.
+    pub fleet: String,
+    /// When that ends by itself unless it is renewed, seconds since the Unix epoch.
+    pub until_s: u64,
 }
 
 /// What was seen of a source, each modulo 2^32.
@@ -195,13 +207,25 @@ pub fn answer(maps: &Maps, address: IpAddr, told: &Told) -> Result<Answer, Failu
                 Ok(rules.of_class(number.into(), &class).map(|rule| rule.name()))
             };
             let clients = clients::rows(&clients, &names, number, now_ns, rule_of)?;
-            services.push(Standing { clients, ..standing });
+            let charged_as = charged_as(maps, address, number)?;
+            services.push(Standing { clients, charged_as, ..standing });
         }
         Ok((active.policy_epoch(), rules.manifest.version, services))
     })?;
     let source = source_prefix(Unit::of_source(address.family), address.high).to_string();
     let fleets = fleets_of(told, &source);
     Ok(Answer { address: asked, source, policy, version, services, fleets })
+}
+
+/// The fleet that a source is charged as at a service.
+fn charged_as(maps: &Maps, address: Address, service: u16) -> Result<Option<ChargedAs>, Failure> {
+    let key = Key::new(address, Unit::of_source(address.family), service);
+    let charged = fleets::charged(maps, key).map_err(Failure::failed)?;
+    Ok(charged.map(|standing| {
+        let ticks = standing.fleet.until.saturating_sub(read::now(maps));
+        let left_s = ticks.saturating_mul(maps.settings.read(0).clock_tick_ns) / 1_000_000_000;
+        ChargedAs { fleet: standing.fleet.id.to_string(), until_s: clock::unix_s() + left_s }
+    }))
 }
 
 /// The fleets that a source belongs to, or may.
@@ -261,6 +285,7 @@ fn standing(
         }),
         newcomer: way.is_none().then(newcomer),
         budgets: budgets(&class, &way.unwrap_or_default(), handshakes_tat, &parents, address, now),
+        charged_as: None,
         clients: Vec::new(),
     })
 }
@@ -407,6 +432,14 @@ fn text(answer: &Answer) -> String {
         if let Some(reason) = &standing.reason {
             lines.push(format!("  because: {reason}"));
         }
+        lines.extend(standing.charged_as.as_ref().map(|ChargedAs { fleet, until_s }| {
+            let left_s = until_s.saturating_sub(clock::unix_s());
+            format!(
+                "  charged as one of fleet {fleet} for {} from now unless that is renewed: `detector allow {} --for 24h --reason TEXT` takes it out",
+                duration(left_s),
+                answer.address
+            )
+        }));
         lines.extend(standing.seen.as_ref().map(|seen| {
             format!(
                 "  seen: {} packets, {} bytes, {} connections; {} packets {} (each modulo 2^32)",

@@ -158,6 +158,19 @@ pub fn standing(maps: &Maps) -> Vec<Standing> {
         .collect()
 }
 
+/// The fleet whose budgets a source's packets are charged to at a service now; `None`: they are charged to none.
+///
+/// # Errors
+///
+/// The kernel refuses to tell.
+pub fn charged(maps: &Maps, key: Key) -> Result<Option<Standing>, FleetsError> {
+    match maps.fleet_members.get(&FleetMember::from(key), 0) {
+        Ok(slot) => Ok(standing(maps).into_iter().find(|one| one.acts && u64::from(one.slot) == slot)),
+        Err(MapError::KeyNotFound) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// Acts on a fleet, or changes how: from the next packet on its members share these budgets. What the budgets have been charged so far
 /// stays, as with those of a policy.
 ///

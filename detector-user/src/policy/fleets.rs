@@ -180,7 +180,7 @@ impl Default for FleetSettings {
             new_members_max: 20_000,
             collateral_max: Part(100),
             factor: Part::of_percent(200),
-            share: Part::of_percent(5),
+            share: Part::of_percent(1),
             for_s: 3600,
             tighten: None,
         }

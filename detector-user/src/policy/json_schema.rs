@@ -288,7 +288,7 @@ fn fleets() -> Table {
             "new_members_max": members("Members that may come to it in an hour."),
             "collateral_max": part("The share of legitimate exchanges that an action may cost; at most 1 %.", "0.01 %"),
             "factor": part("What a fleet may use, of what its population normally used; 1 to 1,000 %.", "200 %"),
-            "share": part("What it may use at most, of what it uses; at most 50 %.", "5 %"),
+            "share": part("What it may use at most, of what it uses; at most 50 %.", "1 %"),
             "for": time("How long an action lasts after its last evidence; 1 minute to 7 days.", "1h"),
             "tighten": reference("tighten"),
         }),

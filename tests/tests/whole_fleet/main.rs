@@ -42,8 +42,9 @@ pub(crate) const POLICY: &str = "version = 1\n[[service]]\nname = \"api\"\naddre
     profile = \"customer\"\n[profile.customer]\npackets = { rate = \"1000/s\", burst = 2000 }\n\
     connections = { rate = \"50/s\", burst = 200 }\n";
 
-/// What an operator adds who wants nearly all of a fleet to be stopped: of those that are held out nothing is cut, and 5 % are by default.
-const ACTING: &str = "[fleets]\nmode = \"throttle\"\nhold_out = 1\n";
+/// What an operator adds who wants nearly all of a fleet to be stopped: of those that are held out nothing is cut, and 5 % are by default; and
+/// 1 % of its connections are left to the others.
+const ACTING: &str = "[fleets]\nmode = \"throttle\"\nhold_out = 1\nshare = \"0.2 %\"\n";
 
 /// Hours of the recording: packets begin, the policy says to act, the decision has to be there, the end.
 const PACKETS_H: u64 = 95;

@@ -232,7 +232,7 @@ action = { limit = "slow" }
         assert_eq!(
             changes,
             [
-                "Changed Defaults defaults: fleets nothing → throttle, hold out 5 %, members 100000, new 20000/h, collateral 0.01 %, factor 200 %, share 5 %, for 1h",
+                "Changed Defaults defaults: fleets nothing → throttle, hold out 5 %, members 100000, new 20000/h, collateral 0.01 %, factor 200 %, share 1 %, for 1h",
                 "Changed Service dns: fleets nothing → off"
             ]
         );
