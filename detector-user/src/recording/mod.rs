@@ -11,7 +11,7 @@
 //! | what are the fingerprints in a file called? | [`names`] |
 //! | how are several files read as one? | [`merge`] |
 //! | which files are there, and for how long? | [`directory`] |
-//! | what is left of one when the disk is full? | [`part`] |
+//! | what is left of one when the disk is full? | `part` |
 
 pub mod clients;
 pub mod columns;
