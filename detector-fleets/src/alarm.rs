@@ -123,7 +123,9 @@ mod tests {
     use super::*;
     use crate::{
         block::{Block, Sizes},
+        cells::Counted,
         family::tests::block,
+        limits::SOURCES_COUNTED_MIN,
         span::Span,
     };
 
@@ -166,9 +168,14 @@ mod tests {
         cells
     }
 
+    fn counted(cells: Cells) -> Counted {
+        Counted { cells, least: SOURCES_COUNTED_MIN }
+    }
+
     fn taught() -> Histories {
         let mut histories = Histories::default();
-        (0..30).for_each(|number| histories.learn(&window(number, 0, 0, 0), &HashSet::new(), number));
+        (0..30)
+            .for_each(|number| histories.learn(&counted(window(number, 0, 0, 0)), &HashSet::new(), number));
         histories
     }
 
@@ -220,7 +227,7 @@ mod tests {
     fn without_a_history_nothing_is_said() {
         assert_eq!(look(&window(0, 0, 200, 99), &Histories::default(), 8), []);
         let mut histories = Histories::default();
-        histories.learn(&window(0, 0, 0, 0), &HashSet::new(), 0);
+        histories.learn(&counted(window(0, 0, 0, 0)), &HashSet::new(), 0);
         assert_eq!(look(&window(1, 0, 200, 99), &histories, 8), [], "one window is none");
         assert_eq!(look(&window(40, 0, 200, 99), &taught(), 31), [], "and neither is a part of a day");
     }
@@ -236,14 +243,16 @@ mod tests {
         let before = [of(BROWSERS[2]), all].map(|cell| histories.of(&cell).cloned());
         let other = share(&histories, of(BROWSERS[1]));
         for number in 30..60 {
-            let mut cells = window(number, 0, 300, BROWSERS[2]);
-            if number % 2 == 0 {
-                cells.remove(&of(BROWSERS[2]));
-            }
-            histories.learn(&cells, &alarmed, number);
+            histories.learn(&counted(window(number, 0, 300, BROWSERS[2])), &alarmed, number);
         }
-        assert_eq!([of(BROWSERS[2]), all].map(|cell| histories.of(&cell).cloned()), before);
-        assert!(share(&histories, of(BROWSERS[1])) < other, "others go on");
+        let ratio = share(&histories, of(BROWSERS[1])) / other;
+        assert!((0.97..1.03).contains(&ratio), "others have the share that they had: {ratio}");
+        let mut without = window(60, 0, 300, BROWSERS[2]);
+        without.remove(&of(BROWSERS[2]));
+        histories.learn(&counted(without), &alarmed, 60);
+        let learned = |history: Option<History>| history.map(|one| (one.share(), one.windows()));
+        let after = [of(BROWSERS[2]), all].map(|cell| histories.of(&cell).cloned());
+        assert_eq!(after.map(learned), before.map(learned));
         let findings = look(&window(60, 0, 300, BROWSERS[2]), &histories, 8);
         let alarms: Vec<_> =
             findings.iter().filter(|finding| finding.is_alarm()).map(|one| one.cell).collect();

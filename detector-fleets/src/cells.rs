@@ -163,8 +163,18 @@ impl CellEvidence {
 /// The new sources of a window, by cells that have [`SOURCES_COUNTED_MIN`] of them, and of each service.
 pub type Cells = HashMap<Cell, Counts, RandomState>;
 
+/// The cells of a window that are counted.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Counted {
+    /// The cells.
+    #[serde(with = "crate::ordered")]
+    pub cells: Cells,
+    /// From how many new sources on: more than [`SOURCES_COUNTED_MIN`] where there were more cells than [`CELLS_MAX`].
+    pub least: u32,
+}
+
 /// Counts new sources by cells. `window` is in the order of sources and kinds, and `projections` are those of all its kinds.
-pub fn count(window: &[Block], kinds: &Kinds, projections: &Projections) -> Cells {
+pub fn count(window: &[Block], kinds: &Kinds, projections: &Projections) -> Counted {
     let in_cells = sources_in_cells(window, projections);
     let mut sizes = vec![0_u32; projections.len()];
     in_cells.iter().for_each(|(cell, _)| sizes[*cell as usize] += 1);
@@ -184,7 +194,7 @@ pub fn count(window: &[Block], kinds: &Kinds, projections: &Projections) -> Cell
             counted[place as usize].1.add_evidence(evidence);
         }
     }
-    counted.into_iter().collect()
+    Counted { cells: counted.into_iter().collect(), least }
 }
 
 /// From how many new sources on a cell is counted, so that at most [`CELLS_MAX`] are.
@@ -271,7 +281,8 @@ mod tests {
         };
         window.push(Block { kind: fresh, seen_for: SeenFor::KNOWN, ..other(1000) });
         window.push(Block { kind: rare, ..other(1001) });
-        let cells = count(&window, &kinds, &Projections::of(&kinds));
+        let Counted { cells, least } = count(&window, &kinds, &Projections::of(&kinds));
+        assert_eq!(least, SOURCES_COUNTED_MIN);
         let counts = |common| cells.get(&Cell { service: ServiceId(0), common });
         let volumes = |common| {
             let counts: &Counts = counts(common).expect("the cell is counted");

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     alarm::{self, Finding},
     block::{Block, KindId},
-    cells::{self, Cell, Cells},
+    cells::{self, Cell, Counted},
     fleet::Fleet,
     fleets::{Fleets, Looked},
     history::Histories,
@@ -78,8 +78,7 @@ struct Lesson {
     /// Number of the interval in which it is learned.
     due: u64,
     window: usize,
-    #[serde(with = "crate::ordered")]
-    cells: Cells,
+    counted: Counted,
     clean: BTreeMap<ServiceId, Clean>,
 }
 
@@ -149,10 +148,14 @@ impl Detection {
             _ => self.go_on_to(row.time_s),
         };
         let (began, last) = self.began.entry(row.kind.service).or_insert((number, number));
-        if number > *last + SERVICE_FORGOTTEN {
+        let is_forgotten = number > *last + SERVICE_FORGOTTEN;
+        if is_forgotten {
             *began = number;
         }
         *last = number;
+        if is_forgotten {
+            self.forget_service(row.kind.service);
+        }
         if row.is_refused() {
             self.fleets.note_refused(row.kind.service, row.source, row.time_s);
         }
@@ -178,6 +181,17 @@ impl Detection {
             looks.extend(self.take(OpenInterval::new(number, 0).seal()));
         }
         looks
+    }
+
+    /// A service begins anew.
+    fn forget_service(&mut self, service: ServiceId) {
+        self.histories.iter_mut().for_each(|histories| histories.forget_service(service));
+        self.clean.iter_mut().for_each(|clean| _ = clean.remove(&service));
+        self.users.iter_mut().for_each(|users| _ = users.remove(&service));
+        for lesson in &mut self.lessons {
+            lesson.counted.cells.retain(|cell, _| cell.service != service);
+            lesson.clean.remove(&service);
+        }
     }
 
     /// Takes an interval that is over, and looks at the windows that end with it.
@@ -246,15 +260,14 @@ impl Detection {
                 let last = (!merged.is_empty()).then_some(Part { number: merged_from, blocks: &merged });
                 (merge(earlier.map(Part::from).chain(last)), first)
             };
-            let cells = cells::count(&merged, &self.kinds, &self.projections);
-            let findings = alarm::look(&cells, &self.histories[window], length.day());
+            let mut counted = cells::count(&merged, &self.kinds, &self.projections);
+            let findings = alarm::look(&counted.cells, &self.histories[window], length.day());
             for finding in findings.iter().filter(|finding| finding.is_alarm()) {
                 self.alarmed.insert(finding.cell, number);
             }
             let alike = self.find_fleets(window, end_s, &merged, &findings);
             if number.is_multiple_of(length.learned_every) {
-                let mut cells = cells;
-                cells.retain(|cell, _| self.tells_new_from_known(cell.service, from));
+                counted.cells.retain(|cell, _| self.tells_new_from_known(cell.service, from));
                 let mut populations = profile::populations(&merged, &self.kinds, |block| {
                     self.tells_new_from_known(self.kinds.kind(block.kind).service, from)
                 });
@@ -265,7 +278,7 @@ impl Detection {
                 }
                 populations.retain(|_, population| !population.sources.is_empty());
                 let clean = Clean::of_all(&populations);
-                self.lessons.push_back(Lesson { due: number + LEARNED_AFTER, window, cells, clean });
+                self.lessons.push_back(Lesson { due: number + LEARNED_AFTER, window, counted, clean });
             }
             looks.push(Look { window, end_s, findings });
         }
@@ -359,11 +372,11 @@ impl Detection {
     /// Learns from the windows whose time has come, but for cells with an alarm since they began.
     fn learn(&mut self, number: u64) {
         while self.lessons.front().is_some_and(|lesson| lesson.due <= number) {
-            let Some(Lesson { due, window, cells, clean }) = self.lessons.pop_front() else { break };
+            let Some(Lesson { due, window, counted, clean }) = self.lessons.pop_front() else { break };
             let began = (due - LEARNED_AFTER).saturating_sub(WINDOWS[window].intervals as u64);
             let alarmed: HashSet<_> =
                 self.alarmed.iter().filter(|(_, at)| **at >= began).map(|(cell, _)| *cell).collect();
-            self.histories[window].learn(&cells, &alarmed, due);
+            self.histories[window].learn(&counted, &alarmed, due);
             for (service, clean) in clean {
                 if alarmed.iter().any(|cell| cell.service == service) {
                     continue;

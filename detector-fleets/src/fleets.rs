@@ -8,7 +8,7 @@ use crate::{
     alarm::Finding,
     cells::Cell,
     explanation::Explanation,
-    fleet::{FORGOTTEN_S, Fleet, FleetId, MEMBERS_MIN, Member, Suspect},
+    fleet::{FORGOTTEN_S, Fleet, FleetId, MEMBERS_MIN, Member, SIMILARITY_MIN, Suspect},
     interval::Kinds,
     limits::{FLEETS_MAX, FLEETS_OF_LOOK_MAX, JOINED_MAX, MEMBER_S, MEMBERS_MAX},
     membership::{Group, Known},
@@ -186,22 +186,37 @@ impl Fleets {
         self.forget(looked.end_s);
     }
 
-    /// Those of a look that are of one fleet as one group: an alarm may have no member in common with the fleet that it is about.
+    /// Those of a look that are of one fleet as one group: an alarm may have no member in common with the fleet that it is about, and two that are
+    /// new may be alike.
     fn of_one_fleet(&self, looked: &Looked<'_>, groups: Vec<Group>) -> Vec<Group> {
-        let mut one: Vec<(Option<FleetId>, Group)> = Vec::with_capacity(groups.len());
+        let known: Vec<Vec<FleetId>> = groups.iter().map(|group| group.known.clone()).collect();
+        // Fleets that a group has in common become one.
+        let oldest = |id: FleetId| {
+            known.iter().find(|known| known.contains(&id)).and_then(|known| known.iter().min()).copied()
+        };
+        let mut one: Vec<(Option<FleetId>, Option<Traits>, Group)> = Vec::with_capacity(groups.len());
         for group in groups {
+            let traits = Traits::of(&group.members, &[], looked.population, looked.kinds);
             let of = group.known.iter().min().copied().or_else(|| {
-                let traits = Traits::of(&group.members, &[], looked.population, looked.kinds);
                 let cells: Vec<_> =
                     group.alarms.iter().filter_map(|&alarm| Some(looked.alarms.get(alarm)?.cell)).collect();
-                Some(self.fleets[self.alike(looked.service, traits.as_ref(), &cells)?].id)
+                let id = self.fleets[self.alike(looked.service, traits.as_ref(), &cells)?].id;
+                Some(oldest(id).unwrap_or(id))
             });
-            match one.iter_mut().find(|(other, _)| of.is_some() && *other == of) {
-                Some((_, before)) => *before = before.clone().and(group),
-                None => one.push((of, group)),
+            let is_same =
+                |(other, like, _): &&mut (Option<FleetId>, Option<Traits>, Group)| match (of, *other) {
+                    (None, None) => like
+                        .as_ref()
+                        .zip(traits.as_ref())
+                        .is_some_and(|(one, other)| one.similarity(other) >= SIMILARITY_MIN),
+                    (of, other) => of == other,
+                };
+            match one.iter_mut().find(is_same) {
+                Some((.., before)) => *before = before.clone().and(group),
+                None => one.push((of, traits, group)),
             }
         }
-        one.into_iter().map(|(_, group)| group).collect()
+        one.into_iter().map(|(.., group)| group).collect()
     }
 
     fn take(&mut self, looked: &Looked<'_>, alarms: &[&Finding], group: Group) {

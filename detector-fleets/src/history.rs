@@ -6,14 +6,18 @@ use foldhash::fast::RandomState;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    cells::{Cell, Cells, Common, Counts},
+    cells::{Cell, Cells, Common, Counted, Counts},
     dirichlet,
     family::Family,
     limits::{
-        CONCENTRATIONS, HALF_LIFE_WINDOWS, HISTORIES_MAX, SOURCES_OF_HISTORY_MIN, WINDOWS_OF_HISTORY_MIN,
+        CONCENTRATIONS, HALF_LIFE_WINDOWS, HISTORIES_MAX, SOURCES_COUNTED_MIN, SOURCES_OF_HISTORY_MIN,
+        WINDOWS_OF_HISTORY_MIN,
     },
     observation::ServiceId,
 };
+
+/// The share of new sources that is usually in cells without an alarm, at least, if it is said by them how many there would be.
+const OTHERS_MIN: f64 = 0.1;
 
 /// Numbers of the last times, of which a low quantile is asked.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -183,22 +187,30 @@ impl Histories {
     }
 
     /// Learns from a window, by its number among those that are learned from. Cells that have a history and are not in it had none of
-    /// its sources. Nothing is learned of cells with an alarm, nor of all of their service: that has the fleet in it. What is too many there makes
-    /// all shares of the service smaller alike, which cancels where they are compared.
-    pub fn learn(&mut self, cells: &Cells, alarmed: &HashSet<Cell>, window: u64) {
+    /// its sources, unless only the largest were counted. Nothing is learned of cells with an alarm, nor of all of their service: that has the fleet
+    /// in it.
+    pub fn learn(&mut self, Counted { cells, least }: &Counted, alarmed: &HashSet<Cell>, window: u64) {
         let services: HashSet<_> = alarmed.iter().map(|cell| cell.service).collect();
         let is_left_out = |cell: &Cell| {
             alarmed.contains(cell) || (cell.common == Common::Service && services.contains(&cell.service))
         };
-        let totals: HashMap<ServiceId, f64> = cells
-            .iter()
-            .filter(|(cell, _)| cell.common == Common::Service)
-            .map(|(cell, counts)| (cell.service, f64::from(counts.sources)))
+        let of_services = cells.iter().filter(|(cell, _)| cell.common == Common::Service);
+        let totals: HashMap<ServiceId, f64> = of_services
+            .filter_map(|(cell, counts)| {
+                let total = self.usual_total(cell.service, f64::from(counts.sources), cells, alarmed)?;
+                Some((cell.service, total.max(1.0)))
+            })
             .collect();
         self.learn_between(cells, is_left_out);
         let none = Counts::default();
         for (cell, history) in &mut self.cells {
-            if totals.contains_key(&cell.service) && !cells.contains_key(cell) && !is_left_out(cell) {
+            if is_left_out(cell) {
+                // What it is like is asked for as long as there are alarms.
+                history.last_window = window;
+            } else if totals.contains_key(&cell.service)
+                && !cells.contains_key(cell)
+                && *least <= SOURCES_COUNTED_MIN
+            {
                 let last_window = history.last_window;
                 history.learn(&none, 0.0, window);
                 history.last_window = last_window;
@@ -207,11 +219,43 @@ impl Histories {
         let mut in_order: Vec<_> = cells.iter().filter(|(cell, _)| !is_left_out(cell)).collect();
         in_order.sort_by_key(|(cell, _)| **cell);
         for (cell, counts) in in_order {
-            let share =
-                f64::from(counts.sources) / totals.get(&cell.service).copied().unwrap_or(1.0).max(1.0);
+            let Some(total) = totals.get(&cell.service) else { continue };
+            let share = (f64::from(counts.sources) / total).min(1.0);
             self.cells.entry(*cell).or_default().learn(counts, share, window);
         }
         self.forget();
+    }
+
+    /// New sources that a service would have without those that are too many in cells with an alarm: what the others have, by the share that they
+    /// have usually. `None`: next to nothing is usually in others.
+    fn usual_total(
+        &self,
+        service: ServiceId,
+        total: f64,
+        cells: &Cells,
+        alarmed: &HashSet<Cell>,
+    ) -> Option<f64> {
+        // Each source is in one cell of a projection.
+        let of_projection = |projection: usize| {
+            let mut of: Vec<&Cell> = alarmed
+                .iter()
+                .filter(|cell| cell.service == service && cell.common.projection() == projection)
+                .collect();
+            of.sort_unstable();
+            of
+        };
+        let of = (1..Common::PROJECTIONS).map(of_projection).find(|of| !of.is_empty());
+        let Some(of) = of else { return Some(total) };
+        let found: f64 = of.iter().filter_map(|cell| cells.get(cell)).map(|one| f64::from(one.sources)).sum();
+        let usual: f64 = of.iter().filter_map(|cell| self.of(cell)).map(History::share).sum();
+        let others = 1.0 - usual;
+        (others >= OTHERS_MIN).then(|| ((total - found) / others).clamp(0.0, total))
+    }
+
+    /// Forgets all of a service.
+    pub fn forget_service(&mut self, service: ServiceId) {
+        self.cells.retain(|cell, _| cell.service != service);
+        self.between.retain(|(of, _), _| *of != service);
     }
 
     /// Cells of some size against all of their service, before this window is known of either.

@@ -70,6 +70,9 @@ pub struct Kind {
     pub tls_key: u64,
 }
 
+/// Packets that a connection brings at least, over QUIC or while it goes on, if there is somebody who gets the answers.
+const PACKETS_OF_CONVERSATION: u64 = 4;
+
 /// One row of a recording: who was active in an epoch. Counts are those of the epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Observation {
@@ -111,10 +114,11 @@ impl Observation {
         self.dropped_packets > self.packets / 2
     }
 
-    /// Whether nothing came that takes more than single packets, which can be sent under any address: no ClientHello over TCP, no answer that was
-    /// timed, and no exchange that was followed.
+    /// Whether nothing came that takes more than a packet or two, which can be sent under any address: no ClientHello over TCP, no answer that was
+    /// timed, no exchange that was followed, and fewer packets than a conversation has.
     pub fn is_bare(&self) -> bool {
         let is_greeted = self.kind.syn_key != 0 && self.handshakes > 0;
-        !is_greeted && self.exchanges == 0 && self.rtt.iter().all(|&count| count == 0)
+        let is_short = self.packets < PACKETS_OF_CONVERSATION * u64::from(self.connections.max(1));
+        is_short && !is_greeted && self.exchanges == 0 && self.rtt.iter().all(|&count| count == 0)
     }
 }

@@ -63,7 +63,7 @@ pub(super) fn fleet(id: u64, members: u32) -> Fleet {
         usage: Usage {
             window_s: 3600,
             present_s: 3600,
-            connections: 36_000,
+            connections: 90_000,
             exchanges: 72_000,
             normal_connections_s: 0.1,
             keys: vec![own],

@@ -219,8 +219,8 @@ fn tightening_has_its_own_switch_and_needs_the_lack_of_an_effect_for_long() {
     case.settings.tighten = Some(Tighten { after_s: 901, factor: Part::of_percent(50) });
     assert_eq!(case.step(), Step::Keep, "not yet");
     case.now_s += 1;
-    case.measured = Some(measured(400));
-    assert_eq!(case.step(), Step::Keep, "96 % were cut");
+    case.measured = Some(measured(80));
+    assert_eq!(case.step(), Step::Keep, "99 % were cut");
     case.measured = Some(measured(4000));
     let decision = case.decide();
     let standing = decision.standing.expect("it goes on");

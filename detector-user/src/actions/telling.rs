@@ -7,7 +7,7 @@ use super::{
     budget::Effect,
     order::Order,
     plan::{Asked, Decision, Situation, Step},
-    standing::Standing,
+    standing::{Action, Standing},
 };
 use crate::{
     fleets::Scale,
@@ -106,7 +106,14 @@ impl Decision {
     /// all the time: who they were when is in what is told of members.
     pub fn audit(&self, orders: &[Order], scale: Scale) -> Option<Audit> {
         let actions = [&self.before, &self.standing].map(|one| one.as_ref().map(|one| &one.action));
-        if actions[0] == actions[1] || matches!(self.step, Step::Renew | Step::Keep) {
+        let lasting = |action: &Action| Action { members: Vec::new(), until_s: 0, ..action.clone() };
+        if actions
+            .map(|action| action.map(lasting))
+            .iter()
+            .collect::<Vec<_>>()
+            .windows(2)
+            .all(|two| two[0] == two[1])
+        {
             return None;
         }
         let [before, after] = actions.map(|action| action.map(|action| action.text(scale)));

@@ -115,12 +115,12 @@ pub(super) async fn order_fleets(
     let told = app.running.fleets.told();
     let running = app.running.clone();
     ordered(app, operator, logged, move |record| {
-        let asked = changes::order(record, &told, &request)?;
-        if !request.wanted.is_throttle() {
-            // Not when the daemon has decided by it, which may be busy.
-            changes::release(&running.pins, &mut running.maps_to_change()?, &request.fleets)?;
+        let asked = changes::order(record, &told, &request);
+        if request.wanted.is_throttle() {
+            return asked;
         }
-        Ok(asked)
+        // Not when the daemon has decided by it, which may be busy.
+        changes::release(asked, &running.pins, running.maps_to_change(), &request.fleets)
     })
     .await
 }

@@ -209,7 +209,7 @@ pub fn stop(
 pub fn stop_in_kernel(pins: &Pins, maps: &mut Maps) -> Result<(), Failure> {
     fleets::stop(maps);
     // Who holds the lock is not waited for: no packet is charged any more, and slots are given back by whoever acts on fleets next.
-    let Ok(_lock) = pins.lock_policy() else { return Ok(()) };
+    let Ok(_lock) = pins.try_lock_policy() else { return Ok(()) };
     fleets::settle(maps).map(|_| ()).map_err(|error| {
         Failure::failed(format_args!(
             "no fleet is acted on any more, but its slot is not given back: {error}"
@@ -217,14 +217,33 @@ pub fn stop_in_kernel(pins: &Pins, maps: &mut Maps) -> Result<(), Failure> {
     })
 }
 
-/// Ends at once what the kernel does about some fleets. A daemon that runs decides anew about them.
+/// Ends at once what the kernel does about some fleets, whatever becomes of what is written of it. A daemon that runs decides anew about them.
 ///
 /// # Errors
 ///
-/// Somebody else changes the policy, or the kernel refuses.
-pub fn release(pins: &Pins, maps: &mut Maps, ids: &[u64]) -> Result<(), Failure> {
-    let _lock = pins.lock_policy()?;
-    ids.iter().try_for_each(|id| fleets::end(maps, *id).map(|_| ())).map_err(Failure::failed)
+/// What could not be done of the two: `written`, or because somebody else changes the policy or the kernel refuses.
+pub fn release(
+    written: Result<Asked, Failure>,
+    pins: &Pins,
+    maps: Result<Maps, Failure>,
+    ids: &[u64],
+) -> Result<Asked, Failure> {
+    let end = |mut maps: Maps| {
+        let _lock = pins.lock_policy()?;
+        ids.iter().try_for_each(|id| fleets::end(&mut maps, *id).map(|_| ())).map_err(Failure::failed)
+    };
+    match (written, maps.and_then(end)) {
+        (written, Ok(())) => written.map_err(|failure| {
+            let message =
+                format!("it is not acted on now, but that could not be written: {}", failure.message);
+            Failure { message, ..failure }
+        }),
+        (Ok(_), Err(failure)) => Err(Failure::failed(format_args!(
+            "it stands and is done when a daemon hears it, but not at once: {}",
+            failure.message
+        ))),
+        (Err(failure), Err(_)) => Err(failure),
+    }
 }
 
 /// Lets the daemon act on fleets again. `kernel`: takes the switch away from the pins.

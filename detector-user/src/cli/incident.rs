@@ -59,12 +59,12 @@ Examples:
   detector block 'syn:4:128:0:1460:*:*:*:0' --service api --for 1h --reason INC-4711";
 
 pub(super) const ALLOW_NOTES: &str = "\
-fleet:ID is an order to the running daemon, not a rule: to leave that fleet alone, whatever the policy says, also when \
-it becomes part of another one. A throttle that is in force ends.
+fleet:ID is an order to whichever daemon runs, not a rule: to leave that fleet alone, whatever the policy says, also \
+when it becomes part of another one. A throttle that is in force ends at once, also without a daemon.
 An order needs --for; --service and --permanent are refused. `detector undo fleet:ID` takes it back. To leave one \
 member alone, allow its address.
-Exit codes of an order: 0 it is left alone, 2 no such fleet, 1 no daemon runs, or it has not heard it within 10 s (the \
-order stands).
+Exit codes of an order: 0 it is left alone, 2 no such fleet, 1 the daemon has not heard it within 10 s (the order \
+stands), or it could not be written, or not be done at once; the message says which.
 
 Examples:
   detector allow 198.51.100.7 --for 2h --reason 'INC-4711: partner is hit by our limit'
@@ -74,7 +74,8 @@ pub(super) const UNDO_NOTES: &str = "\
 `detector rules` lists the numbers. Without --force it is refused if the rest would lock out your SSH peer, the gateway \
 or a resolver, or newly drop too much of the traffic.
 fleet:ID takes back what `throttle` or `allow` ordered about a fleet: the daemon decides by itself again, as the policy \
-says. A throttle that it began itself is no order: it ends by `detector allow fleet:ID --for 24h --reason TEXT`.
+says; where none runs, what is in force ends at once. A throttle that it began itself is no order: it ends by `detector \
+allow fleet:ID --for 24h --reason TEXT`.
 Exit codes: 0 done, 2 there is no such rule or order, or refused, 1 nothing is loaded, the kernel refuses, or the \
 daemon has not heard it within 10 s.
 

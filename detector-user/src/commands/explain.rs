@@ -89,7 +89,8 @@ pub struct Standing {
     pub newcomer: Option<Newcomer>,
     /// Every budget that it is charged to.
     pub budgets: Vec<BudgetState>,
-    /// The fleet whose shared budgets its packets are charged to beside these, as the kernel has it; null: there is none.
+    /// The fleet whose shared budgets its packets are charged to beside these, as the kernel has it; null: it is no member that is acted on. Clients
+    /// with a fingerprint of a fleet are charged by that at their ClientHello, and are not told here.
     pub charged_as: Option<ChargedAs>,
     /// The clients that made handshakes from it, those seen last first.
     pub clients: Vec<ClientRow>,

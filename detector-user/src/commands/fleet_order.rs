@@ -13,7 +13,7 @@ use crate::{
     clock,
     fleets::{Store, Told, told},
     history::{Author, History, Origin},
-    kernel::{fleets, mapped::Access, maps::Maps, probe::probe},
+    kernel::{fleets, mapped::Access, maps::Maps, pins::Pins, probe::probe},
     policy::incident::IncidentAction,
 };
 
@@ -24,7 +24,7 @@ const LOOK_EVERY: std::time::Duration = std::time::Duration::from_millis(100);
 ///
 /// # Errors
 ///
-/// It cannot be done to a fleet, there is no such fleet, no daemon runs, or a guard refuses.
+/// It cannot be done to a fleet, there is no such fleet, a guard refuses, or no daemon runs that could throttle it.
 pub(super) fn order(
     args: &IncidentArgs,
     ids: &[u64],
@@ -50,12 +50,13 @@ pub(super) fn order(
     let (force, reason) = (args.change.force, args.reason.clone());
     let request = Request { fleets: ids.to_vec(), wanted, force, time: lasts, reason };
     let record = Record { history: &history, author: &Author::current(), origin: Origin::Command };
-    let asked = changes::order(&record, &told_last(write, &history)?, &request)?;
+    let mut asked = changes::order(&record, &told_last(write, &history)?, &request);
     let until_s = clock::unix_s() + lasts.as_secs();
     if !wanted.is_throttle() {
         // At once, and whether somebody who decides hears it or not.
-        changes::release(&pins, &mut Maps::pinned(&pins.loaded()?, Access::Write)?, ids)?;
+        asked = changes::release(asked, &pins, maps(&pins), ids);
     }
+    let asked = asked?;
     let answer = if is_daemon_alive { carried_out(asked, write, &history)? } else { asked.unheard() };
     tell(&answer, write, || {
         for id in ids {
@@ -77,17 +78,16 @@ pub(super) fn undo(args: &UndoArgs, ids: &[u64]) -> Result<u8, Failure> {
     let write = &args.change.write;
     let (pins, history) = (write.pins(), write.history());
     let record = Record { history: &history, author: &Author::current(), origin: Origin::Command };
-    let asked = changes::undo(&record, ids, args.reason.as_deref())?;
+    let mut asked = changes::undo(&record, ids, args.reason.as_deref());
     if !pins.is_daemon_alive() {
         if pins.is_loaded() {
-            probe()?;
-            changes::release(&pins, &mut Maps::pinned(&pins.loaded()?, Access::Write)?, ids)?;
+            asked = changes::release(asked, &pins, maps(&pins), ids);
         }
-        return tell(&asked.unheard(), write, || {
+        return tell(&asked?.unheard(), write, || {
             print_line("nothing is done about them: no daemon runs, and the next one decides anew");
         });
     }
-    let answer = carried_out(asked, write, &history)?;
+    let answer = carried_out(asked?, write, &history)?;
     tell(&answer, write, || {
         for action in &answer.actions {
             print_line(&format!("fleet {}: {}: {}", action.fleet, action.word(), action.says));
@@ -103,6 +103,12 @@ fn tell(answer: &Answer, write: &WriteArgs, text: impl FnOnce()) -> Result<u8, F
     tell_unrecorded(answer.unrecorded.as_deref());
     text();
     Ok(EXIT_DONE)
+}
+
+/// The maps, to change what is done about fleets.
+fn maps(pins: &Pins) -> Result<Maps, Failure> {
+    probe()?;
+    Ok(Maps::pinned(&pins.loaded()?, Access::Write)?)
 }
 
 fn tell_unrecorded(why: Option<&str>) {
@@ -137,18 +143,14 @@ pub(super) fn switch(args: &FleetsArgs) -> Result<u8, Failure> {
     let (pins, history) = (args.write.pins(), args.write.history());
     let record = Record { history: &history, author: &Author::current(), origin: Origin::Command };
     let reason = args.reason.as_deref();
-    let maps = || {
-        probe()?;
-        Ok::<_, Failure>(Maps::pinned(&pins.loaded()?, Access::Write)?)
-    };
     let is_loaded = pins.is_loaded();
     let switched = if args.stop {
-        let kernel = || changes::stop_in_kernel(&pins, &mut maps()?);
+        let kernel = || changes::stop_in_kernel(&pins, &mut maps(&pins)?);
         changes::stop(&record, reason.unwrap_or_default(), is_loaded.then_some(kernel))?
     } else {
         changes::resume(&record, reason, || {
             if is_loaded {
-                fleets::resume(&maps()?);
+                fleets::resume(&maps(&pins)?);
             }
             Ok(())
         })?

@@ -44,7 +44,7 @@ pub fn record(args: &RecordArgs) -> Result<u8, Failure> {
     let (directory, unfinished) =
         Directory::open(&args.directory, &node, args.file.as_secs(), args.keep.bytes())?;
     for path in unfinished {
-        warn(&format!("{} was never finished and cannot be read: removed", path.display()));
+        warn(&format!("{} was never finished: removed", path.display()));
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build();
     let runtime =

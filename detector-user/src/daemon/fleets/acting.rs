@@ -57,6 +57,8 @@ pub(super) struct Acting {
     decisions: Vec<Decision>,
     /// Decisions that changed something, of which the kernel does not do all yet: nobody is told of them before.
     untold: Vec<Decision>,
+    /// Whether the kernel does what is in force, as far as is known.
+    is_carried_out: bool,
     /// Whether the switch of all actions stood beside the pins when it was decided last.
     is_stopped: bool,
     /// What cannot be done, or is not known: said once, and told until it can.
@@ -70,6 +72,16 @@ impl Acting {
             tracing::warn!("what was done about fleets is not known, and is decided anew: {error}");
             Vec::new()
         });
+        // The pins may be new ones: what was said of them before still holds.
+        let stopped = running.history.fleets_stopped().map_err(Failure::from).and_then(|stop| {
+            if stop.is_some() {
+                fleets::stop(&running.maps_to_change()?);
+            }
+            Ok(())
+        });
+        if let Err(failure) = stopped {
+            tracing::warn!("whether actions on fleets are stopped is not known: {}", failure.message);
+        }
         Self {
             scale,
             standing,
@@ -80,6 +92,7 @@ impl Acting {
             effects: Effects::default(),
             decisions: Vec::new(),
             untold: Vec::new(),
+            is_carried_out: false,
             is_stopped: false,
             problem: None,
         }
@@ -120,7 +133,7 @@ impl Acting {
             reason: "the switch is turned beside the pins, and this history does not say why".to_owned(),
             at_s: 0,
         };
-        self.said.stop.clone().or_else(|| self.is_stopped.then(beside_the_pins))
+        self.is_stopped.then(|| self.said.stop.clone().unwrap_or_else(beside_the_pins))
     }
 
     /// Decides about all fleets, and does it.
@@ -142,6 +155,10 @@ impl Acting {
 
     fn try_to(&mut self, memory: &Memory, maps: &Maps, running: &Shared) -> Result<Decided, Failure> {
         self.is_stopped = fleets::is_stopped(maps);
+        if !self.is_stopped && self.said.stop.is_some() {
+            // Somebody whose history is elsewhere let fleets be acted on again.
+            running.history.stop_fleets(None)?;
+        }
         // Where it cannot be read what people say, what they said last holds: actions end all the same.
         let heard = self.said.refresh(&running.history, clock::unix_s());
         self.has_heard |= *heard.as_ref().unwrap_or(&false);
@@ -157,14 +174,15 @@ impl Acting {
         };
         let changed: Vec<_> = decisions.iter().filter(is_new).cloned().collect();
         let wanted: Vec<_> = decisions.iter().filter_map(|decision| decision.standing.clone()).collect();
-        if wanted != self.standing || !is_done(&wanted, maps) || !self.is_taken_over() {
+        if wanted != self.standing {
             self.keep(wanted, &decisions, running)?;
-            self.untold.extend(changed);
-            self.decisions = decisions;
+        }
+        self.untold.extend(changed);
+        self.decisions = decisions;
+        if !is_done(&self.standing, maps) || !self.is_taken_over() || !self.is_carried_out {
+            self.is_carried_out = false;
             self.carry_out(memory, running)?;
-        } else {
-            self.untold.extend(changed);
-            self.decisions = decisions;
+            self.is_carried_out = true;
         }
         heard?;
         // Now, and not before, somebody who waits for what was said is told.
@@ -172,7 +190,8 @@ impl Acting {
         Ok(Decided { changed, has_heard: std::mem::take(&mut self.has_heard) })
     }
 
-    /// Writes down what is to be done and why, before it is. Where it cannot be written nothing begins, grows or lasts longer; what is over ends.
+    /// Writes down what is to be done and why, before it is. Where it cannot be written nothing begins, grows or lasts longer. What is over ends all the
+    /// same, and is written down and told when it can be.
     fn keep(
         &mut self,
         wanted: Vec<Standing>,
@@ -181,14 +200,13 @@ impl Acting {
     ) -> Result<(), Failure> {
         let written = self.write(&wanted, decisions, running);
         if let Err(error) = written {
-            let is_wanted = |id: FleetId| wanted.iter().any(|standing| standing.action.fleet == id);
-            self.standing.retain(|standing| is_wanted(standing.action.fleet));
-            self.end_others(running)?;
+            Self::end_others(&wanted, running)?;
             return Err(Failure::failed(format_args!(
                 "nothing is begun or changed, since it cannot be written down: {error}"
             )));
         }
         self.standing = wanted;
+        self.is_carried_out = false;
         Ok(())
     }
 
@@ -256,14 +274,14 @@ impl Acting {
         Order { wanted, at_s: inner_s(order.at_s), until_s: inner_s(order.until_s), ..order.clone() }
     }
 
-    /// Ends in the kernel what is not in force.
-    fn end_others(&self, running: &Running) -> Result<(), Failure> {
+    /// Ends in the kernel what is not wanted.
+    fn end_others(wanted: &[Standing], running: &Running) -> Result<(), Failure> {
         let _lock = running.pins.lock_policy()?;
-        self.end_in(&mut running.maps_to_change()?)
+        Self::end_in(wanted, &mut running.maps_to_change()?)
     }
 
-    fn end_in(&self, maps: &mut Maps) -> Result<(), Failure> {
-        let is_wanted = |id: u64| self.standing.iter().any(|standing| standing.action.fleet.0 == id);
+    fn end_in(wanted: &[Standing], maps: &mut Maps) -> Result<(), Failure> {
+        let is_wanted = |id: u64| wanted.iter().any(|standing| standing.action.fleet.0 == id);
         let others = fleets::standing(maps).into_iter().filter(|one| !one.acts || !is_wanted(one.fleet.id));
         // All of them, whatever becomes of one.
         let ended: Vec<_> = others.map(|one| fleets::end(maps, one.fleet.id)).collect();
@@ -274,7 +292,7 @@ impl Acting {
     fn carry_out(&mut self, memory: &Memory, running: &Running) -> Result<(), Failure> {
         let _lock = running.pins.lock_policy()?;
         let mut maps = running.maps_to_change()?;
-        let ended = self.end_in(&mut maps);
+        let ended = Self::end_in(&self.standing, &mut maps);
         let wanted = &self.standing;
         let mut in_kernel = BTreeMap::new();
         let mut failed = None;
