@@ -32,7 +32,7 @@ fn every_scenario_can_be_generated() {
         }
     }
     assert!(names.contains("quiet") && names.contains("case"));
-    assert_eq!(names.iter().filter(|name| name.starts_with("hard-negative-")).count(), 12);
+    assert_eq!(names.iter().filter(|name| name.starts_with("hard-negative-")).count(), 13);
 }
 
 #[test]

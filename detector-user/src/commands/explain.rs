@@ -223,8 +223,8 @@ fn charged_as(maps: &Maps, address: Address, service: u16) -> Result<Option<Char
     let key = Key::new(address, Unit::of_source(address.family), service);
     let charged = fleets::charged(maps, key).map_err(Failure::failed)?;
     Ok(charged.map(|standing| {
-        let ticks = standing.fleet.until.saturating_sub(read::now(maps));
-        let left_s = ticks.saturating_mul(maps.settings.read(0).clock_tick_ns) / 1_000_000_000;
+        let left_ns = standing.fleet.until.saturating_sub(read::now(maps)) / TICKS_PER_NS;
+        let left_s = left_ns / 1_000_000_000;
         ChargedAs { fleet: standing.fleet.id.to_string(), until_s: clock::unix_s() + left_s }
     }))
 }
