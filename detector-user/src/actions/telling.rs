@@ -107,13 +107,8 @@ impl Decision {
     pub fn audit(&self, orders: &[Order], scale: Scale) -> Option<Audit> {
         let actions = [&self.before, &self.standing].map(|one| one.as_ref().map(|one| &one.action));
         let lasting = |action: &Action| Action { members: Vec::new(), until_s: 0, ..action.clone() };
-        if actions
-            .map(|action| action.map(lasting))
-            .iter()
-            .collect::<Vec<_>>()
-            .windows(2)
-            .all(|two| two[0] == two[1])
-        {
+        let [before, after] = actions.map(|action| action.map(lasting));
+        if before == after {
             return None;
         }
         let [before, after] = actions.map(|action| action.map(|action| action.text(scale)));

@@ -14,7 +14,7 @@ use crate::{
         order::{Order, Stop, Wanted},
     },
     clock,
-    commands::{Failure, fleets::one},
+    commands::{EXIT_INVALID, Failure, fleets::one},
     fleets::{Told, told::ActionTold},
     history::Entry,
     kernel::{fleets, maps::Maps, pins::Pins},
@@ -217,7 +217,8 @@ pub fn stop_in_kernel(pins: &Pins, maps: &mut Maps) -> Result<(), Failure> {
     })
 }
 
-/// Ends at once what the kernel does about some fleets, whatever becomes of what is written of it. A daemon that runs decides anew about them.
+/// Ends at once what the kernel does about some fleets, also where nobody can write that down; not where it was no valid thing to ask. A daemon that
+/// runs decides anew about them.
 ///
 /// # Errors
 ///
@@ -228,6 +229,9 @@ pub fn release(
     maps: Result<Maps, Failure>,
     ids: &[u64],
 ) -> Result<Asked, Failure> {
+    if written.as_ref().is_err_and(|failure| failure.code == EXIT_INVALID) {
+        return written;
+    }
     let end = |mut maps: Maps| {
         let _lock = pins.lock_policy()?;
         ids.iter().try_for_each(|id| fleets::end(&mut maps, *id).map(|_| ())).map_err(Failure::failed)

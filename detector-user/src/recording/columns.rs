@@ -60,7 +60,7 @@ pub const COLUMNS: [(&str, ColumnType, &str); 18] = [
     ("packets", ColumnType::Long, "packets of the source, told of one of its clients"),
     ("bytes", ColumnType::Long, "their bytes, Ethernet headers included"),
     ("dropped_packets", ColumnType::Long, "packets of these that were refused, also in shadow"),
-    ("connections", ColumnType::Word, "SYNs of new connections"),
+    ("connections", ColumnType::Word, "SYNs of new connections, and first Initials over QUIC"),
     ("handshakes", ColumnType::Word, "ClientHellos, or first packets of QUIC"),
     (
         "exchanges",
