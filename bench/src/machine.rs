@@ -22,7 +22,8 @@ pub(crate) fn machine() -> Result<Machine> {
         processor: field("model name").unwrap_or_default(),
         cpus: thread::available_parallelism().context("counting CPUs")?.get(),
         last_level_cache_bytes: last_level_cache_bytes(),
-        kernel: kernel.trim().to_owned(),
+        // What follows is whose build it is.
+        kernel: kernel.trim().split('-').next().unwrap_or_default().to_owned(),
         date: String::from_utf8_lossy(&today.stdout).trim().to_owned(),
     })
 }

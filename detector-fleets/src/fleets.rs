@@ -390,9 +390,8 @@ impl Fleets {
             fleet.users = group.users;
             let (first_seen_s, before) = (fleet.first_seen_s, &fleet.usage);
             fleet.usage = Usage::of(looked, alarms, group, traits.as_ref(), first_seen_s, before);
-        } else {
-            fleet.usage.look_at_users(looked.of_users, looked.kinds);
         }
+        fleet.usage.look_at_users(looked, fleet.members.keys().copied());
         if let Some(traits) = traits
             && (group.members.len() >= MEMBERS_MIN || fleet.traits.is_none())
         {

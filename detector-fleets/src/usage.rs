@@ -1,6 +1,6 @@
 //! What a fleet uses, what its population normally did, and what acting on it would cost others.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use foldhash::fast::RandomState;
 use serde::{Deserialize, Serialize};
@@ -10,10 +10,10 @@ use crate::{
     block::KindId,
     family::{Family, volume_of},
     fleets::Looked,
-    interval::Kinds,
     limits::{BUSY_OF_MEMBERS, BUSY_SHARE, KEYS_OF_USAGE_MAX, SHARED_TLS_KEYS_MIN, TOP_SHARE},
     membership::Group,
     profile::{Active, Population},
+    source::Source,
     traits::{Key, Traits},
     users::Users,
 };
@@ -25,7 +25,8 @@ pub struct KeyUse {
     pub key: Key,
     /// The share of the fleet's members that have it, 0 to 1.
     pub members: f64,
-    /// The share of the sources of clean windows that had it, 0 to 1.
+    /// The share of the sources of clean windows that had it, or of those that are no members in the last window if that is more, 0 to 1: clean
+    /// windows are half a day old or older, and know nothing of what people have since.
     pub baseline: f64,
     /// The share of their connections that those made, 0 to 1.
     pub baseline_connections: f64,
@@ -51,7 +52,8 @@ pub struct Usage {
 }
 
 impl Usage {
-    /// That of a group, with what was expected of its population before where no alarm says it anew.
+    /// That of a group, with what was expected of its population before where no alarm says it anew. Of fingerprints nothing is said yet, see
+    /// [`Self::look_at_users`].
     pub fn of(
         looked: &Looked<'_>,
         alarms: &[&Finding],
@@ -76,13 +78,16 @@ impl Usage {
             connections: sum(connections, &group.members),
             exchanges: sum(exchanges, &group.members),
             normal_connections_s,
-            keys: traits.map_or_else(Vec::new, |traits| keys(traits, looked)),
+            keys: traits.map_or_else(Vec::new, keys),
         }
     }
 
-    /// Says anew how the fingerprints are used by users, where nothing else is said anew.
-    pub fn look_at_users(&mut self, users: &Users, kinds: &Kinds) {
-        let frequent = Frequent::of(users, kinds);
+    /// Says anew how the fingerprints are used by who is no member; these are in the order of sources.
+    pub fn look_at_users(&mut self, looked: &Looked<'_>, members: impl Iterator<Item = Source>) {
+        if self.keys.is_empty() {
+            return;
+        }
+        let frequent = Frequent::of(looked, members);
         for used in &mut self.keys {
             *used = frequent.use_of(used.key, used.members);
         }
@@ -130,51 +135,81 @@ fn connections_of_new_user(users: &Users) -> f64 {
     if sources > 0.0 { connections / sources } else { 1.0 }
 }
 
-/// Pairs of fingerprints in clean windows: the shares of sources and of connections that have each, and whether it is one of the most frequent.
-struct Frequent(HashMap<(u64, u64), ([f64; 2], bool), RandomState>);
+/// Pairs of fingerprints by how many users have each: sources, and connections of theirs.
+type ByKey = HashMap<(u64, u64), [f64; 2], RandomState>;
+
+/// Pairs of fingerprints of users: the shares of sources and of connections that have each, and whether it is one of the most frequent of clean windows.
+struct Frequent {
+    clean: ByKey,
+    present: ByKey,
+    top: HashSet<(u64, u64), RandomState>,
+}
 
 impl Frequent {
-    fn of(users: &Users, kinds: &Kinds) -> Self {
-        let mut by_kind: HashMap<KindId, [f64; 2], RandomState> = HashMap::default();
-        for (profile, count) in users.profiles() {
-            by_kind.entry(profile.kind).or_default()[0] += count;
+    fn of(looked: &Looked<'_>, members: impl Iterator<Item = Source>) -> Self {
+        let key_of = |kind: KindId| {
+            let kind = looked.kinds.kind(kind);
+            (kind.tls_key, kind.syn_key)
+        };
+        let (mut clean, mut present) = (ByKey::default(), ByKey::default());
+        for (profile, count) in looked.of_users.profiles() {
+            clean.entry(key_of(profile.kind)).or_default()[0] += count;
         }
-        for (kind, count) in users.connections() {
-            by_kind.entry(kind).or_default()[1] += count;
+        for (kind, count) in looked.of_users.connections() {
+            clean.entry(key_of(kind)).or_default()[1] += count;
         }
-        let mut baseline: Vec<((u64, u64), [f64; 2])> = by_kind
-            .into_iter()
-            .map(|(kind, counts)| {
-                let kind = kinds.kind(kind);
-                ((kind.tls_key, kind.syn_key), counts)
-            })
-            .collect();
-        baseline.sort_by(|one, other| other.1[0].total_cmp(&one.1[0]).then(one.0.cmp(&other.0)));
-        let [sources, connections] =
-            [0, 1].map(|which| baseline.iter().map(|(_, counts)| counts[which]).sum::<f64>());
+        let mut members = members.peekable();
+        for active in &looked.population.sources {
+            while members.next_if(|member| *member < active.source).is_some() {}
+            if members.peek() == Some(&active.source) {
+                continue;
+            }
+            let Some((profile, _)) = looked.population.profiles.get(active.profile as usize) else {
+                continue;
+            };
+            let counts = present.entry(key_of(profile.kind)).or_default();
+            counts[0] += 1.0;
+            counts[1] += f64::from(active.connections);
+        }
+        let mut frequent: Vec<_> = clean.iter().map(|(key, [sources, _])| (*key, *sources)).collect();
+        frequent.sort_by(|one, other| other.1.total_cmp(&one.1).then(one.0.cmp(&other.0)));
+        let sources: f64 = frequent.iter().map(|(_, sources)| sources).sum();
         let mut more_frequent = 0.0;
-        let mut used = HashMap::default();
-        for (key, counts) in baseline {
-            let shares = [counts[0] / sources.max(1.0), counts[1] / connections.max(1.0)];
-            used.insert(key, (shares, more_frequent < TOP_SHARE * sources));
-            more_frequent += counts[0];
+        let mut top = HashSet::default();
+        for (key, own) in frequent {
+            if more_frequent < TOP_SHARE * sources {
+                top.insert(key);
+            }
+            more_frequent += own;
         }
-        Self(used)
+        Self { clean: shares(clean), present: shares(present), top }
     }
 
     /// `members`: the share of members that have it.
     fn use_of(&self, key: Key, members: f64) -> KeyUse {
-        let known = self.0.get(&(key.tls_key, key.syn_key)).copied();
-        let ([baseline, baseline_connections], is_top) = known.unwrap_or(([0.0; 2], false));
-        KeyUse { key, members, baseline, baseline_connections, is_top }
+        let of = (key.tls_key, key.syn_key);
+        let [clean, present] =
+            [&self.clean, &self.present].map(|users| users.get(&of).copied().unwrap_or_default());
+        let [baseline, baseline_connections] = [0, 1].map(|which| f64::max(clean[which], present[which]));
+        KeyUse { key, members, baseline, baseline_connections, is_top: self.top.contains(&of) }
     }
 }
 
-/// How the fingerprints of members are used, in clean windows too.
-fn keys(traits: &Traits, looked: &Looked<'_>) -> Vec<KeyUse> {
-    let frequent = Frequent::of(looked.of_users, looked.kinds);
+/// What part of all each has.
+fn shares(mut users: ByKey) -> ByKey {
+    let all = [0, 1].map(|which| users.values().map(|counts| counts[which]).sum::<f64>().max(1.0));
+    for counts in users.values_mut() {
+        *counts = [counts[0] / all[0], counts[1] / all[1]];
+    }
+    users
+}
+
+/// The fingerprints of members, of whose users nothing is said yet.
+fn keys(traits: &Traits) -> Vec<KeyUse> {
     let known = traits.keys.iter().filter(|(key, _)| key.tls_key != 0);
-    known.take(KEYS_OF_USAGE_MAX).map(|(key, members)| frequent.use_of(*key, *members)).collect()
+    let used =
+        |&(key, members)| KeyUse { key, members, baseline: 1.0, baseline_connections: 1.0, is_top: true };
+    known.take(KEYS_OF_USAGE_MAX).map(used).collect()
 }
 
 #[cfg(test)]
@@ -284,7 +319,21 @@ mod tests {
         let group = group(&population, innocents);
         let traits = Traits::of(&group.members, &[], &population, &kinds);
         let users = users(&before_it, &kinds);
-        Usage::of(&looked(&population, &users, &kinds), alarms, &group, traits.as_ref(), 1800, before)
+        let looked = looked(&population, &users, &kinds);
+        let mut usage = Usage::of(&looked, alarms, &group, traits.as_ref(), 1800, before);
+        assert!(usage.keys.iter().all(|used| used.is_top), "nobody's key before users were looked at");
+        usage.look_at_users(&looked, group.members.iter().map(|active| active.source));
+        usage
+    }
+
+    /// How the keys of all users of a window are used, if none of them is a member.
+    fn used(population: &Population, before: &Population) -> Vec<KeyUse> {
+        let kinds = kinds();
+        let users = users(before, &kinds);
+        let traits = Traits::of(&population.sources, &[], population, &kinds).expect("sources");
+        let mut usage = Usage { keys: keys(&traits), ..Usage::default() };
+        usage.look_at_users(&looked(population, &users, &kinds), std::iter::empty());
+        usage.keys
     }
 
     fn alarm(expected_sources: f64) -> Finding {
@@ -313,13 +362,9 @@ mod tests {
         let [own] = &found.keys[..] else { panic!("one key: {found:?}") };
         assert_eq!((own.key, own.members.round()), (Key { tls_key: 11, syn_key: 9 }, 1.0));
         assert!(own.baseline.abs() < 1e-12 && !own.is_top, "nobody else has it");
-        let kinds = kinds();
         // A tenth of the users has the browser of kind 2, all others that of kind 1.
-        let population = population(&window(std::iter::empty()));
-        let users = users(&population, &kinds);
-        let looked = looked(&population, &users, &kinds);
-        let traits = Traits::of(&population.sources, &[], &population, &kinds).expect("sources");
-        let told: Vec<_> = keys(&traits, &looked)
+        let before = population(&window(std::iter::empty()));
+        let told: Vec<_> = used(&before, &before)
             .iter()
             .map(|one| (one.key.tls_key, (one.baseline * 10.0).round(), one.is_top))
             .collect();
@@ -334,10 +379,23 @@ mod tests {
             .filter(|block| block.kind == KindId(2))
             .map(|block| f64::from(block.connections))
             .sum();
-        let population = self::population(&window);
-        let users = self::users(&population, &kinds);
-        let told = keys(&traits, &self::looked(&population, &users, &kinds));
-        let share = told.iter().find(|one| one.key.tls_key == 13).map_or(0.0, |one| one.baseline_connections);
-        assert!((share - own / all).abs() < 1e-4 && share > 0.9, "{share}");
+        let after = population(&window);
+        for (now, clean) in [(&before, &after), (&after, &before)] {
+            let told = used(now, clean);
+            let share =
+                told.iter().find(|one| one.key.tls_key == 13).map_or(0.0, |one| one.baseline_connections);
+            assert!((share - own / all).abs() < 1e-4 && share > 0.9, "whichever is more: {share}");
+        }
+    }
+
+    /// A browser that was released after the clean windows, and that a fleet has, too.
+    #[test]
+    fn what_people_have_since_is_nobody_s_key() {
+        let before = population(&window(std::iter::empty()));
+        let mut window = window(std::iter::empty());
+        window.iter_mut().take(50).for_each(|block| block.kind = KindId(0));
+        let told = used(&population(&window), &before);
+        let new = told.iter().find(|one| one.key.tls_key == 11).map(|one| one.baseline);
+        assert_eq!(new, Some(0.05), "{told:?}");
     }
 }

@@ -1,30 +1,39 @@
-//! What detection costs: a day of a million sources, in time of one core and in memory.
+//! What detection costs: days of a million sources, the last with a fleet, in time of one core and in memory.
 
-use std::fs;
+use std::{fs, path::Path};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use detector_fleets::{
-    alarm::Finding,
-    cells::{Cell, Common},
     detection::Detection,
-    limits::INTERVAL_S,
-    membership::{self, Question},
-    observation::{Observation, ServiceId},
-    profile::{self, Clean},
-    projection::Projections,
-    users::Users,
+    observation::{Observation, Services},
+    profile::{self, Population},
     window::{Part, merge},
 };
 use detector_generator::Scenario;
+use detector_user::{
+    fleets::{Memory, Scale, saved},
+    recording::{Recording, writer::Writer},
+};
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::{figures::Cost, measure::observation};
 
-const SERVICE: ServiceId = ServiceId(0);
+/// Until the last day everything is learned that is looked at then: what is usual in windows of a day, who was there before, and users.
+const DAYS: u32 = 4;
 
-/// A day with about so many sources; `scale` is of an ordinary day, which has 38,000.
-fn day(scale: f64) -> Result<Scenario> {
-    Scenario::from_toml(&format!("name = 'cost'\ndays = 1\nscale = {scale}\n")).context("the day of the cost")
+/// Of the daemon's memory.
+const SOURCES: u64 = 20_000_000;
+
+/// Epochs of the last day that are written to a recording and read from it.
+const RECORDED_EPOCHS: std::ops::Range<u64> = 12 * 60..13 * 60;
+
+/// Days with about so many sources, and a fleet of a tenth of them on the last; `scale` is of ordinary days, which have 38,000.
+fn days(scale: f64) -> Result<Scenario> {
+    let start_h = (DAYS - 1) * 24;
+    Scenario::from_toml(&format!(
+        "name = 'cost'\ndays = {DAYS}\nscale = {scale}\n[[fleet]]\nlevel = 'L3'\nshare = 0.1\nstart_h = {start_h}\n"
+    ))
+    .context("the days of the cost")
 }
 
 /// Time that this thread was running, s.
@@ -40,7 +49,7 @@ fn timed<T>(what: impl FnOnce() -> T) -> (f64, T) {
     (running_s() - began, done)
 }
 
-/// The most memory that this process ever had, bytes.
+/// The most memory that this process had since it was [forgotten](forget_memory), bytes.
 fn memory_bytes() -> Result<u64> {
     let status = fs::read_to_string("/proc/self/status").context("reading /proc/self/status")?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
@@ -48,15 +57,19 @@ fn memory_bytes() -> Result<u64> {
     Ok(kilobytes.context("/proc/self/status has no VmHWM in kB")? * 1024)
 }
 
-/// Measures a day of `scale` ordinary ones.
+/// Forgets how much memory this process had: 5 to `clear_refs` (proc_pid_clear_refs(5)).
+fn forget_memory() -> Result<()> {
+    fs::write("/proc/self/clear_refs", "5").context("writing /proc/self/clear_refs")
+}
+
+/// Measures days of `scale` ordinary ones.
 pub(crate) fn cost(scale: f64) -> Result<Cost> {
     let mut cost = Cost::default();
-    // As the daemon has it: of 20 M sources.
-    let mut detection = Detection::new(20_000_000, 1);
-    let (mut taking_s, mut end_s) = (0.0, 0);
-    for epoch in detector_generator::generate(&day(scale)?, 1) {
+    let mut memory = Memory::new(Scale::MINUTE, SOURCES, 1);
+    let (mut taking_s, mut end_s, mut recorded) = (0.0, 0, Vec::new());
+    for (number, epoch) in (0..).zip(detector_generator::generate(&days(scale)?, 1)) {
         end_s = epoch.time_s + u64::from(epoch.span_s);
-        let (look_s, _) = timed(|| detection.go_on_to(epoch.time_s));
+        let (look_s, _) = timed(|| memory.go_on_to(epoch.time_s));
         cost.look_s = cost.look_s.max(look_s);
         let rows: Vec<Observation> = epoch
             .rows
@@ -64,48 +77,57 @@ pub(crate) fn cost(scale: f64) -> Result<Cost> {
             .map(|row| observation(row, epoch.time_s, epoch.span_s))
             .collect::<Result<_>>()?;
         cost.rows += rows.len() as u64;
-        taking_s += timed(|| rows.iter().for_each(|row| drop(detection.observe(row)))).0;
+        taking_s += timed(|| rows.iter().for_each(|row| drop(memory.observe(row)))).0;
+        if RECORDED_EPOCHS.contains(&number) {
+            recorded.extend(rows);
+        }
     }
-    cost.look_s = cost.look_s.max(timed(|| detection.go_on_to(end_s)).0);
+    cost.look_s = cost.look_s.max(timed(|| memory.go_on_to(end_s)).0);
     cost.rows_a_second = cost.rows as f64 / taking_s.max(1e-9);
-    (cost.attribution_s, cost.sources) = attribution(&detection);
     cost.memory_bytes = memory_bytes()?;
+    cost.sources = sources(memory.detection());
+    cost.members = memory.fleets().map(|fleet| fleet.members.len() as u64).sum();
+    let directory = tempfile::tempdir().context("a directory for a recording")?;
+    cost.read_rows_a_second = reading(&directory.path().join("rows.parquet"), &recorded)?;
+    drop(recorded);
+    cost.restored_bytes = restoring(&directory.path().join("memory"), memory)?;
     Ok(cost)
 }
 
-/// Asks who of all sources of the day belongs to an alarm about the most frequent ClientHello. Its time, and how many were asked.
-fn attribution(detection: &Detection) -> (f64, u64) {
-    let kinds = detection.kinds();
+/// Sources of the last day at all services.
+fn sources(detection: &Detection) -> u64 {
     let window = merge(detection.intervals().map(Part::from));
-    let populations = profile::populations(&window, kinds, |_| true);
-    let Some(population) = populations.get(&SERVICE) else { return (0.0, 0) };
-    let users = Users::of(&[&Clean::of(population, population.profiles.len())], kinds);
-    let most = population.profiles.iter().max_by_key(|(_, count)| *count);
-    let tls_key = most.map_or(0, |(profile, _)| kinds.kind(profile.kind).tls_key);
-    let alarm = Finding {
-        cell: Cell { service: SERVICE, common: Common::Tls(tls_key) },
-        sources: 1000,
-        expected_sources: 900.0,
-        z: 9.0,
-        evidence: Vec::new(),
-    };
-    let (seconds, _) = timed(|| {
-        let populations = profile::populations(&window, kinds, |_| true);
-        populations.get(&SERVICE).map(|population| {
-            membership::attribute(&Question {
-                service: SERVICE,
-                start_s: detection.intervals().next().map_or(0, |first| first.number * INTERVAL_S),
-                window: &window,
-                population,
-                users: &users,
-                alarms: &[&alarm],
-                known: &[],
-                kinds,
-                projections: &Projections::of(kinds),
-            })
-        })
+    let populations = profile::populations(&window, detection.kinds(), |_| true);
+    populations.values().map(|Population { sources, .. }| sources.len() as u64).sum()
+}
+
+/// Rows that are read from a recording in a second.
+fn reading(path: &Path, rows: &[Observation]) -> Result<f64> {
+    let file = fs::File::create(path).context("a recording")?;
+    let mut writer = Writer::new(file, "cost").context("beginning a recording")?;
+    writer.write(rows.iter().copied(), |_| "api").context("writing a recording")?;
+    writer.finish().context("ending a recording")?;
+    let (mut count, mut services) = (0, Services::default());
+    let (seconds, read) = timed(|| -> Result<()> {
+        let mut recording = Recording::open(path)?;
+        while let Some(rows) = recording.next_group(&mut services)? {
+            count += rows.len();
+        }
+        Ok(())
     });
-    (seconds, population.sources.len() as u64)
+    read?;
+    ensure!(count == rows.len(), "{count} of {} rows were read", rows.len());
+    Ok(count as f64 / seconds.max(1e-9))
+}
+
+/// The most memory that a process has while it reads a memory that was saved, bytes.
+fn restoring(path: &Path, memory: Memory) -> Result<u64> {
+    saved::write(path, &memory)?;
+    drop(memory);
+    forget_memory()?;
+    let restored = saved::read(path)?;
+    ensure!(restored.is_some(), "what was saved is not there");
+    memory_bytes()
 }
 
 #[cfg(test)]
@@ -113,10 +135,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_small_day_has_a_cost() {
-        let cost = cost(0.02).expect("it is measured");
-        assert!(cost.sources > 300 && cost.rows > cost.sources, "{cost:?}");
-        assert!(cost.rows_a_second > 0.0 && cost.look_s > 0.0 && cost.attribution_s > 0.0, "{cost:?}");
-        assert!(cost.memory_bytes > 1_000_000, "{cost:?}");
+    fn small_days_have_a_cost_and_their_fleet_is_found() {
+        let cost = cost(0.05).expect("it is measured");
+        assert!(cost.sources > 1000 && cost.rows > cost.sources && cost.members > 50, "{cost:?}");
+        assert!(cost.rows_a_second > 0.0 && cost.look_s > 0.0 && cost.read_rows_a_second > 0.0, "{cost:?}");
+        assert!(cost.memory_bytes > 1_000_000 && cost.restored_bytes > 1_000_000, "{cost:?}");
     }
 }

@@ -111,15 +111,20 @@ pub(crate) struct FalseFleet {
 /// What detection costs, in time of one core.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Cost {
-    /// Sources of the day.
+    /// Sources of the last day.
     pub(crate) sources: u64,
+    /// Rows of all days.
     pub(crate) rows: u64,
+    /// Members of the fleet that was found.
+    pub(crate) members: u64,
+    /// Rows that are read from a recording in a second.
+    pub(crate) read_rows_a_second: f64,
     /// Rows that are taken in a second, without looks.
     pub(crate) rows_a_second: f64,
-    /// The longest look at all windows that end with an interval, s.
+    /// The longest look at all windows that end with an interval: learning, evidence, who belongs and why, s.
     pub(crate) look_s: f64,
-    /// The question who belongs to one alarm, asked about all sources of the day, s.
-    pub(crate) attribution_s: f64,
     /// The most memory that the process had, the generator of the rows included, bytes.
     pub(crate) memory_bytes: u64,
+    /// The most that it had while it read what was saved, bytes.
+    pub(crate) restored_bytes: u64,
 }

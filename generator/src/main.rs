@@ -26,8 +26,8 @@ const BEFORE_FLEET_S: u64 = 15 * 60;
 #[derive(Parser)]
 #[command(name = "generate")]
 struct Options {
-    /// The scenario, as in tests/scenarios
-    #[arg(value_name = "SCENARIO.toml")]
+    /// The scenario: the name of one in tests/scenarios, or a file that ends with .toml
+    #[arg(value_name = "SCENARIO")]
     scenario: PathBuf,
     /// Directory that gets the files; made if it is not there
     #[arg(long, value_name = "DIR")]
@@ -181,13 +181,19 @@ fn span_s(options: &Options, scenario: &Scenario, truth: &Truth) -> Result<Range
 }
 
 fn read(options: &Options) -> Result<Scenario> {
-    let path: &Path = &options.scenario;
-    let text =
-        fs::read_to_string(path).with_context(|| format!("cannot read the scenario {}", path.display()))?;
+    let named = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/scenarios"));
+    let path = match options.scenario.extension() {
+        Some(_) => options.scenario.clone(),
+        None => named.join(&options.scenario).with_extension("toml"),
+    };
+    let text = fs::read_to_string(&path).with_context(|| {
+        format!("cannot read the scenario {}: expected a name in tests/scenarios, or a file", path.display())
+    })?;
     let mut scenario = Scenario::from_toml(&text).with_context(|| format!("in {}", path.display()))?;
     scenario.days = options.days.unwrap_or(scenario.days);
     scenario.checked().context("with --days")
 }
+
 /// A line that grows, for who watches.
 fn progress(day: u32, days: u32, rows: u64, bytes: u64, began: Instant) {
     if !std::io::stderr().is_terminal() {

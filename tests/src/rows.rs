@@ -144,7 +144,10 @@ impl Rig {
             },
         );
         rig.take_exemplars();
-        fleets::end_all(&mut rig.bench_mut().loaded.maps).expect("no fleet stays");
+        let maps = &mut rig.bench_mut().loaded.maps;
+        fleets::stop(maps);
+        fleets::settle(maps).expect("no fleet stays");
+        fleets::resume(maps);
         rig.bench_mut().manifest = Manifest::default();
         rig
     }

@@ -8,7 +8,8 @@ use detector_common::{
     verdict::Reason,
 };
 use detector_user::{
-    api, cli::Cli, daemon::metrics::FAMILIES, kernel::maps, policy, recording::columns::COLUMNS,
+    actions::guard::Guard, api, cli::Cli, daemon::metrics::FAMILIES, kernel::maps, policy,
+    recording::columns::COLUMNS,
 };
 use serde_json::Value;
 
@@ -76,6 +77,10 @@ fn the_documentation_says_what_the_code_does() {
         COLUMNS.iter().map(|(name, of, help)| vec![format!("`{name}`"), of.name(), (*help).to_owned()]);
     hold("docs/reference.md", "columns", &table(&["column", "type", "meaning"], columns));
     hold("docs/reference.md", "commands", &help());
+    let guards = Guard::ALL.iter().map(|guard| {
+        vec![format!("`{}`", guard.name()), guard.help().to_owned(), guard.otherwise().help().to_owned()]
+    });
+    hold("docs/fleets.md", "guards", &table(&["guard", "passes where", "otherwise"], guards));
     hold("docs/architecture.md", "maps", &cards());
     hold("README.md", "figures", &figures());
     let openapi = serde_json::to_value(api::document()).expect("a document");

@@ -1,6 +1,6 @@
 //! Fleets are throttled by the daemon and by operators, and nothing that happens to the daemon changes that; one switch ends all of it.
 
-use std::{collections::BTreeSet, fs, process::Command};
+use std::{collections::BTreeSet, fs, os::unix::fs::PermissionsExt as _, process::Command};
 
 use anyhow::{Context as _, Result, ensure};
 use detector_common::fleet::FleetMember;
@@ -230,9 +230,19 @@ fn under_mode_throttle_the_daemon_acts_by_itself_and_a_policy_that_says_off_ends
     let Some(stage) = Stage::in_turn(1)? else { return Ok(()) };
     let site = Site::new(&stage.edge, &policy_of("throttle"))?;
     teach(&site)?;
-    let daemon = site.start(&[&edge_interface(0)], &[])?;
+    let (hook, told) = (site.files().join("hook"), site.files().join("told"));
+    fs::write(&hook, format!("#!/bin/sh\ncat >> {0}; echo >> {0}\n", told.display()))?;
+    fs::set_permissions(&hook, fs::Permissions::from_mode(0o755))?;
+    let hook = hook.to_str().context("a path of text")?;
+    let daemon = site.start(&[&edge_interface(0)], &["--hook", hook])?;
     wait_for(&site, "it is throttled", is_throttled)?;
     assert_eq!(in_kernel(&site)?.len(), 1);
+    let is_told = |news: &str| {
+        let text = fs::read_to_string(&told).unwrap_or_default();
+        text.contains(&format!("\"news\":\"{news}\""))
+    };
+    wait_until("the hook is told", PATIENCE, || Ok(is_told("throttled").then_some(())))?;
+    assert!(!is_told("released"), "it is in force");
     let drops = site.metrics()?;
     let of_service: &[_] = &[("service", "api")];
     assert!(drops.has("detector_fleet_drops_total", of_service));
@@ -241,6 +251,7 @@ fn under_mode_throttle_the_daemon_acts_by_itself_and_a_policy_that_says_off_ends
     let (code, _, err) = site.ask(&["apply", site.policy().to_str().context("a path of text")?])?;
     assert_eq!(code, 0, "{err}");
     wait_until("nobody is acted on", PATIENCE, || Ok(in_kernel(&site)?.is_empty().then_some(())))?;
+    wait_until("the hook is told", PATIENCE, || Ok(is_told("released").then_some(())))?;
     daemon.end(libc::SIGTERM)?;
     Ok(())
 }
@@ -314,6 +325,18 @@ fn a_customer_by_a_hint_is_taken_out_of_an_action_in_force() -> Result<()> {
     wait_until("who is no customer any more is charged again", PATIENCE, || {
         Ok((charged(&site)? == all).then_some(()))
     })?;
+    // Who is allowed is left out, too, for as long as that holds.
+    let one = address.split('/').next().unwrap_or_default();
+    let (code, rule) = site.ask_json(&["allow", one, "--for", "10min", "--reason", "a partner"])?;
+    assert_eq!(code, 0, "{rule:#}");
+    wait_until("who is allowed is charged no more", PATIENCE, || {
+        Ok((charged(&site)? == others).then_some(()))
+    })?;
+    assert_eq!(action(&site)?["left_out"]["allowed"], 1);
+    let number = rule["added"][0]["id"].to_string();
+    let (code, _, err) = site.ask(&["undo", &number])?;
+    assert_eq!(code, 0, "{err}");
+    wait_until("and is charged again", PATIENCE, || Ok((charged(&site)? == all).then_some(())))?;
     let audit = api.get("/v1/audit?limit=20")?.body.to_string();
     for part in ["\"hint\"", "\"unhint\"", "billing", "no service", &format!("\"{address}\"")] {
         assert!(audit.contains(part), "{part} in {audit}");

@@ -17,9 +17,13 @@ use detector_tests::{
     packet::{flags, tcp},
     rows::{Rig, SECOND},
 };
-use detector_user::kernel::{
-    fleets::{self, FleetsError, Throttle, Throttled},
-    read,
+use detector_user::{
+    commands::explain,
+    fleets::Told,
+    kernel::{
+        fleets::{self, FleetsError, Throttle, Throttled},
+        read,
+    },
 };
 
 const POLICY: &str = "version = 1\n[[service]]\nname = \"web\"\naddresses = [\"192.0.2.1\", \"2001:db8::1\"]\nprofile = \"p\"\n\
@@ -176,8 +180,19 @@ fn newcomers_with_a_key_of_the_fleet_fall_into_it_at_their_client_hello() {
     // Another ClientHello from the same address, and the same one at another service, are not of it.
     let mut other = Hello::browser(200);
     other.ciphers.push(0xc030);
-    assert_eq!(shake(&mut rig, "203.0.113.1:10", &other.stream()).0, Reason::Conforming);
+    let (reason, mut of_other) = shake(&mut rig, "203.0.113.1:10", &other.stream());
+    assert_eq!(reason, Reason::Conforming);
     assert_eq!(refused(&rig, done.slot), 3);
+    // Who calls is told so, of each of its clients that finished a handshake.
+    first.send(&mut rig, b"finished");
+    of_other.send(&mut rig, b"finished");
+    let maps = &rig.bench_mut().loaded.maps;
+    let explained = explain::answer(maps, [203, 0, 113, 1].into(), &Told::default()).expect("it is known");
+    let web = explained.services.iter().find(|standing| standing.service == "web").expect("the service");
+    let charged = web.clients.iter().map(|client| client.charged_as.as_deref());
+    let charged: Vec<_> = charged.collect();
+    assert_eq!(charged.iter().filter(|fleet| **fleet == Some("7")).count(), 1, "{charged:?}");
+    assert!(charged.contains(&None), "the other ClientHello: {charged:?}");
     // The segment that was refused comes again when there is room.
     let (reason, refused_client) = shake(&mut rig, "203.0.113.200:9", &hello);
     assert_eq!(reason, Reason::Fleet);
@@ -227,7 +242,7 @@ fn a_service_without_a_profile_has_fleets_too() {
 }
 
 #[test]
-fn it_ends_in_the_kernel_by_itself_to_the_tick_and_at_once_by_the_switch() {
+fn it_ends_in_the_kernel_by_itself_to_the_tick_and_at_once_by_who_ends_it() {
     let mut rig = Rig::under(POLICY);
     let members = sources(&["10.0.0.1"]);
     let until = rig.now() + ticks(20 * SECOND);
@@ -246,7 +261,7 @@ fn it_ends_in_the_kernel_by_itself_to_the_tick_and_at_once_by_the_switch() {
     let renewed = Throttle { until: until + ticks(3600 * SECOND), ..fleet };
     put(&mut rig, &renewed);
     assert_eq!(rig.reason(&syn("10.0.0.1:5")), Reason::Fleet);
-    fleets::end_all(&mut rig.bench_mut().loaded.maps).expect("it ends");
+    assert!(fleets::end(&mut rig.bench_mut().loaded.maps, 7).expect("it ends"), "it was there");
     assert_eq!(rig.reason(&syn("10.0.0.1:6")), Reason::Conforming);
     assert!(fleets::standing(&rig.bench().loaded.maps).is_empty());
 }

@@ -41,6 +41,13 @@ fn recordings_of_other_programs_are_read_and_a_quiet_morning_has_no_fleet() -> R
     );
     assert_eq!(from, expected.to_string());
 
+    // Ten hours are too few to find any: who reads it is told so.
+    let (_, screen, _) = answer(Command::new(binary()?).arg("hunt").arg(directory.path()))?;
+    assert!(
+        screen.contains(": 0 fleets\n  api: learning what is usual, and no fleet is found before 2"),
+        "{screen}"
+    );
+
     // One that was cut off, as by a crash.
     let path = directory.path().join("a.parquet");
     let bytes = fs::read(&path)?;

@@ -75,7 +75,7 @@ enum Habit {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
-    /// Simulate a scenario: `SCENARIO.toml --out DIR [--seed N] [--days N]` writes observations as Parquet, and truth.json
+    /// Simulate a scenario: `SCENARIO --out DIR [--seed N] [--days N]` writes observations as Parquet, and truth.json
     #[command(disable_help_flag = true)]
     Generate {
         /// Arguments of the generator; `--help` has all

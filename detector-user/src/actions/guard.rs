@@ -52,6 +52,96 @@ pub enum Guard {
     HoldOut,
 }
 
+impl Guard {
+    /// All of them, in the order in which they are asked.
+    pub const ALL: [Self; 15] = [
+        Self::Switch,
+        Self::Targets,
+        Self::Slots,
+        Self::UniformPopulation,
+        Self::Collateral,
+        Self::Customers,
+        Self::MembersMax,
+        Self::HoldOut,
+        Self::FreshEvidence,
+        Self::OperatorLists,
+        Self::SharedSources,
+        Self::NewMembersMax,
+        Self::KeyCustomers,
+        Self::KeyTop,
+        Self::KeySelective,
+    ];
+
+    /// Its name, as it is told.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Switch => "switch",
+            Self::FreshEvidence => "fresh_evidence",
+            Self::UniformPopulation => "uniform_population",
+            Self::Collateral => "collateral",
+            Self::Customers => "customers",
+            Self::MembersMax => "members_max",
+            Self::NewMembersMax => "new_members_max",
+            Self::OperatorLists => "operator_lists",
+            Self::SharedSources => "shared_sources",
+            Self::KeySelective => "key_selective",
+            Self::KeyTop => "key_top",
+            Self::KeyCustomers => "key_customers",
+            Self::Targets => "targets",
+            Self::Slots => "slots",
+            Self::HoldOut => "hold_out",
+        }
+    }
+
+    /// What it asks for.
+    pub const fn help(self) -> &'static str {
+        match self {
+            Self::Switch => "actions on fleets are not stopped altogether",
+            Self::FreshEvidence => {
+                "it had an alarm, or a tenth of its members came within a day, no longer ago than `for`"
+            }
+            Self::UniformPopulation => {
+                "it cannot be devices or an app that were launched, scripts on a schedule, or people behind a relay"
+            }
+            Self::Collateral => {
+                "of the users' connections no more than `collateral_max` would be slowed, half of it for an action that begins"
+            }
+            Self::Customers => "at most 1 % of its members are customers by hints, or three",
+            Self::MembersMax => "no more than `members_max` of its members would be acted on",
+            Self::NewMembersMax => "no more than `new_members_max` members came in an hour; others wait",
+            Self::OperatorLists => "no member is allowed by the policy or a responder, or is a customer",
+            Self::SharedSources => {
+                "no member has three ClientHellos or more, or is among the busiest sources"
+            }
+            Self::KeySelective => {
+                "its fingerprints are those of at most 0.1 % of the others, in clean windows and now"
+            }
+            Self::KeyTop => {
+                "none of its fingerprints is one of the most frequent, which 90 % of the others have"
+            }
+            Self::KeyCustomers => "none of its members is a customer",
+            Self::Targets => "somebody is left to act on",
+            Self::Slots => "fewer than 63 fleets are acted on",
+            Self::HoldOut => "at least 1 % of its members are held out",
+        }
+    }
+
+    /// What it means that it does not pass.
+    pub const fn otherwise(self) -> Otherwise {
+        match self {
+            Self::Switch | Self::Targets | Self::Slots => Otherwise::NoAction,
+            Self::FreshEvidence
+            | Self::UniformPopulation
+            | Self::Collateral
+            | Self::Customers
+            | Self::MembersMax
+            | Self::HoldOut => Otherwise::Suggestion,
+            Self::KeySelective | Self::KeyTop | Self::KeyCustomers => Otherwise::NoKeys,
+            Self::NewMembersMax | Self::OperatorLists | Self::SharedSources => Otherwise::LeftOut,
+        }
+    }
+}
+
 /// What it means that a guard does not pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -83,6 +173,18 @@ pub struct Verdict {
     pub sentence: String,
 }
 
+impl Otherwise {
+    /// The same for people.
+    pub const fn help(self) -> &'static str {
+        match self {
+            Self::NoAction => "there is no action, and nobody can order one",
+            Self::Suggestion => "it stays a suggestion, or becomes one; `--force` overrides it",
+            Self::NoKeys => "it is not acted on by that fingerprint",
+            Self::LeftOut => "those members are left out",
+        }
+    }
+}
+
 impl Verdict {
     /// Whether it stands in the way of the action. `force`: an operator insists.
     pub fn stops(&self, force: bool) -> bool {
@@ -102,7 +204,7 @@ pub fn switch(stop: Option<&Stop>) -> Verdict {
         |stop| format!("all actions on fleets are stopped by {}: {}", stop.by, stop.reason),
     );
     let figure = f64::from(u8::from(stop.is_some()));
-    let (guard, otherwise) = (Guard::Switch, Otherwise::NoAction);
+    let (guard, otherwise) = (Guard::Switch, Guard::Switch.otherwise());
     Verdict { guard, figure, bound: 0.0, passed: stop.is_none(), otherwise, sentence }
 }
 
@@ -116,7 +218,7 @@ pub fn fresh_evidence(fleet: &Fleet, settings: &FleetSettings, now_s: u64, scale
         figure: age_s as f64,
         bound: settings.for_s as f64,
         passed: age_s <= settings.for_s,
-        otherwise: Otherwise::Suggestion,
+        otherwise: Guard::FreshEvidence.otherwise(),
         sentence,
     }
 }
@@ -130,7 +232,7 @@ pub fn uniform_population(fleet: &Fleet) -> Verdict {
         figure: f64::from(u8::from(is_uniform)),
         bound: 0.0,
         passed: !is_uniform,
-        otherwise: Otherwise::Suggestion,
+        otherwise: Guard::UniformPopulation.otherwise(),
         sentence: format!("could it be {}? {}", explanation.nearest.name(), explanation.why),
     }
 }
@@ -146,7 +248,7 @@ pub fn collateral(fleet: &Fleet, settings: &FleetSettings, is_standing: bool) ->
         figure,
         bound: most.of(),
         passed: figure <= most.of(),
-        otherwise: Otherwise::Suggestion,
+        otherwise: Guard::Collateral.otherwise(),
         sentence: format!(
             "{:.4} % of the users' connections would be slowed; at most {most}",
             figure * 100.0
@@ -165,7 +267,7 @@ pub fn customers(fleet: &Fleet, chosen: &Chosen) -> Verdict {
         figure: customers as f64,
         bound,
         passed: customers as f64 <= bound,
-        otherwise: Otherwise::Suggestion,
+        otherwise: Guard::Customers.otherwise(),
         sentence: format!(
             "{customers} of {members} members are customers by hints and {} are confirmed abuse: at most {right:.1} % of the members are right",
             chosen.abuse
@@ -181,7 +283,7 @@ pub fn members_max(chosen: &Chosen, settings: &FleetSettings) -> Verdict {
         figure: members as f64,
         bound: most.into(),
         passed: members <= most as usize,
-        otherwise: Otherwise::Suggestion,
+        otherwise: Guard::MembersMax.otherwise(),
         sentence: format!("{members} members would be acted on; at most {most}"),
     }
 }
@@ -195,7 +297,7 @@ pub fn new_members_max(chosen: &Chosen, settings: &FleetSettings, scale: Scale) 
         figure: f64::from(came) + waiting as f64,
         bound: most.into(),
         passed: waiting == 0,
-        otherwise: Otherwise::LeftOut,
+        otherwise: Guard::NewMembersMax.otherwise(),
         sentence: format!("{came} members came within {time} and {waiting} wait; at most {most}"),
     }
 }
@@ -208,7 +310,7 @@ pub fn operator_lists(chosen: &Chosen) -> Verdict {
         figure: (allowed + customers) as f64,
         bound: 0.0,
         passed: allowed + customers == 0,
-        otherwise: Otherwise::LeftOut,
+        otherwise: Guard::OperatorLists.otherwise(),
         sentence: format!(
             "{allowed} members are allowed by the policy or a responder and {customers} are customers: left out"
         ),
@@ -223,7 +325,7 @@ pub fn shared_sources(chosen: &Chosen) -> Verdict {
         figure: shared as f64,
         bound: 0.0,
         passed: shared == 0,
-        otherwise: Otherwise::LeftOut,
+        otherwise: Guard::SharedSources.otherwise(),
         sentence: format!(
             "{shared} members have three or more ClientHellos or are among the busiest sources: left out but for handshakes with its key"
         ),
@@ -247,7 +349,7 @@ pub fn key_top(candidates: &mut Vec<KeyUse>) -> Verdict {
         figure: top as f64,
         bound: 0.0,
         passed: top == 0,
-        otherwise: Otherwise::NoKeys,
+        otherwise: Guard::KeyTop.otherwise(),
         sentence: format!(
             "{top} of its {all} fingerprints are among the service's most frequent: not acted on alone"
         ),
@@ -265,7 +367,7 @@ pub fn key_customers(candidates: &mut Vec<KeyUse>, chosen: &Chosen) -> Verdict {
         figure: customers as f64,
         bound: 0.0,
         passed: customers == 0 || all == 0,
-        otherwise: Otherwise::NoKeys,
+        otherwise: Guard::KeyCustomers.otherwise(),
         sentence: format!(
             "{customers} members are customers by hints, who have its fingerprints: {} of {all} are acted on alone",
             candidates.len()
@@ -293,7 +395,7 @@ pub fn key_selective(candidates: &mut Vec<KeyUse>, fleet: &Fleet, settings: &Fle
         figure,
         bound,
         passed: candidates.len() == all,
-        otherwise: Otherwise::NoKeys,
+        otherwise: Guard::KeySelective.otherwise(),
         sentence: format!(
             "{} of its {all} fingerprints are acted on alone, which had {:.4} % of the service's sources or connections; at most {:.4} %",
             candidates.len(),
@@ -311,7 +413,7 @@ pub fn targets(chosen: &Chosen, keys: &[KeyUse]) -> Verdict {
         figure: (members + keys) as f64,
         bound: 1.0,
         passed: members + keys > 0,
-        otherwise: Otherwise::NoAction,
+        otherwise: Guard::Targets.otherwise(),
         sentence: format!("{members} members and {keys} fingerprints are left to act on"),
     }
 }
@@ -323,7 +425,7 @@ pub fn slots(in_use: usize, has_one: bool) -> Verdict {
         figure: in_use as f64,
         bound: f64::from(SLOTS_MAX),
         passed: has_one,
-        otherwise: Otherwise::NoAction,
+        otherwise: Guard::Slots.otherwise(),
         sentence: format!("{in_use} fleets are acted on; at most {SLOTS_MAX} at a time"),
     }
 }
@@ -336,7 +438,7 @@ pub fn hold_out(settings: &FleetSettings) -> Verdict {
         figure: percent.into(),
         bound: 1.0,
         passed: percent >= 1,
-        otherwise: Otherwise::Suggestion,
+        otherwise: Guard::HoldOut.otherwise(),
         sentence: format!(
             "{} of the members are held out, to measure the effect",
             Part::of_percent(percent.into())

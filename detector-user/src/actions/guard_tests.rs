@@ -52,10 +52,11 @@ fn keys(case: &mut Case) -> (Vec<u64>, Decision) {
 fn what_passes_every_guard_is_acted_on_with_all_verdicts_on_record() {
     let decision = Case::throttle().decide();
     assert_eq!(decision.step, Step::Throttle);
-    assert_eq!(decision.verdicts.len(), 15);
-    let guards: std::collections::BTreeSet<_> =
-        decision.verdicts.iter().map(|verdict| verdict.guard).collect();
-    assert_eq!(guards.len(), decision.verdicts.len(), "each once");
+    let guards: Vec<_> = decision.verdicts.iter().map(|verdict| verdict.guard).collect();
+    assert_eq!(guards, Guard::ALL, "each once, in their order");
+    for guard in guards {
+        assert_eq!(serde_json::to_value(guard).expect("JSON"), guard.name());
+    }
     assert!(decision.verdicts.iter().all(|verdict| verdict.passed && !verdict.sentence.is_empty()));
     let told = serde_json::to_value(verdict(&decision, Guard::Collateral)).expect("JSON");
     assert_eq!((&told["guard"], &told["otherwise"]), (&"collateral".into(), &"suggestion".into()));

@@ -31,7 +31,7 @@ pub(super) struct Wanted {
     /// Kinds, with commas between; all without.
     #[param(example = "drop,reload")]
     kind: Option<String>,
-    /// Of drops, fingerprints and fleets, only those of this service.
+    /// Of drops, fingerprints, their conflicts and fleets, only those of this service.
     service: Option<String>,
 }
 

@@ -69,7 +69,13 @@ pub struct Asked {
 pub fn order(record: &Record<'_>, told: &Told, request: &Request) -> Result<Asked, Failure> {
     let Request { fleets, wanted, force, time, reason } = request;
     for id in fleets {
-        if one(told, record.history, &id.to_string())?.is_past {
+        let one = one(told, record.history, &id.to_string())?;
+        if let Some(whole) = one.part_of {
+            return Err(Failure::invalid(format_args!(
+                "fleet {id} is a part of fleet {whole} since, and nothing is done about it alone: say fleet:{whole}"
+            )));
+        }
+        if one.is_past {
             return Err(Failure::invalid(format_args!(
                 "fleet {id} was forgotten since, and nothing is done about it: `detector fleets` lists those that are known"
             )));

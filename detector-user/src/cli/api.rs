@@ -66,8 +66,8 @@ pub struct TcpArgs {
 #[derive(Debug, Clone, Args)]
 pub struct NoticeArgs {
     /// Program to start for each event of the kinds policy_applied, trial_ended (where the policy is taken back), rule_ended,
-    /// incident_added, incident_undone, fingerprint_conflict, fleet (found, grown, alarm_again, ended, suggested, throttled,
-    /// tightened, released), degraded and recovered: with the kind as its argument and the event as JSON on its standard
+    /// incident_added, incident_undone, fingerprint_conflict, fleet (found, grown, alarm_again, joined, ended, suggested,
+    /// throttled, tightened, released), degraded and recovered: with the kind as its argument and the event as JSON on its standard
     /// input. Killed after 10 s.
     #[arg(long, value_name = "PROGRAM")]
     pub hook: Option<PathBuf>,

@@ -41,8 +41,11 @@ clients there are.
 
 fleet:ID is an order to the running daemon, not a rule: the members that are acted on share one budget. Without rates \
 it is the one that `[fleets]` of the policy gives; --rate and --connections replace it, for all of them together.
-An order needs --for; --service, --permanent, --bytes and --handshakes are refused. --force overrides the guards that \
-would leave it a suggestion, and no others; `detector fleets ID` shows what each says.
+An order needs --for; --service, --permanent, --bytes and --handshakes are refused; --shared, --max-drop, --sample and \
+--run-dir say nothing of a fleet. --force overrides the guards that would leave it a suggestion, and no others; \
+`detector fleets ID` shows what each says. A guard that does not pass any more ends the throttle before its time, and \
+it goes on when that passes again.
+Other than a rule it goes by the mode of the policy: where that is \"shadow\" it is counted and drops nothing.
 `detector undo fleet:ID` takes an order back. A throttle that the daemon began itself ends by `detector allow fleet:ID \
 --for 24h --reason TEXT`.
 Exit codes of an order: 0 it is in force, 2 no such fleet, or a guard stops it (the order stands until its end), 1 no \
@@ -62,7 +65,8 @@ pub(super) const ALLOW_NOTES: &str = "\
 fleet:ID is an order to whichever daemon runs, not a rule: to leave that fleet alone, whatever the policy says, also \
 when it becomes part of another one. A throttle that is in force ends at once, also without a daemon.
 An order needs --for; --service and --permanent are refused. `detector undo fleet:ID` takes it back. To leave one \
-member alone, allow its address.
+member alone, allow its address: no limit and no rule holds for that then. An application can have it left out of \
+fleets only, with a hint over the API.
 Exit codes of an order: 0 it is left alone, 2 no such fleet, 1 the daemon has not heard it within 10 s (the order \
 stands), or it could not be written, or not be done at once; the message says which.
 

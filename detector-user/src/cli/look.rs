@@ -9,11 +9,17 @@ use super::{ReadArgs, WriteArgs};
 use crate::commands::top::fingerprints::Of;
 
 pub(super) const STATUS_NOTES: &str = "\
+The line `fleets:` is about looking for fleets: what it does, how many there are and are throttled, and what is wrong \
+with it, which is a reason for 11.
 Exit codes: 0 enforcing, 10 not enforcing (shadow, limits nothing, not loaded), 11 degraded (needs a hand), \
 1 could not tell.";
 
 pub(super) const EXPLAIN_NOTES: &str = "\
 What was seen of a source is counted from its entry on, modulo 2^32: bytes start again every 4 GiB.
+It names the fleets that the source belongs to, or may, and the fleet that it or one of its clients is charged as now. \
+Works with the daemon dead; whether it belongs to a fleet is then what one told last, and whether it is charged what the \
+kernel does.
+Exit codes: 0 told, 2 no address, 1 nothing is loaded, or the maps cannot be read.
 
 Examples:
   detector explain 198.51.100.7

@@ -56,7 +56,7 @@ pub struct RunArgs {
     /// of it is a day, with 1s it is 24 minutes, as for a demonstration.
     #[arg(long, value_name = "TIME", default_value = "60s")]
     pub fleet_epoch: Scale,
-    /// Where to write who belongs to which fleet, or may, as CSV; replaced as a whole when that changed, at most once an epoch.
+    /// Where to write who belongs to which fleet, or may, as CSV; replaced as a whole when that changed, which a look each 15 epochs finds.
     #[arg(long, value_name = "FILE")]
     pub fleet_feed: Option<PathBuf>,
     /// Keep filtering after SIGTERM: leave program, links and maps in the kernel.

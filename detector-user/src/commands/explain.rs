@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use detector_common::{
     address::Address,
     budget::{BYTE_INTERVAL_FRACTION_BITS, Budget, TICKS_PER_NS, left, take, ticks},
+    fleet::FleetKey,
     policy::{Action, Class, NO_PROFILE, ParentClass, is_enforced},
     table::{Key, Lineage, Unit},
     verdict::Reason,
@@ -89,8 +90,8 @@ pub struct Standing {
     pub newcomer: Option<Newcomer>,
     /// Every budget that it is charged to.
     pub budgets: Vec<BudgetState>,
-    /// The fleet whose shared budgets its packets are charged to beside these, as the kernel has it; null: it is no member that is acted on. Clients
-    /// with a fingerprint of a fleet are charged by that at their ClientHello, and are not told here.
+    /// The fleet whose shared budgets its packets are charged to beside these, as the kernel has it; null: it is no member that is acted on. What is
+    /// charged by a fingerprint is told of each client.
     pub charged_as: Option<ChargedAs>,
     /// The clients that made handshakes from it, those seen last first.
     pub clients: Vec<ClientRow>,
@@ -207,7 +208,18 @@ pub fn answer(maps: &Maps, address: IpAddr, told: &Told) -> Result<Answer, Failu
                 };
                 Ok(rules.of_class(number.into(), &class).map(|rule| rule.name()))
             };
-            let clients = clients::rows(&clients, &names, number, now_ns, rule_of)?;
+            let is_charged = [Action::Limit as u8, Action::Count as u8].contains(&source.class.action);
+            let source_hash = read::hash(maps, address, number);
+            let fleet_of = |(syn_key, tls_key)| -> Result<_, Failure> {
+                // Who shows no ClientHello is not asked who it is.
+                if !is_charged || tls_key == 0 {
+                    return Ok(None);
+                }
+                let keys = FleetKey { syn_key, tls_key, service: number.into() };
+                let charged = fleets::charged_by_keys(maps, &keys, source_hash).map_err(Failure::failed)?;
+                Ok(charged.map(|standing| standing.fleet.id.to_string()))
+            };
+            let clients = clients::rows(&clients, &names, number, now_ns, rule_of, fleet_of)?;
             let charged_as = charged_as(maps, address, number)?;
             services.push(Standing { clients, charged_as, ..standing });
         }

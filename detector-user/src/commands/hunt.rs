@@ -11,7 +11,7 @@ use detector_fleets::{
     observation::{Kind, Observation},
 };
 
-use super::{EXIT_DONE, Failure, duration, print_json, print_line, time, warn};
+use super::{EXIT_DONE, Failure, duration, fleets::learning_text, print_json, print_line, time, warn};
 use crate::{
     cli::HuntArgs,
     fleets::{
@@ -127,6 +127,10 @@ fn text(report: &Report, seconds: u64) -> String {
     let Some(from) = &report.from else { return "no rows".to_owned() };
     let fleets = counted(report.fleets.len(), "fleet");
     let mut text = format!("{} rows from {from} on, {}: {fleets}", report.rows, duration(seconds));
+    let learning = report.to.as_deref().map_or(String::new(), |to| learning_text(report, to));
+    if !learning.is_empty() {
+        text += &format!("\n{}", learning.trim_end());
+    }
     for fleet in &report.fleets {
         text += "\n\n";
         text += &screen(fleet);

@@ -32,7 +32,7 @@ pub enum EventKind {
     Fingerprint,
     /// A fingerprint is another client's too: no rule about ClientHellos acts on it.
     FingerprintConflict,
-    /// A fleet was found, grew, has an alarm again, or ended; or something else is done about it.
+    /// A fleet was found, grew, has an alarm again, has others as its parts, or ended; or something else is done about it.
     Fleet,
     /// Something needs a hand, see `detector status`.
     Degraded,
@@ -151,7 +151,7 @@ pub enum Event {
         /// The rules that stop acting on it; `incident N` for one that a responder added.
         rules: Vec<String>,
     },
-    /// A fleet was found, grew, has an alarm again, or ended.
+    /// What is new of a fleet, or of what is done about it.
     Fleet(FleetEvent),
     /// Something needs a hand.
     Degraded {
@@ -198,6 +198,8 @@ pub enum FleetNews {
     Grown,
     /// It has an alarm six hours of detection after the last one that was told.
     AlarmAgain,
+    /// Others were found to be parts of it, and are no fleets any more.
+    Joined,
     /// It was not seen for a day of detection.
     Ended,
     /// It is shown with the command that would throttle it.
@@ -217,6 +219,7 @@ impl FleetNews {
             Self::Found => "found",
             Self::Grown => "grown",
             Self::AlarmAgain => "alarm again",
+            Self::Joined => "joined",
             Self::Ended => "ended",
             Self::Suggested => "suggested",
             Self::Throttled => "throttled",
@@ -245,7 +248,7 @@ pub struct FleetEvent {
     pub first_seen: String,
     /// Its last alarm.
     pub last_alarm: String,
-    /// The strongest evidence, in a sentence.
+    /// The strongest evidence, in a sentence; of what is done, why; where others are parts of it now, which.
     pub says: String,
     /// Nothing tells it from devices or an app that were launched, or another innocent explanation.
     pub is_new_uniform_population: bool,

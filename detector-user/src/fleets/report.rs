@@ -90,6 +90,9 @@ pub struct Found {
     pub predicted_collateral: f64,
     /// When it would be a fleet no more.
     pub clears: String,
+    /// Numbers of fleets that were found to be parts of it, the last of them. What is asked of one of these is answered of this one.
+    #[serde(default)]
+    pub parts: Vec<String>,
 }
 
 /// Whether a fleet is there.
@@ -207,6 +210,11 @@ impl Report {
     pub fn fleet(&self, id: &str) -> Option<&Found> {
         self.fleets.iter().find(|fleet| fleet.id == id)
     }
+
+    /// The fleet that one with this number is a part of.
+    pub fn whole_of(&self, id: &str) -> Option<&Found> {
+        self.fleets.iter().find(|fleet| fleet.parts.iter().any(|part| part == id))
+    }
 }
 
 impl Found {
@@ -240,6 +248,7 @@ impl Found {
             },
             predicted_collateral: fleet.collateral,
             clears: clears(fleet, scale),
+            parts: fleet.joined.iter().map(|part| part.0.to_string()).collect(),
         }
     }
 }
@@ -384,6 +393,7 @@ mod tests {
             },
             "predicted_collateral": 2e-6,
             "clears": "no alarm where fewer than two families say 100 : 1 (now size), or no more sources are new than expected; quiet 1 d 0 h after a tenth of its members or an alarm was last seen, forgotten after 14 d 0 h",
+            "parts": [],
         });
         assert_eq!(told, expected);
         assert_eq!(

@@ -37,6 +37,9 @@ pub fn screen(fleet: &Found) -> String {
     let hit = fleet.predicted_collateral * 1e6;
     text += &format!("\n  of a million connections of users {hit:.0} would be hit");
     text += &format!("\n  ends: {}", fleet.clears);
+    if !fleet.parts.is_empty() {
+        text += &format!("\n  parts of it, which were fleets before: {}", fleet.parts.join(", "));
+    }
     let shown: Vec<_> = fleet.members.iter().take(SHOWN_MEMBERS).map(String::as_str).collect();
     if !shown.is_empty() {
         text += &format!("\n  {}{}", shown.join(" "), if members > SHOWN_MEMBERS { " …" } else { "" });

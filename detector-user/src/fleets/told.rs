@@ -136,6 +136,12 @@ pub struct Health {
     /// `off`, `observe`, `suggest` or `throttle`: of services that say nothing else.
     #[schema(value_type = String)]
     pub mode: FleetMode,
+    /// Fleets that were seen in the last day.
+    #[serde(default)]
+    pub fleets: u64,
+    /// Fleets that are throttled.
+    #[serde(default)]
+    pub throttled: u64,
     /// Of this: seconds since the Unix epoch.
     pub at_s: u64,
     /// When all that is remembered was last on disk as a whole, seconds since the Unix epoch; epochs since are there, too. Null: never.

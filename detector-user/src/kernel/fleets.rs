@@ -164,7 +164,27 @@ pub fn standing(maps: &Maps) -> Vec<Standing> {
 ///
 /// The kernel refuses to tell.
 pub fn charged(maps: &Maps, key: Key) -> Result<Option<Standing>, FleetsError> {
-    match maps.fleet_members.get(&FleetMember::from(key), 0) {
+    acting_in(maps, maps.fleet_members.get(&FleetMember::from(key), 0))
+}
+
+/// The fleet whose budget of connections the handshakes of a client are charged to now, by its fingerprints and whoever its source is; `None`: they are
+/// charged to none, since they are none's or the source is held out. `source_hash`: the keyed hash of the source at the service.
+///
+/// # Errors
+///
+/// The kernel refuses to tell.
+pub fn charged_by_keys(
+    maps: &Maps,
+    keys: &FleetKey,
+    source_hash: u64,
+) -> Result<Option<Standing>, FleetsError> {
+    let acting = acting_in(maps, maps.fleet_keys.get(keys, 0))?;
+    Ok(acting.filter(|standing| standing.fleet.is_charged(source_hash, read::now(maps))))
+}
+
+/// The fleet in the slot that a table told, if it is acted on.
+fn acting_in(maps: &Maps, slot: Result<u64, MapError>) -> Result<Option<Standing>, FleetsError> {
+    match slot {
         Ok(slot) => Ok(standing(maps).into_iter().find(|one| one.acts && u64::from(one.slot) == slot)),
         Err(MapError::KeyNotFound) => Ok(None),
         Err(error) => Err(error.into()),
@@ -305,16 +325,6 @@ pub fn stop(maps: &Maps) {
 /// Lets fleets be acted on again.
 pub fn resume(maps: &Maps) {
     maps.fleets.write_word(0, ID, 0);
-}
-
-/// Ends all actions on fleets, as each of them is ended.
-///
-/// # Errors
-///
-/// As of [`end`].
-pub fn end_all(maps: &mut Maps) -> Result<(), FleetsError> {
-    maps.settings.write_word(0, FLEETS, 0);
-    settle(maps).map(|_| ())
 }
 
 /// Gives back the slots of fleets that are over, by their time or since who ended them did not come to the end of it. Their numbers.

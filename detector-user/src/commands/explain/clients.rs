@@ -11,7 +11,7 @@ use detector_common::{
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::super::{duration, table};
+use super::super::{Failure, duration, table};
 use crate::kernel::{
     maps::Maps,
     names,
@@ -34,6 +34,9 @@ pub struct ClientRow {
     pub connections: u32,
     /// The rule about fingerprints that acts on it, if one does; `incident N` is an incident rule.
     pub rule: Option<String>,
+    /// The number of the fleet whose budget of connections its handshakes are charged to by these fingerprints, if they are; a member's are
+    /// charged as the source's. Whoever has the same fingerprints is charged with it.
+    pub charged_as: Option<String>,
     /// Handshakes, modulo 2^32.
     pub handshakes: u32,
     /// Connections that were followed beyond their handshake, one in eight; modulo 2^32.
@@ -92,14 +95,16 @@ pub(super) fn of_address(maps: &Maps, address: Address) -> Vec<Client> {
     read::clients(maps).filter(|client| client.source == source && client.unit == unit).collect()
 }
 
-/// The clients of a service, those seen last first. `rule_of` tells the rule about the keys of a SYN and a ClientHello.
+/// The clients of a service, those seen last first. Of the keys of a SYN and a ClientHello `rule_of` tells the rule about them, and `fleet_of` the fleet
+/// that they are charged to.
 pub(super) fn rows(
     clients: &[Client],
     names: &Names,
     service: u16,
     now_ns: u64,
     rule_of: impl Fn((u64, u64)) -> Result<Option<String>, ReadError>,
-) -> Result<Vec<ClientRow>, ReadError> {
+    fleet_of: impl Fn((u64, u64)) -> Result<Option<String>, Failure>,
+) -> Result<Vec<ClientRow>, Failure> {
     let mut clients: Vec<_> = clients.iter().filter(|client| client.service == service).collect();
     clients.sort_by_key(|client| std::cmp::Reverse(client.last_ns));
     let key = |key: u64| (key != 0).then(|| format!("{key:016x}"));
@@ -114,6 +119,7 @@ pub(super) fn rows(
             syn: names.find(Kind::Syn, counts.syn_key).map(|name| name.syn.to_string()),
             connections: client.connections,
             rule: rule_of((counts.syn_key, counts.tls_key))?,
+            charged_as: fleet_of((counts.syn_key, counts.tls_key))?,
             handshakes: client.handshakes,
             followed: counts.followed,
             exchanges: counts.exchanges,
@@ -141,6 +147,7 @@ pub(super) fn text(rows: &[ClientRow]) -> String {
             name(&row.ja4, &row.tls_key),
             name(&row.syn, &row.syn_key),
             row.rule.clone().unwrap_or_else(|| "-".to_owned()),
+            row.charged_as.clone().unwrap_or_else(|| "-".to_owned()),
             row.handshakes.to_string(),
             format!("{} ago", duration(row.idle_s)),
             range(row.round_trip_ms),
@@ -148,9 +155,18 @@ pub(super) fn text(rows: &[ClientRow]) -> String {
             range(row.finish_delay_ms),
         ]
     });
-    let header =
-        ["CLIENT", "SYN", "RULE", "HANDSHAKES", "LAST SEEN", "ROUND TRIP", "HELLO DELAY", "FINISH DELAY"];
-    table(&header, &[3, 4, 5, 6, 7], rows)
+    let header = [
+        "CLIENT",
+        "SYN",
+        "RULE",
+        "FLEET",
+        "HANDSHAKES",
+        "LAST SEEN",
+        "ROUND TRIP",
+        "HELLO DELAY",
+        "FINISH DELAY",
+    ];
+    table(&header, &[4, 5, 6, 7, 8], rows)
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ use crate::{
     fleets::{
         Epoch, Memberships, Memory, Report, Restored, Store, StoreError, Told,
         limits::{REPORT_EVERY_S, SOURCES},
+        report::State,
         told::{self, Health, Looking},
     },
     kernel::{maps::Maps, names},
@@ -237,6 +238,8 @@ impl Hunter {
         self.health.at_s = now_s;
         self.health.state = self.state(&report, now_s);
         let actions = self.acting.told(&self.memory, maps);
+        self.health.fleets = report.fleets.iter().filter(|fleet| fleet.state == State::Active).count() as u64;
+        self.health.throttled = actions.iter().filter(|action| action.throttle.is_some()).count() as u64;
         let told = Told { detection: self.health.clone(), report, actions };
         // First, so that whoever is told of something finds it when it asks a command.
         if has_looked || is_awaited || now_s >= self.reported_s + REPORT_EVERY_S {

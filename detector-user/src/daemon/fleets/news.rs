@@ -1,8 +1,8 @@
-//! What is new of fleets, as events: one that is there for the first time, that grew, that has an alarm again, that ended.
+//! What is new of fleets, as events: one that is there for the first time, that grew, that others are a part of, that has an alarm again, that ended.
 
 use std::collections::BTreeMap;
 
-use detector_fleets::fleet::QUIET_S;
+use detector_fleets::fleet::{FleetId, QUIET_S};
 
 use crate::{
     actions::plan::{Decision, Step},
@@ -60,10 +60,20 @@ impl News {
                 Some(known) => now.since(known),
             };
             events.extend(news.map(|news| Event::Fleet(event(news, found))));
+            let parts = parts_since(&before, &fleet.joined);
+            if !parts.is_empty() {
+                let says = format!("a part of it since: fleet {}", parts.join(", fleet "));
+                events.push(Event::Fleet(FleetEvent { says, ..event(FleetNews::Joined, found) }));
+            }
             self.known.insert(fleet.id.0, known);
         }
         events
     }
+}
+
+/// Which of a fleet's parts were told as fleets of their own before.
+fn parts_since(before: &BTreeMap<u64, Known>, joined: &[FleetId]) -> Vec<String> {
+    joined.iter().filter(|part| before.contains_key(&part.0)).map(|part| part.0.to_string()).collect()
 }
 
 impl Known {
@@ -125,8 +135,6 @@ fn event(news: FleetNews, found: &Found) -> FleetEvent {
 
 #[cfg(test)]
 mod tests {
-    use detector_fleets::fleet::FleetId;
-
     use super::*;
     use crate::{
         actions::members::LeftOut,
@@ -164,6 +172,14 @@ mod tests {
         assert_eq!(kinds.iter().filter(|news| **news == FleetNews::Ended).count(), 1, "{told:?}");
         let grown: Vec<_> = told.iter().filter(|(news, _)| *news == FleetNews::Grown).collect();
         assert!(grown.is_sorted_by_key(|(_, members)| *members), "{told:?}");
+    }
+
+    #[test]
+    fn what_was_a_fleet_and_is_a_part_of_one_is_told_once() {
+        let known = Known { members: 9, last_alarm_s: 0, state: State::Active };
+        let joined = [1, 2, 7].map(FleetId);
+        assert_eq!(parts_since(&[2, 3, 7].map(|id| (id, known)).into(), &joined), ["2", "7"]);
+        assert!(parts_since(&[(3, known)].into(), &joined).is_empty(), "they are known as fleets no more");
     }
 
     #[test]

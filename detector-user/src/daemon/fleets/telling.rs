@@ -35,7 +35,7 @@ pub(super) fn told(
             .verdicts
             .iter()
             .map(|verdict| GuardTold {
-                guard: word(serde_json::json!(verdict.guard)),
+                guard: verdict.guard.name().to_owned(),
                 figure: verdict.figure,
                 bound: verdict.bound,
                 passed: verdict.passed,
