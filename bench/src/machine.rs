@@ -22,10 +22,16 @@ pub(crate) fn machine() -> Result<Machine> {
         processor: field("model name").unwrap_or_default(),
         cpus: thread::available_parallelism().context("counting CPUs")?.get(),
         last_level_cache_bytes: last_level_cache_bytes(),
-        // What follows is whose build it is.
-        kernel: kernel.trim().split('-').next().unwrap_or_default().to_owned(),
+        kernel: version(kernel.trim()).to_owned(),
         date: String::from_utf8_lossy(&today.stdout).trim().to_owned(),
     })
+}
+
+/// A kernel's release up to the number of its distribution: what follows is whose build it is.
+fn version(release: &str) -> &str {
+    let is_name = |part: &str| part.starts_with(|first: char| !first.is_ascii_digit());
+    let names = release.match_indices('-').find(|(at, _)| is_name(&release[at + 1..]));
+    names.map_or(release, |(at, _)| &release[..at])
 }
 
 /// Memory of the product's maps at the default size.
@@ -42,4 +48,15 @@ fn last_level_cache_bytes() -> u64 {
         text.trim().strip_suffix('K')?.parse::<u64>().ok()
     };
     (0..8).filter_map(size).max().unwrap_or_default() * 1024
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kernel_is_named_without_whose_build_it_is() {
+        let of = ["6.18.44", "6.18.44-local-7", "6.8.0-45-generic", "6.1.0-28-cloud-amd64"].map(version);
+        assert_eq!(of, ["6.18.44", "6.18.44", "6.8.0-45", "6.1.0-28"]);
+    }
 }

@@ -342,6 +342,11 @@ impl Fleets {
     ) {
         let busy = usage::busy_above(looked.population, &group.members);
         let others: usize = self.fleets.iter().map(|fleet| fleet.members.len()).sum();
+        // Those of this fleet that the memory of sources takes for others are no users, either.
+        let mut not_users = self.members(looked.service, looked.end_s);
+        not_users
+            .extend(group.members.iter().map(|active| active.source).chain(group.earlier.iter().copied()));
+        not_users.sort_unstable();
         let fleet = &mut self.fleets[place];
         let others = others - fleet.members.len();
         let is_part = looked.scope(fleet.first_seen_s) == Scope::Part;
@@ -384,14 +389,17 @@ impl Fleets {
         fleet.suspects = group.suspects.iter().filter(is_suspect).map(suspect).collect();
         // A window that has but a part of the fleet, or in which most of it was refused, says less of it than one that had all of it.
         let is_most = !is_part && group.members.len() >= hidden;
-        if is_most || fleet.usage.window_s == 0 {
+        let is_first = fleet.usage.window_s == 0;
+        if is_most || is_first {
             fleet.innocents = group.innocents;
             fleet.collateral = group.collateral;
             fleet.users = group.users;
             let (first_seen_s, before) = (fleet.first_seen_s, &fleet.usage);
             fleet.usage = Usage::of(looked, alarms, group, traits.as_ref(), first_seen_s, before);
         }
-        fleet.usage.look_at_users(looked, fleet.members.keys().copied());
+        if !is_part || is_first {
+            fleet.usage.look_at_users(looked, &not_users);
+        }
         if let Some(traits) = traits
             && (group.members.len() >= MEMBERS_MIN || fleet.traits.is_none())
         {

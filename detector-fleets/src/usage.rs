@@ -25,8 +25,8 @@ pub struct KeyUse {
     pub key: Key,
     /// The share of the fleet's members that have it, 0 to 1.
     pub members: f64,
-    /// The share of the sources of clean windows that had it, or of those that are no members in the last window if that is more, 0 to 1: clean
-    /// windows are half a day old or older, and know nothing of what people have since.
+    /// The share of the sources of clean windows that had it, or of those that are none of a fleet's in the last window that had all of this one, if
+    /// that is more, 0 to 1: clean windows are half a day old or older, and know nothing of what people have since.
     pub baseline: f64,
     /// The share of their connections that those made, 0 to 1.
     pub baseline_connections: f64,
@@ -82,12 +82,12 @@ impl Usage {
         }
     }
 
-    /// Says anew how the fingerprints are used by who is no member; these are in the order of sources.
-    pub fn look_at_users(&mut self, looked: &Looked<'_>, members: impl Iterator<Item = Source>) {
+    /// Says anew how the fingerprints are used by users: whoever is not among these sources, which are in their order.
+    pub fn look_at_users(&mut self, looked: &Looked<'_>, not_users: &[Source]) {
         if self.keys.is_empty() {
             return;
         }
-        let frequent = Frequent::of(looked, members);
+        let frequent = Frequent::of(looked, not_users);
         for used in &mut self.keys {
             *used = frequent.use_of(used.key, used.members);
         }
@@ -146,7 +146,7 @@ struct Frequent {
 }
 
 impl Frequent {
-    fn of(looked: &Looked<'_>, members: impl Iterator<Item = Source>) -> Self {
+    fn of(looked: &Looked<'_>, not_users: &[Source]) -> Self {
         let key_of = |kind: KindId| {
             let kind = looked.kinds.kind(kind);
             (kind.tls_key, kind.syn_key)
@@ -158,18 +158,22 @@ impl Frequent {
         for (kind, count) in looked.of_users.connections() {
             clean.entry(key_of(kind)).or_default()[1] += count;
         }
-        let mut members = members.peekable();
+        let mut not_users = not_users.iter().peekable();
+        let mut by_profile = vec![[0.0; 2]; looked.population.profiles.len()];
         for active in &looked.population.sources {
-            while members.next_if(|member| *member < active.source).is_some() {}
-            if members.peek() == Some(&active.source) {
+            while not_users.next_if(|source| **source < active.source).is_some() {}
+            if not_users.peek() == Some(&&active.source) {
                 continue;
             }
-            let Some((profile, _)) = looked.population.profiles.get(active.profile as usize) else {
-                continue;
-            };
-            let counts = present.entry(key_of(profile.kind)).or_default();
-            counts[0] += 1.0;
-            counts[1] += f64::from(active.connections);
+            if let Some(counts) = by_profile.get_mut(active.profile as usize) {
+                counts[0] += 1.0;
+                counts[1] += f64::from(active.connections);
+            }
+        }
+        for ((profile, _), counts) in looked.population.profiles.iter().zip(by_profile) {
+            let of_key = present.entry(key_of(profile.kind)).or_default();
+            of_key[0] += counts[0];
+            of_key[1] += counts[1];
         }
         let mut frequent: Vec<_> = clean.iter().map(|(key, [sources, _])| (*key, *sources)).collect();
         frequent.sort_by(|one, other| other.1.total_cmp(&one.1).then(one.0.cmp(&other.0)));
@@ -322,7 +326,8 @@ mod tests {
         let looked = looked(&population, &users, &kinds);
         let mut usage = Usage::of(&looked, alarms, &group, traits.as_ref(), 1800, before);
         assert!(usage.keys.iter().all(|used| used.is_top), "nobody's key before users were looked at");
-        usage.look_at_users(&looked, group.members.iter().map(|active| active.source));
+        let members: Vec<_> = group.members.iter().map(|active| active.source).collect();
+        usage.look_at_users(&looked, &members);
         usage
     }
 
@@ -332,7 +337,7 @@ mod tests {
         let users = users(before, &kinds);
         let traits = Traits::of(&population.sources, &[], population, &kinds).expect("sources");
         let mut usage = Usage { keys: keys(&traits), ..Usage::default() };
-        usage.look_at_users(&looked(population, &users, &kinds), std::iter::empty());
+        usage.look_at_users(&looked(population, &users, &kinds), &[]);
         usage.keys
     }
 

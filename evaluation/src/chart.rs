@@ -91,7 +91,7 @@ fn shares(body: &mut String, top: f64, title: &str, figures: &Figures, value: Va
     frame(body, top, title, &lines);
     for (x, share, summary) in summaries(figures) {
         let Some(Mean { mean, within }) = value(&summary) else { continue };
-        let ([least, most], middle) = (within.map(y), y(mean));
+        let ([least, most], middle) = (within.unwrap_or([mean; 2]).map(y), y(mean));
         let colour = COLOURS[share];
         let _ = writeln!(
             body,

@@ -24,8 +24,8 @@ const DAYS: u32 = 4;
 /// Of the daemon's memory.
 const SOURCES: u64 = 20_000_000;
 
-/// Epochs of the last day that are written to a recording and read from it.
-const RECORDED_EPOCHS: std::ops::Range<u64> = 12 * 60..13 * 60;
+/// Epochs that are written to a recording and read from it: an hour of the last day.
+const RECORDED_EPOCHS: std::ops::Range<u32> = ((DAYS - 1) * 24 + 12) * 60..((DAYS - 1) * 24 + 13) * 60;
 
 /// Days with about so many sources, and a fleet of a tenth of them on the last; `scale` is of ordinary days, which have 38,000.
 fn days(scale: f64) -> Result<Scenario> {
@@ -86,7 +86,7 @@ pub(crate) fn cost(scale: f64) -> Result<Cost> {
     cost.rows_a_second = cost.rows as f64 / taking_s.max(1e-9);
     cost.memory_bytes = memory_bytes()?;
     cost.sources = sources(memory.detection());
-    cost.members = memory.fleets().map(|fleet| fleet.members.len() as u64).sum();
+    cost.members = memory.fleets().map(|fleet| fleet.members.len() as u64).max().unwrap_or(0);
     let directory = tempfile::tempdir().context("a directory for a recording")?;
     cost.read_rows_a_second = reading(&directory.path().join("rows.parquet"), &recorded)?;
     drop(recorded);

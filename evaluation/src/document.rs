@@ -48,7 +48,7 @@ runs scenarios of `tests/scenarios` and writes this document anew; `--quick` tak
 give the same rows and the same fleets each time.
 
 Precision is the part of what is said to be members that is, recall the part of the members of the last 24 hours that is said to be; in
-percent, the mean over seeds, and in brackets what it is within in 95 of 100 cases (percentiles of 4,000 samples of the seeds). Who has no alarm yet has neither. `alarm` is from the first exchange
+percent, the mean over seeds, and in brackets what it is within in 95 of 100 cases (percentiles of 4,000 samples of the seeds, where there are ten or more). Who has no alarm yet has neither. `alarm` is from the first exchange
 of a fleet's plan to the end of the window that saw it: the minutes within which half of the seeds have it, what these are within, and those of nine of ten. A target holds where half of
 the seeds have the alarm in time, and the means of precision, recall and of what others lose are good enough; single seeds may be worse.
 
@@ -98,7 +98,7 @@ pub(crate) struct Summary {
     /// Minutes within which half of the seeds have an alarm, and nine of ten.
     pub(crate) alarm_min: [Option<u64>; 2],
     /// What the first of them are within in 95 of 100 cases.
-    half_within: [Option<u64>; 2],
+    half_within: Option<[Option<u64>; 2]>,
     /// Precision and recall at each of [`COMPARED_AT_H`].
     pub(crate) compared: [[Option<Mean>; 2]; COMPARED_AT_H.len()],
 }
@@ -129,8 +129,10 @@ fn minutes(minutes: Option<u64>) -> String {
 
 /// Within which half of the seeds have an alarm.
 fn half(summary: &Summary) -> String {
-    let [least, most] = summary.half_within.map(minutes);
-    format!("{} ({least} – {most})", minutes(summary.alarm_min[0]))
+    let half = minutes(summary.alarm_min[0]);
+    let Some(within) = summary.half_within else { return half };
+    let [least, most] = within.map(minutes);
+    format!("{half} ({least} – {most})")
 }
 
 fn percent(mean: Option<Mean>) -> String {

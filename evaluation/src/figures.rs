@@ -110,12 +110,13 @@ pub(crate) struct FalseFleet {
 
 /// What detection costs, in time of one core.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub(crate) struct Cost {
     /// Sources of the last day.
     pub(crate) sources: u64,
     /// Rows of all days.
     pub(crate) rows: u64,
-    /// Members of the fleet that was found.
+    /// Members of the largest fleet that was found.
     pub(crate) members: u64,
     /// Rows that are read from a recording in a second.
     pub(crate) read_rows_a_second: f64,

@@ -26,7 +26,7 @@ const BEFORE_FLEET_S: u64 = 15 * 60;
 #[derive(Parser)]
 #[command(name = "generate")]
 struct Options {
-    /// The scenario: the name of one in tests/scenarios, or a file that ends with .toml
+    /// The scenario: the name of one in tests/scenarios, or the path of a file
     #[arg(value_name = "SCENARIO")]
     scenario: PathBuf,
     /// Directory that gets the files; made if it is not there
@@ -182,10 +182,9 @@ fn span_s(options: &Options, scenario: &Scenario, truth: &Truth) -> Result<Range
 
 fn read(options: &Options) -> Result<Scenario> {
     let named = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/scenarios"));
-    let path = match options.scenario.extension() {
-        Some(_) => options.scenario.clone(),
-        None => named.join(&options.scenario).with_extension("toml"),
-    };
+    let is_name = options.scenario.components().count() == 1 && options.scenario.extension().is_none();
+    let path =
+        if is_name { named.join(&options.scenario).with_extension("toml") } else { options.scenario.clone() };
     let text = fs::read_to_string(&path).with_context(|| {
         format!("cannot read the scenario {}: expected a name in tests/scenarios, or a file", path.display())
     })?;

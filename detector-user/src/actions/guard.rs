@@ -98,7 +98,7 @@ impl Guard {
         match self {
             Self::Switch => "actions on fleets are not stopped altogether",
             Self::FreshEvidence => {
-                "it had an alarm, or a tenth of its members came within a day, no longer ago than `for`"
+                "it had an alarm, or a tenth of its members came within a day, no longer ago than `for`; asked where an action begins"
             }
             Self::UniformPopulation => {
                 "it cannot be devices or an app that were launched, scripts on a schedule, or people behind a relay"
@@ -114,14 +114,14 @@ impl Guard {
                 "no member has three ClientHellos or more, or is among the busiest sources"
             }
             Self::KeySelective => {
-                "its fingerprints are those of at most 0.1 % of the others, in clean windows and now"
+                "its fingerprints together are those of at most 0.1 % of the users and of what these do, in clean windows and now, and cost no more than the members leave of `collateral_max`"
             }
             Self::KeyTop => {
-                "none of its fingerprints is one of the most frequent, which 90 % of the others have"
+                "none of its fingerprints is one of the most frequent, which 90 % of the users have"
             }
-            Self::KeyCustomers => "none of its members is a customer",
+            Self::KeyCustomers => "none of its members is a customer, who may have any of its fingerprints",
             Self::Targets => "somebody is left to act on",
-            Self::Slots => "fewer than 63 fleets are acted on",
+            Self::Slots => "it is one of the 63 fleets that are acted on, or fewer are",
             Self::HoldOut => "at least 1 % of its members are held out",
         }
     }
@@ -146,7 +146,7 @@ impl Guard {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Otherwise {
-    /// There is no action, and nobody can order one.
+    /// There is no action, also by order.
     NoAction,
     /// It stays a suggestion, unless an operator orders it with `--force`.
     Suggestion,
@@ -167,8 +167,6 @@ pub struct Verdict {
     pub bound: f64,
     /// Whether it lets the action be.
     pub passed: bool,
-    /// What it means if it does not.
-    pub otherwise: Otherwise,
     /// The same for people.
     pub sentence: String,
 }
@@ -177,9 +175,11 @@ impl Otherwise {
     /// The same for people.
     pub const fn help(self) -> &'static str {
         match self {
-            Self::NoAction => "there is no action, and nobody can order one",
-            Self::Suggestion => "it stays a suggestion, or becomes one; `--force` overrides it",
-            Self::NoKeys => "it is not acted on by that fingerprint",
+            Self::NoAction => "there is no action, and an order waits until it passes",
+            Self::Suggestion => {
+                "it stays a suggestion, or is not suggested any more, and a throttle in force ends; `--force` overrides it"
+            }
+            Self::NoKeys => "nobody is acted on by those fingerprints alone",
             Self::LeftOut => "those members are left out",
         }
     }
@@ -188,7 +188,7 @@ impl Otherwise {
 impl Verdict {
     /// Whether it stands in the way of the action. `force`: an operator insists.
     pub fn stops(&self, force: bool) -> bool {
-        match self.otherwise {
+        match self.guard.otherwise() {
             _ if self.passed => false,
             Otherwise::NoAction => true,
             Otherwise::Suggestion => !force,
@@ -204,8 +204,7 @@ pub fn switch(stop: Option<&Stop>) -> Verdict {
         |stop| format!("all actions on fleets are stopped by {}: {}", stop.by, stop.reason),
     );
     let figure = f64::from(u8::from(stop.is_some()));
-    let (guard, otherwise) = (Guard::Switch, Guard::Switch.otherwise());
-    Verdict { guard, figure, bound: 0.0, passed: stop.is_none(), otherwise, sentence }
+    Verdict { guard: Guard::Switch, figure, bound: 0.0, passed: stop.is_none(), sentence }
 }
 
 /// It was seen, with an alarm or with enough of its members, no longer ago than an action lasts.
@@ -218,7 +217,6 @@ pub fn fresh_evidence(fleet: &Fleet, settings: &FleetSettings, now_s: u64, scale
         figure: age_s as f64,
         bound: settings.for_s as f64,
         passed: age_s <= settings.for_s,
-        otherwise: Guard::FreshEvidence.otherwise(),
         sentence,
     }
 }
@@ -232,7 +230,6 @@ pub fn uniform_population(fleet: &Fleet) -> Verdict {
         figure: f64::from(u8::from(is_uniform)),
         bound: 0.0,
         passed: !is_uniform,
-        otherwise: Guard::UniformPopulation.otherwise(),
         sentence: format!("could it be {}? {}", explanation.nearest.name(), explanation.why),
     }
 }
@@ -248,7 +245,6 @@ pub fn collateral(fleet: &Fleet, settings: &FleetSettings, is_standing: bool) ->
         figure,
         bound: most.of(),
         passed: figure <= most.of(),
-        otherwise: Guard::Collateral.otherwise(),
         sentence: format!(
             "{:.4} % of the users' connections would be slowed; at most {most}",
             figure * 100.0
@@ -267,7 +263,6 @@ pub fn customers(fleet: &Fleet, chosen: &Chosen) -> Verdict {
         figure: customers as f64,
         bound,
         passed: customers as f64 <= bound,
-        otherwise: Guard::Customers.otherwise(),
         sentence: format!(
             "{customers} of {members} members are customers by hints and {} are confirmed abuse: at most {right:.1} % of the members are right",
             chosen.abuse
@@ -283,7 +278,6 @@ pub fn members_max(chosen: &Chosen, settings: &FleetSettings) -> Verdict {
         figure: members as f64,
         bound: most.into(),
         passed: members <= most as usize,
-        otherwise: Guard::MembersMax.otherwise(),
         sentence: format!("{members} members would be acted on; at most {most}"),
     }
 }
@@ -297,7 +291,6 @@ pub fn new_members_max(chosen: &Chosen, settings: &FleetSettings, scale: Scale) 
         figure: f64::from(came) + waiting as f64,
         bound: most.into(),
         passed: waiting == 0,
-        otherwise: Guard::NewMembersMax.otherwise(),
         sentence: format!("{came} members came within {time} and {waiting} wait; at most {most}"),
     }
 }
@@ -310,7 +303,6 @@ pub fn operator_lists(chosen: &Chosen) -> Verdict {
         figure: (allowed + customers) as f64,
         bound: 0.0,
         passed: allowed + customers == 0,
-        otherwise: Guard::OperatorLists.otherwise(),
         sentence: format!(
             "{allowed} members are allowed by the policy or a responder and {customers} are customers: left out"
         ),
@@ -325,7 +317,6 @@ pub fn shared_sources(chosen: &Chosen) -> Verdict {
         figure: shared as f64,
         bound: 0.0,
         passed: shared == 0,
-        otherwise: Guard::SharedSources.otherwise(),
         sentence: format!(
             "{shared} members have three or more ClientHellos or are among the busiest sources: left out but for handshakes with its key"
         ),
@@ -349,7 +340,6 @@ pub fn key_top(candidates: &mut Vec<KeyUse>) -> Verdict {
         figure: top as f64,
         bound: 0.0,
         passed: top == 0,
-        otherwise: Guard::KeyTop.otherwise(),
         sentence: format!(
             "{top} of its {all} fingerprints are among the service's most frequent: not acted on alone"
         ),
@@ -367,7 +357,6 @@ pub fn key_customers(candidates: &mut Vec<KeyUse>, chosen: &Chosen) -> Verdict {
         figure: customers as f64,
         bound: 0.0,
         passed: customers == 0 || all == 0,
-        otherwise: Guard::KeyCustomers.otherwise(),
         sentence: format!(
             "{customers} members are customers by hints, who have its fingerprints: {} of {all} are acted on alone",
             candidates.len()
@@ -395,7 +384,6 @@ pub fn key_selective(candidates: &mut Vec<KeyUse>, fleet: &Fleet, settings: &Fle
         figure,
         bound,
         passed: candidates.len() == all,
-        otherwise: Guard::KeySelective.otherwise(),
         sentence: format!(
             "{} of its {all} fingerprints are acted on alone, which had {:.4} % of the service's sources or connections; at most {:.4} %",
             candidates.len(),
@@ -413,7 +401,6 @@ pub fn targets(chosen: &Chosen, keys: &[KeyUse]) -> Verdict {
         figure: (members + keys) as f64,
         bound: 1.0,
         passed: members + keys > 0,
-        otherwise: Guard::Targets.otherwise(),
         sentence: format!("{members} members and {keys} fingerprints are left to act on"),
     }
 }
@@ -425,7 +412,6 @@ pub fn slots(in_use: usize, has_one: bool) -> Verdict {
         figure: in_use as f64,
         bound: f64::from(SLOTS_MAX),
         passed: has_one,
-        otherwise: Guard::Slots.otherwise(),
         sentence: format!("{in_use} fleets are acted on; at most {SLOTS_MAX} at a time"),
     }
 }
@@ -438,7 +424,6 @@ pub fn hold_out(settings: &FleetSettings) -> Verdict {
         figure: percent.into(),
         bound: 1.0,
         passed: percent >= 1,
-        otherwise: Guard::HoldOut.otherwise(),
         sentence: format!(
             "{} of the members are held out, to measure the effect",
             Part::of_percent(percent.into())

@@ -205,7 +205,9 @@ fn decide(asked: &Asked<'_>, situation: &Situation<'_>, slots: &mut Slots) -> De
         verdict.stops(force) && !is_its_end
     };
     let stopped = judged.verdicts.iter().find(stops);
-    if let Some((says, otherwise)) = stopped.map(|verdict| (verdict.sentence.clone(), verdict.otherwise)) {
+    if let Some((says, otherwise)) =
+        stopped.map(|verdict| (verdict.sentence.clone(), verdict.guard.otherwise()))
+    {
         let is_suggested = judged.standing.is_none()
             && otherwise == Otherwise::Suggestion
             && (judged.is_fresh() || throttle.is_some());

@@ -245,11 +245,11 @@ pub fn release(
     match (written, maps.and_then(end)) {
         (written, Ok(())) => written.map_err(|failure| {
             let message =
-                format!("it is not acted on now, but that could not be written: {}", failure.message);
+                format!("it is not acted on now, but that could not be written, and a daemon that runs decides anew: {}", failure.message);
             Failure { message, ..failure }
         }),
         (Ok(_), Err(failure)) => Err(Failure::failed(format_args!(
-            "it stands and is done when a daemon hears it, but not at once: {}",
+            "it is written down and done when a daemon hears it, but not at once: {}",
             failure.message
         ))),
         (Err(failure), Err(_)) => Err(failure),

@@ -43,8 +43,8 @@ fleet:ID is an order to the running daemon, not a rule: the members that are act
 it is the one that `[fleets]` of the policy gives; --rate and --connections replace it, for all of them together.
 An order needs --for; --service, --permanent, --bytes and --handshakes are refused; --shared, --max-drop, --sample and \
 --run-dir say nothing of a fleet. --force overrides the guards that would leave it a suggestion, and no others; \
-`detector fleets ID` shows what each says. A guard that does not pass any more ends the throttle before its time, and \
-it goes on when that passes again.
+`detector fleets ID` shows what each says. One of them that does not pass any more ends the throttle \
+before its time, and it goes on when that passes again.
 Other than a rule it goes by the mode of the policy: where that is \"shadow\" it is counted and drops nothing.
 `detector undo fleet:ID` takes an order back. A throttle that the daemon began itself ends by `detector allow fleet:ID \
 --for 24h --reason TEXT`.

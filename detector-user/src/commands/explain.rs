@@ -208,11 +208,14 @@ pub fn answer(maps: &Maps, address: IpAddr, told: &Told) -> Result<Answer, Failu
                 };
                 Ok(rules.of_class(number.into(), &class).map(|rule| rule.name()))
             };
-            let is_charged = [Action::Limit as u8, Action::Count as u8].contains(&source.class.action);
+            let is_limited = [Action::Limit as u8, Action::Count as u8].contains(&source.class.action);
+            let charged_as = if is_limited { charged_as(maps, address, number)? } else { None };
             let source_hash = read::hash(maps, address, number);
             let fleet_of = |(syn_key, tls_key)| -> Result<_, Failure> {
-                // Who shows no ClientHello is not asked who it is.
-                if !is_charged || tls_key == 0 {
+                // A member has paid with its SYN; who shows no ClientHello is not asked who it is; and a rule comes before.
+                let rule = rule_about(maps, active, number, &source, (syn_key, tls_key))?;
+                let is_left = rule.is_some_and(|(_, class)| class.action != Action::Limit as u8);
+                if !is_limited || charged_as.is_some() || tls_key == 0 || is_left {
                     return Ok(None);
                 }
                 let keys = FleetKey { syn_key, tls_key, service: number.into() };
@@ -220,7 +223,6 @@ pub fn answer(maps: &Maps, address: IpAddr, told: &Told) -> Result<Answer, Failu
                 Ok(charged.map(|standing| standing.fleet.id.to_string()))
             };
             let clients = clients::rows(&clients, &names, number, now_ns, rule_of, fleet_of)?;
-            let charged_as = charged_as(maps, address, number)?;
             services.push(Standing { clients, charged_as, ..standing });
         }
         Ok((active.policy_epoch(), rules.manifest.version, services))

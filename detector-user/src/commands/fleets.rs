@@ -80,10 +80,15 @@ pub fn one(told: &Told, history: &History, id: &str) -> Result<One, Failure> {
         let ids: Vec<_> = told.report.fleets.iter().map(|fleet| fleet.id.as_str()).collect();
         if ids.is_empty() { "there is none".to_owned() } else { format!("known are {}", ids.join(", ")) }
     };
-    let unknown = || Failure::invalid(format!("there is no fleet {id:?}: {}", known()));
+    let part_of = told.report.whole_of(id).map(|whole| whole.id.clone());
+    let unknown = || match &part_of {
+        Some(whole) => Failure::invalid(format!(
+            "fleet {id} is a part of fleet {whole} since: `detector fleets {whole}`"
+        )),
+        None => Failure::invalid(format!("there is no fleet {id:?}: {}", known())),
+    };
     let number = id.parse().map_err(|_| unknown())?;
     let (fleet, member_count) = history.fleet(number)?.ok_or_else(unknown)?;
-    let part_of = told.report.whole_of(id).map(|whole| whole.id.clone());
     Ok(One { fleet, is_past: true, part_of, member_count, action: None })
 }
 
@@ -112,9 +117,11 @@ pub fn health_text(detection: &Health) -> String {
         }
         Looking::Failed => "ended".to_owned(),
     };
-    let found = match detection.fleets {
-        0 => String::new(),
-        some => format!("; {}, {} throttled", counted(some as usize, "fleet"), detection.throttled),
+    let found = match (detection.fleets, detection.throttled) {
+        (0, 0) => String::new(),
+        (fleets, throttled) => {
+            format!("; {}, {throttled} throttled", counted(fleets as usize, "active fleet"))
+        }
     };
     let problem = detection.problem.as_ref().map_or(String::new(), |problem| format!("; {problem}"));
     let saved = detection.saved_at_s.map_or("never".to_owned(), time);
@@ -183,6 +190,9 @@ mod tests {
         let whole = &told.report.fleets[0].id;
         let said = format!("\na part of fleet {whole} since: `detector fleets {whole}`");
         assert!(text_of(&told).contains(&said), "{}", text_of(&told));
+        let elsewhere = History::new(directory.path(), Path::new("/sys/fs/bpf/two"));
+        let unknown = one(&told, &elsewhere, "7").expect_err("this history does not have it").message;
+        assert!(unknown.contains("is a part of fleet"), "{unknown}");
         let screen = one_text(&one(&told, &history, whole).expect("it is there"));
         assert!(screen.contains("which were fleets before: 7"), "{screen}");
     }

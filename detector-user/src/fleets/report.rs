@@ -90,7 +90,7 @@ pub struct Found {
     pub predicted_collateral: f64,
     /// When it would be a fleet no more.
     pub clears: String,
-    /// Numbers of fleets that were found to be parts of it, the last of them. What is asked of one of these is answered of this one.
+    /// Numbers of fleets that were found to be parts of it, at most 64: they are no fleets of their own any more, and are told as they were last.
     #[serde(default)]
     pub parts: Vec<String>,
 }

@@ -136,10 +136,10 @@ pub struct Health {
     /// `off`, `observe`, `suggest` or `throttle`: of services that say nothing else.
     #[schema(value_type = String)]
     pub mode: FleetMode,
-    /// Fleets that were seen in the last day.
+    /// Active fleets: those that were seen in the last day of detection.
     #[serde(default)]
     pub fleets: u64,
-    /// Fleets that are throttled.
+    /// Fleets that are throttled, active or not.
     #[serde(default)]
     pub throttled: u64,
     /// Of this: seconds since the Unix epoch.

@@ -137,6 +137,19 @@ impl History {
         })
     }
 
+    /// Takes back one turn of the switch of all actions on fleets, and none that came after it.
+    ///
+    /// # Errors
+    ///
+    /// The database cannot be written.
+    pub fn end_stop(&self, stop: &Stop) -> Result<(), HistoryError> {
+        self.write(|transaction| {
+            let sql = "DELETE FROM fleet_stop WHERE pins = ?1 AND at_s = ?2";
+            transaction.execute(sql, params![self.pins, signed(stop.at_s)])?;
+            note_said(transaction, &self.pins)
+        })
+    }
+
     /// The switch, where it is turned.
     ///
     /// # Errors
@@ -250,8 +263,13 @@ mod tests {
         history.stop_fleets(Some(&stop)).expect("stopped");
         assert_eq!(
             (history.fleets_stopped().expect("read"), other.fleets_stopped().expect("read")),
-            (Some(stop), None)
+            (Some(stop.clone()), None)
         );
+        history.end_stop(&Stop { at_s: stop.at_s + 1, ..stop.clone() }).expect("another one");
+        assert_eq!(history.fleets_stopped().expect("read"), Some(stop.clone()));
+        history.end_stop(&stop).expect("that one");
+        assert_eq!(history.fleets_stopped().expect("read"), None);
+        history.stop_fleets(Some(&stop)).expect("stopped again");
         history.stop_fleets(None).expect("goes on");
         assert_eq!(history.fleets_stopped().expect("read"), None);
 

@@ -59,8 +59,10 @@ pub(super) struct Acting {
     untold: Vec<Decision>,
     /// Whether the kernel does what is in force, as far as is known.
     is_carried_out: bool,
-    /// Whether the switch of all actions stood beside the pins when it was decided last.
+    /// Whether all actions were stopped when it was decided last.
     is_stopped: bool,
+    /// The turn of the switch in the history that was seen to be one beside the pins, too.
+    turned: Option<Stop>,
     /// What cannot be done, or is not known: said once, and told until it can.
     problem: Option<String>,
 }
@@ -72,16 +74,6 @@ impl Acting {
             tracing::warn!("what was done about fleets is not known, and is decided anew: {error}");
             Vec::new()
         });
-        // The pins may be new ones: what was said of them before still holds.
-        let stopped = running.history.fleets_stopped().map_err(Failure::from).and_then(|stop| {
-            if stop.is_some() {
-                fleets::stop(&running.maps_to_change()?);
-            }
-            Ok(())
-        });
-        if let Err(failure) = stopped {
-            tracing::warn!("whether actions on fleets are stopped is not known: {}", failure.message);
-        }
         Self {
             scale,
             standing,
@@ -94,6 +86,7 @@ impl Acting {
             untold: Vec::new(),
             is_carried_out: false,
             is_stopped: false,
+            turned: None,
             problem: None,
         }
     }
@@ -154,14 +147,11 @@ impl Acting {
     }
 
     fn try_to(&mut self, memory: &Memory, maps: &Maps, running: &Shared) -> Result<Decided, Failure> {
-        self.is_stopped = fleets::is_stopped(maps);
-        if !self.is_stopped && self.said.stop.is_some() {
-            // Somebody whose history is elsewhere let fleets be acted on again.
-            running.history.stop_fleets(None)?;
-        }
         // Where it cannot be read what people say, what they said last holds: actions end all the same.
         let heard = self.said.refresh(&running.history, clock::unix_s());
         self.has_heard |= *heard.as_ref().unwrap_or(&false);
+        // After that: who turns the switch off does so in the history first, and who turns it on beside the pins.
+        let switched = self.look_at_switch(maps, running);
         // What could not be read is asked for again.
         if read::settings(maps).active != self.in_force.generation || self.in_force.policy.is_none() {
             self.in_force = InForce::read(maps, &running.history, &self.in_force)?;
@@ -185,9 +175,35 @@ impl Acting {
             self.is_carried_out = true;
         }
         heard?;
+        switched?;
         // Now, and not before, somebody who waits for what was said is told.
         let changed = std::mem::take(&mut self.untold);
         Ok(Decided { changed, has_heard: std::mem::take(&mut self.has_heard) })
+    }
+
+    /// Whether all actions are stopped: beside the pins, or in the history and not beside the pins yet, as after those were made anew.
+    fn look_at_switch(&mut self, maps: &Maps, running: &Running) -> Result<(), Failure> {
+        self.is_stopped = fleets::is_stopped(maps);
+        let Some(stop) = self.said.stop.clone() else { return Ok(()) };
+        if self.is_stopped {
+            self.turned = Some(stop);
+            return Ok(());
+        }
+        if self.turned.as_ref() == Some(&stop) {
+            // Somebody whose history is elsewhere let fleets be acted on again.
+            running.history.end_stop(&stop)?;
+            self.said.stop = None;
+            return Ok(());
+        }
+        // It holds, also where it cannot be turned.
+        self.is_stopped = true;
+        let maps = running.maps_to_change()?;
+        fleets::stop(&maps);
+        if running.history.fleets_stopped()?.is_none() {
+            // Somebody let them be acted on again meanwhile, and was overtaken.
+            fleets::resume(&maps);
+        }
+        Ok(())
     }
 
     /// Writes down what is to be done and why, before it is. Where it cannot be written nothing begins, grows or lasts longer. What is over ends all the

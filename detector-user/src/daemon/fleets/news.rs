@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use detector_fleets::fleet::{FleetId, QUIET_S};
+use detector_fleets::fleet::{Fleet, FleetId, QUIET_S};
 
 use crate::{
     actions::plan::{Decision, Step},
@@ -44,12 +44,20 @@ impl News {
         Self { known: known.collect() }
     }
 
-    /// What is new since the last time.
+    /// What is new since the last time. What became part of another fleet while no daemon told is told by nobody.
     pub(super) fn of(&mut self, memory: &Memory, report: &Report) -> Vec<Event> {
         let now_s = memory.span_s().map_or(0, |(_, to_s)| to_s);
+        self.of_fleets(now_s, memory.fleets().zip(&report.fleets))
+    }
+
+    fn of_fleets<'a>(
+        &mut self,
+        now_s: u64,
+        fleets: impl Iterator<Item = (&'a Fleet, &'a Found)>,
+    ) -> Vec<Event> {
         let mut events = Vec::new();
         let before = std::mem::take(&mut self.known);
-        for (fleet, found) in memory.fleets().zip(&report.fleets) {
+        for (fleet, found) in fleets {
             let now = Known {
                 members: fleet.members.len(),
                 last_alarm_s: fleet.last_alarm_s,
@@ -62,7 +70,7 @@ impl News {
             events.extend(news.map(|news| Event::Fleet(event(news, found))));
             let parts = parts_since(&before, &fleet.joined);
             if !parts.is_empty() {
-                let says = format!("a part of it since: fleet {}", parts.join(", fleet "));
+                let says = format!("parts of it now, and no fleets any more: {}", parts.join(", "));
                 events.push(Event::Fleet(FleetEvent { says, ..event(FleetNews::Joined, found) }));
             }
             self.known.insert(fleet.id.0, known);
@@ -176,10 +184,25 @@ mod tests {
 
     #[test]
     fn what_was_a_fleet_and_is_a_part_of_one_is_told_once() {
-        let known = Known { members: 9, last_alarm_s: 0, state: State::Active };
-        let joined = [1, 2, 7].map(FleetId);
-        assert_eq!(parts_since(&[2, 3, 7].map(|id| (id, known)).into(), &joined), ["2", "7"]);
-        assert!(parts_since(&[(3, known)].into(), &joined).is_empty(), "they are known as fleets no more");
+        let mut memory = fixtures::memory(Scale::MINUTE);
+        (0..fixtures::QUIET_EPOCHS + 6).for_each(|number| drop(memory.take(&fixtures::epoch(number))));
+        let found = Report::of(&memory, &no_names).fleets.remove(0);
+        let fleet = memory.fleets().next().expect("a fleet");
+        let [one, other] = [5, 7].map(|id| Fleet { id: FleetId(fleet.id.0 + id), ..fleet.clone() });
+        let whole = Fleet { joined: vec![one.id, other.id, FleetId(99)], ..fleet.clone() };
+        let mut news = News::default();
+        let mut told = |fleets: &[&Fleet]| {
+            let events = news.of_fleets(fleet.last_seen_s, fleets.iter().map(|fleet| (*fleet, &found)));
+            let of = |event| match event {
+                Event::Fleet(FleetEvent { news, says, .. }) => (news, says),
+                _ => panic!("{event:?}"),
+            };
+            events.into_iter().map(of).collect::<Vec<_>>()
+        };
+        assert!(told(&[fleet, &one, &other]).iter().all(|(news, _)| *news == FleetNews::Found));
+        let says = format!("parts of it now, and no fleets any more: {}, {}", one.id.0, other.id.0);
+        assert_eq!(told(&[&whole]), [(FleetNews::Joined, says)]);
+        assert_eq!(told(&[&whole]), []);
     }
 
     #[test]
