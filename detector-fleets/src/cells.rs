@@ -10,7 +10,7 @@ use crate::{
     family::{self, Family},
     interval::Kinds,
     limits::{CELLS_MAX, SOURCES_COUNTED_MIN},
-    observation::ServiceId,
+    observation::{Kind, ServiceId},
     projection::Projections,
 };
 
@@ -53,6 +53,20 @@ impl Common {
     /// Whether a family says something of such a cell: one that defines it does not.
     pub const fn is_tested_by(self, family: Family) -> bool {
         !matches!((self, family), (Self::TlsAndPath(..) | Self::Path(_) | Self::Way(_), Family::Path))
+    }
+
+    /// Whether a client with such fingerprints, whose way is of a category, is in such a cell.
+    pub fn has(self, kind: &Kind, path: usize) -> bool {
+        let (is_tls, is_syn) = (|key| kind.tls_key == key, |key| kind.syn_key == key);
+        match self {
+            Self::Service => true,
+            Self::Tls(tls) => is_tls(tls),
+            Self::Syn(syn) => is_syn(syn),
+            Self::TlsAndSyn(tls, syn) => is_tls(tls) && is_syn(syn),
+            Self::TlsAndPath(tls, way) => is_tls(tls) && Way::of(path) == way,
+            Self::Path(category) => usize::from(category) == path,
+            Self::Way(way) => Way::of(path) == way,
+        }
     }
 
     /// Whether it says that a proxy is on the way.
@@ -247,7 +261,6 @@ mod tests {
     use crate::{
         block::{NOT_TIMED, Sizes},
         family::tests::block,
-        observation::Kind,
         seen::SeenFor,
         source::Source,
     };

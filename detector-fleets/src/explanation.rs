@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     alarm::{FAMILY_MIN, Finding},
-    cells::Cell,
+    cells::{Cell, Common, Way},
     evidence::Evidence,
     family::Family,
     limits::SIZE_BINS,
@@ -93,11 +93,15 @@ impl Explanation {
         let strongest = alarms.iter().rev().max_by(|one, other| one.total().total_cmp(&other.total()))?;
         // An alarm tells of those of its members that are behind proxies; where most are not, it does not tell of the fleet.
         let is_proxied = traits.is_none_or(Traits::is_proxied);
-        let has_path = is_proxied && alarms.iter().any(|alarm| has_path_evidence(alarm));
+        let has_path = is_proxied && alarms.iter().any(|alarm| has_path_evidence(alarm, alarms));
         // Whoever is beside scripts among the members may hide that they are scripts, but not in what the alarm is about.
         let is_scheduled = synchrony.max(traits.map_or(0.0, |traits| traits.synchrony)) >= SYNCHRONY_MIN;
         let is_launched = !has_path && traits.is_none_or(looks_launched);
-        let has_moved = has_path && alarms.iter().all(|alarm| behaviour_factor(alarm) < RELAY_BEHAVIOUR_MIN);
+        // Nor does one that is not about proxies tell what those behind one do: devices that are launched among people who moved behind a relay
+        // would prove each other to be a fleet.
+        let of_path = alarms.iter().filter(|alarm| has_path_evidence(alarm, alarms));
+        let has_moved =
+            has_path && of_path.copied().all(|alarm| behaviour_factor(alarm) < RELAY_BEHAVIOUR_MIN);
         let likely = [
             (is_scheduled, Innocent::Schedule),
             (is_launched, Innocent::Launch),
@@ -141,9 +145,17 @@ impl Explanation {
     }
 }
 
-/// Whether an alarm tells of proxies: its family says so, or the cell is of those behind one.
-fn has_path_evidence(alarm: &Finding) -> bool {
-    alarm.cell.common.is_proxied() || log_factor(alarm, Family::Path) >= FAMILY_MIN
+/// Whether an alarm tells of proxies: its family says so, or the cell is of those behind one, and most of what is too many does not come straight: of
+/// any devices a few have a proxy's gap.
+fn has_path_evidence(alarm: &Finding, alarms: &[&Finding]) -> bool {
+    let too_many = |alarm: &Finding| f64::from(alarm.sources) - alarm.expected_sources;
+    let straight = match alarm.cell.common {
+        Common::TlsAndPath(tls_key, _) => Common::TlsAndPath(tls_key, Way::Straight),
+        _ => Common::Way(Way::Straight),
+    };
+    let is_most = |other: &&Finding| other.cell.common == straight && too_many(other) > too_many(alarm);
+    log_factor(alarm, Family::Path) >= FAMILY_MIN
+        || alarm.cell.common.is_proxied() && !alarms.iter().any(is_most)
 }
 
 /// What homogeneity and size say together.
@@ -291,7 +303,7 @@ fn grouped(number: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{cells::Common, observation::ServiceId, traits::tests::traits};
+    use crate::{observation::ServiceId, traits::tests::traits};
 
     /// A category of ways with a proxy.
     const PROXIED: u8 = 37;
@@ -376,6 +388,16 @@ mod tests {
         assert!(is_uniform(&of_relay, &traits(256, true, 7, 0)), "people who moved behind a relay");
         let both = Explanation::of(&[&of_relay, &with_path], Some(&traits(256, true, 7, 0)), 0.0);
         assert_eq!(both.map(|one| one.is_new_uniform_population), Some(false), "one alarm tells more");
+        // Devices that are launched beside such people, of which a few have a gap (everything, seed 17).
+        let straight = alarm(Common::TlsAndPath(2, Way::Straight), 15.0, 0.0, 15.0);
+        let few = Finding { sources: 1229, ..alarm(Common::TlsAndPath(2, Way::Proxied), 7.8, 0.2, 15.0) };
+        let all = [&of_relay, &without_path, &straight, &few];
+        let all = Explanation::of(&all, Some(&traits(256, true, 7, 0)), 0.0);
+        assert_eq!(
+            all.map(|one| (one.nearest, one.is_new_uniform_population)),
+            Some((Innocent::Relay, true))
+        );
+        assert!(!is_uniform(&few, &traits(256, true, 7, 0)), "where nobody is straight");
         assert!(is_uniform(&of_path, &traits(256, false, 7, 0)), "of which the members are not");
     }
 

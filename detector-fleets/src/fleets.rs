@@ -8,6 +8,7 @@ use crate::{
     alarm::Finding,
     cells::Cell,
     explanation::Explanation,
+    family::Family,
     fleet::{FORGOTTEN_S, Fleet, FleetId, MEMBERS_MIN, Member, SIMILARITY_MIN, Suspect},
     interval::Kinds,
     limits::{FLEETS_MAX, FLEETS_OF_LOOK_MAX, JOINED_MAX, MEMBER_S, MEMBERS_MAX},
@@ -227,7 +228,9 @@ impl Fleets {
             self.join(&group.known).or_else(|| self.alike(looked.service, traits.as_ref(), &cells))
         else {
             // Only an alarm makes a fleet, and only if it is known of enough sources that they belong to it.
-            if let Some(explanation) = Explanation::of(alarms, traits.as_ref(), group.synchrony)
+            let of_alarms = of_alarms(looked, alarms, &group);
+            let explained = of_alarms.as_ref().or(traits.as_ref());
+            if let Some(explanation) = Explanation::of(alarms, explained, group.synchrony)
                 && group.members.len() >= MEMBERS_MIN
             {
                 self.begin(looked, explanation, &group);
@@ -244,7 +247,11 @@ impl Fleets {
         // A few members are not what the fleet is like.
         let is_enough = group.members.len() >= MEMBERS_MIN;
         let of_fleet = traits.as_ref().filter(|_| is_enough).or(self.fleets[place].traits.as_ref());
-        if let Some(explanation) = Explanation::of(alarms, of_fleet, group.synchrony) {
+        let of_alarms = of_alarms(looked, alarms, &group).map(|traits| match &self.fleets[place].traits {
+            Some(before) => traits.remembering(before, MEMBERS_MIN as u32),
+            None => traits,
+        });
+        if let Some(explanation) = Explanation::of(alarms, of_alarms.as_ref().or(of_fleet), group.synchrony) {
             let fleet = &mut self.fleets[place];
             fleet.last_alarm_s = fleet.last_alarm_s.max(looked.end_s);
             fleet.last_seen_s = fleet.last_seen_s.max(looked.end_s);
@@ -423,4 +430,21 @@ impl Fleets {
             self.fleets.retain(|fleet| Some((fleet.last_seen_s, fleet.id)) != oldest);
         }
     }
+}
+
+/// What those members of a group have in common that its alarms are about; `None`: they are too few. Of a fleet that has become part of something else
+/// the others say nothing of what is alarming now.
+fn of_alarms(looked: &Looked<'_>, alarms: &[&Finding], group: &Group) -> Option<Traits> {
+    let is_about = |active: &&Active| {
+        let profile = looked.population.profiles.get(active.profile as usize);
+        profile.is_some_and(|(profile, _)| {
+            let (kind, path) = (looked.kinds.kind(profile.kind), profile.categories[Family::Path as usize]);
+            alarms.iter().any(|alarm| alarm.cell.common.has(&kind, path.into()))
+        })
+    };
+    let members: Vec<_> = group.members.iter().filter(is_about).copied().collect();
+    if members.len() < MEMBERS_MIN {
+        return None;
+    }
+    Traits::of(&members, &[], looked.population, looked.kinds)
 }

@@ -105,7 +105,8 @@ mod tests {
             [Some(15), Some(30), Some(45), None]
         );
         assert_eq!(reached_by(50, &[]), None);
-        assert_eq!(half_within(&times.repeat(3)), Some([Some(15), None]));
+        assert_eq!(half_within(&times.repeat(3)), Some([Some(15), Some(45)]));
+        assert_eq!(half_within(&[Some(15), None].repeat(6)), Some([Some(15), None]));
         assert_eq!(half_within(&[Some(15); 20]), Some([Some(15); 2]));
         assert_eq!(half_within(&times), None, "too few");
     }

@@ -332,7 +332,7 @@ fn a_customer_by_a_hint_is_taken_out_of_an_action_in_force() -> Result<()> {
     wait_until("who is allowed is charged no more", PATIENCE, || {
         Ok((charged(&site)? == others).then_some(()))
     })?;
-    assert_eq!(action(&site)?["left_out"]["allowed"], 1);
+    wait_for(&site, "and that is told", |action| action["left_out"]["allowed"] == 1)?;
     let number = rule["added"][0]["id"].to_string();
     let (code, _, err) = site.ask(&["undo", &number])?;
     assert_eq!(code, 0, "{err}");
