@@ -66,7 +66,11 @@ fn forget_memory() -> Result<()> {
 pub(crate) fn cost(scale: f64) -> Result<Cost> {
     let mut cost = Cost::default();
     let mut memory = Memory::new(Scale::MINUTE, SOURCES, 1);
-    let (mut taking_s, mut end_s, mut recorded) = (0.0, 0, Vec::new());
+    let directory = tempfile::tempdir().context("a directory for a recording")?;
+    let path = directory.path().join("rows.parquet");
+    let mut recording = Writer::new(fs::File::create(&path).context("a recording")?, "cost")
+        .context("beginning a recording")?;
+    let (mut taking_s, mut end_s, mut recorded) = (0.0, 0, 0);
     for (number, epoch) in (0..).zip(detector_generator::generate(&days(scale)?, 1)) {
         end_s = epoch.time_s + u64::from(epoch.span_s);
         let (look_s, _) = timed(|| memory.go_on_to(epoch.time_s));
@@ -79,7 +83,8 @@ pub(crate) fn cost(scale: f64) -> Result<Cost> {
         cost.rows += rows.len() as u64;
         taking_s += timed(|| rows.iter().for_each(|row| drop(memory.observe(row)))).0;
         if RECORDED_EPOCHS.contains(&number) {
-            recorded.extend(rows);
+            recorded += rows.len();
+            recording.write(rows, |_| "api").context("writing a recording")?;
         }
     }
     cost.look_s = cost.look_s.max(timed(|| memory.go_on_to(end_s)).0);
@@ -87,9 +92,8 @@ pub(crate) fn cost(scale: f64) -> Result<Cost> {
     cost.memory_bytes = memory_bytes()?;
     cost.sources = sources(memory.detection());
     cost.members = memory.fleets().map(|fleet| fleet.members.len() as u64).max().unwrap_or(0);
-    let directory = tempfile::tempdir().context("a directory for a recording")?;
-    cost.read_rows_a_second = reading(&directory.path().join("rows.parquet"), &recorded)?;
-    drop(recorded);
+    recording.finish().context("ending a recording")?;
+    cost.read_rows_a_second = reading(&path, recorded)?;
     cost.restored_bytes = restoring(&directory.path().join("memory"), memory)?;
     Ok(cost)
 }
@@ -102,11 +106,7 @@ fn sources(detection: &Detection) -> u64 {
 }
 
 /// Rows that are read from a recording in a second.
-fn reading(path: &Path, rows: &[Observation]) -> Result<f64> {
-    let file = fs::File::create(path).context("a recording")?;
-    let mut writer = Writer::new(file, "cost").context("beginning a recording")?;
-    writer.write(rows.iter().copied(), |_| "api").context("writing a recording")?;
-    writer.finish().context("ending a recording")?;
+fn reading(path: &Path, expected: usize) -> Result<f64> {
     let (mut count, mut services) = (0, Services::default());
     let (seconds, read) = timed(|| -> Result<()> {
         let mut recording = Recording::open(path)?;
@@ -116,7 +116,7 @@ fn reading(path: &Path, rows: &[Observation]) -> Result<f64> {
         Ok(())
     });
     read?;
-    ensure!(count == rows.len(), "{count} of {} rows were read", rows.len());
+    ensure!(count == expected, "{count} of {expected} rows were read");
     Ok(count as f64 / seconds.max(1e-9))
 }
 
