@@ -7,6 +7,7 @@ use crate::{
     block::{Block, KindId, NOT_TIMED, Sizes},
     cells::{Cell, Common},
     evidence::Evidence,
+    explanation::Innocent,
     family::{Family, tests::block},
     fleet::{FORGOTTEN_S, Fleet, FleetId, MEMBERS_MIN, QUIET_S},
     fleets::{Fleets, Looked},
@@ -223,6 +224,52 @@ fn what_told_a_fleet_from_people_behind_a_relay_is_kept() {
     look(&mut fleets, 101, 1, 0, 0..13, &[1, 2], false);
     let told = fleets.iter().map(|fleet| fleet.explanation.is_new_uniform_population);
     assert_eq!(told.collect::<Vec<_>>(), [false]);
+}
+
+/// Devices are launched while people behind a relay are known: what those are like does not speak against a launch.
+#[test]
+fn what_is_innocent_is_told_of_those_whom_the_alarms_are_about() {
+    let (kinds, mut fleets) = (kinds(), Fleets::default());
+    let asked = Asked { behaviour: 4.0, ..Asked::of([100, 1]) };
+    look_at(&mut fleets, &asked, 0..3, &[], true);
+    let device = Block { kind: KindId(1), ..block(2, 20, [4, 2, 4], Sizes(1)) };
+    let of = |numbers: std::ops::Range<u32>, did: Block| {
+        numbers.flat_map(sources_of).map(move |source| Block { source, ..did })
+    };
+    let window: Vec<_> = of(0..3, asked.did).chain(of(10..12, device)).collect();
+    let population = populations(&window, &kinds, |_| true).remove(&WEB).expect("sources");
+    let mut alarm = alarm(12, 15.0);
+    alarm.evidence.retain(|evidence| evidence.family != Family::Path);
+    let (start_s, end_s) = (100 * HOUR, 101 * HOUR);
+    let looked = Looked {
+        service: WEB,
+        start_s,
+        end_s,
+        length_s: HOUR,
+        lengths_s: &LENGTHS,
+        alarms: &[&alarm],
+        population: &population,
+        not_asked: &[],
+        of_users: &Users::default(),
+        kinds: &kinds,
+    };
+    let group = Group {
+        alarms: vec![0],
+        known: vec![FleetId(1)],
+        members: population.sources.clone(),
+        suspects: Vec::new(),
+        earlier: Vec::new(),
+        innocents: 0.5,
+        collateral: 1e-5,
+        users: 4000.0,
+        synchrony: 0.0,
+    };
+    fleets.update(&looked, vec![group]);
+    let told: Vec<_> = fleets
+        .iter()
+        .map(|fleet| (fleet.explanation.nearest, fleet.explanation.is_new_uniform_population))
+        .collect();
+    assert_eq!(told, [(Innocent::Launch, true)]);
 }
 
 /// Sources are new for a day: one that keeps its own has no alarm after that.
