@@ -240,17 +240,15 @@ impl Fleets {
             }
             return;
         };
-        let traits = match &self.fleets[place].traits {
-            Some(before) => traits.map(|traits| traits.remembering(before, MEMBERS_MIN as u32)),
+        let remembering = |traits: Traits| match &self.fleets[place].traits {
+            Some(before) => traits.remembering(before, MEMBERS_MIN as u32),
             None => traits,
         };
+        let traits = traits.map(remembering);
         // A few members are not what the fleet is like.
         let is_enough = group.members.len() >= MEMBERS_MIN;
         let of_fleet = traits.as_ref().filter(|_| is_enough).or(self.fleets[place].traits.as_ref());
-        let of_alarms = of_alarms(looked, alarms, &group).map(|traits| match &self.fleets[place].traits {
-            Some(before) => traits.remembering(before, MEMBERS_MIN as u32),
-            None => traits,
-        });
+        let of_alarms = of_alarms(looked, alarms, &group).map(remembering);
         if let Some(explanation) = Explanation::of(alarms, of_alarms.as_ref().or(of_fleet), group.synchrony) {
             let fleet = &mut self.fleets[place];
             fleet.last_alarm_s = fleet.last_alarm_s.max(looked.end_s);

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) struct Figures {
     /// Scenarios in the order in which they were asked for.
     pub(crate) scenarios: Vec<Measured>,
-    /// What a day of a million sources costs.
+    /// What days of a million sources cost.
     pub(crate) cost: Option<Cost>,
 }
 

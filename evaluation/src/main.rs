@@ -58,7 +58,7 @@ struct Arguments {
     /// Print each alarm, and what is nearly one
     #[arg(long)]
     alarms: bool,
-    /// Measure what a day of a million sources costs, and no scenarios unless they are named
+    /// Measure what days of a million sources cost, and no scenarios unless they are named
     #[arg(long)]
     cost: bool,
     /// Directory of detection.json, detection.md and detection.svg: scenarios that are measured replace older figures of the same

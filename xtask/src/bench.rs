@@ -10,7 +10,7 @@ use crate::evaluate::{cost, evaluate};
 use crate::paths;
 use crate::setup::setup;
 
-/// The part that measures detection on a day of a million sources, see docs/detection.md, "Cost".
+/// The part that measures detection on days of a million sources, see docs/detection.md, "Cost".
 const DETECTION: &str = "detection";
 
 /// Sets up, builds, measures. A whole run writes docs/performance.md, its chart and the figures behind them, those of README.md, and what detection

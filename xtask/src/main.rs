@@ -71,7 +71,7 @@ enum Habit {
     /// `--quick` or `--only` writes nothing.
     Bench {
         /// Arguments of the bench: `--quick` (fewer and shorter runs), `--json`, `--only PART`, where PART is decision, pipeline,
-        /// exactness, flood, handshakes, snapshot or apply; or detection, what a day of a million sources costs
+        /// exactness, flood, handshakes, snapshot or apply; or detection, what days of a million sources cost
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },

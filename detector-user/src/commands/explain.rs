@@ -1,6 +1,7 @@
 //! `detector explain ADDRESS`: one screen on how a source stands; from the pinned maps alone.
 
 mod clients;
+mod text;
 
 use std::net::IpAddr;
 
@@ -16,7 +17,7 @@ use detector_common::{
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{EXIT_DONE, Failure, duration, mode_name, print_json, print_line, table, version_name, warn};
+use super::{EXIT_DONE, Failure, mode_name, print_json, print_line, warn};
 use crate::{
     cli::ExplainArgs,
     clock,
@@ -178,7 +179,7 @@ pub fn explain(args: &ExplainArgs) -> Result<u8, Failure> {
     if args.write.read.json {
         print_json(&answer)?;
     } else {
-        print_line(&text(&answer));
+        print_line(&text::text(&answer));
     }
     Ok(EXIT_DONE)
 }
@@ -202,27 +203,23 @@ pub fn answer(maps: &Maps, address: IpAddr, told: &Told) -> Result<Answer, Failu
         for (name, &number) in &rules.manifest.services {
             let Some(source) = active.classify(address, number)? else { continue };
             let standing = standing(maps, active, &rules, address, name, number, source)?;
-            let rule_of = |keys| -> Result<_, ReadError> {
-                let Some((number, class)) = rule_about(maps, active, number, &source, keys)? else {
-                    return Ok(None);
-                };
-                Ok(rules.of_class(number.into(), &class).map(|rule| rule.name()))
-            };
             let is_limited = [Action::Limit as u8, Action::Count as u8].contains(&source.class.action);
             let charged_as = if is_limited { charged_as(maps, address, number)? } else { None };
             let source_hash = read::hash(maps, address, number);
-            let fleet_of = |(syn_key, tls_key)| -> Result<_, Failure> {
-                // A member has paid with its SYN; who shows no ClientHello is not asked who it is; and a rule comes before.
+            let acted_on_by = |(syn_key, tls_key)| -> Result<_, Failure> {
                 let rule = rule_about(maps, active, number, &source, (syn_key, tls_key))?;
-                let is_left = rule.is_some_and(|(_, class)| class.action != Action::Limit as u8);
-                if !is_limited || charged_as.is_some() || tls_key == 0 || is_left {
-                    return Ok(None);
-                }
-                let keys = FleetKey { syn_key, tls_key, service: number.into() };
-                let charged = fleets::charged_by_keys(maps, &keys, source_hash).map_err(Failure::failed)?;
-                Ok(charged.map(|standing| standing.fleet.id.to_string()))
+                // A member has paid with its SYN; who shows no ClientHello is not asked who it is; and a rule comes before.
+                let is_left = rule.as_ref().is_some_and(|(_, class)| class.action != Action::Limit as u8);
+                let fleet = if is_limited && charged_as.is_none() && tls_key != 0 && !is_left {
+                    let keys = FleetKey { syn_key, tls_key, service: number.into() };
+                    fleets::charged_by_keys(maps, &keys, source_hash).map_err(Failure::failed)?
+                } else {
+                    None
+                };
+                let rule = rule.and_then(|(number, class)| rules.of_class(number.into(), &class));
+                Ok((rule.map(|rule| rule.name()), fleet.map(|standing| standing.fleet.id.to_string())))
             };
-            let clients = clients::rows(&clients, &names, number, now_ns, rule_of, fleet_of)?;
+            let clients = clients::rows(&clients, &names, number, now_ns, acted_on_by)?;
             services.push(Standing { clients, charged_as, ..standing });
         }
         Ok((active.policy_epoch(), rules.manifest.version, services))
@@ -403,109 +400,4 @@ fn state(
         left: tenths(left(tat, now, budget.burst_ticks)),
         full_in_ms: tat.saturating_sub(now) / TICKS_PER_NS / 1_000_000,
     })
-}
-
-/// A time in milliseconds below a second, else in larger units.
-fn duration_ms(milliseconds: u64) -> String {
-    if milliseconds < 1000 { format!("{milliseconds} ms") } else { duration(milliseconds / 1000) }
-}
-
-fn text(answer: &Answer) -> String {
-    let mut lines = vec![format!(
-        "{} is source {} ({})",
-        answer.address,
-        answer.source,
-        version_name(answer.version, answer.policy)
-    )];
-    lines.extend(answer.fleets.iter().map(|fleet| {
-        let what = match fleet.confidence {
-            Confidence::Member => "a member",
-            Confidence::Suspect => "a suspect",
-        };
-        let InFleet { id, service, last_alarm, .. } = fleet;
-        format!("{what} of fleet {id} at service {service}, last alarm {last_alarm}: `detector fleets {id}`")
-    }));
-    for standing in &answer.services {
-        let by = match (&standing.rule, &standing.profile) {
-            (Some(rule), Some(profile)) => format!(" by rule {rule}, profile {profile}"),
-            (Some(rule), None) => format!(" by rule {rule}"),
-            (None, Some(profile)) => format!(" by profile {profile}"),
-            (None, None) if standing.action == "allow" => " by defaults.allow".to_owned(),
-            (None, None) => " (the service has no profile)".to_owned(),
-        };
-        let mode = match (standing.mode.as_str(), standing.enforced) {
-            ("enforce", _) => String::new(),
-            ("shadow", _) => ", shadow: nothing is dropped".to_owned(),
-            (mode, true) => format!(", {mode} of sources: this one is among them"),
-            (mode, false) => format!(", {mode} of sources: this one is not among them, nothing is dropped"),
-        };
-        lines.push(format!("\nservice {}: {}{by}{mode}", standing.service, standing.action));
-        if let Some(until_s) = standing.until_s {
-            let left_s = until_s.saturating_sub(clock::unix_s());
-            lines.push(format!("  until: {} from now", duration(left_s)));
-        }
-        if let Some(reason) = &standing.reason {
-            lines.push(format!("  because: {reason}"));
-        }
-        lines.extend(standing.charged_as.as_ref().map(|ChargedAs { fleet, until_s }| {
-            let left_s = until_s.saturating_sub(clock::unix_s());
-            format!(
-                "  charged as one of fleet {fleet} for {} from now unless that is renewed: `detector allow {} --for 24h --reason TEXT` takes it out",
-                duration(left_s),
-                answer.address
-            )
-        }));
-        lines.extend(standing.seen.as_ref().map(|seen| {
-            format!(
-                "  seen: {} packets, {} bytes, {} connections; {} packets {} (each modulo 2^32)",
-                seen.packets,
-                seen.bytes,
-                seen.connections,
-                seen.dropped.max(seen.would_drop),
-                if standing.enforced { "dropped" } else { "would be dropped" }
-            )
-        }));
-        let last = standing.seen.as_ref().and_then(|seen| seen.last_refusal.as_ref());
-        lines.extend(last.map(|LastRefusal { ago_ms, reason }| {
-            let what = if standing.enforced { "drop" } else { "would-be drop" };
-            format!("  last {what}: {} ago, {reason}", duration_ms(*ago_ms))
-        }));
-        lines.extend(standing.newcomer.as_ref().map(|newcomer| {
-            match newcomer {
-                Newcomer::Admitted if standing.action == "limit" => {
-                    "  seen: nothing lately, every budget of its own is full".to_owned()
-                }
-                Newcomer::Admitted => "  seen: nothing lately".to_owned(),
-                Newcomer::NewSources { prefix } => {
-                    format!("  no entry, and none to be had: {prefix} has spent its budget new_sources")
-                }
-                Newcomer::TableFull if standing.action == "limit" => {
-                    "  no entry: all ways of its set are busy, so it shares the overflow budget of its class"
-                        .to_owned()
-                }
-                Newcomer::TableFull => "  no entry: all ways of its set are busy".to_owned(),
-            }
-        }));
-        if !standing.budgets.is_empty() {
-            let rows = standing.budgets.iter().map(|state| {
-                vec![
-                    state.prefix.clone(),
-                    state.budget.to_owned(),
-                    state.per_second.to_string(),
-                    state.burst.to_string(),
-                    state.left.to_string(),
-                    format!("{} ms", state.full_in_ms),
-                ]
-            });
-            lines.push(table(
-                &["PREFIX", "BUDGET", "PER SECOND", "BURST", "LEFT", "FULL IN"],
-                &[2, 3, 4, 5],
-                rows,
-            ));
-        }
-        if !standing.clients.is_empty() {
-            lines.push(clients::text(&standing.clients));
-        }
-    }
-    lines.join("\n")
 }

@@ -15,7 +15,7 @@ use super::super::{Failure, duration, table};
 use crate::kernel::{
     maps::Maps,
     names,
-    read::{self, Client, ReadError},
+    read::{self, Client},
 };
 
 /// A client of a source: a pair of fingerprints that it showed at a service.
@@ -95,15 +95,14 @@ pub(super) fn of_address(maps: &Maps, address: Address) -> Vec<Client> {
     read::clients(maps).filter(|client| client.source == source && client.unit == unit).collect()
 }
 
-/// The clients of a service, those seen last first. Of the keys of a SYN and a ClientHello `rule_of` tells the rule about them, and `fleet_of` the fleet
-/// that they are charged to.
+/// The clients of a service, those seen last first. `acted_on_by` tells of the keys of a SYN and a ClientHello the rule about them, and the fleet that
+/// they are charged to.
 pub(super) fn rows(
     clients: &[Client],
     names: &Names,
     service: u16,
     now_ns: u64,
-    rule_of: impl Fn((u64, u64)) -> Result<Option<String>, ReadError>,
-    fleet_of: impl Fn((u64, u64)) -> Result<Option<String>, Failure>,
+    acted_on_by: impl Fn((u64, u64)) -> Result<(Option<String>, Option<String>), Failure>,
 ) -> Result<Vec<ClientRow>, Failure> {
     let mut clients: Vec<_> = clients.iter().filter(|client| client.service == service).collect();
     clients.sort_by_key(|client| std::cmp::Reverse(client.last_ns));
@@ -112,14 +111,15 @@ pub(super) fn rows(
         let counts = &client.counts;
         let tls = [Kind::Tls, Kind::Initial].into_iter().find_map(|kind| names.find(kind, counts.tls_key));
         let ja4 = tls.and_then(|name| ja4_text(&name.ja4));
+        let (rule, charged_as) = acted_on_by((counts.syn_key, counts.tls_key))?;
         Ok(ClientRow {
             tls_key: key(counts.tls_key),
             ja4: ja4.map(str::to_owned),
             syn_key: key(counts.syn_key),
             syn: names.find(Kind::Syn, counts.syn_key).map(|name| name.syn.to_string()),
             connections: client.connections,
-            rule: rule_of((counts.syn_key, counts.tls_key))?,
-            charged_as: fleet_of((counts.syn_key, counts.tls_key))?,
+            rule,
+            charged_as,
             handshakes: client.handshakes,
             followed: counts.followed,
             exchanges: counts.exchanges,
