@@ -54,6 +54,9 @@ pub const WINDOWS: [WindowLength; 3] = [
 /// Intervals before a window is learned from: twelve hours, so that a fleet does not teach what is expected before it is found.
 pub const LEARNED_AFTER: u64 = 48;
 
+/// Rows for which memory is read ahead; more of them than a processor waits for at once find that it is there.
+const ROWS_AHEAD: usize = 32;
+
 /// Intervals of an hour, and of a day.
 const HOUR: u64 = 4;
 const DAY: u64 = 96;
@@ -136,6 +139,16 @@ impl Detection {
         }
     }
 
+    /// Takes rows as [`Self::observe`] does, in less time.
+    pub fn observe_all(&mut self, rows: &[Observation]) -> Vec<Look> {
+        let mut looks = Vec::new();
+        for rows in rows.chunks(ROWS_AHEAD) {
+            self.seen.read_ahead(rows.iter().map(|row| (row.kind.service, row.source)));
+            rows.iter().for_each(|row| looks.extend(self.observe(row)));
+        }
+        looks
+    }
+
     /// Takes a row. Rows come by time; where one begins another interval, the one before is looked at first: what that found.
     pub fn observe(&mut self, row: &Observation) -> Vec<Look> {
         let number = row.time_s / INTERVAL_S;
@@ -173,12 +186,14 @@ impl Detection {
         }
         let kept: usize = self.intervals.iter().map(|interval| interval.blocks.len()).sum();
         let room = BLOCKS_OF_DAY_MAX.saturating_sub(kept).clamp(BLOCKS_MIN, BLOCKS_MAX);
-        let Some(over) = self.open.replace(OpenInterval::new(until, room)) else { return Vec::new() };
+        let expected = self.open.as_ref().map_or(0, OpenInterval::len);
+        let open = OpenInterval::new(until, room, expected);
+        let Some(over) = self.open.replace(open) else { return Vec::new() };
         let first = over.number().saturating_add(1).max(until.saturating_sub(INTERVALS_MAX as u64));
         let mut looks = self.take(over.seal());
         // Nothing came in those between: they end windows all the same, whether somebody tells the time meanwhile or not.
         for number in first..until {
-            looks.extend(self.take(OpenInterval::new(number, 0).seal()));
+            looks.extend(self.take(OpenInterval::new(number, 0, 0).seal()));
         }
         looks
     }

@@ -1,16 +1,16 @@
 //! A quarter of an hour: observations are folded into blocks, one for each client, and sealed.
 
-use std::collections::{HashMap, hash_map::Entry};
+use std::collections::HashMap;
 
 use foldhash::fast::RandomState;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::{
     block::{Block, KindId},
+    blocks::{Blocks, Found},
     limits::{BARE_BLOCKS_MAX, KINDS_MAX},
     observation::{Kind, Observation},
     seen::Seen,
-    source::Source,
 };
 
 /// The kinds of client that were seen, each with a number.
@@ -96,17 +96,21 @@ pub struct Interval {
 pub struct OpenInterval {
     number: u64,
     room: usize,
-    #[serde(with = "crate::ordered")]
-    blocks: HashMap<(Source, KindId), Block, RandomState>,
+    blocks: Blocks,
     /// Those of them that began as [bare](Observation::is_bare) ones.
     bare: usize,
     lost: u64,
 }
 
 impl OpenInterval {
-    /// The interval of a number, see [`Interval::number`], with room for so many blocks.
-    pub fn new(number: u64, room: usize) -> Self {
-        Self { number, room, blocks: HashMap::default(), bare: 0, lost: 0 }
+    /// The interval of a number, see [`Interval::number`], with room for so many blocks, of which so many are expected.
+    pub fn new(number: u64, room: usize, expected: usize) -> Self {
+        Self { number, room, blocks: Blocks::with_capacity(expected.min(room)), bare: 0, lost: 0 }
+    }
+
+    /// How many blocks it has.
+    pub(crate) fn len(&self) -> usize {
+        self.blocks.len()
     }
 
     /// Its number, see [`Interval::number`].
@@ -119,16 +123,13 @@ impl OpenInterval {
         let kind = kinds.number(row.kind);
         let is_bare = row.is_bare();
         let is_full = self.blocks.len() >= self.room || (is_bare && self.bare >= BARE_BLOCKS_MAX);
-        match self.blocks.entry((row.source, kind)) {
-            Entry::Occupied(mut entry) => {
-                // What was known of it when the interval began is known.
-                let seen_for = entry.get().seen_for;
-                entry.get_mut().add(&Block::of(row, kind, seen_for));
-            }
-            Entry::Vacant(_) if is_full => self.lost += 1,
-            Entry::Vacant(entry) => {
+        match self.blocks.find(row.source, kind) {
+            // What was known of it when the interval began is known.
+            Found::Block(block) => block.add(&Block::of(row, kind, block.seen_for)),
+            Found::Room(_) if is_full => self.lost += 1,
+            Found::Room(room) => {
                 let seen_for = seen.note(row.kind.service, row.source, row.time_s);
-                entry.insert(Block::of(row, kind, seen_for));
+                room.fill(Block::of(row, kind, seen_for));
                 self.bare += usize::from(is_bare);
             }
         }
@@ -136,16 +137,14 @@ impl OpenInterval {
 
     /// Shows all numbers of kinds.
     pub(crate) fn each_kind(&mut self, mut show: impl FnMut(&mut KindId)) {
-        let shown = std::mem::take(&mut self.blocks).into_iter().map(|((source, _), mut block)| {
-            show(&mut block.kind);
-            ((source, block.kind), block)
-        });
-        self.blocks = shown.collect();
+        let mut blocks = std::mem::take(&mut self.blocks).into_blocks();
+        blocks.iter_mut().for_each(|block| show(&mut block.kind));
+        self.blocks = blocks.into();
     }
 
     /// No more observations come.
     pub fn seal(self) -> Interval {
-        let mut blocks: Box<[Block]> = self.blocks.into_values().collect();
+        let mut blocks = self.blocks.into_blocks().into_boxed_slice();
         blocks.sort_unstable_by_key(Block::order);
         Interval { number: self.number, blocks, lost: self.lost }
     }
@@ -157,6 +156,7 @@ mod tests {
     use crate::{
         limits::{SIZE_BINS, TIME_BINS},
         observation::ServiceId,
+        source::Source,
     };
 
     fn row(source: u32, syn_key: u64, handshakes: u32) -> Observation {
@@ -182,7 +182,7 @@ mod tests {
     #[test]
     fn a_flood_of_made_up_sources_takes_its_own_room_and_nobodys_memory() {
         let (mut kinds, mut seen) = (Kinds::default(), Seen::for_sources(200_000, 1));
-        let mut open = OpenInterval::new(1, 100_000);
+        let mut open = OpenInterval::new(1, 100_000, 0);
         let (syns, initials) = (BARE_BLOCKS_MAX as u32, 10);
         for number in 0..syns {
             open.add(&row(number, 7, 0), &mut kinds, &mut seen);

@@ -7,7 +7,7 @@
 //! | question | module |
 //! |---|---|
 //! | what is a row? | [`observation`], [`source`] |
-//! | what is kept of a quarter of an hour, and of a window of them? | [`block`], [`interval`], [`window`] |
+//! | what is kept of a quarter of an hour, and of a window of them? | [`block`], [`interval`] with `blocks`, [`window`] |
 //! | who was seen before? | [`seen`] |
 //! | what have new sources in common, and what did they do? | [`cells`], [`projection`], [`family`] |
 //! | how much do counts say against what was expected? | [`history`], [`span`], [`evidence`], [`dirichlet`] |
@@ -23,6 +23,7 @@
 pub mod alarm;
 mod beginnings;
 pub mod block;
+mod blocks;
 pub mod cells;
 pub mod cut;
 pub mod detection;

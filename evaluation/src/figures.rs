@@ -118,13 +118,13 @@ pub(crate) struct Cost {
     pub(crate) rows: u64,
     /// Members of the largest fleet that was found.
     pub(crate) members: u64,
-    /// Rows that are read from a recording in a second.
-    pub(crate) read_rows_a_second: f64,
     /// Rows that are taken in a second, without looks.
     pub(crate) rows_a_second: f64,
+    /// Rows that are read from recordings and taken in a second, without looks.
+    pub(crate) hunted_rows_a_second: f64,
     /// The longest look at all windows that end with an interval: learning, evidence, who belongs and why, s.
     pub(crate) look_s: f64,
-    /// The most memory that the process had, the generator of the rows included, bytes.
+    /// The most memory that a process had in which rows were read, taken and looked at for an hour, bytes.
     pub(crate) memory_bytes: u64,
     /// The most that it had while it read what was saved, bytes.
     pub(crate) restored_bytes: u64,

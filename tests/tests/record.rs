@@ -67,11 +67,11 @@ impl Recorder {
 fn rows(directory: &Path) -> Result<(Vec<Observation>, Services)> {
     let mut files: Vec<_> = fs::read_dir(directory)?.map(|file| Ok(file?.path())).collect::<Result<_>>()?;
     files.sort();
-    let (mut services, mut rows) = (Services::default(), Vec::new());
+    let (mut services, mut rows, mut some) = (Services::default(), Vec::new(), Vec::new());
     for file in files {
         let mut recording = Recording::open(&file)?;
-        while let Some(group) = recording.next_group(&mut services)? {
-            rows.extend(group);
+        while recording.read(&mut services, &mut some)? {
+            rows.append(&mut some);
         }
     }
     Ok((rows, services))

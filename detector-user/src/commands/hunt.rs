@@ -3,13 +3,10 @@
 use std::{
     io::{IsTerminal as _, stderr},
     path::Path,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
-use detector_fleets::{
-    limits::INTERVAL_S,
-    observation::{Kind, Observation},
-};
+use detector_fleets::limits::INTERVAL_S;
 
 use super::{EXIT_DONE, Failure, duration, fleets::learning_text, print_json, print_line, time, warn};
 use crate::{
@@ -36,23 +33,16 @@ pub fn hunt(args: &HuntArgs) -> Result<u8, Failure> {
         None => None,
     };
     let mut progress = Progress::new(args.json);
-    while let Some(row) = merged.next_row()? {
+    let mut rows = Vec::new();
+    while merged.read(&mut rows)? {
         let memory = match &mut memory {
             Some(memory) => memory,
-            None => memory.insert(begun(args, row.span_s)?),
-        };
-        check_span(memory, row.span_s)?;
-        let service = merged.services().name(row.kind.service);
-        let service = memory.number(service).ok_or_else(too_many_services)?;
-        let row = Observation {
-            time_s: memory.scale().inner_s(row.time_s * 1000),
-            span_s: EPOCH_S,
-            kind: Kind { service, ..row.kind },
-            ..row
+            None => memory.insert(begun(args, rows[0].span_s)?),
         };
         // What is found is asked for at the end: a fleet keeps what was said of it.
-        let _ = memory.observe(&row);
-        progress.tell(memory.rows(), memory.scale().unix_s(row.time_s));
+        let looked = memory.observe_recorded(&mut rows, merged.services());
+        looked.map_err(|error| Failure::invalid(error.to_string()))?;
+        progress.tell(memory);
     }
     progress.end();
     let mut memory = match memory {
@@ -87,21 +77,6 @@ fn memory_of(path: &Path) -> Result<Memory, Failure> {
         || Failure::invalid(format!("{} is not there: expected what --save-state wrote", path.display()));
     let (memory, _) = saved::read(path)?.ok_or_else(missing)?;
     Ok(memory)
-}
-
-fn check_span(memory: &Memory, span_s: u32) -> Result<(), Failure> {
-    let epoch = memory.scale().epoch();
-    if epoch == Duration::from_secs(span_s.into()) {
-        return Ok(());
-    }
-    Err(Failure::invalid(format!(
-        "epochs of {span_s} s after some of {}: windows are so many epochs long; hunt in recordings of one length at a time",
-        memory.scale()
-    )))
-}
-
-fn too_many_services() -> Failure {
-    Failure::invalid("more than 65,536 services: hunt in recordings of fewer at a time")
 }
 
 fn tell(memory: &Memory, names: &Names, json: bool) -> Result<u8, Failure> {
@@ -142,17 +117,22 @@ fn text(report: &Report, seconds: u64) -> String {
 struct Progress {
     is_shown: bool,
     began: Instant,
+    /// Rows of which was told.
+    told: u64,
 }
 
 impl Progress {
     fn new(json: bool) -> Self {
-        Self { is_shown: !json && stderr().is_terminal(), began: Instant::now() }
+        Self { is_shown: !json && stderr().is_terminal(), began: Instant::now(), told: 0 }
     }
 
-    fn tell(&self, rows: u64, to_s: u64) {
-        if self.is_shown && rows.is_multiple_of(ROWS_BETWEEN_WORDS) {
+    fn tell(&mut self, memory: &Memory) {
+        let (rows, to_s) = (memory.rows(), memory.span_s().map_or(0, |(_, to_s)| to_s));
+        if self.is_shown && rows - self.told >= ROWS_BETWEEN_WORDS {
+            self.told = rows;
             let each_s = rows as f64 / self.began.elapsed().as_secs_f64();
-            anstream::eprint!("\r{} M rows, {:.2} M a second, at {} ", rows >> 20, each_s / 1e6, time(to_s));
+            let at = time(memory.scale().unix_s(to_s));
+            anstream::eprint!("\r{} M rows, {:.2} M a second, at {at} ", rows >> 20, each_s / 1e6);
         }
     }
 

@@ -1,11 +1,14 @@
 //! What is remembered: detection, the services by name, and how long its minute is.
 
+use std::time::Duration;
+
 use detector_fleets::{
     detection::{Detection, Look},
     fleet::Fleet,
     observation::{Observation, ServiceId, Services},
 };
 use serde::{Deserialize, Serialize};
+use thiserror::Error;
 
 use super::scale::{EPOCH_S, Scale};
 
@@ -20,6 +23,24 @@ pub struct Epoch {
     pub rows: Vec<Observation>,
     /// Counts of sources or clients that found no room in it.
     pub lost: u64,
+}
+
+/// Why rows of a recording cannot be added.
+#[derive(Debug, Error)]
+pub enum NotOfMemory {
+    /// They are of epochs of another length.
+    #[error(
+        "epochs of {span_s} s after some of {scale}: windows are so many epochs long; hunt in recordings of one length at a time"
+    )]
+    Span {
+        /// How long these are, s.
+        span_s: u32,
+        /// What those before were like.
+        scale: Scale,
+    },
+    /// There are too many.
+    #[error("more than 65,536 services: hunt in recordings of fewer at a time")]
+    Services,
 }
 
 /// All that detection knows.
@@ -54,22 +75,48 @@ impl Memory {
             let _ = self.services.number(name);
         }
         let mut looks = self.go_on_to(epoch.start_s);
-        for row in &epoch.rows {
-            looks.extend(self.observe(row));
-        }
+        looks.extend(self.observe(&epoch.rows));
         let from_s = self.span_s.map_or(epoch.start_s, |(from_s, _)| from_s);
         self.span_s = Some((from_s, epoch.start_s + u64::from(EPOCH_S)));
         self.lost += epoch.lost;
         looks
     }
 
-    /// Adds a row of a service that has its number here.
-    pub fn observe(&mut self, row: &Observation) -> Vec<Look> {
-        let end_s = row.time_s + u64::from(EPOCH_S);
-        let (from_s, to_s) = self.span_s.unwrap_or((row.time_s, end_s));
-        self.span_s = Some((from_s, to_s.max(end_s)));
-        self.rows += 1;
-        self.detection.observe(row)
+    /// Adds rows of services that have their numbers here, by time.
+    pub fn observe(&mut self, rows: &[Observation]) -> Vec<Look> {
+        for row in rows {
+            let end_s = row.time_s + u64::from(EPOCH_S);
+            let (from_s, to_s) = self.span_s.unwrap_or((row.time_s, end_s));
+            self.span_s = Some((from_s, to_s.max(end_s)));
+        }
+        self.rows += rows.len() as u64;
+        self.detection.observe_all(rows)
+    }
+
+    /// Adds rows of a recording, by time: times are Unix time, services have the numbers of `services`, which has them all. The rows are left with
+    /// those of this memory.
+    ///
+    /// # Errors
+    ///
+    /// Their epochs have another length than those before, or there are too many services. Rows before such a one may have been added.
+    pub fn observe_recorded(
+        &mut self,
+        rows: &mut [Observation],
+        services: &Services,
+    ) -> Result<Vec<Look>, NotOfMemory> {
+        let mut numbers = vec![None; services.names().len()];
+        for row in &mut *rows {
+            if self.scale.epoch() != Duration::from_secs(row.span_s.into()) {
+                return Err(NotOfMemory::Span { span_s: row.span_s, scale: self.scale });
+            }
+            let number = &mut numbers[usize::from(row.kind.service.0)];
+            let known = number.or_else(|| self.services.number(services.name(row.kind.service)));
+            *number = known;
+            row.kind.service = known.ok_or(NotOfMemory::Services)?;
+            row.time_s = self.scale.inner_s(row.time_s * 1000);
+            row.span_s = EPOCH_S;
+        }
+        Ok(self.observe(rows))
     }
 
     /// Time has come to this, s of detection: what is found in the interval before, if that is over.

@@ -15,7 +15,7 @@ use super::{limits::MEMORY_BYTES_MAX, memory::Memory, store::StoreError};
 const MAGIC: &[u8; 16] = b"detector fleets\n";
 
 /// The format of what follows. To be raised with each change of what is remembered: an older file is not read.
-pub const FORMAT: u32 = 8;
+pub const FORMAT: u32 = 9;
 
 const HEAD_BYTES: usize = MAGIC.len() + size_of::<u32>();
 

@@ -218,8 +218,11 @@ mod tests {
 
     fn times(path: &Path) -> Vec<u64> {
         let mut recording = Recording::open(path).expect("a recording");
-        let rows = recording.next_group(&mut Services::default()).expect("rows").expect("a group");
-        rows.iter().map(|row| row.time_s).collect()
+        let (mut services, mut rows, mut times) = (Services::default(), Vec::new(), Vec::new());
+        while recording.read(&mut services, &mut rows).expect("rows") {
+            times.extend(rows.iter().map(|row| row.time_s));
+        }
+        times
     }
 
     #[test]

@@ -3,14 +3,13 @@
 use std::{
     fs, io,
     path::{Path, PathBuf},
-    vec,
 };
 
 use detector_fleets::observation::{Observation, Services};
 
 use super::{error::RecordingError, names::Names, reader::Recording};
 
-/// Several recordings as one. A recording is read from when its time has come, a row group at a time, so those of weeks take the memory of a
+/// Several recordings as one. A recording is read from when its time has come, some rows at a time, so those of weeks take the memory of a
 /// few.
 pub struct Merged {
     /// Those that have not begun, the first last, with the time of their first row.
@@ -23,37 +22,43 @@ pub struct Merged {
 /// A recording that is being read.
 struct Input {
     recording: Recording,
-    rows: vec::IntoIter<Observation>,
-    next: Observation,
+    rows: Vec<Observation>,
+    /// Which of the rows is the next one.
+    at: usize,
 }
 
 impl Input {
     /// `None`: it has no rows.
     fn open(path: &Path, services: &mut Services) -> Result<Option<Self>, RecordingError> {
-        let mut recording = Recording::open(path)?;
-        let Some((rows, next)) = next_of(&mut recording, Vec::new().into_iter(), services)? else {
-            return Ok(None);
-        };
-        Ok(Some(Self { recording, rows, next }))
+        let (mut recording, mut rows) = (Recording::open(path)?, Vec::new());
+        Ok(recording.read(services, &mut rows)?.then_some(Self { recording, rows, at: 0 }))
     }
-}
 
-type Rest = (vec::IntoIter<Observation>, Observation);
+    /// When its next row is of.
+    fn time_s(&self) -> u64 {
+        self.rows[self.at].time_s
+    }
 
-/// The next row, of the group that is read or of the next one that has rows.
-fn next_of(
-    recording: &mut Recording,
-    mut rows: vec::IntoIter<Observation>,
-    services: &mut Services,
-) -> Result<Option<Rest>, RecordingError> {
-    loop {
-        if let Some(next) = rows.next() {
-            return Ok(Some((rows, next)));
+    /// Puts the next row into `rows`, which are empty, and those after it that are there and are of no later time than `until_s`. Whether it has more.
+    fn take(
+        &mut self,
+        until_s: u64,
+        services: &mut Services,
+        rows: &mut Vec<Observation>,
+    ) -> Result<bool, RecordingError> {
+        let there = &self.rows[self.at..];
+        let count = 1 + there[1..].iter().take_while(|row| row.time_s <= until_s).count();
+        if count == self.rows.len() {
+            std::mem::swap(rows, &mut self.rows);
+        } else {
+            rows.extend_from_slice(&there[..count]);
+            self.at += count;
+            if self.at < self.rows.len() {
+                return Ok(true);
+            }
         }
-        match recording.next_group(services)? {
-            Some(group) => rows = group.into_iter(),
-            None => return Ok(None),
-        }
+        self.at = 0;
+        self.recording.read(services, &mut self.rows)
     }
 }
 
@@ -87,30 +92,33 @@ impl Merged {
         Ok(Self { waiting, open: Vec::new(), services: Services::default(), names })
     }
 
-    /// The next row by time; among those of one time, first those of the recording that began first.
+    /// Puts the next rows by time in the place of those in `rows`; among those of one time, first those of the recording that began first. Whether
+    /// there are any: none are left at the end.
     ///
     /// # Errors
     ///
     /// A recording cannot be read.
-    pub fn next_row(&mut self) -> Result<Option<Observation>, RecordingError> {
-        let first = |open: &[Input]| (0..open.len()).min_by_key(|&number| (open[number].next.time_s, number));
+    pub fn read(&mut self, rows: &mut Vec<Observation>) -> Result<bool, RecordingError> {
+        rows.clear();
+        let first = |open: &[Input]| (0..open.len()).min_by_key(|&number| (open[number].time_s(), number));
         let mut number = first(&self.open);
         while let Some((start_s, _)) = self.waiting.last()
-            && number.is_none_or(|number| *start_s < self.open[number].next.time_s)
+            && number.is_none_or(|number| *start_s < self.open[number].time_s())
             && let Some((_, path)) = self.waiting.pop()
         {
             self.open.extend(Input::open(&path, &mut self.services)?);
             number = first(&self.open);
         }
-        let Some(number) = number else { return Ok(None) };
-        let input = &mut self.open[number];
-        let row = input.next;
-        let rest = std::mem::take(&mut input.rows);
-        match next_of(&mut input.recording, rest, &mut self.services)? {
-            Some((rows, next)) => (input.rows, input.next) = (rows, next),
-            None => drop(self.open.remove(number)),
+        let Some(number) = number else { return Ok(false) };
+        // Until another recording has earlier rows, or some of the same time that come before.
+        let others = (0..self.open.len()).filter(|other| *other != number);
+        let until = others.map(|other| self.open[other].time_s().saturating_sub((other < number).into()));
+        let until_s = until.chain(self.waiting.last().map(|(start_s, _)| *start_s)).min();
+        let has_more = self.open[number].take(until_s.unwrap_or(u64::MAX), &mut self.services, rows)?;
+        if !has_more {
+            self.open.remove(number);
         }
-        Ok(Some(row))
+        Ok(true)
     }
 
     /// What fingerprints in all of them are called; of two names the one of the recording that was named first.
@@ -148,9 +156,9 @@ mod tests {
     }
 
     fn read(paths: &[PathBuf]) -> Result<Vec<(u64, u64)>, RecordingError> {
-        let (mut merged, mut rows) = (Merged::open(paths)?, Vec::new());
-        while let Some(row) = merged.next_row()? {
-            rows.push((row.time_s, row.kind.tls_key));
+        let (mut merged, mut rows, mut some) = (Merged::open(paths)?, Vec::new(), Vec::new());
+        while merged.read(&mut some)? {
+            rows.extend(some.iter().map(|row| (row.time_s, row.kind.tls_key)));
         }
         Ok(rows)
     }
@@ -161,11 +169,11 @@ mod tests {
         let [one, two, three, empty] =
             ["c", "b", "a", "d"].map(|name| directory.path().join(format!("{name}.parquet")));
         write(&one, &[(60, 1), (120, 2), (240, 3)]);
-        write(&two, &[(120, 4), (180, 5), (300, 6)]);
+        write(&two, &[(120, 4), (180, 5), (240, 8), (300, 6)]);
         write(&three, &[(600, 7)]);
         write(&empty, &[]);
         fs::write(directory.path().join("notes.txt"), "no recording").expect("a file");
-        let expected = [(60, 1), (120, 2), (120, 4), (180, 5), (240, 3), (300, 6), (600, 7)];
+        let expected = [(60, 1), (120, 2), (120, 4), (180, 5), (240, 3), (240, 8), (300, 6), (600, 7)];
         assert_eq!(read(&[directory.path().to_owned()]).expect("rows"), expected);
         assert_eq!(
             read(&[three.clone(), two, one.clone(), one]).expect("rows"),

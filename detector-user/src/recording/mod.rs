@@ -7,7 +7,7 @@
 //! | at which service was it, when the policy changes? | [`numbering`] |
 //! | how do both go together, look by look? | [`recorder`] |
 //! | which columns has a file? | [`columns`] |
-//! | how are rows written, and read? | [`writer`], [`reader`] |
+//! | how are rows written, and read? | [`writer`], [`reader`], there `row_group` and `elements` |
 //! | what are the fingerprints in a file called? | [`names`] |
 //! | how are several files read as one? | [`merge`] |
 //! | which files are there, and for how long? | [`directory`] |
@@ -16,6 +16,7 @@
 pub mod clients;
 pub mod columns;
 pub mod directory;
+mod elements;
 pub mod epoch;
 pub mod error;
 #[cfg(test)]
@@ -26,6 +27,7 @@ pub mod numbering;
 mod part;
 pub mod reader;
 pub mod recorder;
+mod row_group;
 pub mod writer;
 
 pub use directory::{Directory, Tidied};

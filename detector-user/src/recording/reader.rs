@@ -1,4 +1,4 @@
-//! Recordings are read, a row group at a time.
+//! Recordings are read, some rows at a time.
 
 use std::{
     collections::HashMap,
@@ -6,18 +6,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use detector_fleets::{
-    limits::{SIZE_BINS, TIME_BINS},
-    observation::{Kind, Observation, ServiceId, Services},
-    source::Source,
-};
+use detector_fleets::observation::{Observation, Services};
 use parquet::{
     basic::{LogicalType, TimeUnit},
-    column::reader::{ColumnReaderImpl, get_typed_column_reader},
-    data_type::{ByteArray, ByteArrayType, DataType, Int32Type, Int64Type},
-    errors::ParquetError,
     file::{
-        reader::{FileReader as _, RowGroupReader, SerializedFileReader},
+        reader::{FileReader as _, SerializedFileReader},
         statistics::Statistics,
     },
 };
@@ -25,28 +18,48 @@ use parquet::{
 use super::{
     error::RecordingError,
     names::{METADATA, Names},
+    row_group::{RowGroup, Wrong},
 };
 
-/// A recording that is read, a row group at a time.
+/// A recording that is read, some rows at a time.
 pub struct Recording {
     path: PathBuf,
     file: SerializedFileReader<File>,
-    columns: HashMap<String, Place>,
+    columns: Columns,
     names: Names,
-    /// The unit of the column `time`.
-    time_unit: TimeUnit,
-    /// Row groups and rows that were read.
+    /// Row groups that were begun.
     groups: usize,
+    /// The last of them.
+    group: Option<RowGroup>,
+    /// Rows that were read.
     rows: usize,
 }
 
-/// Where a column is in the file.
-#[derive(Debug, Clone, Copy)]
-struct Place {
-    /// Its place among all.
-    place: usize,
-    /// Definition and repetition level of a value that is there.
-    most: (i16, i16),
+/// The columns of a file.
+pub(super) struct Columns {
+    /// Their places, by name.
+    places: HashMap<String, usize>,
+    /// The unit of the column `time`.
+    pub(super) time_unit: TimeUnit,
+}
+
+impl Columns {
+    fn of(file: &SerializedFileReader<File>) -> Result<Self, String> {
+        let schema = file.metadata().file_metadata().schema_descr();
+        let name_of = |place: usize| schema.column(place).path().parts().first().cloned().unwrap_or_default();
+        let places: HashMap<_, _> = (0..schema.num_columns()).map(|place| (name_of(place), place)).collect();
+        let time = *places.get("time").ok_or("it has no column `time`")?;
+        let time_unit = match schema.column(time).logical_type_ref() {
+            Some(LogicalType::Timestamp(timestamp)) => timestamp.unit,
+            other => return Err(format!("its column `time` is no timestamp but {other:?}")),
+        };
+        Ok(Self { places, time_unit })
+    }
+
+    /// The place of a column among all.
+    pub(super) fn place(&self, name: &str) -> Result<usize, String> {
+        self.places.get(name).copied().ok_or_else(|| format!("it has no column `{name}`"))
+    }
 }
 
 impl Recording {
@@ -60,17 +73,7 @@ impl Recording {
         let file = File::open(path);
         let file = file.map_err(|source| RecordingError::Open { path: path.to_owned(), source })?;
         let file = SerializedFileReader::new(file).map_err(|error| foreign(error.to_string()))?;
-        let schema = file.metadata().file_metadata().schema_descr();
-        let columns = schema.columns().iter().enumerate().map(|(place, column)| {
-            let name = column.path().parts().first().cloned().unwrap_or_default();
-            (name, Place { place, most: (column.max_def_level(), column.max_rep_level()) })
-        });
-        let columns: HashMap<_, _> = columns.collect();
-        let time = columns.get("time").ok_or_else(|| foreign("it has no column `time`".into()))?;
-        let time_unit = match schema.column(time.place).logical_type_ref() {
-            Some(LogicalType::Timestamp(timestamp)) => timestamp.unit,
-            other => return Err(foreign(format!("its column `time` is no timestamp but {other:?}"))),
-        };
+        let columns = Columns::of(&file).map_err(foreign)?;
         let metadata = file.metadata().file_metadata().key_value_metadata();
         let names = metadata.into_iter().flatten().find(|entry| entry.key == METADATA);
         let names = match names.and_then(|entry| entry.value.as_deref()) {
@@ -78,7 +81,7 @@ impl Recording {
                 .map_err(|error| foreign(format!("its metadata `{METADATA}` has no names: {error}")))?,
             None => Names::default(),
         };
-        Ok(Self { path: path.to_owned(), file, columns, names, time_unit, groups: 0, rows: 0 })
+        Ok(Self { path: path.to_owned(), file, columns, names, groups: 0, group: None, rows: 0 })
     }
 
     /// What fingerprints in it are called; none in recordings of other programs.
@@ -96,117 +99,58 @@ impl Recording {
         else {
             return Ok(None);
         };
-        let time = self.columns.get("time").map(|place| metadata.column(place.place));
-        let least = time.and_then(|column| match column.statistics() {
+        let time = self.columns.place("time").map_err(|found| self.foreign(found))?;
+        let least = match metadata.column(time).statistics() {
             Some(Statistics::Int64(statistics)) => statistics.min_opt().copied(),
             _ => None,
-        });
+        };
         let without = || {
             self.foreign("its column `time` does not tell its least value in the file's statistics".into())
         };
         let least = least.ok_or_else(without)?;
-        seconds(least, self.time_unit).map(Some).ok_or_else(|| self.foreign("a time is before 1970".into()))
+        seconds(least, self.columns.time_unit)
+            .map(Some)
+            .ok_or_else(|| self.foreign("a time is before 1970".into()))
     }
 
-    /// The rows of the next row group, with the numbers that `services` has for their services; `None` at the end.
+    /// Puts the next rows in the place of those in `rows`, with the numbers that `services` has for their services. Whether there are any: none
+    /// are left at the end.
     ///
     /// # Errors
     ///
     /// They cannot be read, or a row is none.
-    pub fn next_group(
+    pub fn read(
         &mut self,
         services: &mut Services,
-    ) -> Result<Option<Vec<Observation>>, RecordingError> {
-        if self.groups >= self.file.num_row_groups() {
-            return Ok(None);
+        rows: &mut Vec<Observation>,
+    ) -> Result<bool, RecordingError> {
+        rows.clear();
+        loop {
+            if let Some(group) = &mut self.group {
+                group.read(services, rows).map_err(|wrong| self.told(wrong))?;
+                self.rows += rows.len();
+                if !rows.is_empty() {
+                    return Ok(true);
+                }
+            }
+            if self.groups >= self.file.num_row_groups() {
+                return Ok(false);
+            }
+            let group = self.file.get_row_group(self.groups);
+            let group = group.map_err(|error| self.foreign(error.to_string()))?;
+            self.groups += 1;
+            self.group =
+                Some(RowGroup::open(group.as_ref(), &self.columns).map_err(|found| self.foreign(found))?);
         }
-        let group = self.file.get_row_group(self.groups).map_err(|error| self.broken(&error))?;
-        self.groups += 1;
-        let rows = self.read_group(group.as_ref(), services)?;
-        self.rows += rows.len();
-        Ok(Some(rows))
     }
 
-    fn read_group(
-        &self,
-        group: &dyn RowGroupReader,
-        services: &mut Services,
-    ) -> Result<Vec<Observation>, RecordingError> {
-        let rows = group.metadata().num_rows() as usize;
-        let read = Reader { recording: self, group, rows };
-        let times = read.column::<Int64Type>("time")?;
-        let spans = read.column::<Int32Type>("span_s")?;
-        let of_services = read.column::<ByteArrayType>("service")?;
-        let sources = read.column::<ByteArrayType>("source")?;
-        let [syn_keys, tls_keys, packets, bytes, dropped] =
-            ["syn_key", "tls_key", "packets", "bytes", "dropped_packets"]
-                .map(|name| read.column::<Int64Type>(name));
-        let (syn_keys, tls_keys, packets, bytes, dropped) =
-            (syn_keys?, tls_keys?, packets?, bytes?, dropped?);
-        let connections = read.column::<Int32Type>("connections")?;
-        let handshakes = read.column::<Int32Type>("handshakes")?;
-        let exchanges = read.column::<Int32Type>("exchanges")?;
-        let request_sizes = read.lists::<SIZE_BINS>("request_sizes")?;
-        let response_sizes = read.lists::<SIZE_BINS>("response_sizes")?;
-        let rtt = read.lists::<TIME_BINS>("rtt")?;
-        let hello_gap = read.lists::<TIME_BINS>("hello_gap")?;
-        let finish_gap = read.lists::<TIME_BINS>("finish_gap")?;
-        let mut known_services: HashMap<&[u8], ServiceId> = HashMap::new();
-        let mut known_sources: HashMap<&[u8], Source> = HashMap::new();
-        let mut observations = Vec::with_capacity(rows);
-        for row in 0..rows {
-            let wrong = |found: String| RecordingError::Row {
-                path: self.path.clone(),
-                row: self.rows + row + 1,
-                found,
-            };
-            let text = |bytes: &ByteArray| {
-                bytes.as_utf8().map(ToOwned::to_owned).map_err(|error| wrong(error.to_string()))
-            };
-            let name = &of_services[row];
-            let service = match known_services.get(name.data()) {
-                Some(number) => *number,
-                None => {
-                    let number = services.number(&text(name)?);
-                    let number = number.ok_or_else(|| wrong("there are more than 65,536 services".into()))?;
-                    *known_services.entry(name.data()).or_insert(number)
-                }
-            };
-            let name = &sources[row];
-            let source = match known_sources.get(name.data()) {
-                Some(source) => *source,
-                None => {
-                    let source = text(name)?
-                        .parse()
-                        .map_err(|error: detector_fleets::source::NotASource| wrong(error.to_string()))?;
-                    *known_sources.entry(name.data()).or_insert(source)
-                }
-            };
-            let time_s =
-                seconds(times[row], self.time_unit).ok_or_else(|| wrong("its time is before 1970".into()))?;
-            observations.push(Observation {
-                time_s,
-                span_s: spans[row] as u32,
-                source,
-                kind: Kind { service, syn_key: syn_keys[row] as u64, tls_key: tls_keys[row] as u64 },
-                packets: packets[row] as u64,
-                bytes: bytes[row] as u64,
-                dropped_packets: dropped[row] as u64,
-                connections: connections[row] as u32,
-                handshakes: handshakes[row] as u32,
-                exchanges: exchanges[row] as u32,
-                request_sizes: request_sizes[row],
-                response_sizes: response_sizes[row],
-                rtt: rtt[row],
-                hello_gap: hello_gap[row],
-                finish_gap: finish_gap[row],
-            });
+    fn told(&self, wrong: Wrong) -> RecordingError {
+        match wrong {
+            Wrong::Group(found) => self.foreign(found),
+            Wrong::Row(row, found) => {
+                RecordingError::Row { path: self.path.clone(), row: self.rows + row + 1, found }
+            }
         }
-        Ok(observations)
-    }
-
-    fn broken(&self, error: &ParquetError) -> RecordingError {
-        self.foreign(error.to_string())
     }
 
     fn foreign(&self, found: String) -> RecordingError {
@@ -215,79 +159,13 @@ impl Recording {
 }
 
 /// Seconds since the Unix epoch; `None` before it.
-fn seconds(time: i64, unit: TimeUnit) -> Option<u64> {
+pub(super) fn seconds(time: i64, unit: TimeUnit) -> Option<u64> {
     let time = u64::try_from(time).ok()?;
     Some(match unit {
         TimeUnit::MILLIS => time / 1_000,
         TimeUnit::MICROS => time / 1_000_000,
         TimeUnit::NANOS => time / 1_000_000_000,
     })
-}
-
-/// Values of a column, and of one of lists their repetition levels.
-type Values<T> = (Vec<T>, Option<Vec<i16>>);
-
-/// Reads columns of a row group.
-struct Reader<'a> {
-    recording: &'a Recording,
-    group: &'a dyn RowGroupReader,
-    rows: usize,
-}
-
-impl Reader<'_> {
-    /// A value for each row.
-    fn column<T: DataType>(&self, name: &str) -> Result<Vec<T::T>, RecordingError> {
-        let (values, starts) = self.values::<T>(name)?;
-        if values.len() == self.rows && starts.is_none() {
-            return Ok(values);
-        }
-        let found = format!("its column `{name}` has {} values for {} rows", values.len(), self.rows);
-        Err(self.recording.foreign(found))
-    }
-
-    /// A list of so many values for each row.
-    fn lists<const BINS: usize>(&self, name: &str) -> Result<Vec<[u32; BINS]>, RecordingError> {
-        let (values, repetitions) = self.values::<Int32Type>(name)?;
-        let is_whole = repetitions.is_some_and(|levels| {
-            levels.len() == self.rows * BINS
-                && levels.iter().enumerate().all(|(at, level)| (*level == 0) == (at % BINS == 0))
-        });
-        if !is_whole || values.len() != self.rows * BINS {
-            let found = format!("a list of its column `{name}` has not {BINS} elements");
-            return Err(self.recording.foreign(found));
-        }
-        let (lists, _) = values.as_chunks::<BINS>();
-        Ok(lists.iter().map(|list| list.map(|count| count as u32)).collect())
-    }
-
-    /// All values of a column.
-    fn values<T: DataType>(&self, name: &str) -> Result<Values<T::T>, RecordingError> {
-        let missing = || self.recording.foreign(format!("it has no column `{name}`"));
-        let Place { place, most } = *self.recording.columns.get(name).ok_or_else(missing)?;
-        let physical = self.group.metadata().column(place).column_type();
-        if physical != T::get_physical_type() {
-            let found = format!("its column `{name}` is {physical}, not {}", T::get_physical_type());
-            return Err(self.recording.foreign(found));
-        }
-        let reader = self.group.get_column_reader(place).map_err(|error| self.recording.broken(&error))?;
-        let mut reader: ColumnReaderImpl<T> = get_typed_column_reader(reader);
-        let (mut values, mut definitions, mut repetitions) = (Vec::new(), Vec::new(), Vec::new());
-        let mut records = 0;
-        while records < self.rows {
-            let read = reader.read_records(
-                self.rows - records,
-                (most.0 > 0).then_some(&mut definitions),
-                (most.1 > 0).then_some(&mut repetitions),
-                &mut values,
-            );
-            let (more, _, _) = read.map_err(|error| self.recording.broken(&error))?;
-            if more == 0 {
-                break;
-            }
-            records += more;
-        }
-        Ok((values, (most.1 > 0).then_some(repetitions)))
-    }
 }
 
 #[cfg(test)]

@@ -1,9 +1,15 @@
 use std::{fs::File, path::Path, sync::Arc};
 
-use parquet::{file::writer::SerializedFileWriter, schema::parser::parse_message_type};
+use detector_fleets::observation::ServiceId;
+use parquet::{
+    data_type::{ByteArray, ByteArrayType, Int32Type, Int64Type},
+    file::writer::SerializedFileWriter,
+    schema::parser::parse_message_type,
+};
 
 use super::*;
 use crate::recording::{
+    columns::{COLUMNS, ColumnType, schema},
     fixtures::row,
     writer::{GROUP_ROWS, Group, Writer},
 };
@@ -20,9 +26,10 @@ fn written(rows: &[Observation]) -> tempfile::NamedTempFile {
 }
 
 fn read(path: &Path) -> Result<(Vec<Observation>, Services), RecordingError> {
-    let (mut recording, mut services, mut rows) = (Recording::open(path)?, Services::default(), Vec::new());
-    while let Some(group) = recording.next_group(&mut services)? {
-        rows.extend(group);
+    let (mut recording, mut services) = (Recording::open(path)?, Services::default());
+    let (mut rows, mut some) = (Vec::new(), Vec::new());
+    while recording.read(&mut services, &mut some)? {
+        rows.append(&mut some);
     }
     Ok((rows, services))
 }
@@ -75,6 +82,57 @@ fn what_is_no_recording_is_told_with_what_is_wrong() {
     assert!(refused(&path).contains("`time` is no timestamp"), "{}", refused(&path));
     with("message m { required int64 time (TIMESTAMP(MICROS, true)); }", &[1]);
     assert!(refused(&path).contains("it has no column `span_s`"), "{}", refused(&path));
+}
+
+/// A file of rows with these sources, and lists of so many elements in the column `rtt`.
+fn with_sources(path: &Path, sources: &[&str], rtt_bins: usize) {
+    let schema = Arc::new(parse_message_type(&schema()).expect("a schema"));
+    let file = File::create(path).expect("a file");
+    let mut writer = SerializedFileWriter::new(file, schema, Arc::default()).expect("a writer");
+    {
+        let mut group = Group { writer: writer.next_row_group().expect("a group") };
+        let rows = sources.len();
+        for (name, of, _) in COLUMNS {
+            let text = |row: usize| ByteArray::from(if name == "source" { sources[row] } else { "x" });
+            let done = match of {
+                ColumnType::Time | ColumnType::Long => group.column::<Int64Type>(&vec![7; rows]),
+                ColumnType::Word => group.column::<Int32Type>(&vec![7; rows]),
+                ColumnType::Text => group.column::<ByteArrayType>(&(0..rows).map(text).collect::<Vec<_>>()),
+                ColumnType::List(bins) => {
+                    let bins = if name == "rtt" { rtt_bins } else { bins };
+                    let repetitions: Vec<i16> =
+                        (0..rows * bins).map(|at| i16::from(at % bins != 0)).collect();
+                    let definitions = vec![1; rows * bins];
+                    group.levels::<Int32Type>(&vec![3; rows * bins], Some(&definitions), Some(&repetitions))
+                }
+            };
+            done.expect("a column");
+        }
+        group.writer.close().expect("closed");
+    }
+    writer.close().expect("closed");
+}
+
+#[test]
+fn a_row_that_is_none_is_told_by_its_number() {
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    let mut sources = vec!["198.51.100.7/32"; 5000];
+    with_sources(file.path(), &sources, 12);
+    assert_eq!(read(file.path()).expect("rows").0.len(), 5000);
+    sources[4321] = "198.51.100.7/24";
+    with_sources(file.path(), &sources, 12);
+    let refused = read(file.path()).expect_err("refused").to_string();
+    assert!(refused.contains(", row 4322: \"198.51.100.7/24\" is not a source"), "{refused}");
+}
+
+#[test]
+fn a_list_of_another_length_is_told() {
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    for bins in [11, 13, 24] {
+        with_sources(file.path(), &["198.51.100.7/32"; 24], bins);
+        let refused = read(file.path()).expect_err("refused").to_string();
+        assert!(refused.contains("a list of its column `rtt` has not 12 elements"), "{refused}");
+    }
 }
 
 #[test]

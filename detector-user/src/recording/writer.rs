@@ -184,7 +184,7 @@ impl<W: Write + Send> Group<'_, W> {
         self.levels::<Int32Type>(&values, Some(&vec![1; values.len()]), Some(&repetitions))
     }
 
-    fn levels<T: DataType>(
+    pub(super) fn levels<T: DataType>(
         &mut self,
         values: &[T::T],
         definitions: Option<&[i16]>,

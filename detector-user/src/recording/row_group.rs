@@ -1,0 +1,264 @@
+//! A row group of a recording, some rows at a time.
+
+use std::sync::Arc;
+
+use detector_fleets::{
+    limits::{SIZE_BINS, TIME_BINS},
+    observation::{Kind, Observation, ServiceId, Services},
+    source::{NotASource, Source},
+};
+use parquet::{
+    basic::TimeUnit,
+    column::{page::PageReader, reader::ColumnReaderImpl},
+    data_type::{ByteArray, ByteArrayType, DataType, Int32Type, Int64Type},
+    errors::ParquetError,
+    file::reader::RowGroupReader,
+    schema::types::{ColumnDescPtr, ColumnDescriptor},
+};
+
+use super::{
+    elements::{Elements, Lists},
+    reader::{Columns, seconds},
+};
+
+/// Rows that are read at once: what their columns take stays in the processor's caches. A whole row group is dozens of megabytes, and to have the
+/// kernel make room for it took more time than to read it.
+const ROWS: usize = 1024;
+
+/// What is wrong with a row group.
+#[derive(Debug)]
+pub(super) enum Wrong {
+    /// It is none of a recording.
+    Group(String),
+    /// A row is none, by its number of those that are read at once.
+    Row(usize, String),
+}
+
+/// A row group that is being read.
+pub(super) struct RowGroup {
+    rows_left: usize,
+    time_unit: TimeUnit,
+    /// The service of the row before.
+    service: Option<(ByteArray, ServiceId)>,
+    times: Column<Int64Type>,
+    spans: Column<Int32Type>,
+    services: Column<ByteArrayType>,
+    sources: Column<ByteArrayType>,
+    syn_keys: Column<Int64Type>,
+    tls_keys: Column<Int64Type>,
+    packets: Column<Int64Type>,
+    bytes: Column<Int64Type>,
+    dropped_packets: Column<Int64Type>,
+    connections: Column<Int32Type>,
+    handshakes: Column<Int32Type>,
+    exchanges: Column<Int32Type>,
+    request_sizes: Column<Int32Type>,
+    response_sizes: Column<Int32Type>,
+    rtt: Column<Int32Type>,
+    hello_gap: Column<Int32Type>,
+    finish_gap: Column<Int32Type>,
+}
+
+impl RowGroup {
+    /// Opens one.
+    ///
+    /// # Errors
+    ///
+    /// It has other columns.
+    pub(super) fn open(group: &dyn RowGroupReader, columns: &Columns) -> Result<Self, String> {
+        Ok(Self {
+            rows_left: group.metadata().num_rows() as usize,
+            time_unit: columns.time_unit,
+            service: None,
+            times: Column::open(group, columns, "time")?,
+            spans: Column::open(group, columns, "span_s")?,
+            services: Column::open(group, columns, "service")?,
+            sources: Column::open(group, columns, "source")?,
+            syn_keys: Column::open(group, columns, "syn_key")?,
+            tls_keys: Column::open(group, columns, "tls_key")?,
+            packets: Column::open(group, columns, "packets")?,
+            bytes: Column::open(group, columns, "bytes")?,
+            dropped_packets: Column::open(group, columns, "dropped_packets")?,
+            connections: Column::open(group, columns, "connections")?,
+            handshakes: Column::open(group, columns, "handshakes")?,
+            exchanges: Column::open(group, columns, "exchanges")?,
+            request_sizes: Column::open_lists::<SIZE_BINS>(group, columns, "request_sizes")?,
+            response_sizes: Column::open_lists::<SIZE_BINS>(group, columns, "response_sizes")?,
+            rtt: Column::open_lists::<TIME_BINS>(group, columns, "rtt")?,
+            hello_gap: Column::open_lists::<TIME_BINS>(group, columns, "hello_gap")?,
+            finish_gap: Column::open_lists::<TIME_BINS>(group, columns, "finish_gap")?,
+        })
+    }
+
+    /// Adds the next rows to `observations`, with the numbers that `services` has for their services; none at the end.
+    ///
+    /// # Errors
+    ///
+    /// They cannot be read, or one is none.
+    pub(super) fn read(
+        &mut self,
+        services: &mut Services,
+        observations: &mut Vec<Observation>,
+    ) -> Result<(), Wrong> {
+        let rows = self.rows_left.min(ROWS);
+        self.rows_left -= rows;
+        self.read_columns(rows).map_err(Wrong::Group)?;
+        for row in 0..rows {
+            observations.push(self.row(row, services).map_err(|found| Wrong::Row(row, found))?);
+        }
+        Ok(())
+    }
+
+    fn read_columns(&mut self, rows: usize) -> Result<(), String> {
+        self.services.read(rows)?;
+        self.sources.read(rows)?;
+        for column in [
+            &mut self.times,
+            &mut self.syn_keys,
+            &mut self.tls_keys,
+            &mut self.packets,
+            &mut self.bytes,
+            &mut self.dropped_packets,
+        ] {
+            column.read(rows)?;
+        }
+        for column in [&mut self.spans, &mut self.connections, &mut self.handshakes, &mut self.exchanges] {
+            column.read(rows)?;
+        }
+        for column in [&mut self.request_sizes, &mut self.response_sizes] {
+            column.read(rows * SIZE_BINS)?;
+        }
+        for column in [&mut self.rtt, &mut self.hello_gap, &mut self.finish_gap] {
+            column.read(rows * TIME_BINS)?;
+        }
+        Ok(())
+    }
+
+    fn row(&mut self, row: usize, services: &mut Services) -> Result<Observation, String> {
+        let service = self.service(row, services)?;
+        // Unsigned integers are stored as the signed ones of the same bits.
+        Ok(Observation {
+            time_s: seconds(self.times.values[row], self.time_unit).ok_or("its time is before 1970")?,
+            span_s: self.spans.values[row] as u32,
+            source: source(&self.sources.values[row])?,
+            kind: Kind {
+                service,
+                syn_key: self.syn_keys.values[row] as u64,
+                tls_key: self.tls_keys.values[row] as u64,
+            },
+            packets: self.packets.values[row] as u64,
+            bytes: self.bytes.values[row] as u64,
+            dropped_packets: self.dropped_packets.values[row] as u64,
+            connections: self.connections.values[row] as u32,
+            handshakes: self.handshakes.values[row] as u32,
+            exchanges: self.exchanges.values[row] as u32,
+            request_sizes: self.request_sizes.list(row),
+            response_sizes: self.response_sizes.list(row),
+            rtt: self.rtt.list(row),
+            hello_gap: self.hello_gap.list(row),
+            finish_gap: self.finish_gap.list(row),
+        })
+    }
+
+    fn service(&mut self, row: usize, services: &mut Services) -> Result<ServiceId, String> {
+        let name = &self.services.values[row];
+        if let Some((before, number)) = &self.service
+            && before == name
+        {
+            return Ok(*number);
+        }
+        let text = name.as_utf8().map_err(|error| error.to_string())?;
+        let number = services.number(text).ok_or("there are more than 65,536 services")?;
+        self.service = Some((name.clone(), number));
+        Ok(number)
+    }
+}
+
+fn source(text: &ByteArray) -> Result<Source, String> {
+    if let Some(source) = Source::of_written_v4(text.data()) {
+        return Ok(source);
+    }
+    let text = text.as_utf8().map_err(|error| error.to_string())?;
+    text.parse().map_err(|error: NotASource| error.to_string())
+}
+
+/// A column of a row group, with the values of the rows that were read last.
+struct Column<T: DataType> {
+    name: &'static str,
+    reader: ColumnReaderImpl<T>,
+    values: Vec<T::T>,
+    definitions: Vec<i16>,
+    repetitions: Vec<i16>,
+}
+
+impl<T: DataType> Column<T> {
+    /// One with a value for each row.
+    fn open(group: &dyn RowGroupReader, columns: &Columns, name: &'static str) -> Result<Self, String> {
+        let (descriptor, pages) = Self::pages(group, columns, name)?;
+        if descriptor.max_rep_level() != 0 {
+            return Err(format!("its column `{name}` has lists where there is one value for each row"));
+        }
+        Ok(Self::new(name, ColumnReaderImpl::new(descriptor, pages)))
+    }
+
+    fn new(name: &'static str, reader: ColumnReaderImpl<T>) -> Self {
+        Self { name, reader, values: Vec::new(), definitions: Vec::new(), repetitions: Vec::new() }
+    }
+
+    /// What a column is, and its pages.
+    fn pages(
+        group: &dyn RowGroupReader,
+        columns: &Columns,
+        name: &str,
+    ) -> Result<(ColumnDescPtr, Box<dyn PageReader>), String> {
+        let place = columns.place(name)?;
+        let column = group.metadata().column(place);
+        let (physical, expected) = (column.column_type(), T::get_physical_type());
+        if physical != expected {
+            return Err(format!("its column `{name}` is {physical}, not {expected}"));
+        }
+        Ok((column.column_descr_ptr(), group.get_column_page_reader(place).map_err(text)?))
+    }
+
+    /// Reads so many values, which takes the place of those that were read before.
+    fn read(&mut self, count: usize) -> Result<(), String> {
+        let Self { name, reader, values, definitions, repetitions } = self;
+        values.clear();
+        definitions.clear();
+        repetitions.clear();
+        reader.read_records(count, Some(definitions), Some(repetitions), values).map_err(text)?;
+        if values.len() == count {
+            return Ok(());
+        }
+        Err(format!("its column `{name}` has fewer values than there are rows"))
+    }
+}
+
+impl Column<Int32Type> {
+    /// One with a list of so many values for each row.
+    fn open_lists<const BINS: usize>(
+        group: &dyn RowGroupReader,
+        columns: &Columns,
+        name: &'static str,
+    ) -> Result<Self, String> {
+        let (descriptor, pages) = Self::pages(group, columns, name)?;
+        let lists = Lists::of(name, BINS, &descriptor)?;
+        // Its elements, each of which is there and none of which is in a list.
+        let of_elements = ColumnDescriptor::new(descriptor.self_type_ptr(), 0, 0, descriptor.path().clone());
+        let elements = Box::new(Elements::new(pages, lists));
+        Ok(Self::new(name, ColumnReaderImpl::new(Arc::new(of_elements), elements)))
+    }
+
+    fn list<const BINS: usize>(&self, row: usize) -> [u32; BINS] {
+        let (lists, _) = self.values.as_chunks::<BINS>();
+        lists[row].map(|count| count as u32)
+    }
+}
+
+/// What is wrong, without a word about whose word it is.
+fn text(error: ParquetError) -> String {
+    match error {
+        ParquetError::General(text) => text,
+        other => other.to_string(),
+    }
+}
