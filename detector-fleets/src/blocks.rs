@@ -1,10 +1,13 @@
-//! Blocks by client. They stand in the order in which their clients came, with a table of their places beside them: who comes again came a
-//! moment ago, and a place takes five bytes, so that both mostly are in the processor's caches where a table of the blocks themselves is not.
+//! Blocks by client. They stand in the order in which their clients came, with a table of their places beside them, of five bytes for each of its slots. Who
+//! comes again mostly came a minute ago, so that both are rather in the processor's caches than a table of the blocks themselves.
 
 use std::hash::BuildHasher as _;
 
 use foldhash::fast::RandomState;
-use hashbrown::{HashTable, hash_table::Entry};
+use hashbrown::{
+    HashTable,
+    hash_table::{Entry, VacantEntry},
+};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::{
@@ -25,16 +28,16 @@ pub(crate) enum Found<'a> {
     /// It is there.
     Block(&'a mut Block),
     /// It is not, and may come here.
-    Room(Room<'a>),
+    Vacant(Vacancy<'a>),
 }
 
 /// Where a block comes.
-pub(crate) struct Room<'a> {
+pub(crate) struct Vacancy<'a> {
     blocks: &'a mut Vec<Block>,
-    place: hashbrown::hash_table::VacantEntry<'a, u32>,
+    place: VacantEntry<'a, u32>,
 }
 
-impl Room<'_> {
+impl Vacancy<'_> {
     /// Adds the block of the client that was looked for.
     pub(crate) fn fill(self, block: Block) {
         self.place.insert(self.blocks.len() as u32);
@@ -59,18 +62,14 @@ impl Blocks {
     /// That of a client.
     pub(crate) fn find(&mut self, source: Source, kind: KindId) -> Found<'_> {
         let Self { blocks, places, state } = self;
-        let hash_of = |source: Source, kind: KindId| state.hash_one((source.number(), kind.0));
-        let is_it = |place: &u32| blocks[*place as usize].order() == (source, kind);
-        let hash_at = |place: &u32| {
-            let (source, kind) = blocks[*place as usize].order();
-            hash_of(source, kind)
-        };
-        match places.entry(hash_of(source, kind), is_it, hash_at) {
+        let client = |place: &u32| blocks[*place as usize].order();
+        let is_it = |place: &u32| client(place) == (source, kind);
+        match places.entry(state.hash_one((source, kind)), is_it, |place| state.hash_one(client(place))) {
             Entry::Occupied(entry) => {
                 let place = *entry.get() as usize;
                 Found::Block(&mut blocks[place])
             }
-            Entry::Vacant(place) => Found::Room(Room { blocks, place }),
+            Entry::Vacant(place) => Found::Vacant(Vacancy { blocks, place }),
         }
     }
 
@@ -81,12 +80,12 @@ impl Blocks {
 }
 
 impl From<Vec<Block>> for Blocks {
-    /// Of clients that have one block each.
+    /// Of clients that have one block each; a second one is dropped.
     fn from(blocks: Vec<Block>) -> Self {
         let mut found = Self::with_capacity(blocks.len());
         for block in blocks {
-            if let Found::Room(room) = found.find(block.source, block.kind) {
-                room.fill(block);
+            if let Found::Vacant(vacancy) = found.find(block.source, block.kind) {
+                vacancy.fill(block);
             }
         }
         found

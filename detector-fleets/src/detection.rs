@@ -11,7 +11,7 @@ use crate::{
     fleet::Fleet,
     fleets::{Fleets, Looked},
     history::Histories,
-    interval::{Interval, Kinds, OpenInterval},
+    interval::{Interval, Kinds, OpenInterval, Room},
     limits::{
         BLOCKS_MAX, BLOCKS_MIN, BLOCKS_OF_DAY_MAX, CLEAN_WINDOWS_MAX, INTERVAL_S, INTERVALS_MAX, KINDS_KEPT,
         NEW_S, REMEMBERED_DAYS,
@@ -54,7 +54,8 @@ pub const WINDOWS: [WindowLength; 3] = [
 /// Intervals before a window is learned from: twelve hours, so that a fleet does not teach what is expected before it is found.
 pub const LEARNED_AFTER: u64 = 48;
 
-/// Rows for which memory is read ahead; more of them than a processor waits for at once find that it is there.
+/// Rows whose places in the memory of sources are read before they are taken: more than a processor waits for at once, and few enough that they are
+/// still in its caches then.
 const ROWS_AHEAD: usize = 32;
 
 /// Intervals of an hour, and of a day.
@@ -187,13 +188,13 @@ impl Detection {
         let kept: usize = self.intervals.iter().map(|interval| interval.blocks.len()).sum();
         let room = BLOCKS_OF_DAY_MAX.saturating_sub(kept).clamp(BLOCKS_MIN, BLOCKS_MAX);
         let expected = self.open.as_ref().map_or(0, OpenInterval::len);
-        let open = OpenInterval::new(until, room, expected);
+        let open = OpenInterval::new(until, Room { most: room, expected });
         let Some(over) = self.open.replace(open) else { return Vec::new() };
         let first = over.number().saturating_add(1).max(until.saturating_sub(INTERVALS_MAX as u64));
         let mut looks = self.take(over.seal());
         // Nothing came in those between: they end windows all the same, whether somebody tells the time meanwhile or not.
         for number in first..until {
-            looks.extend(self.take(OpenInterval::new(number, 0, 0).seal()));
+            looks.extend(self.take(OpenInterval::new(number, Room::default()).seal()));
         }
         looks
     }

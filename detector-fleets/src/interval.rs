@@ -91,6 +91,15 @@ pub struct Interval {
     pub lost: u64,
 }
 
+/// How many blocks an interval has room for.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Room {
+    /// At most.
+    pub most: usize,
+    /// For so many there is memory from the beginning.
+    pub expected: usize,
+}
+
 /// An interval that observations come into.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct OpenInterval {
@@ -103,9 +112,10 @@ pub struct OpenInterval {
 }
 
 impl OpenInterval {
-    /// The interval of a number, see [`Interval::number`], with room for so many blocks, of which so many are expected.
-    pub fn new(number: u64, room: usize, expected: usize) -> Self {
-        Self { number, room, blocks: Blocks::with_capacity(expected.min(room)), bare: 0, lost: 0 }
+    /// The interval of a number, see [`Interval::number`].
+    pub fn new(number: u64, room: Room) -> Self {
+        let Room { most, expected } = room;
+        Self { number, room: most, blocks: Blocks::with_capacity(expected.min(most)), bare: 0, lost: 0 }
     }
 
     /// How many blocks it has.
@@ -126,10 +136,10 @@ impl OpenInterval {
         match self.blocks.find(row.source, kind) {
             // What was known of it when the interval began is known.
             Found::Block(block) => block.add(&Block::of(row, kind, block.seen_for)),
-            Found::Room(_) if is_full => self.lost += 1,
-            Found::Room(room) => {
+            Found::Vacant(_) if is_full => self.lost += 1,
+            Found::Vacant(vacancy) => {
                 let seen_for = seen.note(row.kind.service, row.source, row.time_s);
-                room.fill(Block::of(row, kind, seen_for));
+                vacancy.fill(Block::of(row, kind, seen_for));
                 self.bare += usize::from(is_bare);
             }
         }
@@ -182,7 +192,7 @@ mod tests {
     #[test]
     fn a_flood_of_made_up_sources_takes_its_own_room_and_nobodys_memory() {
         let (mut kinds, mut seen) = (Kinds::default(), Seen::for_sources(200_000, 1));
-        let mut open = OpenInterval::new(1, 100_000, 0);
+        let mut open = OpenInterval::new(1, Room { most: 100_000, expected: 0 });
         let (syns, initials) = (BARE_BLOCKS_MAX as u32, 10);
         for number in 0..syns {
             open.add(&row(number, 7, 0), &mut kinds, &mut seen);

@@ -105,7 +105,7 @@ pub fn merge_hours(intervals: &mut VecDeque<Interval>, before: u64) {
 mod tests {
     use super::*;
     use crate::{
-        interval::{Kinds, OpenInterval},
+        interval::{Kinds, OpenInterval, Room},
         limits::{BLOCKS_MAX, SIZE_BINS, TIME_BINS},
         observation::{Kind, Observation, ServiceId},
         seen::Seen,
@@ -164,7 +164,7 @@ mod tests {
             for &(minute, source, tls_key, exchanges, bin) in &rows {
                 let row = row(minute, source, tls_key, exchanges, bin);
                 if open.last().is_none_or(|last| last.number() != row.time_s / INTERVAL_S) {
-                    open.push(OpenInterval::new(row.time_s / INTERVAL_S, BLOCKS_MAX, 0));
+                    open.push(OpenInterval::new(row.time_s / INTERVAL_S, Room { most: BLOCKS_MAX, expected: 0 }));
                 }
                 open.last_mut().expect("one was pushed").add(&row, &mut kinds, &mut seen);
                 let sum = expected.entry((row.source, tls_key)).or_insert((0, 0, minute, minute, u8::MAX));

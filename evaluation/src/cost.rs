@@ -6,11 +6,11 @@ use std::{
     slice,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use detector_fleets::{
     detection::Detection,
     limits::INTERVAL_S,
-    observation::Observation,
+    observation::ServiceId,
     profile::{self, Population},
     window::{Part, merge},
 };
@@ -21,7 +21,7 @@ use detector_user::{
 };
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::{figures::Cost, measure::observation};
+use crate::{figures::Cost, measure::observations};
 
 /// Until the last day everything is learned that is looked at then: what is usual in windows of a day, who was there before, and users.
 const DAYS: u32 = 4;
@@ -29,8 +29,9 @@ const DAYS: u32 = 4;
 /// Of the daemon's memory.
 const SOURCES: u64 = 20_000_000;
 
-/// Hours of the days that the daemon's way is gone, from one epoch to the next; the last one is recorded, and read as `hunt` does.
-const LIVE_HOURS: u32 = DAYS * 24 - 1;
+/// Hours whose rows come epoch by epoch, as in the daemon. Those of the four hours after them, in which windows of all lengths are looked at and learned from,
+/// are recorded, and read as `hunt` does.
+const LIVE_HOURS: u32 = DAYS * 24 - 4;
 
 /// Days with about so many sources, and a fleet of a tenth of them on the last; `scale` is of ordinary days, which have 38,000.
 fn days(scale: f64) -> Result<Scenario> {
@@ -74,7 +75,7 @@ pub(crate) fn cost(scale: f64) -> Result<Cost> {
     let directory = tempfile::tempdir().context("a directory for recordings")?;
     let mut generation = detector_generator::generate(&days(scale)?, 1);
     live(&mut memory, generation.by_ref().take((LIVE_HOURS * 60) as usize), &mut cost)?;
-    let recordings = recorded(generation, directory.path())?;
+    let (recordings, recorded) = recorded(generation, directory.path())?;
     // What it takes without the generator.
     let path = directory.path().join("memory");
     saved::write(&path, &memory)?;
@@ -83,18 +84,21 @@ pub(crate) fn cost(scale: f64) -> Result<Cost> {
     let (mut memory, _) = saved::read(&path)?.context("what was saved is not there")?;
     cost.restored_bytes = memory_bytes()?;
     forget_memory()?;
+    let before = memory.rows();
     hunted(&mut memory, &recordings, &mut cost)?;
+    cost.rows = memory.rows();
+    ensure!(cost.rows - before == recorded, "{} of {recorded} rows were read", cost.rows - before);
     cost.memory_bytes = memory_bytes()?;
     cost.sources = sources(memory.detection());
     cost.members = memory.fleets().map(|fleet| fleet.members.len() as u64).max().unwrap_or(0);
     Ok(cost)
 }
 
-/// Goes the daemon's way.
+/// Takes epochs, as the daemon does.
 fn live(memory: &mut Memory, epochs: impl Iterator<Item = Epoch>, cost: &mut Cost) -> Result<()> {
     let (mut seconds, mut count) = (0.0, 0);
     for epoch in epochs {
-        let rows = rows(&epoch)?;
+        let rows = observations(&epoch)?;
         count += rows.len();
         seconds += timed(|| drop(memory.observe(&rows))).0;
         look(memory, epoch.time_s + u64::from(epoch.span_s), cost);
@@ -103,34 +107,32 @@ fn live(memory: &mut Memory, epochs: impl Iterator<Item = Epoch>, cost: &mut Cos
     Ok(())
 }
 
-/// Looks at what is over.
+/// Looks at the interval that is over when this time has come.
 fn look(memory: &mut Memory, time_s: u64, cost: &mut Cost) {
     cost.look_s = cost.look_s.max(timed(|| drop(memory.go_on_to(time_s))).0);
 }
 
-fn rows(epoch: &Epoch) -> Result<Vec<Observation>> {
-    epoch.rows.iter().map(|row| observation(row, epoch.time_s, epoch.span_s)).collect()
-}
-
-/// A recording for each quarter of an hour, so that what is looked at between can be told from what is read; each with the time at which it
-/// is over.
-fn recorded(epochs: impl Iterator<Item = Epoch>, directory: &Path) -> Result<Vec<(PathBuf, u64)>> {
-    let mut recordings: Vec<(PathBuf, u64)> = Vec::new();
+/// A recording for each quarter of an hour, so that what is looked at between can be told from what is read, each with the time at which it
+/// is over; and how many rows they have.
+fn recorded(epochs: impl Iterator<Item = Epoch>, directory: &Path) -> Result<(Vec<(PathBuf, u64)>, u64)> {
+    let (mut recordings, mut count): (Vec<(PathBuf, u64)>, u64) = (Vec::new(), 0);
     let mut writer: Option<Writer<File>> = None;
     for epoch in epochs {
         let end_s = (epoch.time_s / INTERVAL_S + 1) * INTERVAL_S;
-        let path = directory.join(format!("{end_s}.parquet"));
         if recordings.last().is_none_or(|(_, last_s)| *last_s != end_s) {
-            let next = Writer::new(File::create(&path)?, "cost")?;
+            let path = directory.join(format!("{end_s}.parquet"));
+            let next = Writer::new(File::create(&path).context("a recording")?, "cost")?;
             writer.replace(next).map(Writer::finish).transpose()?;
             recordings.push((path, end_s));
         }
         if let Some(writer) = &mut writer {
-            writer.write(rows(&epoch)?, |_| "api")?;
+            let rows = observations(&epoch)?;
+            count += rows.len() as u64;
+            writer.write(rows, |service| if service == ServiceId(0) { "api" } else { "another" })?;
         }
     }
     writer.map(Writer::finish).transpose()?;
-    Ok(recordings)
+    Ok((recordings, count))
 }
 
 /// Reads recordings into a memory.
@@ -149,8 +151,7 @@ fn hunted(memory: &mut Memory, recordings: &[(PathBuf, u64)], cost: &mut Cost) -
         seconds += read_s;
         look(memory, *end_s, cost);
     }
-    cost.rows = memory.rows();
-    cost.hunted_rows_a_second = (cost.rows - before) as f64 / seconds.max(1e-9);
+    cost.hunted_rows_a_second = (memory.rows() - before) as f64 / seconds.max(1e-9);
     Ok(())
 }
 

@@ -340,13 +340,13 @@ pub(crate) fn of_cost(cost: Option<&Cost>) -> String {
     let at_least = format!("≥ {:.0}", suite::ROWS_A_SECOND_MIN / 1e6);
     let rows = [
         row(
-            "rows folded, as the daemon does, M a second",
+            "rows folded, as the daemon does, without looks, M a second",
             at_least.clone(),
             millions(cost.rows_a_second),
             Some(cost.rows_a_second >= suite::ROWS_A_SECOND_MIN),
         ),
         row(
-            "rows read from a recording and folded, as `hunt` does, M a second",
+            "rows read from recordings and folded, as `hunt` does, without looks, M a second",
             at_least,
             millions(cost.hunted_rows_a_second),
             Some(cost.hunted_rows_a_second >= suite::ROWS_A_SECOND_MIN),
@@ -358,13 +358,13 @@ pub(crate) fn of_cost(cost: Option<&Cost>) -> String {
             Some(cost.look_s <= suite::LOOK_S_MAX),
         ),
         row(
-            "most memory while rows come and are looked at, MB",
+            "most memory in four hours after a restart, MB",
             at_most.clone(),
             megabytes(cost.memory_bytes),
             Some(cost.memory_bytes <= suite::MEMORY_BYTES_MAX),
         ),
         row(
-            "most memory while a saved state is read, MB",
+            "most memory while it starts, which reads the saved state, MB",
             at_most,
             megabytes(cost.restored_bytes),
             Some(cost.restored_bytes <= suite::MEMORY_BYTES_MAX),

@@ -124,7 +124,7 @@ pub(crate) struct Cost {
     pub(crate) hunted_rows_a_second: f64,
     /// The longest look at all windows that end with an interval: learning, evidence, who belongs and why, s.
     pub(crate) look_s: f64,
-    /// The most memory that a process had in which rows were read, taken and looked at for an hour, bytes.
+    /// The most memory that the process had in the four hours of rows after it had read what was saved, bytes.
     pub(crate) memory_bytes: u64,
     /// The most that it had while it read what was saved, bytes.
     pub(crate) restored_bytes: u64,

@@ -114,12 +114,10 @@ impl Measurement {
                 .collect::<Result<_>>()?;
             self.collateral = Some(self.day.collateral(&self.detection, &members));
         }
-        for row in &epoch.rows {
-            self.rows += 1;
-            let row = observation(row, epoch.time_s, epoch.span_s)?;
-            self.day.add(&row);
-            looks.extend(self.detection.observe(&row));
-        }
+        let rows = observations(epoch)?;
+        rows.iter().for_each(|row| self.day.add(row));
+        self.rows += rows.len() as u64;
+        looks.extend(self.detection.observe_all(&rows));
         Ok(looks)
     }
 
@@ -346,6 +344,11 @@ fn source(of: detector_generator::Source) -> Result<Source> {
             Source::of_v6(of.address.into()).with_context(|| format!("{of} is in ::/32, which is nobody's"))
         }
     }
+}
+
+/// The rows of an epoch.
+pub(crate) fn observations(epoch: &Epoch) -> Result<Vec<Observation>> {
+    epoch.rows.iter().map(|row| observation(row, epoch.time_s, epoch.span_s)).collect()
 }
 
 pub(crate) fn observation(row: &Row, time_s: u64, span_s: u32) -> Result<Observation> {

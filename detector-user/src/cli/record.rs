@@ -53,8 +53,8 @@ real ones; there is no public set of both.
 A daemon begins with what was learned if it finds the file of --save-state when it starts, as \
 `fleets/sys-fs-bpf-detector/memory` in its state directory (of pins in /sys/fs/bpf/detector), and if the epochs are as \
 long as its --fleet-epoch.
-Exit codes: 0 searched, whether or not there are fleets, 2 a file is no recording, epochs are of several lengths, or \
---state is missing, damaged or of another version, 1 a file cannot be read or written.
+Exit codes: 0 searched, whether or not there are fleets, 2 a file is no recording, epochs are of several lengths or \
+services too many, or --state is missing, damaged or of another version, 1 a file cannot be read or written.
 
 Examples:
   detector hunt /var/lib/detector/observations

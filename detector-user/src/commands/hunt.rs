@@ -40,9 +40,8 @@ pub fn hunt(args: &HuntArgs) -> Result<u8, Failure> {
             None => memory.insert(begun(args, rows[0].span_s)?),
         };
         // What is found is asked for at the end: a fleet keeps what was said of it.
-        let looked = memory.observe_recorded(&mut rows, merged.services());
-        looked.map_err(|error| Failure::invalid(error.to_string()))?;
-        progress.tell(memory);
+        let _ = memory.observe_recorded(&mut rows, merged.services())?;
+        progress.tell(rows.len(), memory);
     }
     progress.end();
     let mut memory = match memory {
@@ -117,22 +116,23 @@ fn text(report: &Report, seconds: u64) -> String {
 struct Progress {
     is_shown: bool,
     began: Instant,
-    /// Rows of which was told.
+    /// Rows that were read, and those of which was told.
+    rows: u64,
     told: u64,
 }
 
 impl Progress {
     fn new(json: bool) -> Self {
-        Self { is_shown: !json && stderr().is_terminal(), began: Instant::now(), told: 0 }
+        Self { is_shown: !json && stderr().is_terminal(), began: Instant::now(), rows: 0, told: 0 }
     }
 
-    fn tell(&mut self, memory: &Memory) {
-        let (rows, to_s) = (memory.rows(), memory.span_s().map_or(0, |(_, to_s)| to_s));
-        if self.is_shown && rows - self.told >= ROWS_BETWEEN_WORDS {
-            self.told = rows;
-            let each_s = rows as f64 / self.began.elapsed().as_secs_f64();
-            let at = time(memory.scale().unix_s(to_s));
-            anstream::eprint!("\r{} M rows, {:.2} M a second, at {at} ", rows >> 20, each_s / 1e6);
+    fn tell(&mut self, rows: usize, memory: &Memory) {
+        self.rows += rows as u64;
+        if self.is_shown && self.rows - self.told >= ROWS_BETWEEN_WORDS {
+            self.told = self.rows;
+            let each_s = self.rows as f64 / self.began.elapsed().as_secs_f64();
+            let at = memory.span_s().map_or_else(String::new, |(_, to_s)| time(memory.scale().unix_s(to_s)));
+            anstream::eprint!("\r{} M rows, {:.2} M a second, at {at} ", self.rows >> 20, each_s / 1e6);
         }
     }
 

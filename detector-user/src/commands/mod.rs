@@ -35,7 +35,7 @@ pub use policy_file::{PolicyFile, SourceFiles, parse_policy, read_policy};
 
 use crate::{
     capture::CaptureError,
-    fleets::StoreError,
+    fleets::{StoreError, memory::NotAdded},
     history::HistoryError,
     kernel::{
         apply::ApplyError, attach::AttachError, links::NamespaceError, load::LoadError, maps::MapsError,
@@ -202,6 +202,12 @@ impl From<RecordingError> for Failure {
             RecordingError::Foreign { .. } | RecordingError::Row { .. } => Self::invalid(error),
             RecordingError::Open { .. } | RecordingError::Write { .. } => Self::failed(error),
         }
+    }
+}
+
+impl From<NotAdded> for Failure {
+    fn from(error: NotAdded) -> Self {
+        Self::invalid(error)
     }
 }
 

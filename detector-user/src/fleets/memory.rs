@@ -27,7 +27,7 @@ pub struct Epoch {
 
 /// Why rows of a recording cannot be added.
 #[derive(Debug, Error)]
-pub enum NotOfMemory {
+pub enum NotAdded {
     /// They are of epochs of another length.
     #[error(
         "epochs of {span_s} s after some of {scale}: windows are so many epochs long; hunt in recordings of one length at a time"
@@ -38,7 +38,7 @@ pub enum NotOfMemory {
         /// What those before were like.
         scale: Scale,
     },
-    /// There are too many.
+    /// They are of too many services.
     #[error("more than 65,536 services: hunt in recordings of fewer at a time")]
     Services,
 }
@@ -93,26 +93,28 @@ impl Memory {
         self.detection.observe_all(rows)
     }
 
-    /// Adds rows of a recording, by time: times are Unix time, services have the numbers of `services`, which has them all. The rows are left with
-    /// those of this memory.
+    /// Adds rows of a recording, by time: times are Unix time, and services have their numbers in `services`. The rows are left with those of this
+    /// memory.
     ///
     /// # Errors
     ///
-    /// Their epochs have another length than those before, or there are too many services. Rows before such a one may have been added.
+    /// Their epochs have another length than those before, or there are too many services. Then no row is added, and they are of no use.
     pub fn observe_recorded(
         &mut self,
         rows: &mut [Observation],
         services: &Services,
-    ) -> Result<Vec<Look>, NotOfMemory> {
-        let mut numbers = vec![None; services.names().len()];
+    ) -> Result<Vec<Look>, NotAdded> {
+        let mut before = None;
         for row in &mut *rows {
             if self.scale.epoch() != Duration::from_secs(row.span_s.into()) {
-                return Err(NotOfMemory::Span { span_s: row.span_s, scale: self.scale });
+                return Err(NotAdded::Span { span_s: row.span_s, scale: self.scale });
             }
-            let number = &mut numbers[usize::from(row.kind.service.0)];
-            let known = number.or_else(|| self.services.number(services.name(row.kind.service)));
-            *number = known;
-            row.kind.service = known.ok_or(NotOfMemory::Services)?;
+            let service = match before {
+                Some((of_recording, service)) if of_recording == row.kind.service => service,
+                _ => self.services.number(services.name(row.kind.service)).ok_or(NotAdded::Services)?,
+            };
+            before = Some((row.kind.service, service));
+            row.kind.service = service;
             row.time_s = self.scale.inner_s(row.time_s * 1000);
             row.span_s = EPOCH_S;
         }
@@ -167,5 +169,55 @@ impl Memory {
     /// Counts of sources or clients that found no room, in their epoch or in their quarter of an hour.
     pub const fn lost(&self) -> u64 {
         self.lost + self.detection.lost()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use detector_fleets::observation::Kind;
+
+    use super::*;
+    use crate::recording::fixtures::row;
+
+    const START_S: u64 = 1_763_816_400;
+
+    fn services(names: &[&str]) -> Services {
+        let mut services = Services::default();
+        names.iter().for_each(|name| _ = services.number(name));
+        services
+    }
+
+    fn of(service: u16, span_s: u32) -> Observation {
+        let row = row(START_S, 7);
+        Observation { span_s, kind: Kind { service: ServiceId(service), ..row.kind }, ..row }
+    }
+
+    #[test]
+    fn rows_of_a_recording_are_of_the_services_of_the_memory() {
+        let mut memory = Memory::new(Scale::MINUTE, 1000, 1);
+        memory.number("web");
+        let mut rows = [of(0, 60), of(1, 60), of(0, 60)];
+        memory.observe_recorded(&mut rows, &services(&["api", "web"])).expect("added");
+        assert_eq!(memory.services().names(), ["web", "api"]);
+        assert_eq!(rows.map(|row| row.kind.service.0), [1, 0, 1]);
+        assert_eq!(memory.rows(), 3);
+    }
+
+    #[test]
+    fn rows_of_other_epochs_or_of_too_many_services_are_not_added() {
+        let mut memory = Memory::new(Scale::MINUTE, 1000, 1);
+        let refused = |memory: &mut Memory, rows: &mut [Observation], names: &[&str]| {
+            let refused = memory.observe_recorded(rows, &services(names)).map(drop).expect_err("refused");
+            (refused.to_string(), memory.rows())
+        };
+        let (told, rows) = refused(&mut memory, &mut [of(0, 60), of(0, 1)], &["api"]);
+        assert!(told.starts_with("epochs of 1 s after some of"), "{told}");
+        assert_eq!(rows, 0);
+        for number in memory.services().names().len()..=usize::from(u16::MAX) {
+            memory.number(&number.to_string());
+        }
+        let (told, rows) = refused(&mut memory, &mut [of(1, 60)], &["api", "web"]);
+        assert!(told.starts_with("more than 65,536 services"), "{told}");
+        assert_eq!(rows, 0);
     }
 }

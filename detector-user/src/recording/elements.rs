@@ -11,12 +11,12 @@ use parquet::{
 
 /// Pages of the elements of a column of lists.
 pub(super) struct Elements {
-    pages: Box<dyn PageReader>,
+    pages: WithValues,
     lists: Lists,
     /// Which element of a list the next page begins with.
     at: usize,
-    /// By element of a list, a bit for each of eight elements from it on: whether it is in the list of the one before.
-    repeated: Vec<u8>,
+    /// For each place in a list whether it and the seven elements after it go on with a list, a bit each.
+    goes_on: Vec<u8>,
 }
 
 /// What the lists of a column have to be.
@@ -26,11 +26,12 @@ pub(super) struct Lists {
     name: &'static str,
     /// How many elements each has.
     length: usize,
-    /// The level of repetition of all but the first one.
-    repetition: i16,
     /// The level of definition of all that are there.
     definition: i16,
 }
+
+/// The level of repetition of what goes on with a list.
+const REPETITION: i16 = 1;
 
 impl Lists {
     /// Those of a column.
@@ -39,62 +40,108 @@ impl Lists {
     ///
     /// It has no lists, or lists of lists.
     pub(super) fn of(name: &'static str, length: usize, column: &ColumnDescriptor) -> Result<Self, String> {
-        let (repetition, definition) = (column.max_rep_level(), column.max_def_level());
-        // Each of list, element and what they are in may be missing in some files: never hundreds of them.
-        if repetition == 1 && definition <= i16::from(i8::MAX) {
-            return Ok(Self { name, length, repetition, definition });
+        let definition = column.max_def_level();
+        // One for each thing that may be missing: element, list, what they are in. Up to 127 a level takes a byte, and eight of them a word.
+        if column.max_rep_level() == REPETITION && definition <= i16::from(i8::MAX) {
+            return Ok(Self { name, length, definition });
         }
         Err(format!("its column `{name}` has no lists of numbers"))
     }
 
-    fn wrong(self) -> ParquetError {
-        ParquetError::General(format!(
-            "a list of its column `{}` has not {} elements",
-            self.name, self.length
-        ))
+    fn wrong(self, levels: LevelsError) -> ParquetError {
+        let Self { name, length, .. } = self;
+        ParquetError::General(match levels {
+            LevelsError::Wrong => {
+                format!("a list of its column `{name}` has not {length} elements, or one of them is missing")
+            }
+            LevelsError::Broken => format!("the levels of its column `{name}` end too soon or are none"),
+            LevelsError::Encoding(encoding) => {
+                format!("the levels of its column `{name}` are {encoding}; only RLE is read")
+            }
+        })
     }
+}
+
+/// What is wrong with the levels of a page.
+#[derive(Debug, Clone, Copy)]
+enum LevelsError {
+    /// They are not those of lists of one length.
+    Wrong,
+    /// They cannot be read.
+    Broken,
+    /// They are of an encoding that is not read here.
+    Encoding(Encoding),
 }
 
 impl Elements {
     pub(super) fn new(pages: Box<dyn PageReader>, lists: Lists) -> Self {
-        let is_repeated = |at: usize| !at.is_multiple_of(lists.length);
-        let bits = |at: usize| (0..8).map(|bit| u8::from(is_repeated(at + bit)) << bit).sum();
-        Self { pages, lists, at: 0, repeated: (0..lists.length).map(bits).collect() }
+        let goes_on = |at: usize| !at.is_multiple_of(lists.length);
+        let bits = |at: usize| (0..8).map(|bit| u8::from(goes_on(at + bit)) << bit).sum();
+        Self { pages: WithValues(pages), lists, at: 0, goes_on: (0..lists.length).map(bits).collect() }
     }
 
-    /// Looks at the levels of a page.
-    fn check(&mut self, levels: &Levels<'_>, count: usize) -> Result<(), ParquetError> {
-        let Lists { length, repetition, definition, .. } = self.lists;
+    /// Looks at the levels of a page, and where in a list it ends.
+    fn check(&mut self, levels: &Levels<'_>, count: usize) -> Result<(), LevelsError> {
+        let Lists { length, definition, .. } = self.lists;
         let mut at = self.at;
-        let is_repeated = each_run(levels.repetitions, repetition, count, |run| match run {
-            Run::Same(level, run) => {
-                let is_right = if level == 0 { at == 0 && run == 1 } else { at > 0 && at + run <= length };
-                at = (at + run) % length;
-                is_right
+        each_run(levels.repetitions, REPETITION, count, |run| match run {
+            Run::Same(level, count) => {
+                let is_start = level == 0 && at == 0 && count == 1;
+                let is_rest = level == REPETITION && at > 0 && at + count <= length;
+                at = (at + count) % length;
+                is_start || is_rest
             }
             Run::Packed(levels, mask) => {
-                let is_right = (levels ^ u64::from(self.repeated[at])) & mask == 0;
+                let is_right = (levels ^ u64::from(self.goes_on[at])) & mask == 0;
                 at = (at + mask.count_ones() as usize) % length;
                 is_right
             }
-        });
+        })?;
         let width = width(definition);
         let all_there = (0..8).map(|at| (definition as u64) << (at * width)).sum::<u64>();
-        let is_there = each_run(levels.definitions, definition, count, |run| match run {
+        each_run(levels.definitions, definition, count, |run| match run {
             Run::Same(level, _) => level == definition,
             Run::Packed(levels, mask) => (levels ^ all_there) & mask == 0,
-        });
-        if !(is_repeated && is_there) {
-            return Err(self.lists.wrong());
-        }
+        })?;
         self.at = at;
         Ok(())
+    }
+
+    /// A page without its levels, which were looked at.
+    fn without_levels(&mut self, page: Page) -> Result<Page, LevelsError> {
+        let (buf, num_values, encoding, levels) = match &page {
+            Page::DataPage { buf, num_values, encoding, def_level_encoding, rep_level_encoding, .. } => {
+                let foreign = [*def_level_encoding, *rep_level_encoding];
+                if let Some(encoding) = foreign.into_iter().find(|encoding| *encoding != Encoding::RLE) {
+                    return Err(LevelsError::Encoding(encoding));
+                }
+                (buf, num_values, encoding, Levels::of_first(buf))
+            }
+            Page::DataPageV2 {
+                buf, num_values, encoding, def_levels_byte_len, rep_levels_byte_len, ..
+            } => {
+                let levels = Levels::of_second(buf, *rep_levels_byte_len, *def_levels_byte_len);
+                (buf, num_values, encoding, levels)
+            }
+            Page::DictionaryPage { .. } => return Ok(page),
+        };
+        let levels = levels.ok_or(LevelsError::Broken)?;
+        self.check(&levels, *num_values as usize)?;
+        Ok(Page::DataPage {
+            buf: buf.slice(levels.bytes..),
+            num_values: *num_values,
+            encoding: *encoding,
+            def_level_encoding: Encoding::RLE,
+            rep_level_encoding: Encoding::RLE,
+            statistics: None,
+        })
     }
 }
 
 /// The levels of a page.
 struct Levels<'a> {
-    all: &'a [u8],
+    /// Bytes of the page that are theirs.
+    bytes: usize,
     repetitions: &'a [u8],
     definitions: &'a [u8],
 }
@@ -106,23 +153,22 @@ impl<'a> Levels<'a> {
         let (repetitions, rest) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
         let (length, rest) = rest.split_first_chunk::<4>()?;
         let (definitions, values) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
-        Some(Self { all: &page[..page.len() - values.len()], repetitions, definitions })
+        Some(Self { bytes: page.len() - values.len(), repetitions, definitions })
     }
 
     /// Those at the start of a page of the second version, whose header has the lengths.
     fn of_second(page: &'a [u8], repetitions: u32, definitions: u32) -> Option<Self> {
         let (repetitions, rest) = page.split_at_checked(repetitions as usize)?;
         let (definitions, values) = rest.split_at_checked(definitions as usize)?;
-        Some(Self { all: &page[..page.len() - values.len()], repetitions, definitions })
+        Some(Self { bytes: page.len() - values.len(), repetitions, definitions })
     }
 }
 
 /// Some levels after each other.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Run {
-    /// So many of one.
+    /// One, so many times.
     Same(i16, usize),
-    /// Eight of some bits each, the first one lowest, and bits of those that count, which are all but those after the last one.
+    /// Up to eight side by side, the first one lowest, and a mask of those that count: after the last one there is padding.
     Packed(u64, u64),
 }
 
@@ -132,36 +178,41 @@ const fn width(most: i16) -> u32 {
 }
 
 /// Shows levels of at most `most`, `count` of them in all, which are in Parquet's hybrid of run lengths and packed bits (its Encodings.md,
-/// "RLE = 3"). Whether there are so many and each run was right.
-fn each_run(mut bytes: &[u8], most: i16, count: usize, mut is_right: impl FnMut(Run) -> bool) -> bool {
+/// "RLE = 3"), until a run is not right.
+fn each_run(
+    mut bytes: &[u8],
+    most: i16,
+    count: usize,
+    mut is_right: impl FnMut(Run) -> bool,
+) -> Result<(), LevelsError> {
     let width = width(most) as usize;
+    let mut show = |run: Run| if is_right(run) { Ok(()) } else { Err(LevelsError::Wrong) };
     let mut left = count;
     while left > 0 {
-        let Some((header, rest)) = variable(bytes) else { return false };
+        let (header, rest) = variable(bytes).ok_or(LevelsError::Broken)?;
         let length = (header >> 1) as usize;
-        if header & 1 == 0 {
-            let Some((level, rest)) = rest.split_first() else { return false };
-            let run = length.min(left);
-            if run == 0 || !is_right(Run::Same((*level).into(), run)) {
-                return false;
-            }
-            (bytes, left) = (rest, left - run);
-        } else {
-            // Eight levels take as many bytes as one has bits.
-            let packed = length.checked_mul(width).and_then(|length| rest.split_at_checked(length));
-            let Some((packed, rest)) = packed.filter(|(packed, _)| !packed.is_empty()) else { return false };
-            for packed in packed.chunks_exact(width).take(left.div_ceil(8)) {
-                let levels = packed.iter().rev().fold(0, |levels, byte| levels << 8 | u64::from(*byte));
-                let run = left.min(8);
-                if !is_right(Run::Packed(levels, u64::MAX >> (u64::BITS as usize - run * width))) {
-                    return false;
-                }
-                left -= run;
-            }
-            bytes = rest;
+        if length == 0 {
+            return Err(LevelsError::Broken);
         }
+        if header & 1 == 0 {
+            let (level, rest) = rest.split_first().ok_or(LevelsError::Broken)?;
+            let run = length.min(left);
+            show(Run::Same((*level).into(), run))?;
+            (bytes, left) = (rest, left - run);
+            continue;
+        }
+        // Eight levels take as many bytes as one has bits. Some writers leave out what would be padding of the last ones; where more is left out, it is read as
+        // zeros, and none of them is the level of an element that is there.
+        let (packed, rest) = rest.split_at(length.saturating_mul(width).min(rest.len()));
+        for packed in packed.chunks(width).take(left.div_ceil(8)) {
+            let levels = packed.iter().rev().fold(0, |levels, byte| levels << 8 | u64::from(*byte));
+            let run = left.min(8);
+            show(Run::Packed(levels, u64::MAX >> (u64::BITS as usize - run * width)))?;
+            left -= run;
+        }
+        bytes = rest;
     }
-    true
+    Ok(())
 }
 
 /// A number of seven bits a byte, the lowest first (ULEB128).
@@ -176,6 +227,36 @@ fn variable(bytes: &[u8]) -> Option<(u32, &[u8])> {
     None
 }
 
+/// Pages that have values; a column that goes on after one without any ends there for the library.
+pub(super) struct WithValues(pub(super) Box<dyn PageReader>);
+
+impl Iterator for WithValues {
+    type Item = Result<Page, ParquetError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.get_next_page().transpose()
+    }
+}
+
+impl PageReader for WithValues {
+    fn get_next_page(&mut self) -> Result<Option<Page>, ParquetError> {
+        loop {
+            let page = self.0.get_next_page()?;
+            if !page.as_ref().is_some_and(|page| page.is_data_page() && page.num_values() == 0) {
+                return Ok(page);
+            }
+        }
+    }
+
+    fn peek_next_page(&mut self) -> Result<Option<PageMetadata>, ParquetError> {
+        self.0.peek_next_page()
+    }
+
+    fn skip_next_page(&mut self) -> Result<(), ParquetError> {
+        self.0.skip_next_page()
+    }
+}
+
 impl Iterator for Elements {
     type Item = Result<Page, ParquetError>;
 
@@ -186,49 +267,8 @@ impl Iterator for Elements {
 
 impl PageReader for Elements {
     fn get_next_page(&mut self) -> Result<Option<Page>, ParquetError> {
-        let (buf, num_values, encoding, levels) = match self.pages.get_next_page()? {
-            Some(Page::DataPage {
-                buf,
-                num_values,
-                encoding,
-                def_level_encoding,
-                rep_level_encoding,
-                ..
-            }) => {
-                if [def_level_encoding, rep_level_encoding] != [Encoding::RLE; 2] {
-                    let name = self.lists.name;
-                    return Err(ParquetError::General(format!("levels of its column `{name}` are no runs")));
-                }
-                let levels = Levels::of_first(&buf).ok_or_else(|| self.lists.wrong())?;
-                self.check(&levels, num_values as usize)?;
-                let taken = levels.all.len();
-                (buf.slice(taken..), num_values, encoding, [def_level_encoding, rep_level_encoding])
-            }
-            Some(Page::DataPageV2 {
-                buf,
-                num_values,
-                encoding,
-                def_levels_byte_len,
-                rep_levels_byte_len,
-                ..
-            }) => {
-                let levels = Levels::of_second(&buf, rep_levels_byte_len, def_levels_byte_len);
-                let levels = levels.ok_or_else(|| self.lists.wrong())?;
-                self.check(&levels, num_values as usize)?;
-                let taken = levels.all.len();
-                (buf.slice(taken..), num_values, encoding, [Encoding::RLE; 2])
-            }
-            other => return Ok(other),
-        };
-        let [def_level_encoding, rep_level_encoding] = levels;
-        Ok(Some(Page::DataPage {
-            buf,
-            num_values,
-            encoding,
-            def_level_encoding,
-            rep_level_encoding,
-            statistics: None,
-        }))
+        let Some(page) = self.pages.get_next_page()? else { return Ok(None) };
+        self.without_levels(page).map(Some).map_err(|wrong| self.lists.wrong(wrong))
     }
 
     fn peek_next_page(&mut self) -> Result<Option<PageMetadata>, ParquetError> {

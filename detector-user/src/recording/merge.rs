@@ -48,6 +48,7 @@ impl Input {
     ) -> Result<bool, RecordingError> {
         let there = &self.rows[self.at..];
         let count = 1 + there[1..].iter().take_while(|row| row.time_s <= until_s).count();
+        // All that were read, none of which was taken before.
         if count == self.rows.len() {
             std::mem::swap(rows, &mut self.rows);
         } else {
@@ -110,9 +111,9 @@ impl Merged {
             number = first(&self.open);
         }
         let Some(number) = number else { return Ok(false) };
-        // Until another recording has earlier rows, or some of the same time that come before.
+        // Until another recording has earlier rows, or some of the same time that come before: one that began first has none of this time.
         let others = (0..self.open.len()).filter(|other| *other != number);
-        let until = others.map(|other| self.open[other].time_s().saturating_sub((other < number).into()));
+        let until = others.map(|other| self.open[other].time_s() - u64::from(other < number));
         let until_s = until.chain(self.waiting.last().map(|(start_s, _)| *start_s)).min();
         let has_more = self.open[number].take(until_s.unwrap_or(u64::MAX), &mut self.services, rows)?;
         if !has_more {
@@ -148,6 +149,7 @@ fn recordings_in(directory: &Path) -> Result<Vec<PathBuf>, RecordingError> {
 mod tests {
     use super::*;
     use crate::recording::{fixtures::row, writer::Writer};
+    use proptest::prelude::*;
 
     fn write(path: &Path, rows: &[(u64, u64)]) {
         let mut writer = Writer::new(fs::File::create(path).expect("a file"), "edge").expect("a writer");
@@ -181,6 +183,36 @@ mod tests {
             "one that is named twice is read once"
         );
         assert_eq!(read(&[three]).expect("rows"), [(600, 7)]);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(16))]
+
+        /// Also while a file is read in several pieces.
+        #[test]
+        fn rows_of_many_files_come_as_if_they_were_sorted(
+            files in proptest::collection::vec((0_u64..50, proptest::collection::vec(0_u64..3, 1..3000)), 1..4),
+        ) {
+            let directory = tempfile::tempdir().expect("a directory");
+            let mut expected = Vec::new();
+            let mut paths = Vec::new();
+            for (file, (start, steps)) in files.iter().enumerate() {
+                let path = directory.path().join(format!("{file}.parquet"));
+                let mut time = *start;
+                let rows: Vec<_> = steps.iter().enumerate().map(|(row, step)| {
+                    time += step;
+                    (time * 60, (file * 10_000 + row) as u64)
+                }).collect();
+                write(&path, &rows);
+                expected.push((rows[0].0, rows));
+                paths.push(path);
+            }
+            // Of one time those of the recording that began first come first, of those that began at once the one of the lower name.
+            expected.sort_by_key(|(start_s, _)| *start_s);
+            let mut expected: Vec<_> = expected.into_iter().flat_map(|(_, rows)| rows).collect();
+            expected.sort_by_key(|(time_s, _)| *time_s);
+            prop_assert_eq!(read(&paths).expect("rows"), expected);
+        }
     }
 
     #[test]

@@ -20,7 +20,7 @@ mod elements;
 pub mod epoch;
 pub mod error;
 #[cfg(test)]
-mod fixtures;
+pub(crate) mod fixtures;
 pub mod merge;
 pub mod names;
 pub mod numbering;

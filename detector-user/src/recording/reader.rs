@@ -18,7 +18,7 @@ use parquet::{
 use super::{
     error::RecordingError,
     names::{METADATA, Names},
-    row_group::{RowGroup, Wrong},
+    row_group::{RowGroup, Wrong, message},
 };
 
 /// A recording that is read, some rows at a time.
@@ -72,7 +72,7 @@ impl Recording {
         let foreign = |found: String| RecordingError::Foreign { path: path.to_owned(), found };
         let file = File::open(path);
         let file = file.map_err(|source| RecordingError::Open { path: path.to_owned(), source })?;
-        let file = SerializedFileReader::new(file).map_err(|error| foreign(error.to_string()))?;
+        let file = SerializedFileReader::new(file).map_err(|error| foreign(message(error)))?;
         let columns = Columns::of(&file).map_err(foreign)?;
         let metadata = file.metadata().file_metadata().key_value_metadata();
         let names = metadata.into_iter().flatten().find(|entry| entry.key == METADATA);
@@ -137,7 +137,7 @@ impl Recording {
                 return Ok(false);
             }
             let group = self.file.get_row_group(self.groups);
-            let group = group.map_err(|error| self.foreign(error.to_string()))?;
+            let group = group.map_err(|error| self.foreign(message(error)))?;
             self.groups += 1;
             self.group =
                 Some(RowGroup::open(group.as_ref(), &self.columns).map_err(|found| self.foreign(found))?);

@@ -3,8 +3,11 @@ use std::{fs::File, path::Path, sync::Arc};
 use detector_fleets::observation::ServiceId;
 use parquet::{
     data_type::{ByteArray, ByteArrayType, Int32Type, Int64Type},
-    file::writer::SerializedFileWriter,
-    schema::parser::parse_message_type,
+    file::{
+        properties::{WriterProperties, WriterVersion},
+        writer::SerializedFileWriter,
+    },
+    schema::{parser::parse_message_type, types::SchemaDescriptor},
 };
 
 use super::*;
@@ -86,25 +89,52 @@ fn what_is_no_recording_is_told_with_what_is_wrong() {
 
 /// A file of rows with these sources, and lists of so many elements in the column `rtt`.
 fn with_sources(path: &Path, sources: &[&str], rtt_bins: usize) {
-    let schema = Arc::new(parse_message_type(&schema()).expect("a schema"));
+    with_schema(path, &schema(), WriterProperties::default(), sources, rtt_bins, None);
+}
+
+/// The same of another schema with the same columns. In the column that is named a value is missing in the row of the number, or an element of its list.
+fn with_schema(
+    path: &Path,
+    schema: &str,
+    properties: WriterProperties,
+    sources: &[&str],
+    rtt_bins: usize,
+    missing: Option<(&str, usize)>,
+) {
+    let schema = Arc::new(parse_message_type(schema).expect("a schema"));
+    let most = SchemaDescriptor::new(schema.clone());
+    let most = most.columns().iter().map(|column| (column.max_def_level(), column.max_rep_level()));
+    let most: Vec<_> = most.collect();
     let file = File::create(path).expect("a file");
-    let mut writer = SerializedFileWriter::new(file, schema, Arc::default()).expect("a writer");
+    let mut writer = SerializedFileWriter::new(file, schema, Arc::new(properties)).expect("a writer");
     {
         let mut group = Group { writer: writer.next_row_group().expect("a group") };
         let rows = sources.len();
-        for (name, of, _) in COLUMNS {
+        for ((name, of, _), (most, repeated)) in COLUMNS.into_iter().zip(most) {
             let text = |row: usize| ByteArray::from(if name == "source" { sources[row] } else { "x" });
+            let bins = match of {
+                ColumnType::List(_) if name == "rtt" => rtt_bins,
+                ColumnType::List(bins) => bins,
+                _ => 1,
+            };
+            let is_missing = |at: usize| missing == Some((name, at / bins)) && at.is_multiple_of(bins);
+            let definitions: Vec<i16> =
+                (0..rows * bins).map(|at| if is_missing(at) { most - 1 } else { most }).collect();
+            let there = rows * bins - usize::from(missing.is_some_and(|(of, _)| of == name));
+            let repetitions: Vec<i16> =
+                (0..rows * bins).map(|at| i16::from(!at.is_multiple_of(bins))).collect();
+            let definitions = Some(definitions.as_slice());
+            let repetitions = (repeated > 0).then_some(repetitions.as_slice());
             let done = match of {
-                ColumnType::Time | ColumnType::Long => group.column::<Int64Type>(&vec![7; rows]),
-                ColumnType::Word => group.column::<Int32Type>(&vec![7; rows]),
-                ColumnType::Text => group.column::<ByteArrayType>(&(0..rows).map(text).collect::<Vec<_>>()),
-                ColumnType::List(bins) => {
-                    let bins = if name == "rtt" { rtt_bins } else { bins };
-                    let repetitions: Vec<i16> =
-                        (0..rows * bins).map(|at| i16::from(at % bins != 0)).collect();
-                    let definitions = vec![1; rows * bins];
-                    group.levels::<Int32Type>(&vec![3; rows * bins], Some(&definitions), Some(&repetitions))
+                ColumnType::Time | ColumnType::Long => {
+                    group.levels::<Int64Type>(&vec![7; there], definitions, repetitions)
                 }
+                ColumnType::Word => group.levels::<Int32Type>(&vec![7; there], definitions, repetitions),
+                ColumnType::Text => {
+                    let texts: Vec<_> = (0..there).map(text).collect();
+                    group.levels::<ByteArrayType>(&texts, definitions, repetitions)
+                }
+                ColumnType::List(_) => group.levels::<Int32Type>(&vec![3; there], definitions, repetitions),
             };
             done.expect("a column");
         }
@@ -133,6 +163,33 @@ fn a_list_of_another_length_is_told() {
         let refused = read(file.path()).expect_err("refused").to_string();
         assert!(refused.contains("a list of its column `rtt` has not 12 elements"), "{refused}");
     }
+}
+
+/// As pyarrow writes them: whatever may be missing is optional, and pages are of the second version if that is asked for.
+#[test]
+fn recordings_of_other_programs_are_read_and_what_is_missing_in_them_is_told() {
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    let optional = schema().replace("required", "optional");
+    let sources = ["198.51.100.7/32"; 3000];
+    for version in [WriterVersion::PARQUET_1_0, WriterVersion::PARQUET_2_0] {
+        let properties = || WriterProperties::builder().set_writer_version(version).build();
+        with_schema(file.path(), &optional, properties(), &sources, 12, None);
+        let (rows, _) = read(file.path()).expect("rows");
+        assert_eq!((rows.len(), rows[2999].rtt, rows[2999].packets), (3000, [3; 12], 7));
+        for (column, told) in [
+            ("packets", "its column `packets` has fewer values than there are rows"),
+            ("source", "its column `source` has fewer values than there are rows"),
+            ("rtt", "a list of its column `rtt` has not 12 elements, or one of them is missing"),
+        ] {
+            with_schema(file.path(), &optional, properties(), &sources, 12, Some((column, 2500)));
+            let refused = read(file.path()).expect_err("refused").to_string();
+            assert!(refused.contains(told), "{refused}");
+        }
+    }
+    let lists = schema().replace("required int32 span_s (INTEGER(32, false));", "repeated int32 span_s;");
+    with_schema(file.path(), &lists, WriterProperties::default(), &sources, 12, None);
+    let refused = read(file.path()).expect_err("refused").to_string();
+    assert!(refused.contains("its column `span_s` has lists, not one value for each row"), "{refused}");
 }
 
 #[test]

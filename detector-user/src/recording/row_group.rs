@@ -17,20 +17,20 @@ use parquet::{
 };
 
 use super::{
-    elements::{Elements, Lists},
+    elements::{Elements, Lists, WithValues},
     reader::{Columns, seconds},
 };
 
-/// Rows that are read at once: what their columns take stays in the processor's caches. A whole row group is dozens of megabytes, and to have the
-/// kernel make room for it took more time than to read it.
+/// Rows that are read at once: what their columns take stays in the processor's caches. Columns of a whole row group take dozens of megabytes, and
+/// page faults for these more time than to decode them.
 const ROWS: usize = 1024;
 
 /// What is wrong with a row group.
 #[derive(Debug)]
 pub(super) enum Wrong {
-    /// It is none of a recording.
+    /// It cannot be read, or has other columns.
     Group(String),
-    /// A row is none, by its number of those that are read at once.
+    /// A row is wrong: which of those that are read at once, from 0, and why.
     Row(usize, String),
 }
 
@@ -196,9 +196,9 @@ impl<T: DataType> Column<T> {
     fn open(group: &dyn RowGroupReader, columns: &Columns, name: &'static str) -> Result<Self, String> {
         let (descriptor, pages) = Self::pages(group, columns, name)?;
         if descriptor.max_rep_level() != 0 {
-            return Err(format!("its column `{name}` has lists where there is one value for each row"));
+            return Err(format!("its column `{name}` has lists, not one value for each row"));
         }
-        Ok(Self::new(name, ColumnReaderImpl::new(descriptor, pages)))
+        Ok(Self::new(name, ColumnReaderImpl::new(descriptor, Box::new(WithValues(pages)))))
     }
 
     fn new(name: &'static str, reader: ColumnReaderImpl<T>) -> Self {
@@ -217,7 +217,7 @@ impl<T: DataType> Column<T> {
         if physical != expected {
             return Err(format!("its column `{name}` is {physical}, not {expected}"));
         }
-        Ok((column.column_descr_ptr(), group.get_column_page_reader(place).map_err(text)?))
+        Ok((column.column_descr_ptr(), group.get_column_page_reader(place).map_err(message)?))
     }
 
     /// Reads so many values, which takes the place of those that were read before.
@@ -226,7 +226,7 @@ impl<T: DataType> Column<T> {
         values.clear();
         definitions.clear();
         repetitions.clear();
-        reader.read_records(count, Some(definitions), Some(repetitions), values).map_err(text)?;
+        reader.read_records(count, Some(definitions), Some(repetitions), values).map_err(message)?;
         if values.len() == count {
             return Ok(());
         }
@@ -255,10 +255,10 @@ impl Column<Int32Type> {
     }
 }
 
-/// What is wrong, without a word about whose word it is.
-fn text(error: ParquetError) -> String {
+/// What an error says, without the `Parquet error: ` that stands before it where it is displayed.
+pub(super) fn message(error: ParquetError) -> String {
     match error {
-        ParquetError::General(text) => text,
+        ParquetError::General(message) => message,
         other => other.to_string(),
     }
 }
