@@ -113,6 +113,25 @@ mod tests {
     }
 
     #[test]
+    fn what_is_nearly_written_is_not() {
+        for text in [
+            "198.51.100.07/32",
+            "198.51.100.00/32",
+            "198.51.100.256/32",
+            "198.51.100.1000/32",
+            "198.51.100.99999/32",
+            "198.51.100./32",
+            "198.51.100/32",
+            "198.51.100.7.1/32",
+            "198.51.100.+7/32",
+            "198.51.100.7",
+            "198.51.100.7/3",
+        ] {
+            assert_eq!(Source::of_written_v4(text.as_bytes()), None, "{text}");
+        }
+    }
+
+    #[test]
     fn neighbours_share_a_prefix() {
         let of = |text: &str| text.parse::<Source>().expect("a source").neighbourhood();
         assert_eq!(of("198.51.100.7"), of("198.51.100.200"));

@@ -364,7 +364,7 @@ pub(crate) fn of_cost(cost: Option<&Cost>) -> String {
             Some(cost.memory_bytes <= suite::MEMORY_BYTES_MAX),
         ),
         row(
-            "most memory while it starts, which reads the saved state, MB",
+            "most memory at the start, while the saved state is read, MB",
             at_most,
             megabytes(cost.restored_bytes),
             Some(cost.restored_bytes <= suite::MEMORY_BYTES_MAX),

@@ -110,7 +110,6 @@ pub(crate) struct FalseFleet {
 
 /// What detection costs, in time of one core.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(default)]
 pub(crate) struct Cost {
     /// Sources of the last day.
     pub(crate) sources: u64,

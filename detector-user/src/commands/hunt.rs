@@ -23,7 +23,7 @@ use crate::{
 const SECRET: u64 = 0x6465_7465_6374_6f72;
 
 /// Rows between two words about how far it is.
-const ROWS_BETWEEN_WORDS: u64 = 1 << 20;
+const ROWS_BETWEEN_WORDS: u64 = 1_000_000;
 
 /// Looks for fleets.
 pub fn hunt(args: &HuntArgs) -> Result<u8, Failure> {
@@ -116,8 +116,9 @@ fn text(report: &Report, seconds: u64) -> String {
 struct Progress {
     is_shown: bool,
     began: Instant,
-    /// Rows that were read, and those of which was told.
+    /// Rows that were read.
     rows: u64,
+    /// How many that were at the last word.
     told: u64,
 }
 
@@ -132,7 +133,7 @@ impl Progress {
             self.told = self.rows;
             let each_s = self.rows as f64 / self.began.elapsed().as_secs_f64();
             let at = memory.span_s().map_or_else(String::new, |(_, to_s)| time(memory.scale().unix_s(to_s)));
-            anstream::eprint!("\r{} M rows, {:.2} M a second, at {at} ", self.rows >> 20, each_s / 1e6);
+            anstream::eprint!("\r{} M rows, {:.2} M a second, at {at} ", self.rows / 1_000_000, each_s / 1e6);
         }
     }
 

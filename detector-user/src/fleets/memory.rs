@@ -93,12 +93,12 @@ impl Memory {
         self.detection.observe_all(rows)
     }
 
-    /// Adds rows of a recording, by time: times are Unix time, and services have their numbers in `services`. The rows are left with those of this
-    /// memory.
+    /// Adds rows of a recording, by time: times are Unix time, and services have their numbers in `services`. Afterwards the rows have the times and
+    /// numbers of this memory.
     ///
     /// # Errors
     ///
-    /// Their epochs have another length than those before, or there are too many services. Then no row is added, and they are of no use.
+    /// Their epochs have another length than those before, or there are too many services. Then no row is added, and `rows` are of no use any more.
     pub fn observe_recorded(
         &mut self,
         rows: &mut [Observation],

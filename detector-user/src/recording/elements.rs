@@ -201,8 +201,8 @@ fn each_run(
             (bytes, left) = (rest, left - run);
             continue;
         }
-        // Eight levels take as many bytes as one has bits. Some writers leave out what would be padding of the last ones; where more is left out, it is read as
-        // zeros, and none of them is the level of an element that is there.
+        // Eight levels take as many bytes as one has bits. Some writers leave out what would be padding of the last ones. Where more is left out, zeros are read: no
+        // level of an element that is there has 0 as its highest bit, and of levels of repetition, of one bit, eight are there or none.
         let (packed, rest) = rest.split_at(length.saturating_mul(width).min(rest.len()));
         for packed in packed.chunks(width).take(left.div_ceil(8)) {
             let levels = packed.iter().rev().fold(0, |levels, byte| levels << 8 | u64::from(*byte));
@@ -227,7 +227,7 @@ fn variable(bytes: &[u8]) -> Option<(u32, &[u8])> {
     None
 }
 
-/// Pages that have values; a column that goes on after one without any ends there for the library.
+/// The pages that have values: at one without any the library takes its column for read to the end, though others may follow.
 pub(super) struct WithValues(pub(super) Box<dyn PageReader>);
 
 impl Iterator for WithValues {

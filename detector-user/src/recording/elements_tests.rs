@@ -219,12 +219,14 @@ fn pages_that_are_no_pages_of_lists_are_told() {
         let told = told(page);
         assert!(told.ends_with("the levels of its column `rtt` end too soon or are none"), "{told}");
     }
-    let mut packed = page(&[], &[], 12, false);
-    if let Page::DataPage { rep_level_encoding, .. } = &mut packed {
-        *rep_level_encoding = Encoding::PLAIN;
+    for is_of_repetition in [true, false] {
+        let mut packed = page(&[], &[], 12, false);
+        if let Page::DataPage { rep_level_encoding, def_level_encoding, .. } = &mut packed {
+            *(if is_of_repetition { rep_level_encoding } else { def_level_encoding }) = Encoding::PLAIN;
+        }
+        let told = told(packed);
+        assert!(told.ends_with("the levels of its column `rtt` are PLAIN; only RLE is read"), "{told}");
     }
-    let told = told(packed);
-    assert!(told.ends_with("the levels of its column `rtt` are PLAIN; only RLE is read"), "{told}");
 }
 
 #[test]

@@ -111,7 +111,8 @@ impl Merged {
             number = first(&self.open);
         }
         let Some(number) = number else { return Ok(false) };
-        // Until another recording has earlier rows, or some of the same time that come before: one that began first has none of this time.
+        // Until another recording has earlier rows, or rows of the same time that come first. One before this in `open` is at a later time, or its row
+        // would be the next one: so 1 can be taken from it.
         let others = (0..self.open.len()).filter(|other| *other != number);
         let until = others.map(|other| self.open[other].time_s() - u64::from(other < number));
         let until_s = until.chain(self.waiting.last().map(|(start_s, _)| *start_s)).min();

@@ -2,6 +2,7 @@ use std::{fs::File, path::Path, sync::Arc};
 
 use detector_fleets::observation::ServiceId;
 use parquet::{
+    basic::Compression,
     data_type::{ByteArray, ByteArrayType, Int32Type, Int64Type},
     file::{
         properties::{WriterProperties, WriterVersion},
@@ -92,7 +93,7 @@ fn with_sources(path: &Path, sources: &[&str], rtt_bins: usize) {
     with_schema(path, &schema(), WriterProperties::default(), sources, rtt_bins, None);
 }
 
-/// The same of another schema with the same columns. In the column that is named a value is missing in the row of the number, or an element of its list.
+/// The same by another schema of the same columns. `missing` names a column and a row: its value is missing there, or the first element of its list.
 fn with_schema(
     path: &Path,
     schema: &str,
@@ -165,14 +166,15 @@ fn a_list_of_another_length_is_told() {
     }
 }
 
-/// As pyarrow writes them: whatever may be missing is optional, and pages are of the second version if that is asked for.
+/// As pyarrow writes them: with Snappy, whatever may be missing is optional, and pages are of the second version if that is asked for.
 #[test]
 fn recordings_of_other_programs_are_read_and_what_is_missing_in_them_is_told() {
     let file = tempfile::NamedTempFile::new().expect("a file");
     let optional = schema().replace("required", "optional");
     let sources = ["198.51.100.7/32"; 3000];
     for version in [WriterVersion::PARQUET_1_0, WriterVersion::PARQUET_2_0] {
-        let properties = || WriterProperties::builder().set_writer_version(version).build();
+        let properties = WriterProperties::builder().set_writer_version(version);
+        let properties = || properties.clone().set_compression(Compression::SNAPPY).build();
         with_schema(file.path(), &optional, properties(), &sources, 12, None);
         let (rows, _) = read(file.path()).expect("rows");
         assert_eq!((rows.len(), rows[2999].rtt, rows[2999].packets), (3000, [3; 12], 7));
