@@ -242,6 +242,12 @@ impl PageReader for WithValues {
     fn get_next_page(&mut self) -> Result<Option<Page>, ParquetError> {
         loop {
             let page = self.0.get_next_page()?;
+            // Room is made for all values of a dictionary at once, and each takes four bytes at least.
+            if let Some(Page::DictionaryPage { buf, num_values, .. }) = &page
+                && *num_values as usize > buf.len() / 4
+            {
+                return Err(ParquetError::General("a dictionary has more values than there are".to_owned()));
+            }
             if !page.as_ref().is_some_and(|page| page.is_data_page() && page.num_values() == 0) {
                 return Ok(page);
             }

@@ -18,7 +18,7 @@ use parquet::{
 use super::{
     error::RecordingError,
     names::{METADATA, Names},
-    row_group::{RowGroup, Wrong, message},
+    row_group::{RowGroup, Wrong, contained, message},
 };
 
 /// A recording that is read, some rows at a time.
@@ -72,7 +72,7 @@ impl Recording {
         let foreign = |found: String| RecordingError::Foreign { path: path.to_owned(), found };
         let file = File::open(path);
         let file = file.map_err(|source| RecordingError::Open { path: path.to_owned(), source })?;
-        let file = SerializedFileReader::new(file).map_err(|error| foreign(message(error)))?;
+        let file = contained(|| SerializedFileReader::new(file).map_err(message)).map_err(foreign)?;
         let columns = Columns::of(&file).map_err(foreign)?;
         let metadata = file.metadata().file_metadata().key_value_metadata();
         let names = metadata.into_iter().flatten().find(|entry| entry.key == METADATA);
@@ -136,11 +136,13 @@ impl Recording {
             if self.groups >= self.file.num_row_groups() {
                 return Ok(false);
             }
-            let group = self.file.get_row_group(self.groups);
-            let group = group.map_err(|error| self.foreign(message(error)))?;
+            let open = || {
+                let group = self.file.get_row_group(self.groups).map_err(message)?;
+                RowGroup::open(group.as_ref(), &self.columns)
+            };
+            let group = contained(open).map_err(|found| self.foreign(found))?;
             self.groups += 1;
-            self.group =
-                Some(RowGroup::open(group.as_ref(), &self.columns).map_err(|found| self.foreign(found))?);
+            self.group = Some(group);
         }
     }
 

@@ -11,6 +11,8 @@ use parquet::{
     schema::{parser::parse_message_type, types::SchemaDescriptor},
 };
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::recording::{
     columns::{COLUMNS, ColumnType, schema},
@@ -192,6 +194,34 @@ fn recordings_of_other_programs_are_read_and_what_is_missing_in_them_is_told() {
     with_schema(file.path(), &lists, WriterProperties::default(), &sources, 12, None);
     let refused = read(file.path()).expect_err("refused").to_string();
     assert!(refused.contains("its column `span_s` has lists, not one value for each row"), "{refused}");
+}
+
+proptest! {
+    /// Disks fail, and files are cut off. The library panics at one in thirty of these files.
+    #[test]
+    fn damaged_files_are_read_or_refused(
+        damage in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
+        kept in proptest::option::of(any::<prop::sample::Index>()),
+        is_at_the_end in any::<bool>(),
+    ) {
+        let rows: Vec<_> = (0..1500).map(|number| row(START_S + number / 100, number)).collect();
+        let file = written(&rows);
+        let mut bytes = std::fs::read(file.path()).expect("bytes");
+        // Most of what the file says of itself is in its last part.
+        let from = if is_at_the_end { bytes.len() * 3 / 4 } else { 0 };
+        for (at, byte) in damage {
+            let at = from + at.index(bytes.len() - from);
+            bytes[at] = byte;
+        }
+        if let Some(kept) = kept {
+            bytes.truncate(kept.index(bytes.len()));
+        }
+        std::fs::write(file.path(), &bytes).expect("written");
+        if let Err(error) = read(file.path()) {
+            let told = error.to_string();
+            prop_assert!(told.starts_with(&file.path().display().to_string()), "{}", told);
+        }
+    }
 }
 
 #[test]

@@ -1,6 +1,9 @@
 //! A row group of a recording, some rows at a time.
 
-use std::sync::Arc;
+use std::{
+    panic::{self, AssertUnwindSafe},
+    sync::Arc,
+};
 
 use detector_fleets::{
     limits::{SIZE_BINS, TIME_BINS},
@@ -102,7 +105,7 @@ impl RowGroup {
     ) -> Result<(), Wrong> {
         let rows = self.rows_left.min(ROWS);
         self.rows_left -= rows;
-        self.read_columns(rows).map_err(Wrong::Group)?;
+        contained(|| self.read_columns(rows)).map_err(Wrong::Group)?;
         for row in 0..rows {
             observations.push(self.row(row, services).map_err(|found| Wrong::Row(row, found))?);
         }
@@ -253,6 +256,16 @@ impl Column<Int32Type> {
         let (lists, _) = self.values.as_chunks::<BINS>();
         lists[row].map(|count| count as u32)
     }
+}
+
+/// What is made of the bytes of a file. The library panics at some that are damaged: without the dictionary that their values stand in, or shorter than their
+/// levels or texts.
+///
+/// # Errors
+///
+/// Those of `read`, and that it panicked.
+pub(super) fn contained<T>(read: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+    panic::catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| Err("it is damaged".to_owned()))
 }
 
 /// What an error says, without the `Parquet error: ` that stands before it where it is displayed.
