@@ -83,10 +83,9 @@ pub(crate) fn cost(scale: f64) -> Result<Cost> {
     let (mut memory, _) = saved::read(&path)?.context("what was saved is not there")?;
     cost.restored_bytes = memory_bytes()?;
     forget_memory()?;
-    let before = memory.rows();
-    hunted(&mut memory, &recordings, &mut cost)?;
+    let read = hunted(&mut memory, &recordings, &mut cost)?;
+    ensure!(read == recorded, "{read} of {recorded} rows were read");
     cost.rows = memory.rows();
-    ensure!(cost.rows - before == recorded, "{} of {recorded} rows were read", cost.rows - before);
     cost.memory_bytes = memory_bytes()?;
     cost.sources = sources(memory.detection());
     cost.members = memory.fleets().map(|fleet| fleet.members.len() as u64).max().unwrap_or(0);
@@ -134,8 +133,8 @@ fn recorded(epochs: impl Iterator<Item = Epoch>, directory: &Path) -> Result<(Ve
     Ok((recordings, count))
 }
 
-/// Reads recordings into a memory.
-fn hunted(memory: &mut Memory, recordings: &[(PathBuf, u64)], cost: &mut Cost) -> Result<()> {
+/// Reads recordings into a memory: how many rows they had.
+fn hunted(memory: &mut Memory, recordings: &[(PathBuf, u64)], cost: &mut Cost) -> Result<u64> {
     let (mut seconds, mut rows) = (0.0, Vec::new());
     let before = memory.rows();
     for (path, end_s) in recordings {
@@ -150,8 +149,9 @@ fn hunted(memory: &mut Memory, recordings: &[(PathBuf, u64)], cost: &mut Cost) -
         seconds += read_s;
         look(memory, *end_s, cost);
     }
-    cost.hunted_rows_a_second = (memory.rows() - before) as f64 / seconds.max(1e-9);
-    Ok(())
+    let count = memory.rows() - before;
+    cost.hunted_rows_a_second = count as f64 / seconds.max(1e-9);
+    Ok(count)
 }
 
 /// Sources of the last day at all services.
