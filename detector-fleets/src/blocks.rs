@@ -59,6 +59,12 @@ impl Blocks {
         self.blocks.len()
     }
 
+    /// Whether that of a client is there.
+    pub(crate) fn has(&self, source: Source, kind: KindId) -> bool {
+        let is_it = |place: &u32| self.blocks[*place as usize].order() == (source, kind);
+        self.places.find(self.state.hash_one((source, kind)), is_it).is_some()
+    }
+
     /// That of a client.
     pub(crate) fn find(&mut self, source: Source, kind: KindId) -> Found<'_> {
         let Self { blocks, places, state } = self;

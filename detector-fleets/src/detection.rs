@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 
+use foldhash::fast::RandomState;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -54,7 +55,7 @@ pub const WINDOWS: [WindowLength; 3] = [
 /// Intervals before a window is learned from: twelve hours, so that a fleet does not teach what is expected before it is found.
 pub const LEARNED_AFTER: u64 = 48;
 
-/// Rows whose places in the memory of sources are read before they are taken: more than a processor waits for at once, and few enough that they are
+/// Rows whose places in tables are read before they are taken: more than a processor waits for at once, and few enough that they are
 /// still in its caches then.
 const ROWS_AHEAD: usize = 32;
 
@@ -109,7 +110,7 @@ pub struct Detection {
     fleets: Fleets,
     /// In which interval each service was first seen, and last. One that was not for so long that its sources are forgotten begins anew.
     #[serde(with = "crate::ordered")]
-    began: HashMap<ServiceId, (u64, u64)>,
+    began: HashMap<ServiceId, (u64, u64), RandomState>,
     /// Cells with an alarm, and in which interval it was last.
     #[serde(with = "crate::ordered")]
     alarmed: HashMap<Cell, u64>,
@@ -133,7 +134,7 @@ impl Detection {
             clean: Default::default(),
             users: Default::default(),
             fleets: Fleets::default(),
-            began: HashMap::new(),
+            began: HashMap::default(),
             alarmed: HashMap::new(),
             late: 0,
             lost: 0,
@@ -144,10 +145,18 @@ impl Detection {
     pub fn observe_all(&mut self, rows: &[Observation]) -> Vec<Look> {
         let mut looks = Vec::new();
         for rows in rows.chunks(ROWS_AHEAD) {
-            self.seen.read_ahead(rows.iter().map(|row| (row.kind.service, row.source)));
+            self.read_ahead(rows);
             rows.iter().for_each(|row| looks.extend(self.observe(row)));
         }
         looks
+    }
+
+    /// Reads what is looked up for these rows. Most of the time goes by waiting for memory, for one row after another; here that of all of them
+    /// is waited for at once. (Prefetching without `unsafe` is not stable yet: rust-lang/rust 146941.)
+    fn read_ahead(&self, rows: &[Observation]) {
+        let Some(open) = &self.open else { return };
+        let new = rows.iter().filter(|row| !open.has(row, &self.kinds));
+        self.seen.read_ahead(new.map(|row| (row.kind.service, row.source)));
     }
 
     /// Takes a row. Rows come by time; where one begins another interval, the one before is looked at first: what that found.

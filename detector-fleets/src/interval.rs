@@ -37,6 +37,11 @@ impl Kinds {
         number
     }
 
+    /// The number of a kind that has one.
+    pub(crate) fn known(&self, kind: &Kind) -> Option<KindId> {
+        self.numbers.get(kind).copied()
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.kinds.len()
@@ -128,6 +133,11 @@ impl OpenInterval {
         self.number
     }
 
+    /// Whether a client is here already.
+    pub(crate) fn has(&self, row: &Observation, kinds: &Kinds) -> bool {
+        kinds.known(&row.kind).is_some_and(|kind| self.blocks.has(row.source, kind))
+    }
+
     /// Adds what a client did.
     pub fn add(&mut self, row: &Observation, kinds: &mut Kinds, seen: &mut Seen) {
         let kind = kinds.number(row.kind);
@@ -214,6 +224,18 @@ mod tests {
             (sealed.blocks.len(), sealed.lost),
             (100_000, BARE_BLOCKS_MAX as u64 + u64::from(initials))
         );
+    }
+
+    #[test]
+    fn a_client_is_there_once_it_was_added() {
+        let (mut kinds, mut seen) = (Kinds::default(), Seen::for_sources(1000, 1));
+        let mut open = OpenInterval::new(1, Room { most: 10, expected: 0 });
+        let has = |open: &OpenInterval, kinds: &Kinds| {
+            [(1, 7), (1, 8), (2, 7)].map(|(source, syn_key)| open.has(&row(source, syn_key, 1), kinds))
+        };
+        assert_eq!(has(&open, &kinds), [false; 3]);
+        open.add(&row(1, 7, 1), &mut kinds, &mut seen);
+        assert_eq!(has(&open, &kinds), [true, false, false]);
     }
 
     #[test]

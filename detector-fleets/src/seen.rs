@@ -135,8 +135,7 @@ impl Seen {
         SeenFor::NEW
     }
 
-    /// Touches the buckets of sources that may be noted next. Most of the time of [`Self::note`] goes by waiting for memory, of one source at a
-    /// time; here that of all of them is waited for at once. (Prefetching without `unsafe` is not stable yet: rust-lang/rust 146941.)
+    /// Touches the buckets of sources that may be noted next.
     pub(crate) fn read_ahead(&self, of: impl Iterator<Item = (ServiceId, Source)>) {
         let buckets = of.flat_map(|(service, source)| self.buckets_of(self.hash(service, source)));
         black_box(buckets.fold(0, |read, bucket| read ^ self.buckets[bucket].places[0]));

@@ -30,13 +30,28 @@ impl Source {
         (!source.is_v4()).then_some(source)
     }
 
-    /// What [`Display`](fmt::Display) writes of a source of IPv4, `198.51.100.7/32`; `None`: other text, which may be a source for [`FromStr`]. Recordings
-    /// have millions of these, and to read them as any text takes several times as long.
-    pub fn of_written_v4(text: &[u8]) -> Option<Self> {
-        let mut octets = text.strip_suffix(b"/32")?.split(|byte| *byte == b'.').map(octet);
-        let [first, second, third, fourth] =
-            [octets.next()??, octets.next()??, octets.next()??, octets.next()??];
-        octets.next().is_none().then(|| Self::of_v4(Ipv4Addr::new(first, second, third, fourth)))
+    /// What [`Display`](fmt::Display) writes of a source, `198.51.100.7/32` or `2001:db8:1:2::/64`; `None`: other text, which may be a source for [`FromStr`].
+    /// Recordings have millions of these, and to read them as any text takes several times as long.
+    pub fn of_written(text: &[u8]) -> Option<Self> {
+        if let Some(octets) = text.strip_suffix(b"/32") {
+            let mut octets = octets.split(|byte| *byte == b'.').map(octet);
+            let [first, second, third, fourth] =
+                [octets.next()??, octets.next()??, octets.next()??, octets.next()??];
+            return octets.next().is_none().then(|| Self::of_v4(Ipv4Addr::new(first, second, third, fourth)));
+        }
+        let (mut number, mut bits_left) = (0, u64::BITS);
+        for part in text.strip_suffix(b"::/64")?.split(|byte| *byte == b':') {
+            bits_left = bits_left.checked_sub(u16::BITS)?;
+            number |= u64::from(group(part)?) << bits_left;
+        }
+        // Zeros before the end are part of `::`.
+        let is_last_zero = (number >> bits_left) as u16 == 0;
+        (number > u32::MAX.into() && !is_last_zero).then_some(Self(number))
+    }
+
+    /// That of a [number](Self::number): each is one.
+    pub const fn of_number(number: u64) -> Self {
+        Self(number)
     }
 
     /// Its number, which orders sources by address, those of IPv4 first.
@@ -63,6 +78,21 @@ fn octet(digits: &[u8]) -> Option<u8> {
     let with =
         |number: u16, digit: &u8| digit.is_ascii_digit().then(|| number * 10 + u16::from(digit - b'0'));
     u8::try_from(digits.iter().try_fold(0, with)?).ok()
+}
+
+/// Of an IPv6 address: hexadecimal in lower case, without leading zeros.
+fn group(digits: &[u8]) -> Option<u16> {
+    if !matches!(digits, [_] | [b'1'..=b'9' | b'a'..=b'f', _, ..]) || digits.len() > 4 {
+        return None;
+    }
+    digits.iter().try_fold(0, |number: u16, digit| {
+        let digit = match digit {
+            b'0'..=b'9' => digit - b'0',
+            b'a'..=b'f' => digit - b'a' + 10,
+            _ => return None,
+        };
+        Some(number << 4 | u16::from(digit))
+    })
 }
 
 impl fmt::Display for Source {
@@ -126,8 +156,19 @@ mod tests {
             "198.51.100.+7/32",
             "198.51.100.7",
             "198.51.100.7/3",
+            "2001:db8:1:2:3::/64",
+            "2001:db8:0::/64",
+            "2001:0db8::/64",
+            "2001:DB8::/64",
+            "2001:db8g::/64",
+            "2001:12345::/64",
+            "2001::db8::/64",
+            "0:0:1:2::/64",
+            "2001:db8::/48",
+            "::/64",
+            "0::/64",
         ] {
-            assert_eq!(Source::of_written_v4(text.as_bytes()), None, "{text}");
+            assert_eq!(Source::of_written(text.as_bytes()), None, "{text}");
         }
     }
 
@@ -146,14 +187,25 @@ mod tests {
             for source in [Source::of_v4(v4.into()), Source::of_v6((u128::from(v6) << 64).into()).expect("not in ::/32")] {
                 let text = source.to_string();
                 prop_assert_eq!(text.parse(), Ok(source));
-                prop_assert_eq!(Source::of_written_v4(text.as_bytes()), source.is_v4().then_some(source));
+                prop_assert_eq!(Source::of_written(text.as_bytes()), Some(source));
             }
         }
 
         #[test]
         fn what_is_written_is_a_source_and_nothing_else(text in "[0-3]?[0-9]{0,7}(\\.([0-9]{1,3}|[0-9]{0,9})){2,4}(/32|/3|32|/32/32|)") {
             let written = text.parse().ok().filter(|source: &Source| source.to_string() == text);
-            prop_assert_eq!(Source::of_written_v4(text.as_bytes()), written);
+            prop_assert_eq!(Source::of_written(text.as_bytes()), written);
+        }
+
+        #[test]
+        fn a_prefix_that_is_written_is_a_source_and_nothing_else(text in "([0-9a-f]{0,5}:){1,5}:(/64|/6|64|/64/64|)") {
+            let written = text.parse().ok().filter(|source: &Source| source.to_string() == text);
+            prop_assert_eq!(Source::of_written(text.as_bytes()), written);
+        }
+
+        #[test]
+        fn a_number_is_a_source(number in any::<u64>()) {
+            prop_assert_eq!(Source::of_number(number).number(), number);
         }
     }
 }

@@ -18,9 +18,12 @@ use detector_user::{
     fleets::{Memory, Scale, saved},
     recording::{Merged, writer::Writer},
 };
-use rustix::time::{ClockId, clock_gettime};
 
-use crate::{figures::Cost, measure::observations};
+use crate::{
+    core_share::{Samples, running_s},
+    figures::Cost,
+    measure::observations,
+};
 
 /// Until the last day everything is learned that is looked at then: what is usual in windows of a day, who was there before, and users.
 const DAYS: u32 = 4;
@@ -32,6 +35,9 @@ const SOURCES: u64 = 20_000_000;
 /// are recorded, and read as `hunt` does.
 const LIVE_HOURS: u32 = DAYS * 24 - 4;
 
+/// Of a thousand rows each: some milliseconds.
+const READS_A_SAMPLE: u32 = 8;
+
 /// Days with about so many sources, and a fleet of a tenth of them on the last; `scale` is of ordinary days, which have 38,000.
 fn days(scale: f64) -> Result<Scenario> {
     let start_h = (DAYS - 1) * 24;
@@ -39,12 +45,6 @@ fn days(scale: f64) -> Result<Scenario> {
         "name = 'cost'\ndays = {DAYS}\nscale = {scale}\n[[fleet]]\nlevel = 'L3'\nshare = 0.1\nstart_h = {start_h}\n"
     ))
     .context("the days of the cost")
-}
-
-/// Time that this thread was running, s.
-fn running_s() -> f64 {
-    let time = clock_gettime(ClockId::ThreadCPUTime);
-    time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
 }
 
 /// Time that something takes of this thread, and what comes of it.
@@ -73,7 +73,7 @@ pub(crate) fn cost(scale: f64) -> Result<Cost> {
     let mut memory = Memory::new(Scale::MINUTE, SOURCES, 1);
     let directory = tempfile::tempdir().context("a directory for recordings")?;
     let mut generation = detector_generator::generate(&days(scale)?, 1);
-    live(&mut memory, generation.by_ref().take((LIVE_HOURS * 60) as usize), &mut cost)?;
+    let folding = live(&mut memory, generation.by_ref().take((LIVE_HOURS * 60) as usize), &mut cost)?;
     let (recordings, recorded) = recorded(generation, directory.path())?;
     // What it takes without the generator, but for what the allocator keeps of what was freed.
     let path = directory.path().join("memory");
@@ -83,7 +83,9 @@ pub(crate) fn cost(scale: f64) -> Result<Cost> {
     let (mut memory, _) = saved::read(&path)?.context("what was saved is not there")?;
     cost.restored_bytes = memory_bytes()?;
     forget_memory()?;
-    let read = hunted(&mut memory, &recordings, &mut cost)?;
+    let (read, hunting) = hunted(&mut memory, &recordings, &mut cost)?;
+    [cost.core_share, cost.hunted_core_share] =
+        [&folding, &hunting].map(|samples| samples.share(&[&folding, &hunting]));
     ensure!(read == recorded, "{read} of {recorded} rows were read");
     cost.rows = memory.rows();
     cost.memory_bytes = memory_bytes()?;
@@ -92,17 +94,18 @@ pub(crate) fn cost(scale: f64) -> Result<Cost> {
     Ok(cost)
 }
 
-/// Takes epochs, as the daemon does.
-fn live(memory: &mut Memory, epochs: impl Iterator<Item = Epoch>, cost: &mut Cost) -> Result<()> {
-    let (mut seconds, mut count) = (0.0, 0);
+/// Takes epochs, as the daemon does. How much of the core this thread had.
+fn live(memory: &mut Memory, epochs: impl Iterator<Item = Epoch>, cost: &mut Cost) -> Result<Samples> {
+    let (mut seconds, mut count, mut samples) = (0.0, 0, Samples::default());
     for epoch in epochs {
         let rows = observations(&epoch)?;
         count += rows.len();
         seconds += timed(|| drop(memory.observe(&rows))).0;
+        samples.take();
         look(memory, epoch.time_s + u64::from(epoch.span_s), cost);
     }
     cost.rows_a_second = count as f64 / seconds.max(1e-9);
-    Ok(())
+    Ok(samples)
 }
 
 /// Looks at the interval that is over when this time has come.
@@ -133,25 +136,35 @@ fn recorded(epochs: impl Iterator<Item = Epoch>, directory: &Path) -> Result<(Ve
     Ok((recordings, count))
 }
 
-/// Reads recordings into a memory: how many rows they had.
-fn hunted(memory: &mut Memory, recordings: &[(PathBuf, u64)], cost: &mut Cost) -> Result<u64> {
-    let (mut seconds, mut rows) = (0.0, Vec::new());
+/// Reads recordings into a memory: how many rows they had, and how much of the core this thread had.
+fn hunted(memory: &mut Memory, recordings: &[(PathBuf, u64)], cost: &mut Cost) -> Result<(u64, Samples)> {
+    let (mut seconds, mut rows, mut samples) = (0.0, Vec::new(), Samples::default());
     let before = memory.rows();
     for (path, end_s) in recordings {
-        let (read_s, read) = timed(|| -> Result<()> {
-            let mut recording = Merged::open(slice::from_ref(path))?;
-            while recording.read(&mut rows)? {
-                drop(memory.observe_recorded(&mut rows, recording.services())?);
-            }
-            Ok(())
-        });
-        read?;
-        seconds += read_s;
+        let (open_s, recording) = timed(|| Merged::open(slice::from_ref(path)));
+        let mut recording = recording?;
+        seconds += open_s;
+        let mut has_more = true;
+        while has_more {
+            let (read_s, more) = timed(|| -> Result<bool> {
+                for _ in 0..READS_A_SAMPLE {
+                    if !recording.read(&mut rows)? {
+                        return Ok(false);
+                    }
+                    drop(memory.observe_recorded(&mut rows, recording.services())?);
+                }
+                Ok(true)
+            });
+            seconds += read_s;
+            has_more = more?;
+            samples.take();
+        }
+        seconds += timed(|| drop(recording)).0;
         look(memory, *end_s, cost);
     }
     let count = memory.rows() - before;
     cost.hunted_rows_a_second = count as f64 / seconds.max(1e-9);
-    Ok(count)
+    Ok((count, samples))
 }
 
 /// Sources of the last day at all services.
@@ -169,6 +182,7 @@ mod tests {
     fn small_days_have_a_cost_and_their_fleet_is_found() {
         let cost = cost(0.05).expect("it is measured");
         assert!(cost.sources > 1000 && cost.rows > cost.sources && cost.members > 50, "{cost:?}");
+        assert!(cost.core_share > 0.0 && cost.hunted_core_share > 0.0, "{cost:?}");
         assert!(cost.rows_a_second > 0.0 && cost.look_s > 0.0 && cost.hunted_rows_a_second > 0.0, "{cost:?}");
         assert!(cost.memory_bytes > 72_000_000 && cost.restored_bytes > 72_000_000, "{cost:?}");
     }

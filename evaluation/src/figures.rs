@@ -119,8 +119,12 @@ pub(crate) struct Cost {
     pub(crate) members: u64,
     /// Rows that are taken in a second, without looks.
     pub(crate) rows_a_second: f64,
+    /// The part of the core that was had while they were taken in.
+    pub(crate) core_share: f64,
     /// Rows that are read from recordings and taken in a second, without looks.
     pub(crate) hunted_rows_a_second: f64,
+    /// The part of the core that was had while they were read and taken in.
+    pub(crate) hunted_core_share: f64,
     /// The longest look at all windows that end with an interval: learning, evidence, who belongs and why, s.
     pub(crate) look_s: f64,
     /// The most memory that the process had in the four hours of rows after it had read what was saved, bytes.

@@ -1,6 +1,7 @@
 //! Measures detection on scenarios whose truth is known. `evaluation --help` says how it is asked.
 
 mod chart;
+mod core_share;
 mod cost;
 mod document;
 mod figures;

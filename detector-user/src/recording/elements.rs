@@ -1,6 +1,6 @@
 //! Lists of one length are read as their elements. Levels say where in a column a list begins and whether its elements are there (Dremel, Melnik et al.
 //! 2010): for lists of one length always the same. To have the library decode them, one after the other, takes as long as to decode the counts, so
-//! they are taken off its pages and looked at here, eight at a time.
+//! they are taken off its pages and looked at here, eight at a time; what repeats itself is looked at once, and then compared as bytes.
 
 use parquet::{
     basic::Encoding,
@@ -83,25 +83,25 @@ impl Elements {
     /// Looks at the levels of a page, and where in a list it ends.
     fn check(&mut self, levels: &Levels<'_>, count: usize) -> Result<(), LevelsError> {
         let Lists { length, definition, .. } = self.lists;
-        let mut at = self.at;
-        each_run(levels.repetitions, REPETITION, count, |run| match run {
+        let at = each_run(levels.repetitions, REPETITION, count, self.at, |at, run| match run {
             Run::Same(level, count) => {
                 let is_start = level == 0 && at == 0 && count == 1;
                 let is_rest = level == REPETITION && at > 0 && at + count <= length;
-                at = (at + count) % length;
-                is_start || is_rest
+                (is_start || is_rest).then_some((at + count) % length)
             }
             Run::Packed(levels, mask) => {
                 let is_right = (levels ^ u64::from(self.goes_on[at])) & mask == 0;
-                at = (at + mask.count_ones() as usize) % length;
-                is_right
+                is_right.then_some((at + mask.count_ones() as usize) % length)
             }
         })?;
         let width = width(definition);
         let all_there = (0..8).map(|at| (definition as u64) << (at * width)).sum::<u64>();
-        each_run(levels.definitions, definition, count, |run| match run {
-            Run::Same(level, _) => level == definition,
-            Run::Packed(levels, mask) => (levels ^ all_there) & mask == 0,
+        each_run(levels.definitions, definition, count, 0, |at, run| {
+            let is_right = match run {
+                Run::Same(level, _) => level == definition,
+                Run::Packed(levels, mask) => (levels ^ all_there) & mask == 0,
+            };
+            is_right.then_some(at)
         })?;
         self.at = at;
         Ok(())
@@ -173,21 +173,25 @@ enum Run {
 }
 
 /// Bits of a level that is at most this one.
-const fn width(most: i16) -> u32 {
+pub(super) const fn width(most: i16) -> u32 {
     i16::BITS - most.leading_zeros()
 }
 
 /// Shows levels of at most `most`, `count` of them in all, which are in Parquet's hybrid of run lengths and packed bits (its Encodings.md,
-/// "RLE = 3"), until a run is not right.
+/// "RLE = 3"), and where in a list they begin; `step` says where the next ones do, or that they are wrong. Runs that repeat those before them, from
+/// the same place in a list, are not shown again. Where in a list the last ones end.
 fn each_run(
     mut bytes: &[u8],
     most: i16,
     count: usize,
-    mut is_right: impl FnMut(Run) -> bool,
-) -> Result<(), LevelsError> {
+    start: usize,
+    step: impl Fn(usize, Run) -> Option<usize>,
+) -> Result<usize, LevelsError> {
     let width = width(most) as usize;
-    let mut show = |run: Run| if is_right(run) { Ok(()) } else { Err(LevelsError::Wrong) };
-    let mut left = count;
+    let step = |at: usize, run: Run| step(at, run).ok_or(LevelsError::Wrong);
+    let (mut at, mut left) = (start, count);
+    // What was left when a list was last at `start`.
+    let (mut cycle_bytes, mut cycle_left) = (bytes, left);
     while left > 0 {
         let (header, rest) = variable(bytes).ok_or(LevelsError::Broken)?;
         let length = (header >> 1) as usize;
@@ -197,22 +201,37 @@ fn each_run(
         if header & 1 == 0 {
             let (level, rest) = rest.split_first().ok_or(LevelsError::Broken)?;
             let run = length.min(left);
-            show(Run::Same((*level).into(), run))?;
+            at = step(at, Run::Same((*level).into(), run))?;
             (bytes, left) = (rest, left - run);
-            continue;
+        } else {
+            // Eight levels take as many bytes as one has bits. Some writers leave out what would be padding of the last ones. Where more is left out, zeros are read:
+            // no level of an element that is there has 0 as its highest bit, and of levels of repetition, of one bit, eight are there or none.
+            let (packed, rest) = rest.split_at(length.saturating_mul(width).min(rest.len()));
+            for packed in packed.chunks(width).take(left.div_ceil(8)) {
+                let levels = packed.iter().rev().fold(0, |levels, byte| levels << 8 | u64::from(*byte));
+                let run = left.min(8);
+                at = step(at, Run::Packed(levels, u64::MAX >> (u64::BITS as usize - run * width)))?;
+                left -= run;
+            }
+            bytes = rest;
         }
-        // Eight levels take as many bytes as one has bits. Some writers leave out what would be padding of the last ones. Where more is left out, zeros are read: no
-        // level of an element that is there has 0 as its highest bit, and of levels of repetition, of one bit, eight are there or none.
-        let (packed, rest) = rest.split_at(length.saturating_mul(width).min(rest.len()));
-        for packed in packed.chunks(width).take(left.div_ceil(8)) {
-            let levels = packed.iter().rev().fold(0, |levels, byte| levels << 8 | u64::from(*byte));
-            let run = left.min(8);
-            show(Run::Packed(levels, u64::MAX >> (u64::BITS as usize - run * width)))?;
-            left -= run;
+        if at == start {
+            let (cycle, levels) = (cycle_bytes.len() - bytes.len(), cycle_left - left);
+            let times = left.checked_div(levels).map_or(0, |most| repeats(cycle_bytes, cycle).min(most));
+            (bytes, left) = (&bytes[times * cycle..], left - times * levels);
+            (cycle_bytes, cycle_left) = (bytes, left);
         }
-        bytes = rest;
     }
-    Ok(())
+    Ok(at)
+}
+
+/// How many times at least the first `length` bytes stand there again after them, without a gap.
+fn repeats(bytes: &[u8], length: usize) -> usize {
+    const AT_ONCE: usize = 64;
+    let with = bytes.chunks(AT_ONCE);
+    let same =
+        bytes[length..].chunks(AT_ONCE).zip(with).take_while(|(these, with)| *these == &with[..these.len()]);
+    same.map(|(these, _)| these.len()).sum::<usize>() / length
 }
 
 /// A number of seven bits a byte, the lowest first (ULEB128).

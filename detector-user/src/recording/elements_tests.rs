@@ -139,11 +139,11 @@ proptest! {
     #[test]
     fn lists_of_one_length_are_their_elements_and_others_are_refused(
         length in prop_oneof![Just(12_usize), Just(16)],
-        rows in 1_usize..40,
+        rows in 1_usize..120,
         most in 1_i16..=3,
         choices in proptest::collection::vec(choice(), 1..12),
         is_padded in any::<bool>(),
-        page_levels in 1_usize..200,
+        page_levels in prop_oneof![1_usize..200, 1_usize..2000],
         is_second in any::<bool>(),
         wrong in proptest::option::of((any::<prop::sample::Index>(), any::<bool>())),
     ) {
@@ -178,7 +178,7 @@ proptest! {
     /// Files are cut off, and come from anywhere.
     #[test]
     fn levels_with_a_wrong_byte_are_right_where_they_say_the_same(
-        rows in 1_usize..5,
+        rows in prop_oneof![1_usize..5, 1_usize..60],
         most in 1_i16..=7,
         choices in proptest::collection::vec(choice(), 1..12),
         is_second in any::<bool>(),
@@ -203,6 +203,13 @@ proptest! {
             && decoded(definitions, most, count).is_some_and(|levels| levels.iter().all(|level| *level == most));
         prop_assert_eq!(read.is_ok(), is_right, "{:?}", read);
     }
+}
+
+#[test]
+fn what_stands_behind_the_last_level_is_of_no_list() {
+    let repetitions = [2, 0, 22, 1].repeat(60);
+    let pages = [page(&repetitions, &[24, 1], 12, true), page(&repetitions, &[24, 1], 12, true)];
+    assert_eq!(Elements::new(Box::new(Ready(pages.into())), lists(12, 1)).filter(Result::is_ok).count(), 2);
 }
 
 #[test]

@@ -7,7 +7,7 @@
 //! | at which service was it, when the policy changes? | [`numbering`] |
 //! | how do both go together, look by look? | [`recorder`] |
 //! | which columns has a file? | [`columns`] |
-//! | how are rows written, and read? | [`writer`], [`reader`], there `row_group` and `elements` |
+//! | how are rows written, and read? | [`writer`], [`reader`], there `row_group`, `texts` and `elements` |
 //! | what are the fingerprints in a file called? | [`names`] |
 //! | how are several files read as one? | [`merge`] |
 //! | which files are there, and for how long? | [`directory`] |
@@ -28,6 +28,7 @@ mod part;
 pub mod reader;
 pub mod recorder;
 mod row_group;
+mod texts;
 pub mod writer;
 
 pub use directory::{Directory, Tidied};
