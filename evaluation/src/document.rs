@@ -341,7 +341,7 @@ pub(crate) fn of_cost(cost: Option<&Cost>) -> String {
     let rate = |what: &str, rows_a_second: f64, share: f64| {
         let of_a_core = rows_a_second / share;
         let found = [millions(rows_a_second), format!("{:.0} %", share * 100.0), millions(of_a_core)];
-        row(what, &at_least, found, of_a_core >= suite::ROWS_A_SECOND_MIN)
+        row(what, &at_least, found, rows_a_second >= suite::ROWS_A_SECOND_MIN)
     };
     let memory = |what: &str, bytes: u64| {
         row(
@@ -373,9 +373,9 @@ pub(crate) fn of_cost(cost: Option<&Cost>) -> String {
     ];
     format!(
         "Days of {} sources and {:.1} M rows in all, in time that one thread was running. On the last one a fleet comes, of which {} members were found.\n\
-         Rates have to hold of a core. Where a processor is one of two threads of a core, what the other one does for somebody else takes of it, which no\n\
-         clock shows: so some arithmetic without memory is timed thousands of times between. *Core had* is what that says was there, where its fastest\n\
-         hundredth had the whole core; what others take of caches and of the way to memory is not in it. *Of a core* is what was measured, by that part.\n\n{}",
+         Where a processor is one of two threads of a core, what the other one does for somebody else takes of it, which no clock shows: so some arithmetic without memory is timed thousands of times between. *Core had* is what that says was there, where its fastest\n\
+         hundredth had the whole core; what others take of caches and of the way to memory is not in it. *Of a core* is what was measured, by that part: an estimate.\n\
+         Targets are held to what was measured.\n\n{}",
         cost.sources,
         cost.rows as f64 / 1e6,
         cost.members,

@@ -28,56 +28,30 @@ impl<N: FnMut(&[u8]) -> u64 + Send> Texts<N> {
         Self { pages, column, number }
     }
 
-    fn numbered(&mut self, page: Page) -> Result<Page, ParquetError> {
-        Ok(match page {
-            Page::DictionaryPage { buf, num_values, encoding, is_sorted } => {
-                let count = num_values as usize;
-                let buf = self.numbers(&buf, count, Vec::new())?;
-                if buf.len() != count * size_of::<u64>() {
+    fn numbered(&mut self, mut page: Page) -> Result<Page, ParquetError> {
+        // Numbers in a dictionary are what they were.
+        let is_numbers = matches!(page.encoding(), Encoding::RLE_DICTIONARY | Encoding::PLAIN_DICTIONARY);
+        let numbers = match &page {
+            Page::DictionaryPage { buf, num_values, .. } => {
+                let numbers = self.numbers(buf, *num_values as usize, Vec::new())?;
+                if numbers.len() != *num_values as usize * size_of::<u64>() {
                     return Err(self.broken());
                 }
-                Page::DictionaryPage { buf, num_values, encoding, is_sorted }
+                numbers
             }
-            // Numbers in the dictionary are what they were.
-            Page::DataPage { encoding: Encoding::RLE_DICTIONARY | Encoding::PLAIN_DICTIONARY, .. }
-            | Page::DataPageV2 { encoding: Encoding::RLE_DICTIONARY | Encoding::PLAIN_DICTIONARY, .. } => {
-                page
-            }
-            Page::DataPage { num_values, def_level_encoding, rep_level_encoding, .. } => {
+            _ if is_numbers => return Ok(page),
+            _ => {
                 let levels = self.levels(&page).ok_or_else(|| self.broken())?;
-                let buf = self.values(&page, levels)?;
-                Page::DataPage {
-                    buf,
-                    num_values,
-                    encoding: Encoding::PLAIN,
-                    def_level_encoding,
-                    rep_level_encoding,
-                    statistics: None,
-                }
+                self.values(&page, levels)?
             }
-            Page::DataPageV2 {
-                num_values,
-                num_nulls,
-                num_rows,
-                def_levels_byte_len,
-                rep_levels_byte_len,
-                ..
-            } => {
-                let levels = self.levels(&page).ok_or_else(|| self.broken())?;
-                let buf = self.values(&page, levels)?;
-                Page::DataPageV2 {
-                    buf,
-                    num_values,
-                    encoding: Encoding::PLAIN,
-                    num_nulls,
-                    num_rows,
-                    def_levels_byte_len,
-                    rep_levels_byte_len,
-                    is_compressed: false,
-                    statistics: None,
-                }
+        };
+        match &mut page {
+            Page::DictionaryPage { buf, .. } => *buf = numbers,
+            Page::DataPage { buf, encoding, .. } | Page::DataPageV2 { buf, encoding, .. } => {
+                (*buf, *encoding) = (numbers, Encoding::PLAIN);
             }
-        })
+        }
+        Ok(page)
     }
 
     /// How many bytes before the values say which of them are there; `None`: the page is shorter. A column of texts has no lists.
