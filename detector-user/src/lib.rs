@@ -18,6 +18,7 @@ pub mod fleets;
 pub mod guard;
 pub mod hexadecimal;
 pub mod history;
+pub mod huge_pages;
 pub mod kernel;
 pub mod log;
 pub mod policy;

@@ -7,7 +7,11 @@ use detector_user::{
     cli::{Cli, Command},
     commands::{self, Failure},
     daemon,
+    huge_pages::HugePages,
 };
+
+#[global_allocator]
+static ALLOCATOR: HugePages = HugePages;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();

@@ -373,8 +373,9 @@ pub(crate) fn of_cost(cost: Option<&Cost>) -> String {
     ];
     format!(
         "Days of {} sources and {:.1} M rows in all, in time that one thread was running. On the last one a fleet comes, of which {} members were found.\n\
-         Where a processor is one of two threads of a core, what the other one does for somebody else takes of it, which no clock shows: so some arithmetic without memory is timed thousands of times between. *Core had* is what that says was there, where its fastest\n\
-         hundredth had the whole core; what others take of caches and of the way to memory is not in it. *Of a core* is what was measured, by that part: an estimate.\n\
+         Where a processor is one of two threads of a core, what the other one does for somebody else takes of it, which no clock shows: so some arithmetic without\n\
+         memory is timed thousands of times between. *Core had* is what that says was there, where its fastest hundredth had the whole core; what others take of\n\
+         caches and of the way to memory is not in it. *Of a core* is what was measured, by that part: an estimate.\n\
          Targets are held to what was measured.\n\n{}",
         cost.sources,
         cost.rows as f64 / 1e6,

@@ -25,11 +25,16 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use clap::Parser;
 use detector_generator::Scenario;
+use detector_user::huge_pages::HugePages;
 
 use crate::{
     figures::{Figures, Measured, Run},
     measure::FoundFleet,
 };
+
+/// As the daemon has it.
+#[global_allocator]
+static ALLOCATOR: HugePages = HugePages;
 
 /// Threads that run scenarios, at most.
 const THREADS_MAX: usize = 2;

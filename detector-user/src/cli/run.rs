@@ -14,7 +14,7 @@ SIGTERM and Ctrl-C detach and remove everything, unless --keep.
 After SIGKILL the kernel goes on filtering: run it again, or unload.
 Rules about nearly everyone are refused here too, at the start and on SIGHUP, unless they were applied with --force \
 before. On SIGHUP what locks somebody out or drops too much is refused, too; at the start it is a warning.
-Fleets are looked for unless the policy says `[fleets] mode = \"off\"`, see `detector fleets --help`; that takes about 1 GB \
+Fleets are looked for unless the policy says `[fleets] mode = \"off\"`, see `detector fleets --help`; that takes about 0.8 GB \
 of memory for a million sources a day, as measured on simulated ones.
 The variable DETECTOR_LOG chooses levels, like `debug`; without it `info`.
 
