@@ -1,56 +1,21 @@
-//! Large pieces of memory are asked for in huge pages, where the kernel gives them to who asks (`madvise` in `/sys/kernel/mm/transparent_hugepage/enabled`,
-//! which is usual), and are given back to it at once. What fleets are found in is hundreds of megabytes that are read here and there: in pages of 4 KiB
-//! nearly each such read waits for the page's place, too, and each page is a fault when it is first written (`docs/decisions.md`, "Where reading is slow").
+//! Large pieces of memory are asked for in huge pages, where the kernel gives them to who asks (`madvise` in
+//! `/sys/kernel/mm/transparent_hugepage/enabled`). What fleets are found in is hundreds of megabytes that are read here
+//! and there: in pages of 4 KiB nearly each such read waits for the page's place, too, and each page is a fault when it is
+//! first written (`docs/decisions.md`, "What detection costs, with everything learned").
 
-use std::{
-    alloc::{GlobalAlloc, Layout, System},
-    sync::atomic::{AtomicBool, Ordering},
+use std::alloc::{GlobalAlloc, Layout, System};
+
+use rustix::{
+    mm::{Advice, madvise},
+    param::page_size,
 };
 
-use rustix::mm::{Advice, madvise};
-
-/// A huge page of most architectures, bytes. Where it is another size, the advice is for what is whole of these.
-const HUGE_PAGE: usize = 2 << 20;
-
-/// From here on at least one huge page is whole in it wherever it begins, bytes.
-const LARGE: usize = 2 * HUGE_PAGE;
+/// Two huge pages of most architectures: at least one is whole in a piece of so many bytes, wherever it begins. With pages
+/// of 16 or 64 KiB (aarch64) a huge one is 32 or 512 MiB, and few pieces have one.
+const LARGE_BYTES: usize = 4 << 20;
 
 /// The system's allocator, with advice to the kernel about what is large (`MADV_HUGEPAGE` in madvise(2)).
-#[derive(Clone, Copy, Debug)]
 pub struct HugePages;
-
-/// What is whole huge pages of `size` bytes at an address: how far after it they begin, and how many bytes they are. `None`: so few are not large.
-const fn whole_pages(address: usize, size: usize) -> Option<(usize, usize)> {
-    if size < LARGE {
-        return None;
-    }
-    let before = address.wrapping_neg() % HUGE_PAGE;
-    Some((before, (size - before) / HUGE_PAGE * HUGE_PAGE))
-}
-
-/// Whether [`apart`] was asked for.
-static IS_APART: AtomicBool = AtomicBool::new(false);
-
-/// Asks glibc for a mapping for each large piece. Else it raises the size from which on it does so to that of what is freed, up to 32 MiB, and holes between smaller
-/// pieces stay (`M_MMAP_THRESHOLD` in mallopt(3)). Where it refuses, memory is only less well used.
-fn apart() {
-    if !IS_APART.swap(true, Ordering::Relaxed) {
-        // SAFETY: it is a number in the allocator, which it may be asked to change at any time.
-        #[cfg(target_env = "gnu")]
-        let _ = unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE as libc::c_int) };
-    }
-}
-
-/// Gives the advice for `size` bytes that were just allocated. Where the kernel has no huge pages nothing is lost, so its answer is not looked at.
-fn advise(pointer: *mut u8, size: usize) {
-    let Some((before, whole)) = whole_pages(pointer.addr(), size) else { return };
-    apart();
-    if !pointer.is_null() {
-        let pages = pointer.wrapping_add(before).cast();
-        // SAFETY: the pages are within what was allocated, and this advice changes nothing of what is in them.
-        let _ = unsafe { madvise(pages, whole, Advice::LinuxHugepage) };
-    }
-}
 
 // SAFETY: all memory comes from the system's allocator, as it was asked for.
 unsafe impl GlobalAlloc for HugePages {
@@ -81,52 +46,95 @@ unsafe impl GlobalAlloc for HugePages {
     }
 }
 
+/// Gives large pieces back to the kernel when they are freed: glibc then has a mapping for each that no hole fits. Else it
+/// raises the size from which on it does so to that of what is freed, up to 32 MiB (`M_MMAP_THRESHOLD` in mallopt(3)). Where it
+/// refuses, memory is only less well used. To be called before other threads are there.
+pub fn give_back_large_pieces() {
+    // SAFETY: there is no other thread, says the caller, which might read the number meanwhile; nothing but speed depends on it.
+    #[cfg(target_env = "gnu")]
+    let _ = unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE_BYTES as libc::c_int) };
+}
+
+/// Gives the advice for a piece that was just allocated. Where the kernel has no huge pages it refuses, and nothing is lost.
+fn advise(pointer: *mut u8, size: usize) {
+    if size < LARGE_BYTES || pointer.is_null() {
+        return;
+    }
+    // From the page on that the allocator's own header is in: a mapping that is advised in parts is several, and cannot grow where it is (mremap(2)).
+    let header = pointer.addr() % page_size();
+    // SAFETY: the pages are those of the piece and of what stands before it in its first one, and this advice changes nothing of what is in them.
+    let _ = unsafe { madvise(pointer.wrapping_sub(header).cast(), header + size, Advice::LinuxHugepage) };
+}
+
 #[cfg(test)]
 mod tests {
-    use std::{fs, hint::black_box};
+    use std::{collections::HashMap, fs, hint::black_box, path::Path};
 
     use super::*;
 
     #[global_allocator]
     static ALLOCATOR: HugePages = HugePages;
 
-    /// Whether huge pages were asked for where this is (`VmFlags` in proc_pid_smaps(5)).
-    fn is_advised(bytes: &[u8]) -> bool {
-        let address = bytes[bytes.len() / 2..].as_ptr().addr();
+    /// The mapping that an address is in (proc_pid_smaps(5)): where it is, and its fields.
+    fn mapping(address: usize) -> Option<(String, HashMap<String, String>)> {
         let smaps = fs::read_to_string("/proc/self/smaps").expect("mappings are told");
-        let mut is_it = false;
+        let mut found = None;
         for line in smaps.lines() {
             let range = line.split_once(' ').and_then(|(range, _)| range.split_once('-'));
             let range = range.and_then(|(from, to)| {
                 Some(usize::from_str_radix(from, 16).ok()?..usize::from_str_radix(to, 16).ok()?)
             });
-            match (range, line.strip_prefix("VmFlags:")) {
-                (Some(range), _) => is_it = range.contains(&address),
-                (None, Some(flags)) if is_it => return flags.split_whitespace().any(|flag| flag == "hg"),
+            match (range, &mut found, line.split_once(':')) {
+                (Some(range), found, _) if range.contains(&address) => {
+                    *found = Some((line.to_owned(), HashMap::new()));
+                }
+                (Some(_), Some(_), _) => return found,
+                (None, Some((_, fields)), Some((name, value))) => {
+                    _ = fields.insert(name.to_owned(), value.trim().to_owned());
+                }
                 _ => {}
             }
         }
-        panic!("{address:x} is in no mapping of\n{smaps}");
+        found
+    }
+
+    fn middle(bytes: &[u8]) -> usize {
+        bytes[bytes.len() / 2..].as_ptr().addr()
+    }
+
+    /// Huge pages were asked for, and for all of the mapping, since the piece's ends are in one.
+    fn assert_advised(bytes: &[u8]) {
+        let (range, fields) = mapping(middle(bytes)).expect("it is somewhere");
+        assert!(fields["VmFlags"].split(' ').any(|flag| flag == "hg"), "{range} {fields:?}");
+        let ends = [bytes.as_ptr().addr(), bytes.as_ptr().addr() + bytes.len() - 1];
+        for end in ends {
+            assert_eq!(mapping(end).expect("it is there").0, range, "one mapping has all of it");
+        }
     }
 
     #[test]
-    fn what_is_large_is_asked_for_in_huge_pages() {
-        let zeroed = black_box(vec![0_u8; LARGE + 1]);
-        assert!(is_advised(&zeroed) && zeroed.iter().all(|byte| *byte == 0));
-        let mut grown = black_box(Vec::with_capacity(LARGE));
-        grown.extend((0..LARGE).map(|number| number as u8));
-        assert!(is_advised(&grown));
-        grown.reserve_exact(64 << 20);
-        assert!(is_advised(&grown));
+    fn what_is_large_is_asked_for_in_huge_pages_and_goes_back_when_it_is_freed() {
+        give_back_large_pieces();
+        if !Path::new("/sys/kernel/mm/transparent_hugepage").exists() {
+            return;
+        }
+        let zeroed = black_box(vec![0_u8; LARGE_BYTES + 1]);
+        assert_advised(&zeroed);
+        assert!(zeroed.iter().all(|byte| *byte == 0));
+        let mut grown: Vec<u8> = black_box(Vec::with_capacity(1 << 20));
+        grown.extend((0..1 << 20).map(|number: usize| number as u8));
+        for size in [8 << 20, 64 << 20] {
+            grown.reserve_exact(size);
+            assert_advised(&grown);
+        }
         assert!(grown.iter().zip(0..).all(|(byte, number): (_, usize)| *byte == number as u8));
-    }
-
-    #[test]
-    fn the_advice_is_for_whole_pages_of_what_was_allocated() {
-        assert_eq!(whole_pages(HUGE_PAGE, LARGE - 1), None);
-        assert_eq!(whole_pages(HUGE_PAGE, LARGE), Some((0, LARGE)));
-        assert_eq!(whole_pages(HUGE_PAGE + 1, LARGE), Some((HUGE_PAGE - 1, HUGE_PAGE)));
-        assert_eq!(whole_pages(2 * HUGE_PAGE - 16, LARGE + 15), Some((16, HUGE_PAGE)));
-        assert_eq!(whole_pages(2 * HUGE_PAGE - 16, LARGE + 16), Some((16, LARGE)));
+        drop(grown);
+        // After a piece of 16 MiB was freed, glibc would keep one of 8 by itself.
+        drop(black_box(vec![1_u8; 16 << 20]));
+        let freed = black_box(vec![1_u8; 8 << 20]);
+        let address = middle(&freed);
+        let before = mapping(address).expect("it is there").0;
+        drop(freed);
+        assert!(mapping(address).is_none_or(|(after, _)| after != before), "{before}");
     }
 }

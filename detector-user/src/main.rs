@@ -7,13 +7,14 @@ use detector_user::{
     cli::{Cli, Command},
     commands::{self, Failure},
     daemon,
-    huge_pages::HugePages,
+    huge_pages::{HugePages, give_back_large_pieces},
 };
 
 #[global_allocator]
 static ALLOCATOR: HugePages = HugePages;
 
 fn main() -> ExitCode {
+    give_back_large_pieces();
     let cli = Cli::parse();
     match execute(&cli) {
         Ok(code) => ExitCode::from(code),

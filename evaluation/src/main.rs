@@ -25,7 +25,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use clap::Parser;
 use detector_generator::Scenario;
-use detector_user::huge_pages::HugePages;
+use detector_user::huge_pages::{HugePages, give_back_large_pieces};
 
 use crate::{
     figures::{Figures, Measured, Run},
@@ -91,6 +91,7 @@ impl Arguments {
 }
 
 fn main() -> Result<()> {
+    give_back_large_pieces();
     let arguments = Arguments::parse();
     let docs = arguments.docs.as_deref().filter(|_| !arguments.quick);
     let mut figures = match docs {
