@@ -14,8 +14,8 @@ use rustix::{
 /// of 16 or 64 KiB (aarch64) a huge one is 32 or 512 MiB, and few pieces have one.
 pub const LARGE_BYTES: usize = 4 << 20;
 
-/// The system's allocator, with advice to the kernel about what is large (`MADV_HUGEPAGE` in madvise(2)). Its tests are the program's, whose
-/// allocator it is: among the tests of this crate large pieces of others come and go.
+/// The system's allocator, with advice to the kernel about what is large (`MADV_HUGEPAGE` in madvise(2)). Its test is the
+/// program's, whose allocator it is: among the tests of this crate large pieces of others come and go.
 pub struct HugePages;
 
 // SAFETY: all memory comes from the system's allocator, as it was asked for.
@@ -61,7 +61,8 @@ fn advise(pointer: *mut u8, size: usize) {
     if size < LARGE_BYTES || pointer.is_null() {
         return;
     }
-    // From the page on that the allocator's own header is in: a mapping that is advised in parts is several, and cannot grow where it is (mremap(2)).
+    // From the page on that the allocator's own header is in: a mapping that is advised in parts is several, and cannot grow
+    // where it is (mremap(2)).
     let header = pointer.addr() % page_size();
     // SAFETY: the pages are those of the piece and of what stands before it in its first one, and this advice changes nothing of what is in them.
     let _ = unsafe { madvise(pointer.wrapping_sub(header).cast(), header + size, Advice::LinuxHugepage) };
